@@ -1,0 +1,27 @@
+"""distill: turns an LLM prompt that routes queries to intents into a small router, and proves that it is as good.
+
+The public names. Importing this package loads nothing heavy; ``Router`` brings numpy, onnxruntime and tokenizers when
+it is first asked for, and nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from distill.errors import DistillError
+from distill.types import Prediction, Reason, Task
+
+if TYPE_CHECKING:
+    from distill.router import Router
+
+__all__ = ["DistillError", "Prediction", "Reason", "Router", "Task", "__version__"]
+
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Router":
+        from distill.router import Router
+
+        return Router
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,1 @@
+"""Benchmark stage: any Classifier over the same gold queries, and the report."""

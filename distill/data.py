@@ -1,0 +1,305 @@
+"""Data files: JSONL in and out, gold, the leakage check, stratified splits."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import unicodedata
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from distill.errors import DataError, LedgerError, StorageError
+from distill.types import OUT_OF_SCOPE_LABEL, GoldQuery, Label, Query, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+__all__ = [
+    "atomic_write",
+    "canonical_json",
+    "label_as_line",
+    "leaked",
+    "ledger_key",
+    "normalise",
+    "read_gold",
+    "read_jsonl",
+    "read_labels",
+    "read_queries",
+    "sha256_bytes",
+    "sha256_file",
+    "sha256_json",
+    "storage_errors",
+    "stratified_holdout",
+    "write_json",
+    "write_jsonl",
+]
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys, no white space and plain Unicode: equal values give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def sha256_bytes(content: bytes) -> str:
+    """SHA-256 in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def sha256_json(value: Any) -> str:
+    """SHA-256 of a value's canonical JSON."""
+    return sha256_bytes(canonical_json(value).encode())
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turns an ``OSError`` while writing to ``path`` into one clear line.
+
+    Raises:
+        StorageError: The disk is full, or the file may not be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Gives a temporary path beside ``path`` and moves it there when the block ends without an error.
+
+    Raises:
+        StorageError: The disk is full, or the file may not be written; what stood at ``path`` is untouched.
+    """
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield partial
+            partial.replace(path)
+        finally:
+            with suppress(FileNotFoundError):
+                partial.unlink()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes indented JSON atomically, as UTF-8 with a newline at the end."""
+    with atomic_write(path) as partial:
+        partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_jsonl(path: Path, lines: Iterable[dict[str, Any]]) -> None:
+    """Writes one JSON object a line, atomically."""
+    with atomic_write(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as stream:
+        stream.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+
+
+def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line number (from 1) and object of each line; blank lines are passed over.
+
+    Raises:
+        DataError: The file is missing, not UTF-8, or a line is not a JSON object.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+    for number, raw in enumerate(content.split(b"\n"), 1):
+        if not raw.strip():
+            continue
+        try:
+            value = json.loads(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}:{number}: not UTF-8 (byte {error.start}); save the file as UTF-8") from error
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path}:{number}: not a JSON object: {error}") from error
+        if not isinstance(value, dict):
+            raise DataError(
+                f'{path}:{number}: expected a JSON object such as {{"text": ...}}, found {type(value).__name__}'
+            )
+        yield number, value
+
+
+def _text(path: Path, number: int, line: dict[str, Any]) -> str:
+    text = line.get("text")
+    if not isinstance(text, str):
+        raise DataError(f'{path}:{number}: "text" must be a string, found {text!r}')
+    return text
+
+
+def read_queries(path: Path) -> list[Query]:
+    """Queries to be labelled; repeated and blank texts are left out.
+
+    Raises:
+        DataError: As ``read_jsonl``; or a line without a text.
+    """
+    queries: dict[str, Query] = {}
+    for number, line in read_jsonl(path):
+        text = _text(path, number, line)
+        if text.strip():
+            query = Query(
+                id=str(line.get("id", number)),
+                text=text,
+                source=str(line.get("source", "logs")),
+                intended_intent=line.get("intended_intent"),
+            )
+            queries.setdefault(unicodedata.normalize("NFC", text), query)
+    return list(queries.values())
+
+
+def _target(path: Path, number: int, line: dict[str, Any]) -> dict[str, float]:
+    if "intent" in line:
+        return {line["intent"]: 1.0}
+    if "intents" in line and isinstance(line["intents"], list):
+        return dict.fromkeys(line["intents"], 1.0)
+    if "weights" in line and isinstance(line["weights"], dict):
+        return {name: float(weight) for name, weight in line["weights"].items()}
+    raise DataError(f'{path}:{number}: no label; expected "intent", "intents" or "weights" beside "text"')
+
+
+def read_gold(path: Path, labels: Sequence[str] | None = None) -> list[GoldQuery]:
+    """Human-labelled queries.
+
+    Args:
+        path: JSONL with ``text`` and ``intent``, ``intents`` or ``weights``.
+        labels: The labels that may occur; None takes any.
+
+    Raises:
+        DataError: As ``read_jsonl``; or a line without a text or label, or with a label that does not exist.
+    """
+    gold = []
+    for number, line in read_jsonl(path):
+        text, target = _text(path, number, line), _target(path, number, line)
+        for name in target:
+            if labels is not None and name not in labels:
+                raise DataError(f"{path}:{number}: {_unknown_label(name, labels)}")
+        gold.append(GoldQuery(text=text, target=target))
+    if not gold:
+        raise DataError(f"{path}: holds no query")
+    return gold
+
+
+def _unknown_label(name: Any, labels: Sequence[str]) -> str:
+    if name == OUT_OF_SCOPE_LABEL:
+        return f"the intent {name!r} needs `out_of_scope: true` in router.yaml"
+    from difflib import get_close_matches
+
+    near = get_close_matches(str(name), labels, n=1)
+    hint = (
+        f"; did you mean {near[0]!r}?" if near else f"; router.yaml has {len(labels)} labels, {name!r} is none of them"
+    )
+    return f"the intent {name!r} does not exist{hint}"
+
+
+_NOT_WORD = re.compile(r"[\W_]+")
+
+
+def normalise(text: str) -> str:
+    """Text without case, punctuation and repeated white space: two texts that agree here are the same query."""
+    return _NOT_WORD.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip()
+
+
+def read_labels(path: Path) -> Iterator[Label]:
+    """Every answer of a ledger, in the file's order.
+
+    A last line without a newline is what a killed writer left; it is passed over unless it is whole.
+
+    Raises:
+        LedgerError: A line is not an answer.
+    """
+    if not path.exists():
+        return
+    try:
+        stream = path.open("rb")
+    except OSError as error:
+        raise LedgerError(f"{path}: cannot be read ({error.strerror or error})") from error
+    with stream:
+        for number, raw in enumerate(stream, 1):
+            try:
+                line = json.loads(raw)
+                yield _label(line)
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                if not raw.strip() or not raw.endswith(b"\n"):
+                    continue
+                raise LedgerError(f"{path}:{number}: not a ledger line ({error!r}); remove it to go on") from error
+
+
+_LABEL_FIELDS = {
+    "key", "text", "scores", "error", "teacher", "prompt_sha256", "sample", "prompt_tokens", "completion_tokens",
+    "cached_tokens", "latency_ms", "asked_at",
+}  # fmt: skip
+
+
+def _label(line: dict[str, Any]) -> Label:
+    scores = line.get("scores")
+    return Label(
+        key=line["key"],
+        text=line["text"],
+        scores=None if scores is None else {str(name): float(score) for name, score in scores.items()},
+        error=line.get("error"),
+        teacher=line["teacher"],
+        prompt_sha256=line["prompt_sha256"],
+        sample=line.get("sample", 0),
+        usage=Usage(line.get("prompt_tokens"), line.get("completion_tokens"), line.get("cached_tokens")),
+        latency_ms=line.get("latency_ms"),
+        asked_at=line.get("asked_at", ""),
+        extra={name: value for name, value in line.items() if name not in _LABEL_FIELDS},
+    )
+
+
+def label_as_line(label: Label) -> dict[str, Any]:
+    """The ledger line of an answer; ``read_labels`` gives the answer back."""
+    line: dict[str, Any] = {"key": label.key, "text": label.text}
+    if label.scores is not None:
+        line["scores"] = dict(label.scores)
+    if label.error is not None:
+        line["error"] = label.error
+    line |= {
+        "teacher": label.teacher,
+        "prompt_sha256": label.prompt_sha256,
+        "sample": label.sample,
+        "prompt_tokens": label.usage.prompt_tokens,
+        "completion_tokens": label.usage.completion_tokens,
+        "cached_tokens": label.usage.cached_tokens,
+        "latency_ms": label.latency_ms,
+        "asked_at": label.asked_at,
+    }
+    return line | dict(label.extra)
+
+
+def ledger_key(model: str, prompt_sha256: str, text: str, sample: int = 0) -> str:
+    """Key of an answer: SHA-256 of canonical JSON ``[model, prompt_sha256, NFC text, sample]``."""
+    return sha256_json([model, prompt_sha256, unicodedata.normalize("NFC", text), sample])
+
+
+def leaked(texts: Iterable[str], gold: Iterable[GoldQuery]) -> list[str]:
+    """The texts that are also gold queries, but for case and punctuation."""
+    known = {normalise(query.text) for query in gold}
+    return [text for text in texts if normalise(text) in known]
+
+
+def stratified_holdout(strata: Sequence[Any], fraction: float, seed: int) -> tuple[list[int], list[int]]:
+    """Positions of two disjoint parts, the second about ``fraction`` of each stratum (scikit-learn's split).
+
+    Strata with fewer than two members stay whole in the first part.
+    """
+    import numpy as np
+    from sklearn.model_selection import train_test_split
+
+    _, codes, counts = np.unique(np.asarray([str(s) for s in strata]), return_inverse=True, return_counts=True)
+    splittable = np.flatnonzero(counts[codes] >= 2)  # noqa: PLR2004
+    n_strata = int((counts >= 2).sum())  # noqa: PLR2004
+    n_held_out = max(round(fraction * len(splittable)), n_strata)
+    if not n_strata or n_held_out > len(splittable) - n_strata:
+        return list(range(len(strata))), []
+    _, held_out = train_test_split(splittable, test_size=n_held_out, stratify=codes[splittable], random_state=seed)
+    chosen = set(held_out.tolist())
+    return [i for i in range(len(strata)) if i not in chosen], sorted(chosen)

@@ -1,0 +1,102 @@
+"""Progress on stderr: a bar on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+    from types import TracebackType
+
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
+
+__all__ = ["Progress", "say"]
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+def say(message: str) -> None:
+    """Prints one line to stderr; stdout is for results."""
+    print(message, file=sys.stderr, flush=True)  # noqa: T201
+
+
+class Progress:
+    """Counts, rate, spend and time left of one step.
+
+    Args:
+        description: What is being done, such as ``label``.
+        total: How many units there are.
+        unit: What is counted, in the plural.
+        show: False keeps silent.
+    """
+
+    def __init__(self, description: str, total: int, unit: str = "queries", *, show: bool = True) -> None:
+        self.description, self.total, self.unit, self.show = description, total, unit, show
+        self.done = 0
+        self.spend_usd: Decimal | None = None
+        self._note = ""
+        self._started = self._last_line = time.monotonic()
+        self._bar: RichProgress | None = None
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        self._started = self._last_line = time.monotonic()
+        if self.show and self.total and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as RichProgress
+
+            self._bar = RichProgress(
+                TextColumn("{task.description:<14}"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[facts]}"),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(self.description, total=self.total, facts="")
+        return self
+
+    def advance(self, units: int = 1, *, spend_usd: Decimal | None = None, note: str = "") -> None:
+        """Counts ``units`` more as done.
+
+        Args:
+            units: How many.
+            spend_usd: Spent so far in this step; None leaves the figure as it is.
+            note: A short remark, such as the loss.
+        """
+        self.done += units
+        if spend_usd is not None:
+            self.spend_usd = spend_usd
+        self._note = note or self._note
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, advance=units, facts=self._facts())
+        elif self.show and time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
+            self._last_line = time.monotonic()
+            self._print_line()
+
+    def _facts(self) -> str:
+        seconds = max(time.monotonic() - self._started, 1e-9)
+        facts = [f"{self.done / seconds:.1f} {self.unit}/s"]
+        if self.spend_usd is not None:
+            facts.append(f"USD {self.spend_usd:.4f}")
+        if self._note:
+            facts.append(self._note)
+        return ", ".join(facts)
+
+    def _print_line(self) -> None:
+        seconds = time.monotonic() - self._started
+        left = seconds / self.done * (self.total - self.done) if self.done else 0.0
+        say(f"{self.description}: {self.done}/{self.total} {self.unit}, {self._facts()}, {left:.0f} s left")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        elif self.show and self.total and self._last_line != self._started:
+            self._print_line()

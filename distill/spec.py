@@ -1,0 +1,369 @@
+"""router.yaml: what a user writes. Pydantic models, and errors that name the file, the line and a hint."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from difflib import get_close_matches
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
+
+from distill.errors import SpecError, missing_extra
+from distill.types import OUT_OF_SCOPE_LABEL, Intent, Task
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["BenchSpec", "GateLimits", "PriceSpec", "Spec", "SynthSpec", "TeacherSpec", "load_spec"]
+
+_MINIMUM_INTENTS = 2
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PriceSpec(_Strict):
+    """What the teacher's tokens cost, in USD per million tokens, with where and when that was read."""
+
+    input_per_mtok: Decimal = Field(ge=0)
+    cached_input_per_mtok: Decimal | None = Field(default=None, ge=0)
+    output_per_mtok: Decimal = Field(ge=0)
+    source: str
+    date: str
+
+    @field_validator("date", mode="before")
+    @classmethod
+    def _date_as_text(cls, value: Any) -> str:
+        return str(value)  # YAML reads 2026-01-31 as a date
+
+
+class TeacherSpec(_Strict):
+    """Who labels, and under which limits."""
+
+    model: str | None = None
+    base_url: str | None = None
+    api_key_env: str = "OPENAI_API_KEY"
+    prompt: Path | None = None
+    send_schema: bool | None = Field(default=None, alias="schema")
+    answer_path: str | None = None
+    answer_map: dict[str, str] = Field(default_factory=dict)
+    callable: str | None = None
+    redact: str | None = None
+    max_usd: Decimal | None = Field(default=None, gt=0)
+    price: PriceSpec | None = None
+    concurrency: int = Field(default=4, ge=1, le=256)
+    timeout_s: float = Field(default=60.0, gt=0)
+    max_retries: int = Field(default=4, ge=0, le=20)
+    temperature: float | None = Field(default=0.0, ge=0)
+    max_output_tokens: int = Field(default=256, ge=1)
+
+    @model_validator(mode="after")
+    def _one_teacher(self) -> TeacherSpec:
+        if (self.model is None) == (self.callable is None):
+            raise ValueError("give either `model` or `callable`")
+        return self
+
+    @field_validator("callable", "redact")
+    @classmethod
+    def _module_and_function(cls, value: str | None) -> str | None:
+        if value is not None and (value.count(":") != 1 or not all(part.strip() for part in value.split(":"))):
+            raise ValueError("expected package.module:function")
+        return value
+
+
+class SynthSpec(_Strict):
+    """How many queries are written when there are no real ones."""
+
+    per_intent: int = Field(default=60, ge=1)
+    out_of_scope: int = Field(default=300, ge=0)
+    per_request: int = Field(default=10, ge=1, le=50)
+    temperature: float | None = Field(default=1.0, ge=0)
+    model: str | None = None
+
+
+class GateLimits(_Strict):
+    """Limits a student must keep. None: no gate."""
+
+    accuracy_drop: float | None = Field(default=None, ge=0)
+    p95_ms: float | None = Field(default=None, gt=0)
+
+
+class GatesSpec(GateLimits):
+    """Limits for every student, or nested under a student's name."""
+
+    static: GateLimits | None = None
+    encoder: GateLimits | None = None
+
+    def limits(self, student: str) -> GateLimits:
+        """The limits of one student: its own where given, the common ones otherwise."""
+        own = getattr(self, student, None) or GateLimits()
+        return GateLimits(
+            accuracy_drop=self.accuracy_drop if own.accuracy_drop is None else own.accuracy_drop,
+            p95_ms=self.p95_ms if own.p95_ms is None else own.p95_ms,
+        )
+
+
+class BenchSpec(_Strict):
+    """What the benchmark's cost figures assume."""
+
+    queries_per_month: int = Field(default=1_000_000, ge=0)
+    machine_usd_per_hour: Decimal | None = Field(default=None, ge=0)
+    price_as: str | None = None
+
+
+class _IntentBody(_Strict):
+    description: str = ""
+    examples: tuple[str, ...] = ()
+
+
+def _intent_bodies(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {
+            name: {"description": body or ""} if body is None or isinstance(body, str) else body
+            for name, body in value.items()
+        }
+    return value
+
+
+class Spec(_Strict):
+    """One router.yaml, checked. Paths in it are relative to the file."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    task: Task = Task.SINGLE
+    intents: dict[str, _IntentBody]
+    out_of_scope: bool = False
+    teacher: TeacherSpec
+    queries: Path | None = None
+    synth: SynthSpec = SynthSpec()
+    gold: Path | None = None
+    students: tuple[Literal["static", "encoder"], ...] = ("static", "encoder")
+    base_model: str = "sentence-transformers/all-MiniLM-L6-v2"
+    gates: GatesSpec = GatesSpec()
+    bench: BenchSpec = BenchSpec()
+    seed: Annotated[int, Field(ge=0)] = 0
+    _path: Path = PrivateAttr(default=Path("router.yaml"))
+
+    @field_validator("intents", mode="before")
+    @classmethod
+    def _bare_descriptions(cls, value: Any) -> Any:
+        return _intent_bodies(value)
+
+    @field_validator("intents")
+    @classmethod
+    def _usable_intents(cls, value: dict[str, _IntentBody]) -> dict[str, _IntentBody]:
+        if len(value) < _MINIMUM_INTENTS:
+            raise ValueError(f"a router needs at least two intents, found {len(value)}")
+        folded: dict[str, str] = {}
+        for name in value:
+            if not name.strip():
+                raise ValueError("an intent has an empty name")
+            if name != name.strip():
+                raise ValueError(f"the intent {name!r} begins or ends with white space")
+            if name == OUT_OF_SCOPE_LABEL:
+                raise ValueError(f"{name!r} is not an intent of its own: set `out_of_scope: true`")
+            if (other := folded.setdefault(name.casefold(), name)) != name:
+                raise ValueError(f"the intents {other!r} and {name!r} differ by case only")
+        return value
+
+    @field_validator("students")
+    @classmethod
+    def _distinct_students(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value or len(set(value)) != len(value):
+            raise ValueError("name each student once, and at least one")
+        return value
+
+    @model_validator(mode="after")
+    def _out_of_scope_is_for_single(self) -> Spec:
+        if self.out_of_scope and self.task is not Task.SINGLE:
+            raise ValueError("`out_of_scope` is for `task: single`; in other tasks an empty answer is valid")
+        return self
+
+    @property
+    def path(self) -> Path:
+        """The file this came from."""
+        return self._path
+
+    @property
+    def folder(self) -> Path:
+        """Where the file lies; queries.jsonl and ledger.jsonl lie beside it."""
+        return self._path.parent
+
+    @property
+    def queries_path(self) -> Path:
+        """Queries to label: the user's own, or what synth writes."""
+        return self.folder / (self.queries or "queries.jsonl")
+
+    @property
+    def synthesis_path(self) -> Path:
+        """Raw answers of synth, one paid request a line."""
+        return self.folder / "synth.jsonl"
+
+    @property
+    def ledger_path(self) -> Path:
+        """Labels, one paid answer a line."""
+        return self.folder / "ledger.jsonl"
+
+    @property
+    def gold_path(self) -> Path | None:
+        """Human labels, or None."""
+        return self.folder / self.gold if self.gold else None
+
+    @cached_property
+    def intent_list(self) -> tuple[Intent, ...]:
+        """The intents in the file's order."""
+        return tuple(
+            Intent(name=name, description=body.description.strip(), examples=body.examples)
+            for name, body in self.intents.items()
+        )
+
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """Label names in logit order; ``oos``, where there is one, is last."""
+        return (*self.intents, *((OUT_OF_SCOPE_LABEL,) if self.out_of_scope else ()))
+
+    def output(self, out: Path | None = None) -> Path:
+        """Where models, bench.json and report.html go."""
+        return out if out is not None else Path("models") / self.name
+
+
+def load_spec(path: str | Path, *, teacher_model: str | None = None, base_url: str | None = None) -> Spec:
+    """Reads and checks a router.yaml.
+
+    Args:
+        path: The file.
+        teacher_model: Takes the place of ``teacher.model`` (and its price, which was another model's).
+        base_url: Takes the place of ``teacher.base_url``.
+
+    Raises:
+        SpecError: The file is missing or wrong; names the line and gives a hint.
+        MissingExtraError: PyYAML is not installed.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "router.yaml"
+    source = _read_text(path)
+    raw, lines = _parse_yaml(path, source)
+    if not isinstance(raw, dict):
+        raise SpecError(f"{path}:1: expected keys such as `name:` and `intents:`, found {type(raw).__name__}")
+    intents_file: Path | None = None
+    if isinstance(raw.get("intents"), str):
+        intents_file = path.parent / raw["intents"]
+        raw["intents"] = _read_intents(intents_file, f"{path}:{lines.get(('intents',), 1)}")
+    if isinstance(raw.get("teacher"), dict):
+        if teacher_model is not None:
+            raw["teacher"] = {**raw["teacher"], "model": teacher_model, "callable": None, "price": None}
+        if base_url is not None:
+            raw["teacher"] = {**raw["teacher"], "base_url": base_url}
+    try:
+        spec = Spec.model_validate(raw)
+    except ValidationError as error:
+        raise SpecError(_explain(error, path, lines, intents_file)) from error
+    spec._path = path  # noqa: SLF001
+    return spec
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise SpecError(f"{path}:{line}: not UTF-8 (byte {error.start}); save the file as UTF-8") from error
+    except OSError as error:
+        hint = "; give the path of a router.yaml" if isinstance(error, FileNotFoundError) else ""
+        raise SpecError(f"{path}: cannot be read ({error.strerror or error}){hint}") from error
+
+
+def _parse_yaml(path: Path, source: str) -> tuple[Any, dict[tuple[Any, ...], int]]:
+    """The value, and the line on which each key stands. PyYAML keeps the last of two equal keys in silence."""
+    try:
+        import yaml
+    except ImportError as error:
+        raise missing_extra("yaml") from error
+    try:
+        root = yaml.compose(source, Loader=yaml.SafeLoader)
+        lines = dict(_key_lines(root, path)) if root is not None else {}
+        return yaml.safe_load(source), lines
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise SpecError(f"{where}: not YAML: {error.problem or error}") from error
+    except yaml.YAMLError as error:
+        raise SpecError(f"{path}: not YAML: {error}") from error
+
+
+def _key_lines(node: Any, path: Path, prefix: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], int]]:
+    import yaml
+
+    if isinstance(node, yaml.MappingNode):
+        seen: dict[str, int] = {}
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            if key.value in seen:
+                raise SpecError(f"{path}:{line}: `{key.value}` stands here and on line {seen[key.value]}; keep one")
+            seen[key.value] = line
+            yield (*prefix, key.value), line
+            yield from _key_lines(value, path, (*prefix, key.value))
+    elif isinstance(node, yaml.SequenceNode):
+        for position, value in enumerate(node.value):
+            yield (*prefix, position), value.start_mark.line + 1
+            yield from _key_lines(value, path, (*prefix, position))
+
+
+def _read_intents(path: Path, named_at: str) -> Any:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        value = dict(pairs)
+        if len(value) != len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise SpecError(f"{path}: `{twice}` stands twice; keep one")
+        return value
+
+    try:
+        source = _read_text(path)
+    except SpecError as error:
+        raise SpecError(f"{named_at}: `intents`: {error}") from error
+    if path.suffix in {".yaml", ".yml"}:
+        return _parse_yaml(path, source)[0]
+    try:
+        return json.loads(source, object_pairs_hook=unique)
+    except ValueError as error:
+        raise SpecError(f"{path}: not JSON: {error}") from error
+
+
+def _explain(error: ValidationError, path: Path, lines: dict[tuple[Any, ...], int], intents_file: Path | None) -> str:
+    problem = error.errors()[0]
+    location = tuple(part for part in problem["loc"] if part not in {"GatesSpec", "GateLimits"})
+    in_intents_file = intents_file is not None and location[:1] == ("intents",)
+    known = location
+    while known and known not in lines:
+        known = known[:-1]
+    where = str(intents_file) if in_intents_file else f"{path}:{lines.get(known, 1)}"
+    name = ".".join(str(part) for part in location)
+    if problem["type"] == "extra_forbidden":
+        return f"{where}: unknown key `{name}`{_near_key(location)}"
+    if problem["type"] == "missing":
+        return f"{where}: `{name}` is missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    found = problem.get("input")
+    shown = f" (found {found!r})" if isinstance(found, str | int | float | bool | None) else ""
+    return f"{where}: `{name or 'router.yaml'}`: {message}{shown}"
+
+
+def _near_key(location: tuple[Any, ...]) -> str:
+    models: dict[str, type[BaseModel]] = {
+        "teacher": TeacherSpec,
+        "synth": SynthSpec,
+        "gates": GatesSpec,
+        "bench": BenchSpec,
+        "price": PriceSpec,
+        "intents": _IntentBody,
+    }
+    parents = [part for part in location[:-1] if part in models]
+    model = models[parents[-1]] if parents else Spec
+    keys = [field.alias or name for name, field in model.model_fields.items()]
+    near = get_close_matches(str(location[-1]), keys, n=1)
+    return f"; did you mean `{near[0]}`?" if near else f"; known keys: {', '.join(keys)}"

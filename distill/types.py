@@ -1,0 +1,303 @@
+"""What flows between the stages: frozen dataclasses and enums, standard library only.
+
+    Intent → Query → Label → Example → (student) → bundle → Prediction → BenchRow → BenchResult
+
+Dictionaries appear at the JSON edge only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+
+__all__ = [
+    "OUT_OF_SCOPE_LABEL",
+    "BenchResult",
+    "BenchRow",
+    "Classifier",
+    "Example",
+    "GateVerdict",
+    "GoldQuery",
+    "Intent",
+    "Label",
+    "Prediction",
+    "Query",
+    "Reason",
+    "Task",
+    "Usage",
+]
+
+OUT_OF_SCOPE_LABEL = "oos"
+"""Name of the label for queries that fit no intent. Always the last label where there is one."""
+
+
+class Task(StrEnum):
+    """What a label means. The task picks loss, policy and metric; no other code branches on it."""
+
+    SINGLE = "single"
+    """One intent a query: a distribution over labels."""
+    MULTI = "multi"
+    """Any number of intents a query, none included: independent probabilities."""
+    WEIGHTS = "weights"
+    """How much each channel should give to the answer: a target distribution."""
+
+
+class Reason(StrEnum):
+    """Why a prediction's ``intent`` is what it is."""
+
+    ACCEPTED = "accepted"
+    """The policy accepts the top intent."""
+    LOW_CONFIDENCE = "low_confidence"
+    """The top intent's score is under the policy's threshold."""
+    OUT_OF_SCOPE = "out_of_scope"
+    """The query fits no intent."""
+    EMPTY_INPUT = "empty_input"
+    """The query is empty or blank; the model was not asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """One thing a query can want."""
+
+    name: str
+    description: str = ""
+    examples: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A query to be labelled.
+
+    Attributes:
+        id: Unique in its file.
+        text: What the user said.
+        source: ``synth`` or ``logs``.
+        intended_intent: What the synthesiser aimed at. For diagnosis only, never used as a label.
+    """
+
+    id: str
+    text: str
+    source: str = "logs"
+    intended_intent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GoldQuery:
+    """A query with its human label. Never trained on, never shown to a teacher as evidence.
+
+    Attributes:
+        text: What the user said.
+        target: Score for each label, summing to 1 for ``single`` and ``weights``.
+    """
+
+    text: str
+    target: Mapping[str, float]
+
+    @property
+    def intent(self) -> str:
+        """The best label."""
+        return max(self.target, key=lambda name: self.target[name])
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one request, as the server counted them. None where the server did not say."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cached_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """One answer of a teacher: a line of the ledger.
+
+    Attributes:
+        key: SHA-256 of canonical JSON ``[model, prompt_sha256, NFC text, sample]``.
+        text: The query.
+        scores: Score for each label that got one, or None when the teacher failed.
+        error: Why there are no scores, or None.
+        teacher: Name of the model or callable.
+        prompt_sha256: Hash of template, intents, schema and sampling.
+        sample: Which of several samples this is, from 0.
+        usage: Tokens.
+        latency_ms: From sending the request to having the answer, with other requests in flight.
+        asked_at: ISO 8601, UTC.
+        extra: Anything else that stands in the line, kept for the record.
+    """
+
+    key: str
+    text: str
+    scores: Mapping[str, float] | None
+    error: str | None
+    teacher: str
+    prompt_sha256: str
+    sample: int = 0
+    usage: Usage = field(default_factory=Usage)
+    latency_ms: float | None = None
+    asked_at: str = ""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Example:
+    """A query to train on.
+
+    Attributes:
+        text: The query.
+        target: float32 array of shape (n_labels,), in the order of the bundle's labels.
+        weight: Weight of this example in the loss.
+        split: ``train`` or ``held_out`` (for calibration and thresholds, never trained on).
+    """
+
+    text: str
+    target: np.ndarray[Any, np.dtype[np.float32]]
+    weight: float = 1.0
+    split: str = "train"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prediction:
+    """What a router answers for one query.
+
+    The model's answer (``top_intent``, ``score``) and the policy's (``intent``, ``reason``) are kept apart.
+
+    Attributes:
+        intent: The accepted intent, or None.
+        score: Probability of ``top_intent`` over all labels, calibrated; 0.0 for empty input.
+        reason: Why ``intent`` is what it is.
+        top_intent: The best in-scope label whatever the policy says; None for empty input.
+        intents: Every accepted intent (``multi``: any number; otherwise one or none), best first.
+        weights: For ``weights``: weight for each channel, summing to 1; otherwise None.
+        labels: All labels, in the order of ``probabilities``.
+        probabilities: float32 array of shape (n_labels,), or None for empty input.
+    """
+
+    intent: str | None
+    score: float
+    reason: Reason
+    top_intent: str | None
+    intents: tuple[str, ...] = ()
+    weights: Mapping[str, float] | None = None
+    labels: Sequence[str] = field(default=(), repr=False)
+    probabilities: np.ndarray[Any, np.dtype[np.float32]] | None = field(default=None, repr=False)
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Probability of every label (``oos`` included). Built when asked for."""
+        if self.probabilities is None:
+            return dict.fromkeys(self.labels, 0.0)
+        return dict(zip(self.labels, self.probabilities.tolist(), strict=True))
+
+    def as_dict(self) -> dict[str, Any]:
+        """A dictionary that ``json.dumps`` takes."""
+        return {
+            "intent": self.intent,
+            "score": round(self.score, 6),
+            "reason": self.reason.value,
+            "top_intent": self.top_intent,
+            "intents": list(self.intents),
+            "weights": dict(self.weights) if self.weights is not None else None,
+            "scores": {name: round(score, 6) for name, score in self.scores.items()},
+        }
+
+
+class Classifier(Protocol):
+    """Anything that routes queries: teacher, students and baselines are measured alike because they are all this."""
+
+    def route_batch(self, texts: Sequence[str]) -> list[Prediction]:
+        """One prediction for each text, in order."""
+        ...
+
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class BenchRow:
+    """The figures of one classifier on gold. None: does not apply, or is not known.
+
+    Attributes:
+        name: ``teacher``, ``encoder``, ``static``, ``tfidf`` or ``majority``.
+        accuracy: ``top_intent`` against gold on in-scope gold, no rejection.
+        accuracy_policy: On all gold; out-of-scope is right if and only if ``intent`` is None.
+        coverage: Share of gold queries with an accepted intent.
+        n_failed: Queries without an answer (counted apart, wrong in ``accuracy``).
+        fidelity: Top-1 agreement with the teacher on the queries it answered.
+        fidelity_kl: Mean KL divergence from the teacher's scores to the row's, nats.
+        oos_auroc: AUROC of in-scope against out-of-scope by the out-of-scope score.
+        oos_recall: Share of out-of-scope gold that the policy rejects.
+        ece: Expected calibration error of ``score``, 15 equal-mass bins.
+        usd_per_1k: US dollars for a thousand queries; None where no price is known.
+    """
+
+    name: str
+    n_failed: int = 0
+    accuracy: float | None = None
+    accuracy_ci95: Interval | None = None
+    accuracy_policy: float | None = None
+    accuracy_policy_ci95: Interval | None = None
+    coverage: float | None = None
+    macro_f1: float | None = None
+    micro_f1: float | None = None
+    fidelity: float | None = None
+    fidelity_ci95: Interval | None = None
+    fidelity_kl: float | None = None
+    oos_auroc: float | None = None
+    oos_recall: float | None = None
+    oos_recall_ci95: Interval | None = None
+    ece: float | None = None
+    p50_ms: float | None = None
+    p95_ms: float | None = None
+    p99_ms: float | None = None
+    latency_n: int | None = None
+    queries_per_s: float | None = None
+    size_mb: float | None = None
+    cold_start_ms: float | None = None
+    peak_rss_mb: float | None = None
+    usd_per_1k: float | None = None
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class GateVerdict:
+    """Whether one row keeps one gate.
+
+    Attributes:
+        row: Name of the row.
+        gate: ``accuracy_drop`` or ``p95_ms``.
+        limit: What router.yaml allows.
+        figure: What was measured; None where it could not be.
+        passed: None where the gate could not be judged.
+        detail: One line for people.
+    """
+
+    row: str
+    gate: str
+    limit: float
+    figure: float | None
+    passed: bool | None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BenchResult:
+    """What ``bench`` found: the content of bench.json."""
+
+    task: Task
+    name: str
+    n_gold: int
+    n_in_scope: int
+    n_oos: int
+    environment: Mapping[str, Any]
+    rows: tuple[BenchRow, ...]
+    gates: tuple[GateVerdict, ...] = ()
+    cost: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    confusions: tuple[Mapping[str, Any], ...] = ()
