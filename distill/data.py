@@ -1,4 +1,4 @@
-"""Data files: JSONL in and out, gold, the leakage check, stratified splits."""
+"""Data files: JSONL in and out, gold, the leakage check."""
 
 from __future__ import annotations
 
@@ -32,7 +32,6 @@ __all__ = [
     "sha256_file",
     "sha256_json",
     "storage_errors",
-    "stratified_holdout",
     "write_json",
     "write_jsonl",
 ]
@@ -284,22 +283,3 @@ def leaked(texts: Iterable[str], gold: Iterable[GoldQuery]) -> list[str]:
     """The texts that are also gold queries, but for case and punctuation."""
     known = {normalise(query.text) for query in gold}
     return [text for text in texts if normalise(text) in known]
-
-
-def stratified_holdout(strata: Sequence[Any], fraction: float, seed: int) -> tuple[list[int], list[int]]:
-    """Positions of two disjoint parts, the second about ``fraction`` of each stratum (scikit-learn's split).
-
-    Strata with fewer than two members stay whole in the first part.
-    """
-    import numpy as np
-    from sklearn.model_selection import train_test_split
-
-    _, codes, counts = np.unique(np.asarray([str(s) for s in strata]), return_inverse=True, return_counts=True)
-    splittable = np.flatnonzero(counts[codes] >= 2)  # noqa: PLR2004
-    n_strata = int((counts >= 2).sum())  # noqa: PLR2004
-    n_held_out = max(round(fraction * len(splittable)), n_strata)
-    if not n_strata or n_held_out > len(splittable) - n_strata:
-        return list(range(len(strata))), []
-    _, held_out = train_test_split(splittable, test_size=n_held_out, stratify=codes[splittable], random_state=seed)
-    chosen = set(held_out.tolist())
-    return [i for i in range(len(strata)) if i not in chosen], sorted(chosen)

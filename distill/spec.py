@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["BenchSpec", "GateLimits", "PriceSpec", "Spec", "SynthSpec", "TeacherSpec", "load_spec"]
 
 _MINIMUM_INTENTS = 2
+_OUT_OF_SCOPE_DESCRIPTION = (
+    "Anything else: the query is about something that none of the intents above covers, even if the subject is near."
+)
 
 
 class _Strict(BaseModel):
@@ -135,7 +138,7 @@ class Spec(_Strict):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     task: Task = Task.SINGLE
     intents: dict[str, _IntentBody]
-    out_of_scope: bool = False
+    out_of_scope: bool | _IntentBody = False
     teacher: TeacherSpec
     queries: Path | None = None
     synth: SynthSpec = SynthSpec()
@@ -219,6 +222,14 @@ class Spec(_Strict):
             Intent(name=name, description=body.description.strip(), examples=body.examples)
             for name, body in self.intents.items()
         )
+
+    @cached_property
+    def out_of_scope_intent(self) -> Intent | None:
+        """How ``oos`` is described to a teacher, or None where every query has an intent."""
+        if not self.out_of_scope:
+            return None
+        body = self.out_of_scope if isinstance(self.out_of_scope, _IntentBody) else _IntentBody()
+        return Intent(OUT_OF_SCOPE_LABEL, body.description.strip() or _OUT_OF_SCOPE_DESCRIPTION, body.examples)
 
     @cached_property
     def labels(self) -> tuple[str, ...]:

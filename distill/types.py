@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from decimal import Decimal
 
     import numpy as np
 
@@ -30,6 +31,7 @@ __all__ = [
     "Query",
     "Reason",
     "Task",
+    "TokenPrice",
     "Usage",
 ]
 
@@ -112,6 +114,18 @@ class Usage:
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     cached_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenPrice:
+    """What a model's tokens cost, in USD per million tokens, with where and when that was read."""
+
+    model: str
+    input_usd_per_mtok: Decimal
+    cached_input_usd_per_mtok: Decimal | None
+    output_usd_per_mtok: Decimal
+    source: str
+    date: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,332 @@
+"""The bundle: a folder that is the whole contract between training and runtime.
+
+    manifest.json          what it is, which files belong to it (SHA-256), and the figures it was measured at
+    config.json  tokenizer.json  tokenizer_config.json  README.md
+    onnx/model.onnx        fp32; onnx/model_quantized.onnx  int8, where it passed its gate
+    selfcheck.jsonl        texts with the ids and logits they must give
+
+No pickle, no code, no path of the machine it was made on, no user's text. The manifest is written last: a folder
+without one is not a bundle, whatever else lies in it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, fields, replace
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Self
+
+from distill.data import canonical_json, sha256_bytes, sha256_file, write_json
+from distill.errors import DISTRIBUTION, BundleError
+from distill.types import Task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = [
+    "CONFIG",
+    "FORMAT",
+    "MANIFEST",
+    "ONNX_FP32",
+    "ONNX_INT8",
+    "SELFCHECK",
+    "TOKENIZER",
+    "Bundle",
+    "Manifest",
+    "load_bundle",
+    "seal",
+]
+
+FORMAT = 1
+"""Version of the layout and of manifest.json that this code writes, and the newest that it reads."""
+
+MANIFEST = "manifest.json"
+CONFIG = "config.json"
+TOKENIZER = "tokenizer.json"
+SELFCHECK = "selfcheck.jsonl"
+ONNX_FP32 = "onnx/model.onnx"
+ONNX_INT8 = "onnx/model_quantized.onnx"
+
+_REQUIRED = (CONFIG, TOKENIZER, SELFCHECK)
+_TOKENIZER_CONFIG = "tokenizer_config.json"
+_STUDENTS = ("encoder", "static")
+_MINIMUM_LABELS = 2
+_ID_LENGTH = 16
+_OPTIONAL = ("versions", "figures", "bundle_id")
+_COUNTING = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """The content of manifest.json.
+
+    Attributes:
+        name: Name of the router, as in router.yaml.
+        student: ``encoder`` or ``static``.
+        task: What the labels mean.
+        labels: Label names in logit order; for ``single`` a last label ``oos`` means out of scope.
+        policy: Thresholds, as ``Policy.as_dict`` gives them.
+        onnx_file: Which graph the runtime loads: ``onnx/model.onnx`` or ``onnx/model_quantized.onnx``.
+        max_length: Longest query, in tokens, special tokens included; the rest of a longer one is cut off.
+        teacher: Name of the model or callable that labelled the training queries.
+        prompt_sha256: Hash of the teacher's prompt.
+        data_sha256: Hash of what was trained on.
+        recipe_sha256: Hash of what training depended on besides the data.
+        seed: Seed of the training run.
+        parent: ``bundle_id`` of the bundle that this one improves upon, or None.
+        versions: Versions of the libraries that made it.
+        figures: What it was measured at: held-out figures, int8 flips, parity and the like.
+        files: SHA-256 of each file, by path with forward slashes. Filled in by ``seal``.
+        bundle_id: First 16 hexadecimal digits of the SHA-256 of all of the above. Filled in by ``seal``.
+        created_at: ISO 8601, UTC. Not part of ``bundle_id``. Filled in by ``seal`` where empty.
+        format: Version of the layout.
+    """
+
+    name: str
+    student: str
+    task: Task
+    labels: tuple[str, ...]
+    policy: Mapping[str, Any]
+    onnx_file: str
+    max_length: int
+    teacher: str = ""
+    prompt_sha256: str = ""
+    data_sha256: str = ""
+    recipe_sha256: str = ""
+    seed: int = 0
+    parent: str | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    bundle_id: str = ""
+    created_at: str = ""
+    format: int = FORMAT
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON object of manifest.json; ``from_dict`` gives the manifest back."""
+        return {
+            "format": self.format,
+            "bundle_id": self.bundle_id,
+            "parent": self.parent,
+            "name": self.name,
+            "student": self.student,
+            "task": self.task.value,
+            "labels": list(self.labels),
+            "policy": dict(self.policy),
+            "onnx_file": self.onnx_file,
+            "max_length": self.max_length,
+            "teacher": self.teacher,
+            "prompt_sha256": self.prompt_sha256,
+            "data_sha256": self.data_sha256,
+            "recipe_sha256": self.recipe_sha256,
+            "seed": self.seed,
+            "versions": dict(self.versions),
+            "figures": dict(self.figures),
+            "files": dict(self.files),
+            "created_at": self.created_at,
+        }
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Self:
+        """The manifest that a JSON object describes. Keys it does not know are passed over.
+
+        Raises:
+            ValueError: A key is missing, or its value is not what the format says. Names the key.
+        """
+        for key, (what, is_valid) in _CHECKS.items():
+            if key not in value and key not in _OPTIONAL:
+                raise ValueError(f"`{key}` is missing")
+            if key in value and not is_valid(value[key]):
+                raise ValueError(f"`{key}` is not {what}")
+        known = {each.name for each in fields(cls)}
+        content = {key: entry for key, entry in value.items() if key in known}
+        return cls(**content | {"task": Task(value["task"]), "labels": tuple(value["labels"])})
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A model directory and what its manifest says.
+
+    Attributes:
+        path: The folder.
+        manifest: The content of its manifest.json.
+    """
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def onnx_path(self) -> Path:
+        """The graph that the runtime loads."""
+        return self.path / self.manifest.onnx_file
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of what the runtime reads: the graph it loads and the tokenizer."""
+        return self.onnx_path.stat().st_size + (self.path / TOKENIZER).stat().st_size
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _is_label_list(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) >= _MINIMUM_LABELS
+        and all(_is_text(name) for name in value)
+        and len(set(value)) == len(value)
+    )
+
+
+def _is_file_map(value: Any) -> bool:
+    return isinstance(value, dict) and all(_is_inside(name) and _is_text(value[name]) for name in value)
+
+
+def _is_inside(name: Any) -> bool:
+    """Whether a name from a manifest stays inside the bundle: a manifest may come from anywhere."""
+    if not _is_text(name) or "\\" in name or ":" in name:
+        return False
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts
+
+
+_CHECKS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "name": ("a name", _is_text),
+    "student": (f"one of {', '.join(_STUDENTS)}", lambda value: value in _STUDENTS),
+    "task": (f"one of {', '.join(Task)}", lambda value: value in list(Task)),
+    "labels": ("a list of at least two different names", _is_label_list),
+    "policy": ("an object", _is_object),
+    "versions": ("an object", _is_object),
+    "figures": ("an object", _is_object),
+    "bundle_id": ("a text", lambda value: isinstance(value, str)),
+    "onnx_file": (f"{ONNX_FP32} or {ONNX_INT8}", lambda value: value in (ONNX_FP32, ONNX_INT8)),
+    "max_length": ("a number of tokens", lambda value: type(value) is int and value > 0),
+    "files": ("an object of relative paths and SHA-256 sums", _is_file_map),
+}
+
+
+def seal(path: Path, manifest: Manifest) -> Bundle:
+    """Makes a folder a bundle: hashes its files, derives its ``bundle_id`` and writes manifest.json last, atomically.
+
+    Args:
+        path: The folder. config.json, tokenizer.json, selfcheck.jsonl and the graph must be in it.
+        manifest: What the bundle is; ``files``, ``bundle_id`` and, where empty, ``created_at`` are filled in here.
+
+    Raises:
+        BundleError: A required file is not there, or the manifest would not be readable again.
+        StorageError: The manifest could not be written.
+    """
+    for name in (*_REQUIRED, manifest.onnx_file):
+        if not (path / name).is_file():
+            raise BundleError(f"{path}: {name} is missing; the bundle cannot be sealed without it")
+    optional = [path / _TOKENIZER_CONFIG, *(path / "onnx").iterdir()]
+    wanted = {*_REQUIRED, *(file.relative_to(path).as_posix() for file in optional if file.is_file())}
+    manifest = replace(
+        manifest,
+        files={name: sha256_file(path / name) for name in sorted(wanted)},
+        created_at=manifest.created_at or datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    try:
+        content = json.loads(json.dumps(manifest.as_dict(), allow_nan=False))
+        content["bundle_id"] = _bundle_id(content)
+        sealed = Manifest.from_dict(content)
+    except (TypeError, ValueError) as error:
+        raise BundleError(f"{path}: the manifest is not valid: {error}") from error
+    write_json(path / MANIFEST, content)
+    return Bundle(path, sealed)
+
+
+def _bundle_id(content: Mapping[str, Any]) -> str:
+    hashed = {key: value for key, value in content.items() if key not in {"bundle_id", "created_at"}}
+    return sha256_bytes(canonical_json(hashed).encode("utf-8", "surrogatepass"))[:_ID_LENGTH]
+
+
+def load_bundle(path: str | Path, *, verify: bool = True) -> Bundle:
+    """Reads a bundle's manifest and checks that the bundle is whole.
+
+    Args:
+        path: The folder.
+        verify: Whether to compare every file, and the manifest itself, with its SHA-256.
+
+    Raises:
+        BundleError: There is no such folder, it is not a bundle or holds several, it is of a newer format, a file is
+            missing, or, with ``verify``, was altered. Names the file.
+    """
+    path = Path(path)
+    content = _read_manifest(path)
+    manifest_path = path / MANIFEST
+    _check_format(manifest_path, content)
+    try:
+        manifest = Manifest.from_dict(content)
+    except ValueError as error:
+        raise BundleError(f"{manifest_path}: damaged: {error}; train again, or copy the bundle again") from error
+    for name in (*_REQUIRED, manifest.onnx_file):
+        if name not in manifest.files:
+            raise BundleError(f"{manifest_path}: damaged: `files` lacks {name}; train again, or copy the bundle again")
+    for name in manifest.files:
+        if not (path / name).is_file():
+            raise BundleError(f"{path}: incomplete: {name} is missing; train again, or copy the whole folder")
+    if verify:
+        _verify(path, manifest, content)
+    return Bundle(path, manifest)
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    manifest_path = path / MANIFEST
+    try:
+        content = json.loads(manifest_path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise BundleError(_why_not_a_bundle(path)) from error
+    except OSError as error:
+        raise BundleError(f"{manifest_path}: cannot be read ({error.strerror or error})") from error
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{manifest_path}: damaged: not JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise BundleError(f"{manifest_path}: damaged: expected an object, found {type(content).__name__}")
+    return content
+
+
+def _why_not_a_bundle(path: Path) -> str:
+    if not path.exists():
+        return f"{path}: no such folder; `distill train` makes bundles, such as models/NAME/static"
+    if not path.is_dir():
+        return f"{path}: not a bundle but a file; give the folder that holds {MANIFEST}"
+    inside = sorted(entry.parent for entry in path.glob(f"*/{MANIFEST}"))
+    if len(inside) == 1:
+        return f"{path}: not a bundle, but holds one: give {inside[0]}"
+    if inside:
+        count = _COUNTING[len(inside)] if len(inside) < len(_COUNTING) else str(len(inside))
+        return f"{path}: holds {count} bundles: {', '.join(map(str, inside))}; give one of them"
+    if any((path / name).exists() for name in (*_REQUIRED, "onnx")):
+        return f"{path}: incomplete: {MANIFEST} is missing; train again, or copy the whole folder"
+    return f"{path}: not a bundle: it holds no {MANIFEST}"
+
+
+def _check_format(manifest_path: Path, content: Mapping[str, Any]) -> None:
+    version = content.get("format")
+    if type(version) is not int or version < 1:
+        raise BundleError(f"{manifest_path}: not the manifest of a bundle (`format` is {version!r}, not a number)")
+    if version > FORMAT:
+        raise BundleError(
+            f"{manifest_path}: format {version} is newer than this version reads ({FORMAT}); "
+            f"upgrade with: pip install --upgrade {DISTRIBUTION}"
+        )
+
+
+def _verify(path: Path, manifest: Manifest, content: Mapping[str, Any]) -> None:
+    advice = "copy the bundle again, or train again"
+    if _bundle_id(content) != manifest.bundle_id:
+        raise BundleError(f"{path / MANIFEST}: altered since it was sealed; {advice}")
+    for name, expected in manifest.files.items():
+        try:
+            found = sha256_file(path / name)
+        except OSError as error:
+            raise BundleError(f"{path / name}: cannot be read ({error.strerror or error})") from error
+        if found != expected:
+            raise BundleError(f"{path / name}: altered since it was sealed (SHA-256 differs); {advice}")

@@ -1,0 +1,541 @@
+"""The runtime: tokenizer, ONNX session and policy. numpy, onnxruntime and tokenizers, and nothing else.
+
+    text → tokenizer → int64 ids → session → logits → softmax or sigmoid → policy → Prediction
+
+What counts as a query:
+
+- Anything but a ``str`` is a ``QueryError``.
+- Empty and blank text, and text of which the tokenizer keeps nothing (control characters, say), is answered without
+  asking the model: ``intent`` None, ``score`` 0.0, ``reason`` ``EMPTY_INPUT``.
+- Of long text the first ``manifest.max_length`` tokens count. No more than 64 characters for each of these reach the
+  tokenizer (after leading white space), so that a text of megabytes costs no more than a page.
+- Lone surrogates, which no UTF-8 can hold, are read as U+FFFD.
+
+A Router has no state that a query changes: threads share one. It works after ``fork`` and ``spawn`` and pickles by path.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+from weakref import WeakSet
+
+import numpy as np
+import onnxruntime
+from tokenizers import Tokenizer
+
+from distill.bundle import CONFIG, SELFCHECK, TOKENIZER, Bundle, load_bundle
+from distill.errors import BundleError, QueryError, missing_extra
+from distill.policy import Policy
+from distill.types import Prediction, Reason, Task
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from distill.bundle import Manifest
+
+    Floats = np.ndarray[Any, np.dtype[np.float32]]
+    Integers = np.ndarray[Any, np.dtype[np.int64]]
+
+__all__ = ["Router", "SelfCheck", "record_selfcheck", "verify_selfcheck"]
+
+_CHARACTERS_PER_TOKEN = 64
+_BATCH_SIZES = {"encoder": 32, "static": 128}
+_INLINE_QUERIES = 16
+_KNOWN_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+_OUTPUT = ["logits"]
+_HUB_FILES = ["*.json", "*.jsonl", "onnx/*", "README.md"]
+_SIGMOID_FLOOR = np.float32(-80.0)
+
+
+class Router:
+    """Routes queries to intents with the student of one bundle.
+
+    Args:
+        bundle: What to route with; ``Router.load`` reads and checks one.
+        threads: How many threads ONNX Runtime may use for one call. One is fastest for single queries.
+
+    Raises:
+        BundleError: The tokenizer or the graph cannot be read, or they do not fit the manifest.
+        ValueError: ``threads`` is less than 1.
+    """
+
+    def __init__(self, bundle: Bundle, *, threads: int = 1) -> None:
+        if threads < 1:
+            raise ValueError(f"threads must be 1 or more, found {threads}")
+        manifest = bundle.manifest
+        self._bundle, self._threads = bundle, threads
+        self._policy = _read_policy(bundle)
+        self._tokenizer = _read_tokenizer(bundle)
+        self._n_special = int(self._tokenizer.num_special_tokens_to_add(is_pair=False))
+        if manifest.max_length <= self._n_special:
+            raise BundleError(f"{bundle.path}: max_length {manifest.max_length} leaves no room for a query")
+        self._pad_id = _read_pad_id(bundle, self._tokenizer)
+        self._max_characters = manifest.max_length * _CHARACTERS_PER_TOKEN
+        self._is_multi = manifest.task is Task.MULTI
+        self._session = _open_session(bundle, threads)
+        self._inputs = _check_inputs(bundle, self._session)
+        self._ones = np.ones((1, manifest.max_length), dtype=np.int64)
+        self._zeros = np.zeros((1, manifest.max_length), dtype=np.int64)
+        self._label_ones = np.ones(len(manifest.labels), dtype=np.float32)
+        self._probe()
+        if threads > 1:
+            _threaded_routers.add(self)
+
+    @classmethod
+    def load(cls, path: str | Path, *, threads: int = 1, verify: bool = True) -> Self:
+        """Opens a bundle.
+
+        Args:
+            path: The bundle's folder, such as ``models/support-desk/static``.
+            threads: How many threads ONNX Runtime may use for one call.
+            verify: Whether to compare the files with their SHA-256 first.
+
+        Raises:
+            BundleError: The bundle is missing, incomplete, altered, of a newer format, or its parts do not fit.
+        """
+        return cls(load_bundle(path, verify=verify), threads=threads)
+
+    @classmethod
+    def from_pretrained(cls, name: str, *, revision: str | None = None, threads: int = 1, verify: bool = True) -> Self:
+        """Opens a bundle from the Hugging Face hub, or a local one.
+
+        Args:
+            name: Repository such as ``org/name``, or the path of a folder that exists.
+            revision: Branch, tag or commit of the repository.
+            threads: As for ``load``.
+            verify: As for ``load``.
+
+        Raises:
+            BundleError: It cannot be fetched, or as for ``load``.
+            MissingExtraError: huggingface_hub is not installed.
+        """
+        path = Path(name) if Path(name).is_dir() else _fetch(name, revision)
+        return cls.load(path, threads=threads, verify=verify)
+
+    @property
+    def bundle(self) -> Bundle:
+        """What this router was made from."""
+        return self._bundle
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the bundle says about itself."""
+        return self._bundle.manifest
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Label names in the order of the probabilities."""
+        return self._policy.labels
+
+    @property
+    def policy(self) -> Policy:
+        """The thresholds that decide."""
+        return self._policy
+
+    def __repr__(self) -> str:
+        return f"Router({str(self._bundle.path)!r}, bundle_id={self.manifest.bundle_id!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopen, (type(self), str(self._bundle.path.absolute()), self._threads)
+
+    def route(self, text: str) -> Prediction:
+        """Routes one query.
+
+        Raises:
+            QueryError: ``text`` is not a string.
+        """
+        ids = self.tokenise(text)
+        if len(ids) <= self._n_special:
+            return self._empty()
+        probabilities = self._ask(ids)
+        if self._is_multi:
+            _sigmoid(probabilities)
+        else:  # the softmax of one row, with as few calls as it takes
+            probabilities -= probabilities[probabilities.argmax()]
+            np.exp(probabilities, out=probabilities)
+            probabilities /= probabilities.dot(self._label_ones)
+        return self._policy.decide(probabilities)
+
+    def route_batch(self, texts: Iterable[str], *, batch_size: int | None = None) -> list[Prediction]:
+        """Routes many queries: one prediction for each, in order.
+
+        The queries are sorted by length and padded batch by batch. The answers are those of ``route`` but for float
+        noise; an int8 encoder scales its activations by what is in the batch, which moves probabilities a little more.
+
+        Args:
+            texts: The queries.
+            batch_size: Queries in one call of the model; None: 32 for the encoder, 128 for static.
+
+        Raises:
+            QueryError: ``texts`` is a string, or one of them is not.
+        """
+        probabilities, is_empty = self._batch(texts, batch_size)
+        predictions = self._policy.decide_batch(probabilities)
+        for position in np.flatnonzero(is_empty):
+            predictions[position] = self._empty()
+        return predictions
+
+    def predict_proba(self, texts: Iterable[str], *, batch_size: int | None = None) -> Floats:
+        """Calibrated probability of every label for every query, in order; the policy is not applied.
+
+        Empty input, about which nothing is known, has the uniform distribution (``single``, ``weights``) or 0 for
+        every label (``multi``).
+
+        Args:
+            texts: The queries.
+            batch_size: As for ``route_batch``.
+
+        Returns:
+            float32 array of shape (n, n_labels). Rows sum to 1 but for ``multi``.
+
+        Raises:
+            QueryError: ``texts`` is a string, or one of them is not.
+        """
+        return self._batch(texts, batch_size)[0]
+
+    async def aroute(self, text: str) -> Prediction:
+        """``route`` for event loops: in a thread for an encoder, inline for static, where a thread would cost more.
+
+        Raises:
+            QueryError: ``text`` is not a string.
+        """
+        if self.manifest.student == "static":
+            return self.route(text)
+        from asyncio import to_thread
+
+        return await to_thread(self.route, text)
+
+    async def aroute_batch(self, texts: Iterable[str], *, batch_size: int | None = None) -> list[Prediction]:
+        """``route_batch`` for event loops: in a thread, but for a few queries to a static student.
+
+        Raises:
+            QueryError: ``texts`` is a string, or one of them is not.
+        """
+        queries = _check_texts(texts)
+        if self.manifest.student == "static" and len(queries) <= _INLINE_QUERIES:
+            return self.route_batch(queries, batch_size=batch_size)
+        from asyncio import to_thread
+
+        return await to_thread(self.route_batch, queries, batch_size=batch_size)
+
+    def tokenise(self, text: str) -> list[int]:
+        """Ids of a text as the graph gets them: special tokens included, cut at ``manifest.max_length``, no padding.
+
+        Blank text has no ids.
+
+        Raises:
+            QueryError: ``text`` is not a string.
+        """
+        if not isinstance(text, str):
+            raise QueryError(_not_a_query(text))
+        if not text or text.isspace():
+            return []
+        if len(text) > self._max_characters:
+            text = text.lstrip()[: self._max_characters]
+        try:
+            # a batch of one: like encode, but without offsets, and other threads may run meanwhile
+            ids: list[int] = self._tokenizer.encode_batch_fast([text])[0].ids
+        except (TypeError, UnicodeError):
+            ids = self._tokenizer.encode_batch_fast([_without_surrogates(text)])[0].ids
+        return ids
+
+    def logits(self, ids: Sequence[int]) -> Floats:
+        """What the graph answers to the ids of one text.
+
+        Args:
+            ids: At least one id, at most ``manifest.max_length``.
+
+        Returns:
+            float32 array of shape (n_labels,).
+        """
+        return self._ask(list(ids))
+
+    def _ask(self, ids: list[int]) -> Floats:
+        n_tokens = len(ids)
+        feed = {"input_ids": np.array((ids,), dtype=np.int64)}
+        if "attention_mask" in self._inputs:
+            feed["attention_mask"] = self._ones[:, :n_tokens]
+        if "token_type_ids" in self._inputs:
+            feed["token_type_ids"] = self._zeros[:, :n_tokens]
+        logits: Floats = self._session.run(_OUTPUT, feed)[0][0]
+        return logits
+
+    def _ask_batch(self, batch: Sequence[list[int]]) -> Floats:
+        lengths = np.fromiter(map(len, batch), dtype=np.int64, count=len(batch))
+        is_token = np.arange(lengths.max()) < lengths[:, None]
+        ids = np.full(is_token.shape, self._pad_id, dtype=np.int64)
+        ids[is_token] = np.fromiter(chain.from_iterable(batch), dtype=np.int64, count=int(lengths.sum()))
+        feed = {"input_ids": ids, "attention_mask": is_token.astype(np.int64), "token_type_ids": np.zeros_like(ids)}
+        logits: Floats = self._session.run(_OUTPUT, {name: feed[name] for name in self._inputs})[0]
+        return logits
+
+    def _batch(
+        self, texts: Iterable[str], batch_size: int | None
+    ) -> tuple[Floats, np.ndarray[Any, np.dtype[np.bool_]]]:
+        """Probabilities (n, n_labels), and which texts (n,) are empty input."""
+        size = _BATCH_SIZES.get(self.manifest.student, 1) if batch_size is None else batch_size
+        if size < 1:
+            raise ValueError(f"batch_size must be 1 or more, found {size}")
+        ids = [self.tokenise(text) for text in _check_texts(texts)]
+        n_labels = len(self.labels)
+        probabilities = np.full((len(ids), n_labels), 0.0 if self._is_multi else 1.0 / n_labels, dtype=np.float32)
+        lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
+        is_empty = lengths <= self._n_special
+        order = np.argsort(lengths, kind="stable")
+        order = order[~is_empty[order]]
+        for start in range(0, len(order), size):
+            rows = order[start : start + size]
+            logits = self._ask_batch([ids[row] for row in rows.tolist()])
+            probabilities[rows] = _sigmoid(logits) if self._is_multi else _softmax(logits)
+        return probabilities, is_empty
+
+    def _empty(self) -> Prediction:
+        return Prediction(intent=None, score=0.0, reason=Reason.EMPTY_INPUT, top_intent=None, labels=self.labels)
+
+    def _probe(self) -> None:
+        """Asks the graph once, so that what does not fit is found when the bundle is opened."""
+        try:
+            shape = self._ask([self._pad_id]).shape
+        except Exception as error:  # onnxruntime's errors have no common base but Exception
+            raise BundleError(f"{self._bundle.onnx_path}: the graph cannot be run: {_first_line(error)}") from error
+        if shape != (len(self.labels),):
+            raise BundleError(
+                f"{self._bundle.onnx_path}: the graph gives {shape[-1] if shape else 'no'} logits, "
+                f"the manifest has {len(self.labels)} labels"
+            )
+
+
+class _SessionAfterFork:
+    """Stands for a session whose threads stayed in the parent process: the first query opens a new one."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+
+    def run(self, names: list[str], feed: dict[str, Integers]) -> Any:
+        router = self._router
+        router._session = _open_session(router._bundle, router._threads)  # noqa: SLF001
+        return router._session.run(names, feed)  # noqa: SLF001
+
+
+_threaded_routers: WeakSet[Router] = WeakSet()
+_left_behind: list[Any] = []  # never closed: closing a session waits for its threads
+
+
+def _forget_sessions() -> None:
+    for router in list(_threaded_routers):
+        _left_behind.append(router._session)  # noqa: SLF001
+        router._session = _SessionAfterFork(router)  # noqa: SLF001
+
+
+if hasattr(os, "register_at_fork"):  # a pool of threads does not outlive a fork; sessions with one thread have none
+    os.register_at_fork(after_in_child=_forget_sessions)
+
+
+def _reopen(router: type[Router], path: str, threads: int) -> Router:
+    return router.load(path, threads=threads)
+
+
+def _read_policy(bundle: Bundle) -> Policy:
+    manifest = bundle.manifest
+    try:
+        return Policy.from_dict(manifest.policy, task=manifest.task, labels=manifest.labels)
+    except ValueError as error:
+        raise BundleError(f"{bundle.path}: the manifest's policy is not usable: {error}") from error
+
+
+def _read_tokenizer(bundle: Bundle) -> Tokenizer:
+    try:
+        tokenizer = Tokenizer.from_file(str(bundle.path / TOKENIZER))
+        tokenizer.enable_truncation(bundle.manifest.max_length)
+    except Exception as error:  # tokenizers raises Exception itself
+        raise BundleError(f"{bundle.path / TOKENIZER}: not a tokenizer: {_first_line(error)}") from error
+    return tokenizer
+
+
+def _read_pad_id(bundle: Bundle, tokenizer: Tokenizer) -> int:
+    """The padding id: config.json's, else the tokenizer's own, else 0. Takes the tokenizer's padding away."""
+    padding = tokenizer.padding
+    tokenizer.no_padding()
+    try:
+        pad_id = json.loads((bundle.path / CONFIG).read_bytes()).get("pad_token_id")
+    except (OSError, ValueError, AttributeError) as error:
+        raise BundleError(f"{bundle.path / CONFIG}: not a model's configuration: {_first_line(error)}") from error
+    if type(pad_id) is int and pad_id >= 0:
+        return pad_id
+    return int(padding["pad_id"]) if padding else 0
+
+
+def _open_session(bundle: Bundle, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return onnxruntime.InferenceSession(str(bundle.onnx_path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors have no common base but Exception
+        raise BundleError(f"{bundle.onnx_path}: not a graph that can be loaded: {_first_line(error)}") from error
+
+
+def _check_inputs(bundle: Bundle, session: onnxruntime.InferenceSession) -> tuple[str, ...]:
+    inputs = tuple(each.name for each in session.get_inputs())
+    unknown = [name for name in inputs if name not in _KNOWN_INPUTS]
+    if unknown or "input_ids" not in inputs:
+        raise BundleError(
+            f"{bundle.onnx_path}: the graph's inputs are {', '.join(inputs)}; expected {', '.join(_KNOWN_INPUTS[:2])}"
+        )
+    return inputs
+
+
+def _fetch(name: str, revision: str | None) -> Path:
+    try:
+        import huggingface_hub
+        from huggingface_hub.errors import HfHubHTTPError
+    except ImportError as error:
+        raise missing_extra("huggingface_hub") from error
+    try:
+        return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=_HUB_FILES))
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise BundleError(
+            f"{name}: neither a folder here nor fetched from the Hugging Face hub ({_first_line(error)})"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _check_texts(texts: Any) -> list[str]:
+    if isinstance(texts, str):
+        raise QueryError("route_batch takes a list of queries, not one string; use route for one query")
+    try:
+        queries = list(texts)
+    except TypeError as error:
+        raise QueryError(f"route_batch takes a list of queries, found {_type_name(texts)}") from error
+    for position, text in enumerate(queries):
+        if not isinstance(text, str):
+            raise QueryError(f"query {position} of the batch (from 0) is {_type_name(text)}, not a string")
+    return queries
+
+
+def _not_a_query(value: Any) -> str:
+    hint = "; use route_batch for several queries" if isinstance(value, list | tuple | set) else ""
+    if isinstance(value, bytes | bytearray):
+        hint = "; decode it first: text.decode('utf-8')"
+    return f"a query is a string, found {_type_name(value)}{hint}"
+
+
+def _type_name(value: Any) -> str:
+    return "None" if value is None else type(value).__name__
+
+
+def _without_surrogates(text: str) -> str:
+    """The text with pairs of surrogates joined and lone ones replaced."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _softmax(logits: Floats) -> Floats:
+    """Softmax of each row of (n, n_labels), in place."""
+    logits -= logits.max(axis=1, keepdims=True)
+    np.exp(logits, out=logits)
+    logits /= logits.sum(axis=1, keepdims=True)
+    return logits
+
+
+def _sigmoid(logits: Floats) -> Floats:
+    """The logistic function of every entry, in place, without overflow."""
+    np.maximum(logits, _SIGMOID_FLOOR, out=logits)
+    np.negative(logits, out=logits)
+    np.exp(logits, out=logits)
+    logits += np.float32(1.0)
+    return np.reciprocal(logits, out=logits)
+
+
+@dataclass(frozen=True, slots=True)
+class SelfCheck:
+    """How a bundle answers its self-check on this machine.
+
+    Attributes:
+        n: Texts replayed.
+        n_token_mismatches: Texts whose ids differ from the recorded ones.
+        max_abs_difference: Largest difference from a recorded logit.
+        n_label_flips: Texts whose decision (intents and reason) differs from that of the recorded logits.
+        tolerance: Largest difference that passes.
+    """
+
+    n: int
+    n_token_mismatches: int
+    max_abs_difference: float
+    n_label_flips: int
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether ids and decisions agree and no logit is further off than the tolerance."""
+        return (
+            self.n > 0
+            and not self.n_token_mismatches
+            and not self.n_label_flips
+            and self.max_abs_difference <= self.tolerance
+        )
+
+
+def record_selfcheck(router: Router, texts: Iterable[str]) -> list[dict[str, Any]]:
+    """The lines of selfcheck.jsonl for some texts, asked one by one.
+
+    Args:
+        router: Made from the bundle before it is sealed: ``Router(Bundle(path, manifest))``.
+        texts: What to ask; texts that are empty input are left out.
+
+    Returns:
+        Objects with ``text``, ``input_ids`` and ``logits``.
+    """
+    lines = []
+    for text in texts:
+        ids = router.tokenise(text)
+        if len(ids) > router._n_special:  # noqa: SLF001
+            lines.append({"text": text, "input_ids": ids, "logits": router.logits(ids).tolist()})
+    return lines
+
+
+def verify_selfcheck(router: Router) -> SelfCheck:
+    """Replays the bundle's selfcheck.jsonl on this machine, one text at a time.
+
+    A logit may differ by 1e-3 of the largest recorded one (fp32), or by a twentieth of it (int8: processors round and
+    saturate differently), while every decision must stay.
+
+    Raises:
+        BundleError: selfcheck.jsonl cannot be read.
+    """
+    path = router.bundle.path / SELFCHECK
+    n = n_token_mismatches = n_label_flips = 0
+    max_abs_difference = largest = 0.0
+    try:
+        for number, raw in enumerate(path.read_bytes().splitlines(), 1):
+            line = json.loads(raw)
+            expected = np.array(line["logits"], dtype=np.float32)
+            if expected.shape != (len(router.labels),):
+                raise BundleError(f"{path}:{number}: {expected.size} logits for {len(router.labels)} labels")
+            found = router.logits(line["input_ids"])
+            n += 1
+            n_token_mismatches += router.tokenise(line["text"]) != line["input_ids"]
+            max_abs_difference = max(max_abs_difference, float(np.abs(found - expected).max()))
+            largest = max(largest, float(np.abs(expected).max()))
+            n_label_flips += _decision(router, found) != _decision(router, expected)
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise BundleError(f"{path}: not a self-check: {error!r}") from error
+    is_int8 = "quantized" in router.manifest.onnx_file
+    tolerance = (0.05 if is_int8 else 1e-3) * max(largest, 1.0)
+    return SelfCheck(n, n_token_mismatches, max_abs_difference, n_label_flips, tolerance)
+
+
+def _decision(router: Router, logits: Floats) -> tuple[str | None, tuple[str, ...], Reason]:
+    rows = logits[None, :].copy()
+    row = (_sigmoid(rows) if router.manifest.task is Task.MULTI else _softmax(rows))[0]
+    prediction = router.policy.decide(row)
+    return prediction.top_intent, prediction.intents, prediction.reason

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("torch", "transformers", "datasets", "sklearn", "scipy", "pandas", "openai", "pydantic")
+NOT_FOR_ROUTING = (*HEAVY, "huggingface_hub", "typer", "rich", "yaml", "onnx", "asyncio")
+
+
+def modules_after(code: str, *arguments: str) -> set[str]:
+    """Top-level modules of a new interpreter that ran the code."""
+    script = f"import json, sys\n{code}\nprint(json.dumps(sorted({{name.split('.')[0] for name in sys.modules}})))"
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    return set(json.loads(done.stdout))
+
+
+def test_routing_a_query_imports_only_the_runtime(tiny_bundle):
+    code = (
+        "from distill import Router\n"
+        "router = Router.load(sys.argv[1])\n"
+        "assert router.route('refund').intent == 'refund'\n"
+        "assert router.route_batch(['parcel'])[0].intent == 'track_order'"
+    )
+    modules = modules_after(code, str(tiny_bundle.path))
+    assert {"distill", "numpy", "onnxruntime", "tokenizers"} <= modules
+    assert modules.isdisjoint(HEAVY)
+    assert modules - modules_after("import numpy, onnxruntime, tokenizers") <= {
+        *(name for name in modules if name in sys.stdlib_module_names),
+        "distill",
+    }
+
+
+def test_importing_the_package_imports_no_numpy():
+    modules = modules_after("import distill")
+    assert modules.isdisjoint({*NOT_FOR_ROUTING, "numpy", "onnxruntime", "tokenizers"})
+
+
+@pytest.mark.parametrize("module", ["distill.types", "distill.errors", "distill.data", "distill.bundle"])
+def test_what_every_stage_shares_is_standard_library_only(module):
+    assert modules_after(f"import {module}").isdisjoint({*HEAVY, "numpy", "onnxruntime", "tokenizers"})
+
+
+def test_the_policy_needs_numpy_only():
+    modules = modules_after("import distill.policy")
+    assert "numpy" in modules
+    assert modules.isdisjoint({*HEAVY, "onnxruntime", "tokenizers"})
+
+
+def test_what_is_forbidden_can_be_found_where_it_is_imported():
+    assert "scipy" in modules_after("import scipy")

@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from sklearn.metrics import precision_recall_curve
+
+from distill.policy import Policy, _best_f1_thresholds, fit_policy
+from distill.types import Prediction, Reason, Task
+
+LABELS = ("track", "cancel", "refund", "oos")
+N_LABELS = len(LABELS)
+
+probability = st.floats(0.0, 1.0, width=32)
+
+
+def rows(n: int) -> st.SearchStrategy:
+    return hnp.arrays(np.float32, (n, N_LABELS), elements=probability)
+
+
+# few different values, so that ties are common
+coarse_rows = st.integers(1, 12).flatmap(
+    lambda n: st.tuples(
+        hnp.arrays(np.float32, (n, N_LABELS), elements=st.integers(0, 4).map(lambda i: i / 4)),
+        hnp.arrays(np.int64, n, elements=st.integers(0, N_LABELS - 1)),
+    )
+)
+
+
+def policies() -> st.SearchStrategy[Policy]:
+    limits = st.floats(0.0, 1.0)
+    return st.one_of(
+        st.builds(Policy, st.just(Task.SINGLE), st.sampled_from([LABELS, (*LABELS[:3], "other")]), limits),
+        st.builds(Policy, st.just(Task.MULTI), st.just(LABELS), thresholds=st.tuples(*[limits] * N_LABELS)),
+        st.builds(Policy, st.just(Task.WEIGHTS), st.just(LABELS)),
+    )
+
+
+def as_tuple(prediction: Prediction) -> tuple:
+    return (
+        prediction.intent,
+        prediction.score,
+        prediction.reason,
+        prediction.top_intent,
+        prediction.intents,
+        prediction.weights,
+        prediction.scores,
+    )
+
+
+@given(policies(), st.integers(1, 6).flatmap(rows))
+def test_a_batch_is_decided_as_its_queries_are_one_by_one(policy, probabilities):
+    batch = policy.decide_batch(probabilities)
+    assert [as_tuple(each) for each in batch] == [as_tuple(policy.decide(row)) for row in probabilities]
+
+
+@given(st.floats(0.0, 1.0), rows(1))
+def test_single_accepts_only_what_reaches_the_threshold_and_beats_out_of_scope(threshold, probabilities):
+    prediction = Policy(Task.SINGLE, LABELS, threshold).decide(probabilities[0])
+    out_of_scope = float(probabilities[0, -1])
+    assert prediction.top_intent == LABELS[int(probabilities[0, :-1].argmax())]
+    assert prediction.score == float(probabilities[0, :-1].max())
+    if prediction.reason is Reason.ACCEPTED:
+        assert prediction.score >= threshold
+        assert prediction.score > out_of_scope
+        assert prediction.intents == (prediction.intent,) == (prediction.top_intent,)
+    else:
+        rejected_as = Reason.OUT_OF_SCOPE if out_of_scope >= prediction.score else Reason.LOW_CONFIDENCE
+        assert prediction.reason is rejected_as
+        assert prediction.intent is None
+        assert prediction.intents == ()
+
+
+@given(st.tuples(*[st.floats(0.0, 1.0)] * N_LABELS), rows(1))
+def test_multi_accepts_exactly_the_labels_that_reach_their_thresholds_best_first(thresholds, probabilities):
+    prediction = Policy(Task.MULTI, LABELS, thresholds=thresholds).decide(probabilities[0])
+    scores = prediction.scores
+    assert set(prediction.intents) == {
+        name for name, limit in zip(LABELS, thresholds, strict=True) if scores[name] >= limit
+    }
+    assert [scores[name] for name in prediction.intents] == sorted(
+        (scores[name] for name in prediction.intents), reverse=True
+    )
+    assert prediction.intent == (prediction.intents[0] if prediction.intents else None)
+    assert prediction.reason is Reason.ACCEPTED
+
+
+def test_weights_are_the_probabilities_and_always_accepted():
+    prediction = Policy(Task.WEIGHTS, ("a", "b", "c")).decide(np.array([0.25, 0.5, 0.25], np.float32))
+    assert prediction.weights == {"a": 0.25, "b": 0.5, "c": 0.25}
+    assert (prediction.intent, prediction.intents, prediction.reason) == ("b", ("b",), Reason.ACCEPTED)
+
+
+def test_not_a_number_is_never_accepted_for_a_single_intent():
+    prediction = Policy(Task.SINGLE, LABELS, 0.0).decide(np.full(N_LABELS, np.nan, np.float32))
+    assert prediction.intent is None
+
+
+@given(policies())
+def test_a_policy_survives_json(policy):
+    value = json.loads(json.dumps(policy.as_dict()))
+    assert Policy.from_dict(value, task=policy.task, labels=policy.labels) == policy
+
+
+@pytest.mark.parametrize(
+    "value",
+    [{}, {"threshold": None}, {"threshold": "high"}, {"threshold": math.nan}, {"threshold": -0.1}, [0.5]],
+)
+def test_what_is_not_a_policy_is_a_value_error(value):
+    with pytest.raises(ValueError):
+        Policy.from_dict(value, task=Task.SINGLE, labels=LABELS)
+
+
+@pytest.mark.parametrize(
+    ("task", "labels", "thresholds", "complaint"),
+    [
+        (Task.SINGLE, ("a",), None, "at least two"),
+        (Task.SINGLE, ("a", "a"), None, "twice"),
+        (Task.SINGLE, ("oos", "a"), None, "last"),
+        (Task.SINGLE, ("a", "b"), (0.5, 0.5), "multi"),
+        (Task.MULTI, ("a", "b"), None, "multi"),
+        (Task.MULTI, ("a", "b"), (0.5,), "1 thresholds for 2 labels"),
+    ],
+)
+def test_a_policy_that_does_not_fit_is_refused(task, labels, thresholds, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        Policy(task, labels, thresholds=thresholds)
+
+
+def agreement(policy: Policy, probabilities: np.ndarray, truth: np.ndarray) -> int:
+    wanted = [None if LABELS[label] == "oos" else LABELS[label] for label in truth]
+    return sum(policy.decide(row).intent == name for row, name in zip(probabilities, wanted, strict=True))
+
+
+@given(coarse_rows)
+def test_the_single_threshold_agrees_as_often_as_the_best_of_all_thresholds(examples):
+    probabilities, truth = examples
+    truth[0] = N_LABELS - 1  # with an out-of-scope target agreement is what is maximised
+    fitted = fit_policy(Task.SINGLE, LABELS, probabilities, np.eye(N_LABELS)[truth])
+    candidates = [0.0, 0.125, 0.375, 0.625, 0.875, 1.1]  # one in each gap between the values that occur
+    best = {limit: agreement(Policy(Task.SINGLE, LABELS, limit), probabilities, truth) for limit in candidates}
+    assert agreement(fitted, probabilities, truth) == max(best.values())
+    lowest = min(limit for limit in candidates if best[limit] == max(best.values()))
+    answers_of_lowest = Policy(Task.SINGLE, LABELS, lowest).decide_batch(probabilities)
+    assert [each.intent for each in fitted.decide_batch(probabilities)] == [each.intent for each in answers_of_lowest]
+
+
+@given(coarse_rows, st.data())
+def test_weighing_an_example_twice_is_as_having_it_twice(examples, data):
+    probabilities, truth = examples
+    truth[0] = N_LABELS - 1
+    weights = data.draw(hnp.arrays(np.int64, len(truth), elements=st.integers(1, 3)))
+    targets = np.eye(N_LABELS)[truth]
+    weighted = fit_policy(Task.SINGLE, LABELS, probabilities, targets, weights=weights * 1.0)
+    repeated = [np.repeat(values, weights, axis=0) for values in (probabilities, targets)]
+    assert weighted == fit_policy(Task.SINGLE, LABELS, *repeated)
+
+
+def test_without_out_of_scope_targets_at_least_99_percent_of_the_right_answers_are_kept():
+    rng = np.random.default_rng(3)
+    probabilities = rng.dirichlet(np.ones(N_LABELS), 1000).astype(np.float32)
+    truth = np.where(rng.random(1000) < 0.9, probabilities[:, :-1].argmax(1), rng.integers(0, N_LABELS - 1, 1000))
+    policy = fit_policy(Task.SINGLE, LABELS, probabilities, np.eye(N_LABELS)[truth])
+    answers = policy.decide_batch(probabilities)
+    right = [each for each, label in zip(answers, truth, strict=True) if each.top_intent == LABELS[label]]
+    right = [each for each in right if each.reason is not Reason.OUT_OF_SCOPE]
+    kept = sum(each.reason is Reason.ACCEPTED for each in right) / len(right)
+    assert 0.99 <= kept < 0.995
+    assert policy.threshold > 0
+
+
+def test_with_few_held_out_examples_no_right_answer_is_given_up():
+    probabilities = np.array([[0.6, 0.3, 0.1], [0.2, 0.5, 0.3], [0.34, 0.33, 0.33]], np.float32)
+    policy = fit_policy(Task.SINGLE, ("a", "b", "c"), probabilities, np.eye(3)[[0, 1, 2]])
+    assert [each.intent for each in policy.decide_batch(probabilities)] == ["a", "b", None]
+
+
+@given(
+    st.integers(1, 30).flatmap(
+        lambda n: st.tuples(
+            hnp.arrays(np.float32, n, elements=st.integers(0, 6).map(lambda i: i / 6)),
+            hnp.arrays(np.bool_, n),
+        )
+    )
+)
+def test_f1_thresholds_are_as_good_as_scikit_learns_best(column):
+    scores, positives = column
+    if not positives.any():
+        positives[0] = True
+    precision, recall, _ = precision_recall_curve(positives, scores)
+    best = max(2 * p * r / (p + r) if p + r else 0.0 for p, r in zip(precision, recall, strict=True))
+    (limit,) = _best_f1_thresholds(scores[:, None], positives[:, None], np.ones((len(scores), 1)))
+    accepted = scores >= limit
+    f1 = 2 * (accepted & positives).sum() / (accepted.sum() + positives.sum())
+    assert f1 == pytest.approx(best)
+
+
+def test_multi_draws_rare_labels_towards_the_common_threshold():
+    rng = np.random.default_rng(0)
+    targets = np.zeros((400, 2))
+    targets[:200, 0] = 1
+    targets[0, 1] = 1
+    noise = rng.uniform(-0.05, 0.05, targets.shape)
+    probabilities = (np.where(targets > 0, [0.8, 0.98], [0.3, 0.02]) + noise).clip(0, 1).astype(np.float32)
+    probabilities[1:4, 1] = 0.9
+    often, rare = fit_policy(Task.MULTI, ("often", "rare"), probabilities, targets).thresholds
+    own_often, own_rare = _best_f1_thresholds(probabilities, targets > 0, np.ones_like(targets))
+    (common,) = _best_f1_thresholds(probabilities.reshape(-1, 1), targets.reshape(-1, 1) > 0, np.ones((800, 1)))
+    assert abs(own_rare - common) > 0.1
+    assert abs(rare - common) < 0.1 * abs(own_rare - common)
+    assert abs(often - own_often) <= 0.05 * abs(own_often - common)
+
+
+def test_a_label_without_positives_gets_the_common_threshold_and_none_at_all_a_half():
+    probabilities = np.array([[0.9, 0.2], [0.1, 0.3], [0.8, 0.1]], np.float32)
+    targets = np.array([[1.0, 0.0], [0.0, 0.0], [1.0, 0.0]])
+    first, second = fit_policy(Task.MULTI, ("a", "b"), probabilities, targets).thresholds
+    assert second == pytest.approx((0.3 + 0.8) / 2)
+    assert 0.1 < first < 0.8
+    assert fit_policy(Task.MULTI, ("a", "b"), probabilities, targets * 0).thresholds == (0.5, 0.5)
+
+
+def test_no_held_out_example_fits_the_most_permissive_single_policy():
+    empty = np.zeros((0, N_LABELS), np.float32)
+    assert fit_policy(Task.SINGLE, LABELS, empty, empty).threshold == 0.0
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "targets", "weights"),
+    [((3, 4), (2, 4), None), ((3, 2), (3, 2), None), ((3, 4), (3, 4), (2,))],
+)
+def test_shapes_that_do_not_fit_are_refused(probabilities, targets, weights):
+    with pytest.raises(ValueError, match="do not fit"):
+        fit_policy(
+            Task.SINGLE,
+            LABELS,
+            np.zeros(probabilities, np.float32),
+            np.zeros(targets),
+            None if weights is None else np.ones(weights),
+        )

@@ -1,0 +1,433 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import huggingface_hub
+import numpy as np
+import onnx
+import pytest
+from bundles import GOLDEN, GOLDEN_TEXTS, KEYWORDS, build_bundle, golden_predictions
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.special import expit, softmax
+
+from distill.bundle import Bundle, seal
+from distill.errors import BundleError, DistillError, QueryError
+from distill.policy import Policy
+from distill.router import Router, record_selfcheck, verify_selfcheck
+from distill.types import Prediction, Reason, Task
+
+TOLERANCE = 1e-6
+
+
+def answer(prediction: Prediction) -> tuple:
+    return prediction.intent, prediction.intents, prediction.reason, prediction.top_intent
+
+
+def breakable(bundle: Bundle, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(bundle.path, tmp_path / "broken"))
+
+
+def reseal(folder: Path, bundle: Bundle, **changes: object) -> Path:
+    return seal(folder, replace(bundle.manifest, **changes)).path
+
+
+@pytest.mark.parametrize("task", Task)
+def test_golden_predictions(task, tmp_path):
+    expected = json.loads((GOLDEN / f"tiny_{task.value}.json").read_text(encoding="utf-8"))
+    found = golden_predictions(task, tmp_path)
+    assert len(found) == len(expected) == len(GOLDEN_TEXTS)
+    for one, other in zip(found, expected, strict=True):
+        assert one["scores"] == pytest.approx(other["scores"], abs=1e-5)
+        for key in ("text", "intent", "intents", "reason", "top_intent"):
+            assert one[key] == other[key]
+
+
+def test_a_prediction_says_what_and_why(tiny_router):
+    prediction = tiny_router.route("Where is my parcel?")
+    assert prediction.intent == prediction.top_intent == "track_order"
+    assert prediction.reason is Reason.ACCEPTED
+    assert list(prediction.scores) == list(KEYWORDS)
+    assert sum(prediction.scores.values()) == pytest.approx(1.0, abs=1e-6)
+    assert prediction.score == prediction.scores["track_order"]
+
+
+@pytest.mark.parametrize("task", Task)
+def test_probabilities_are_those_of_the_graphs_logits(tiny_bundles, task):
+    router = Router.load(tiny_bundles[task].path)
+    text = "cancel my order and refund the money"
+    logits = router.logits(router.tokenise(text))
+    expected = expit(logits) if task is Task.MULTI else softmax(logits)
+    np.testing.assert_allclose(router.predict_proba([text])[0], expected, atol=TOLERANCE)
+    np.testing.assert_allclose(router.route(text).probabilities, expected, atol=TOLERANCE)
+
+
+@given(texts=st.lists(st.sampled_from(GOLDEN_TEXTS), max_size=12), batch_size=st.integers(1, 5))
+@pytest.mark.parametrize("task", Task)
+def test_a_batch_is_answered_in_order_as_one_by_one(tiny_bundles, task, texts, batch_size):
+    router = Router.load(tiny_bundles[task].path, verify=False)
+    batch = router.route_batch(texts, batch_size=batch_size)
+    assert len(batch) == len(texts)
+    for text, found in zip(texts, batch, strict=True):
+        alone = router.route(text)
+        assert answer(found) == answer(alone)
+        assert found.scores == pytest.approx(alone.scores, abs=TOLERANCE)
+
+
+def test_no_query_gives_no_prediction(tiny_router):
+    assert tiny_router.route_batch([]) == []
+    assert tiny_router.predict_proba([]).shape == (0, 4)
+
+
+def test_predict_proba_gives_float32_rows_that_sum_to_one(tiny_router):
+    probabilities = tiny_router.predict_proba(text for text in GOLDEN_TEXTS)
+    assert probabilities.shape == (len(GOLDEN_TEXTS), 4)
+    assert probabilities.dtype == np.float32
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1.0, atol=1e-6)
+
+
+NOTHING = ["", " ", "\n\t \u3000", "\x00", "\u200b\u200b"]
+
+
+@pytest.mark.parametrize("special_tokens", [True, False])
+@pytest.mark.parametrize("text", NOTHING)
+def test_empty_blank_and_vanishing_text_is_empty_input(tmp_path, text, special_tokens):
+    router = Router.load(build_bundle(tmp_path / "static", special_tokens=special_tokens).path)
+    for prediction in (router.route(text), router.route_batch(["refund", text])[1]):
+        assert answer(prediction) == (None, (), Reason.EMPTY_INPUT, None)
+        assert prediction.score == 0.0
+        assert set(prediction.scores.values()) == {0.0}
+        json.dumps(prediction.as_dict(), allow_nan=False)
+
+
+@pytest.mark.parametrize(("task", "expected"), [(Task.SINGLE, 1 / 4), (Task.MULTI, 0.0), (Task.WEIGHTS, 1 / 3)])
+def test_the_probabilities_of_empty_input_are_uniform_or_none(tiny_bundles, task, expected):
+    assert Router.load(tiny_bundles[task].path).predict_proba([""])[0] == pytest.approx(expected)
+
+
+def test_a_long_text_is_cut_at_max_length_tokens(tiny_router):
+    max_length = tiny_router.manifest.max_length
+    assert len(tiny_router.tokenise("where " * 1000)) == max_length
+    fits = "where " * (max_length - 2)
+    assert tiny_router.route(fits + "refund " * 1000).scores == tiny_router.route(fits).scores
+
+
+def test_characters_that_reach_the_tokenizer_are_bounded(tiny_router):
+    bound = tiny_router.manifest.max_length * 64
+    gap = " " * bound
+    assert tiny_router.route("parcel" + gap + "refund").scores == tiny_router.route("parcel").scores
+    assert tiny_router.route(gap + "refund").intent == "refund"
+    assert tiny_router.route("a" * 3_000_000).reason is Reason.LOW_CONFIDENCE
+
+
+@pytest.mark.parametrize(
+    "value", [None, 3, 1.5, b"refund", ["refund"], ("refund",), {"text": "refund"}, np.array(["a"])]
+)
+def test_what_is_not_a_string_is_refused_by_name(tiny_router, value):
+    name = "None" if value is None else type(value).__name__
+    for call in (tiny_router.route, tiny_router.tokenise, lambda query: asyncio.run(tiny_router.aroute(query))):
+        with pytest.raises(QueryError, match=name):
+            call(value)
+    with pytest.raises(QueryError, match=rf"query 1 of the batch.*{name}"):
+        tiny_router.route_batch(["refund", value])
+
+
+def test_the_refusal_says_what_to_use_instead(tiny_router):
+    with pytest.raises(QueryError, match="use route_batch"):
+        tiny_router.route(["refund", "parcel"])
+    with pytest.raises(QueryError, match="use route for one query"):
+        tiny_router.route_batch("refund")
+    with pytest.raises(QueryError, match="found None"):
+        tiny_router.predict_proba(None)
+    with pytest.raises(QueryError, match="decode"):
+        tiny_router.route(b"refund")
+    with pytest.raises(TypeError):  # what callers of other libraries expect
+        tiny_router.route(1)
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_threads_and_batch_size_are_one_or_more(tiny_bundle, tiny_router, count):
+    with pytest.raises(ValueError, match="threads"):
+        Router.load(tiny_bundle.path, threads=count)
+    with pytest.raises(ValueError, match="batch_size"):
+        tiny_router.route_batch(["refund"], batch_size=count)
+
+
+any_text = st.text(st.characters(), max_size=200)  # surrogates included
+
+
+@given(any_text)
+def test_any_text_gets_an_answer(tiny_router, text):
+    prediction = tiny_router.route(text)
+    assert 0.0 <= prediction.score <= 1.0
+    assert answer(tiny_router.route_batch([text])[0]) == answer(prediction)
+
+
+def test_surrogates_do_not_hide_the_rest(tiny_router):
+    assert tiny_router.route("refund \ud800").intent == tiny_router.route("refund \ufffd").intent == "refund"
+
+
+def test_a_string_of_numpy_is_a_string(tiny_router):
+    texts = np.array(["refund", "where is my parcel"])
+    assert [each.intent for each in tiny_router.route_batch(texts)] == ["refund", "track_order"]
+
+
+def test_threads_share_a_router(tiny_router):
+    texts = [*GOLDEN_TEXTS] * 20
+    expected = [answer(tiny_router.route(text)) for text in GOLDEN_TEXTS] * 20
+    start = threading.Barrier(8)
+
+    def work(_: int) -> tuple[list, list]:
+        start.wait()
+        return [answer(tiny_router.route(t)) for t in texts], [answer(p) for p in tiny_router.route_batch(texts)]
+
+    with ThreadPoolExecutor(8) as pool:
+        for one_by_one, batch in pool.map(work, range(8)):
+            assert one_by_one == batch == expected
+
+
+@pytest.mark.parametrize("student", ["static", "encoder"])
+def test_an_event_loop_gets_the_same_answers(tmp_path, student):
+    router = Router.load(build_bundle(tmp_path / student, student=student).path)
+    threads_used: set[str] = set()
+    plain_run = router._session.run
+
+    class Session:
+        def run(self, *arguments: object) -> object:
+            threads_used.add(threading.current_thread().name)
+            return plain_run(*arguments)
+
+    router._session = Session()
+
+    async def ask() -> list:
+        one = await router.aroute("refund")
+        return [one, *await router.aroute_batch(["parcel", "cancel"]), *await router.aroute_batch(["refund"] * 99)]
+
+    answers = asyncio.run(ask())
+    assert [each.intent for each in answers] == ["refund", "track_order", "cancel_order", *["refund"] * 99]
+    assert (threading.main_thread().name in threads_used) == (student == "static")
+
+
+def test_it_pickles_by_path(tiny_router):
+    content = pickle.dumps(tiny_router)
+    assert len(content) < 1000
+    copy = pickle.loads(content)  # noqa: S301
+    assert copy.bundle == tiny_router.bundle
+    assert answer(copy.route("refund")) == answer(tiny_router.route("refund"))
+
+
+PROCESSES = """
+import multiprocessing, sys
+from distill import Router
+
+def ask(router, connection):
+    connection.send([p.intent for p in (router.route("refund"), *router.route_batch(["parcel", "cancel"]))])
+
+if __name__ == "__main__":
+    method, threads, path = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+    router = Router.load(path, threads=threads)
+    assert router.route("refund").intent == "refund"
+    context = multiprocessing.get_context(method)
+    here, there = context.Pipe()
+    child = context.Process(target=ask, args=(router, there))
+    child.start()
+    assert here.poll(60), "no answer"
+    print(*here.recv())
+    child.join(60)
+    assert child.exitcode == 0, child.exitcode
+"""
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
+def test_it_works_in_a_child_process(tiny_bundle, tmp_path, method, threads):
+    script = tmp_path / "processes.py"
+    script.write_text(PROCESSES, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", str(script), method, str(threads), str(tiny_bundle.path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert (done.stdout.split(), done.stderr) == (["refund", "track_order", "cancel_order"], "")
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [("input_ids",), ("input_ids", "attention_mask", "token_type_ids"), ("attention_mask", "input_ids")],
+)
+def test_a_graph_is_fed_the_inputs_it_has(tmp_path, inputs):
+    router = Router.load(build_bundle(tmp_path / "static", inputs=inputs).path)
+    assert router.route("where is my parcel").intent == "track_order"
+    assert [each.intent for each in router.route_batch(["refund", "where is my parcel"])][1] == "track_order"
+
+
+def test_padding_of_the_tokenizer_is_not_applied_to_single_queries(tiny_bundle, tmp_path):
+    folder = breakable(tiny_bundle, tmp_path)
+    tokenizer = json.loads((folder / "tokenizer.json").read_bytes())
+    tokenizer["padding"] = {
+        "strategy": {"Fixed": 128}, "direction": "Right", "pad_to_multiple_of": None,
+        "pad_id": 1, "pad_type_id": 0, "pad_token": "[PAD]",
+    }  # fmt: skip
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+    (folder / "config.json").write_text("{}", encoding="utf-8")
+    router = Router.load(reseal(folder, tiny_bundle))
+    assert router.tokenise("my parcel") == Router.load(tiny_bundle.path).tokenise("my parcel")
+    assert router._pad_id == 1
+
+
+@pytest.mark.parametrize(("config", "pad_id"), [({"pad_token_id": 3}, 3), ({"pad_token_id": None}, 0), ({}, 0)])
+def test_the_padding_id_comes_from_the_configuration(tmp_path, config, pad_id):
+    assert Router.load(build_bundle(tmp_path / "static", config=config).path)._pad_id == pad_id
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        ("tokenizer.json", b"{}", "tokenizer.json: not a tokenizer"),
+        ("onnx/model.onnx", b"not a graph", "model.onnx: not a graph"),
+        ("config.json", b"[", "config.json: not a model's configuration"),
+    ],
+)
+def test_a_file_that_is_not_what_it_should_be_is_named(tiny_bundle, tmp_path, name, content, complaint):
+    folder = breakable(tiny_bundle, tmp_path)
+    (folder / name).write_bytes(content)
+    with pytest.raises(BundleError, match=complaint) as caught:
+        Router.load(reseal(folder, tiny_bundle))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"labels": (*list(KEYWORDS)[:3], "extra", "oos")}, "gives 4 logits, the manifest has 5 labels"),
+        ({"labels": ("oos", "a", "b", "c")}, "policy is not usable"),
+        ({"policy": {}}, "policy is not usable"),
+        ({"max_length": 2}, "leaves no room"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused_when_loading(tiny_bundle, tmp_path, changes, complaint):
+    with pytest.raises(BundleError, match=complaint):
+        Router.load(reseal(breakable(tiny_bundle, tmp_path), tiny_bundle, **changes))
+
+
+def test_a_graph_with_other_inputs_or_outputs_is_refused(tiny_bundle, tmp_path):
+    folder = breakable(tiny_bundle, tmp_path)
+    for old, new, complaint in (("input_ids", "words", "inputs are words"), ("logits", "scores", "cannot be run")):
+        model = onnx.load(tiny_bundle.onnx_path)
+        for node in model.graph.node:
+            for names in (node.input, node.output):
+                names[:] = [new if name == old else name for name in names]
+        for value in (*model.graph.input, *model.graph.output):
+            value.name = new if value.name == old else value.name
+        onnx.save(model, folder / "onnx/model.onnx")
+        with pytest.raises(BundleError, match=complaint):
+            Router.load(reseal(folder, tiny_bundle))
+
+
+def test_extreme_logits_of_a_multi_student_neither_overflow_nor_warn(tmp_path):
+    labels = ("track_order", "refund")
+    policy = Policy(Task.MULTI, labels, thresholds=(0.5, 0.5))
+    router = Router.load(build_bundle(tmp_path / "multi", task=Task.MULTI, labels=labels, policy=policy).path)
+    router._session = type("Session", (), {"run": lambda *_: [np.array([[-1e4, 1e4]], np.float32)]})()
+    assert router.route("anything").scores == pytest.approx({"track_order": 0.0, "refund": 1.0})
+    assert router.predict_proba(["anything"])[0] == pytest.approx([0.0, 1.0])
+
+
+def test_from_pretrained_takes_a_local_folder(tiny_bundle):
+    assert Router.from_pretrained(str(tiny_bundle.path)).bundle == tiny_bundle
+
+
+def test_from_pretrained_fetches_a_repository(tiny_bundle, monkeypatch):
+    asked = {}
+
+    def fetch(name: str, **options: object) -> str:
+        asked.update(options, name=name)
+        return str(tiny_bundle.path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    assert Router.from_pretrained("org/name", revision="v1").route("refund").intent == "refund"
+    assert (asked["name"], asked["revision"]) == ("org/name", "v1")
+
+
+@pytest.mark.parametrize("name", ["org/name", "no such/name at all", "a/b/c", ""])
+def test_what_cannot_be_fetched_is_one_clear_line(tmp_path, name):
+    script = (
+        "import sys; from distill import Router, DistillError\n"
+        "try: Router.from_pretrained(sys.argv[1])\n"
+        "except DistillError as error: print(type(error).__name__, error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, name],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)},
+    )
+    assert done.stdout.startswith("BundleError ")
+    assert name in done.stdout
+    assert done.stdout.count("\n") == 1
+
+
+def test_the_selfcheck_of_an_untouched_bundle_passes(tiny_router):
+    check = verify_selfcheck(tiny_router)
+    assert check.passed
+    assert (check.n, check.n_token_mismatches, check.n_label_flips) == (5, 0, 0)
+    assert check.max_abs_difference < 1e-5
+
+
+def test_selfcheck_lines_are_ids_and_logits_and_leave_out_empty_input(tiny_router):
+    (line,) = record_selfcheck(tiny_router, ["refund", "  "])
+    assert line["text"] == "refund"
+    assert line["input_ids"] == tiny_router.tokenise("refund")
+    assert line["logits"] == pytest.approx(tiny_router.logits(line["input_ids"]).tolist())
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        (lambda line: {"input_ids": [*line["input_ids"], 3]}, "n_token_mismatches"),
+        (lambda line: {"logits": line["logits"][::-1]}, "n_label_flips"),
+        (lambda line: {"logits": [logit + 0.1 for logit in line["logits"]]}, "max_abs_difference"),
+    ],
+)
+def test_a_selfcheck_that_is_answered_otherwise_fails_and_says_how(tiny_bundle, tmp_path, change, field):
+    folder = breakable(tiny_bundle, tmp_path)
+    lines = [json.loads(line) for line in (folder / "selfcheck.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines[0] |= change(lines[0])
+    (folder / "selfcheck.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    check = verify_selfcheck(Router.load(reseal(folder, tiny_bundle)))
+    assert not check.passed
+    assert getattr(check, field) > 0.05
+
+
+@pytest.mark.parametrize("content", ["nonsense", "{}", '{"text": "a", "input_ids": [2, 3], "logits": [1.0]}'])
+def test_a_selfcheck_that_cannot_be_read_is_a_bundle_error(tiny_bundle, tmp_path, content):
+    folder = breakable(tiny_bundle, tmp_path)
+    (folder / "selfcheck.jsonl").write_text(content, encoding="utf-8")
+    with pytest.raises(BundleError, match=r"selfcheck\.jsonl"):
+        verify_selfcheck(Router.load(reseal(folder, tiny_bundle)))
+
+
+def test_an_empty_selfcheck_does_not_pass(tiny_bundle, tmp_path):
+    folder = breakable(tiny_bundle, tmp_path)
+    (folder / "selfcheck.jsonl").write_text("", encoding="utf-8")
+    assert not verify_selfcheck(Router.load(reseal(folder, tiny_bundle))).passed
+
+
+def test_every_refusal_is_a_distill_error(tmp_path):
+    with pytest.raises(DistillError):
+        Router.load(tmp_path)
