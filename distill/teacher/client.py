@@ -1,0 +1,416 @@
+"""One chat request at a time to any OpenAI-compatible server: dialects, the spend limit, errors in one line.
+
+Retries with back-off are the openai client's own; there is no second layer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import threading
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+from urllib.parse import urlsplit
+
+from distill.data import canonical_json
+from distill.errors import MissingKeyError, TeacherError, missing_extra
+from distill.progress import say
+from distill.types import Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+    from types import TracebackType
+
+    from openai import AsyncOpenAI
+
+    from distill.spec import TeacherSpec
+    from distill.teacher.prices import Budget
+
+__all__ = [
+    "DIALECTS",
+    "ChatClient",
+    "Dialect",
+    "Reply",
+    "Request",
+    "RequestFailedError",
+    "for_each",
+    "is_loopback",
+    "run_sync",
+]
+
+_T = TypeVar("_T")
+_Item = TypeVar("_Item")
+_CUT_OFF = "length"
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """What a server takes. A refused parameter is dropped once for the whole run, said, and part of the prompt's hash.
+
+    Attributes:
+        response_format: ``json_schema``, ``json_object`` or ``text``.
+        temperature: Whether a temperature is sent; reasoning models refuse it.
+    """
+
+    response_format: str = "json_schema"
+    temperature: bool = True
+
+
+DIALECTS = tuple(
+    Dialect(response_format, temperature)
+    for temperature in (True, False)
+    for response_format in ("json_schema", "json_object", "text")
+)
+"""Every dialect, the preferred one first: a recording made in any of them is found again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One question to a model.
+
+    Attributes:
+        messages: Pairs of role and content.
+        schema: JSON schema of the answer, or None for free text.
+        temperature: None leaves it to the server.
+        max_output_tokens: Upper bound of the answer's length.
+    """
+
+    messages: tuple[tuple[str, str], ...]
+    schema: dict[str, Any] | None
+    temperature: float | None
+    max_output_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back. ``latency_ms`` is from sending to having the answer, with other requests in flight."""
+
+    content: str
+    usage: Usage
+    latency_ms: float
+    dialect: Dialect
+    cut_off: bool
+
+
+class RequestFailedError(TeacherError):
+    """One request failed for good; the run may go on with the next query."""
+
+
+def is_loopback(base_url: str | None) -> bool:
+    """Whether a URL leads to this machine."""
+    host = urlsplit(base_url or "").hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def _shown(base_url: str | None) -> str:
+    """A base URL for people: without a password or a query, which may hold a key."""
+    if base_url is None:
+        return "the provider's API"
+    parts = urlsplit(base_url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def run_sync(work: Coroutine[Any, Any, _T]) -> _T:
+    """Runs a coroutine to its end, also where an event loop is already running (a notebook's)."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    outcome: list[_T] = []
+    failure: list[BaseException] = []
+    running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any] | None]] = []
+    started = threading.Event()
+
+    async def announce() -> _T:
+        running.append((asyncio.get_running_loop(), asyncio.current_task()))
+        started.set()
+        return await work
+
+    def run() -> None:
+        try:
+            outcome.append(asyncio.run(announce()))
+        except BaseException as error:  # noqa: BLE001 - carried over to the calling thread, whatever it is
+            failure.append(error)
+        finally:
+            started.set()
+
+    thread = threading.Thread(target=run, name="distill")
+    thread.start()
+    try:
+        thread.join()
+    except BaseException:  # a notebook's interrupt: the thread must not go on with files that its caller closes
+        started.wait()
+        for loop, task in running:
+            if task is not None and not loop.is_closed():
+                loop.call_soon_threadsafe(task.cancel)
+        thread.join()
+        raise
+    if failure:
+        raise failure[0]
+    return outcome[0]
+
+
+async def for_each(items: Iterable[_Item], work: Callable[[_Item], Awaitable[None]], concurrency: int) -> None:
+    """Works through items, so many at once. After an error or an interrupt no further item is begun.
+
+    Requests in flight are paid for: their answers are waited for (and so recorded) before the error is raised. A second
+    Ctrl-C does not wait.
+    """
+    waiting = iter(items)
+    stopped = False
+    n_in_flight = 0
+
+    async def worker() -> None:
+        nonlocal stopped, n_in_flight
+        for item in waiting:
+            if stopped:
+                break
+            n_in_flight += 1
+            try:
+                await work(item)
+            except BaseException:
+                stopped = True
+                raise
+            finally:
+                n_in_flight -= 1
+
+    workers = [asyncio.ensure_future(worker()) for _ in range(concurrency)]
+    try:
+        await asyncio.wait(workers)
+    except asyncio.CancelledError:
+        stopped = True
+        if n_in_flight:
+            say(f"stopping: waiting for the answers to {n_in_flight} requests in flight; Ctrl-C again to leave them")
+        await asyncio.wait(workers)
+        raise
+    for finished in workers:
+        finished.result()
+
+
+class ChatClient:
+    """Asks one model. To be used as an async context manager.
+
+    Args:
+        teacher: Endpoint, key's variable and limits.
+        model: Name of the model.
+        budget: Is asked before each request.
+        dialect: Where to start from; the recording's own, so that a resumed run does not probe again.
+
+    Raises:
+        MissingKeyError: The key's variable is not set, and the endpoint is not on this machine.
+        MissingExtraError: The package openai is not installed.
+    """
+
+    def __init__(self, teacher: TeacherSpec, model: str, budget: Budget, dialect: Dialect) -> None:
+        self.teacher, self.model, self.budget, self.dialect = teacher, model, budget, dialect
+        self._length_parameter = "max_tokens" if teacher.base_url else "max_completion_tokens"
+        self._said: set[str] = set()
+        self._key = _api_key(teacher)
+        self._client: AsyncOpenAI | None = None
+
+    async def __aenter__(self) -> Self:
+        try:
+            from openai import AsyncOpenAI
+        except ImportError as error:
+            raise missing_extra("openai") from error
+        self._client = AsyncOpenAI(
+            api_key=self._key,
+            base_url=self.teacher.base_url,
+            timeout=self.teacher.timeout_s,
+            max_retries=self.teacher.max_retries,
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._client is not None:
+            await self._client.close()
+
+    async def ask(self, request: Request) -> Reply:
+        """Sends a request, in simpler dialects where the server refuses a parameter.
+
+        Raises:
+            RequestFailedError: This request failed after the client's retries.
+            TeacherError: No request can succeed: the key is refused, the model does not exist, nothing listens.
+            SpendLimitError: It could exceed the spend limit; nothing was sent.
+        """
+        from openai import OpenAIError
+
+        prompt_bytes = sum(len(content.encode()) + 16 for _, content in request.messages)
+        prompt_bytes += len(str(request.schema or ""))
+        reserved_usd = self.budget.reserve(prompt_bytes, request.max_output_tokens)
+        usage: Usage | None = None
+        try:
+            reply = await self._send_adapting(request)
+            usage = reply.usage
+        except OpenAIError as error:
+            # No cause: its text may hold what the server echoed, the key included.
+            raise self._explain(error) from None
+        else:
+            return reply
+        finally:
+            self.budget.settle(reserved_usd, usage)
+
+    async def _send_adapting(self, request: Request) -> Reply:
+        """Sends a request, again without what the server refuses, until it is taken or nothing is left to drop."""
+        from openai import BadRequestError, UnprocessableEntityError
+
+        tried: set[tuple[Dialect, str]] = set()
+        while True:
+            sent = (self.dialect, self._length_parameter)
+            tried.add(sent)
+            try:
+                return await self._send(request, *sent)
+            except (BadRequestError, UnprocessableEntityError) as error:
+                reason = _server_message(error)
+            # Another request may have found out meanwhile what this server refuses.
+            if (self.dialect, self._length_parameter) in tried and not self._adapt(reason, tried):
+                raise RequestFailedError(self._scrub(f"the server refused the request: {reason}"))
+
+    async def _send(self, request: Request, dialect: Dialect, length_parameter: str) -> Reply:
+        parameters: dict[str, Any] = {length_parameter: request.max_output_tokens}
+        if dialect.temperature and request.temperature is not None:
+            parameters["temperature"] = request.temperature
+        if request.schema is not None and dialect.response_format != "text":
+            parameters["response_format"] = _response_format(request.schema, dialect.response_format)
+        if self._client is None:
+            raise TeacherError("the client is not open")
+        started = time.perf_counter()
+        try:
+            completion = await self._client.chat.completions.create(
+                model=self.model,
+                messages=[{"role": role, "content": content} for role, content in request.messages],  # type: ignore[misc]
+                **parameters,
+            )
+        except ValueError:
+            raise RequestFailedError("the server's reply is not JSON") from None
+        latency_ms = (time.perf_counter() - started) * 1000
+        try:
+            choice = completion.choices[0]
+            content, cut_off = choice.message.content, choice.finish_reason == _CUT_OFF
+        except (AttributeError, IndexError, TypeError):
+            content, cut_off = NotImplemented, False
+        if not isinstance(content, str | None):
+            raise RequestFailedError("the server's reply is not a chat completion")
+        return Reply(content or "", _usage(completion.usage), latency_ms, dialect, cut_off)
+
+    def _adapt(self, reason: str, tried: set[tuple[Dialect, str]]) -> bool:
+        """Drops what the server refuses. True when another try makes sense."""
+        for dialect, length_parameter, note in self._simpler(reason.lower()):
+            if (dialect, length_parameter) not in tried:
+                self.dialect, self._length_parameter = dialect, length_parameter
+                self._say_once(f"{self.model}: {note}")
+                return True
+        return False
+
+    def _simpler(self, reason: str) -> Iterator[tuple[Dialect, str, str]]:
+        """Ways to ask that leave out what the server's message names."""
+        dialect, parameter = self.dialect, self._length_parameter
+        if "max_completion_tokens" in reason or "max_tokens" in reason:
+            other = "max_tokens" if parameter == "max_completion_tokens" else "max_completion_tokens"
+            yield dialect, other, f"the server refuses {parameter}; sending {other}"
+        if "temperature" in reason and dialect.temperature:
+            yield replace(dialect, temperature=False), parameter, "the server refuses temperature; leaving it out"
+        if any(word in reason for word in ("response_format", "schema", "json_object", "grammar")):
+            kind = {"json_schema": "json_object", "json_object": "text"}.get(dialect.response_format)
+            if kind is not None:
+                note = f"the server refuses response_format {dialect.response_format}; asking for {kind}"
+                yield replace(dialect, response_format=kind), parameter, note
+
+    def _say_once(self, message: str) -> None:
+        if message not in self._said:
+            self._said.add(message)
+            say(message)
+
+    def _explain(self, error: Exception) -> TeacherError:
+        """One clear line. ``TeacherError`` itself when no request can succeed, otherwise ``RequestFailedError``."""
+        import openai
+
+        where = _shown(self.teacher.base_url)
+        variable = self.teacher.api_key_env
+        hopeless: list[tuple[Any, str]] = [
+            (
+                openai.AuthenticationError | openai.PermissionDeniedError,
+                f"{where}: the API key in {variable} was refused (401 or 403); check {variable}",
+            ),
+            (
+                openai.NotFoundError,
+                f"{where}: not found (404): check the model's name ({self.model!r}) and that base_url ends right (often /v1)",
+            ),
+        ]
+        failed: list[tuple[Any, str]] = [
+            (openai.APITimeoutError, f"no answer within {self.teacher.timeout_s:g} s (teacher.timeout_s)"),
+            (
+                openai.RateLimitError,
+                "the server asks to slow down (429), also after the retries: lower teacher.concurrency",
+            ),
+        ]
+        message = next((text for kinds, text in failed if isinstance(error, kinds)), None)
+        if isinstance(error, openai.RateLimitError) and "insufficient_quota" in _server_message(error):
+            return TeacherError(f"{where}: the account's quota is used up (429); everything answered is kept")
+        if message is not None:
+            return RequestFailedError(message)
+        if isinstance(error, openai.APIConnectionError):
+            return TeacherError(
+                f"{where}: cannot be reached; is the server up, and base_url right? Everything answered is kept"
+            )
+        message = next((text for kinds, text in hopeless if isinstance(error, kinds)), None)
+        if message is not None:
+            return TeacherError(message)
+        status = (
+            f"the server answered {error.status_code}"
+            if isinstance(error, openai.APIStatusError)
+            else type(error).__name__
+        )
+        return RequestFailedError(self._scrub(f"{status}: {_server_message(error)}"))
+
+    def _scrub(self, message: str) -> str:
+        """A message without the key and on one line; servers may echo what they were sent."""
+        message = " ".join(message.split()).replace(self._key, "[key]")
+        return message if len(message) <= 300 else f"{message[:300]}..."  # noqa: PLR2004
+
+
+def _api_key(teacher: TeacherSpec) -> str:
+    key = os.environ.get(teacher.api_key_env, "").strip()
+    if key and not (key.isascii() and key.isprintable()):
+        raise MissingKeyError(f"the environment variable {teacher.api_key_env} holds characters that no API key has")
+    if key:
+        return key
+    if is_loopback(teacher.base_url):
+        return "no-key"
+    raise MissingKeyError(
+        f"the environment variable {teacher.api_key_env} is not set; it must hold the API key for "
+        f"{_shown(teacher.base_url)} (another variable: teacher.api_key_env)"
+    )
+
+
+def _response_format(schema: dict[str, Any], kind: str) -> dict[str, Any]:
+    if kind == "json_object":
+        return {"type": "json_object"}
+    return {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}}
+
+
+def _server_message(error: Exception) -> str:
+    """What the server said, whatever shape its error has."""
+    body = getattr(error, "body", None)
+    details = "" if body is None else body if isinstance(body, str) else canonical_json(body)
+    message = getattr(error, "message", str(error))
+    return message if details in message else f"{message} {details}"
+
+
+def _usage(counted: Any) -> Usage:
+    details = getattr(counted, "prompt_tokens_details", None)
+    return Usage(
+        _count(counted, "prompt_tokens"), _count(counted, "completion_tokens"), _count(details, "cached_tokens")
+    )
+
+
+def _count(counted: Any, name: str) -> int | None:
+    value = getattr(counted, name, None)
+    return value if isinstance(value, int) else None

@@ -1,0 +1,416 @@
+"""Labelling: a teacher answers each query, blind. What the ledger already holds is never asked again."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import time
+import unicodedata
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from distill.data import canonical_json, ledger_key, read_gold, read_queries, sha256_json
+from distill.errors import DataError, MissingKeyError, SpecError, TeacherError
+from distill.progress import Progress, say
+from distill.teacher.answers import answer_schema, read_scores
+from distill.teacher.client import (
+    DIALECTS,
+    ChatClient,
+    Dialect,
+    Request,
+    RequestFailedError,
+    for_each,
+    is_loopback,
+    run_sync,
+)
+from distill.teacher.ledger import AppendLog, Ledger
+from distill.teacher.prices import Budget, check_limit_is_enforceable, cost_usd, teacher_price
+from distill.teacher.prompt import Messages, examples_of, render, template_text, user_prompt, user_prompt_text
+from distill.types import Label, Task, TokenPrice, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from decimal import Decimal
+
+    from distill.spec import Spec
+
+__all__ = ["LabelPlan", "LabelSummary", "label", "plan_labels", "recorded_labels", "texts_to_label"]
+
+TEMPLATE = "label_single_001"
+_FAILURES_IN_A_ROW = 12
+
+
+@dataclass(frozen=True, slots=True)
+class LabelSummary:
+    """What a labelling run did.
+
+    Attributes:
+        n_texts: Distinct texts to be labelled, gold included.
+        n_recorded: Of these, already answered before this run.
+        n_asked: Requests whose answer came in this run.
+        n_failed: Texts that have no label now; the next run asks them again.
+        spent_usd: By all answers in the ledger for this teacher, or None when the price is unknown.
+        teacher: Who labels.
+    """
+
+    n_texts: int
+    n_recorded: int
+    n_asked: int
+    n_failed: int
+    spent_usd: Decimal | None
+    teacher: str
+
+
+class _Teacher:
+    """The teacher's settings as the ledger knows them: model name, prompt, and hash for each dialect."""
+
+    def __init__(self, spec: Spec) -> None:
+        if spec.task is not Task.SINGLE:
+            raise SpecError(f"{spec.path}: labelling knows `task: single` so far, found {spec.task.value!r}")
+        self.spec = spec
+        self.name = spec.teacher.model or f"callable:{spec.teacher.callable}"
+        self.intents = (*spec.intent_list, *((spec.out_of_scope_intent,) if spec.out_of_scope_intent else ()))
+        self.redact = load_function(spec.teacher.redact, spec) if spec.teacher.redact else str
+        self.schema = answer_schema(spec.labels) if self._sends_schema else None
+        self.prompt_path = spec.folder / spec.teacher.prompt if spec.teacher.prompt else None
+        self.template = user_prompt_text(self.prompt_path) if self.prompt_path else template_text(TEMPLATE)
+
+    @property
+    def _sends_schema(self) -> bool:
+        wanted = self.spec.teacher.send_schema
+        return self.spec.teacher.prompt is None if wanted is None else wanted
+
+    def settings(self, dialect: Dialect) -> dict[str, Any]:
+        """What an answer depends on besides the query: in parts, so that a difference can be named."""
+        if self.spec.teacher.callable is not None:
+            return {"callable": self.spec.teacher.callable, "intents": self._intents_sha256}
+        sends_schema = self.schema is not None and dialect.response_format != "text"
+        return {
+            "template": self.prompt_path.name if self.prompt_path else TEMPLATE,
+            "template_sha256": sha256_json(self.template),
+            "intents": self._intents_sha256,
+            "response_format": dialect.response_format if sends_schema else "text",
+            "temperature": self.spec.teacher.temperature if dialect.temperature else None,
+            "answer": sha256_json([self.spec.teacher.answer_path, self.spec.teacher.answer_map]),
+        }
+
+    @cached_property
+    def _intents_sha256(self) -> str:
+        return sha256_json([[i.name, i.description, list(i.examples)] for i in self.intents])
+
+    @cached_property
+    def hashes(self) -> dict[Dialect, str]:
+        """``prompt_sha256`` for each dialect in which the recording may have been made."""
+        return {dialect: sha256_json(self.settings(dialect)) for dialect in DIALECTS}
+
+    def keys(self, text: str) -> list[str]:
+        """The ledger keys under which a text's answer may lie, the preferred dialect's first."""
+        return list(dict.fromkeys(ledger_key(self.name, hash_, text) for hash_ in self.hashes.values()))
+
+    def key(self, text: str, dialect: Dialect) -> str:
+        return ledger_key(self.name, self.hashes[dialect], text)
+
+    def messages(self, text: str) -> Messages:
+        if self.prompt_path is not None:
+            return user_prompt(self.prompt_path, self.template, query=text, intents=self.intents)
+        return render(
+            TEMPLATE,
+            intents=self.intents,
+            out_of_scope=self.spec.out_of_scope_intent,
+            examples=examples_of(self.intents),
+            query=text,
+        )
+
+    def dialect_in(self, ledger: Ledger) -> Dialect:
+        """The dialect of the recording, so that a resumed run goes on in it."""
+        used = Counter(line.prompt_sha256 for line in ledger.lines if line.scores is not None)
+        return max(self.hashes, key=lambda dialect: used[self.hashes[dialect]])
+
+
+def load_function(reference: str, spec: Spec) -> Callable[..., Any]:
+    """The function behind ``package.module:function``.
+
+    Raises:
+        SpecError: It cannot be imported.
+    """
+    module, _, name = reference.partition(":")
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise SpecError(f"{spec.path}: {reference} cannot be imported ({error})") from error
+    if not callable(function):
+        raise SpecError(f"{spec.path}: {reference} is not a function")
+    return function  # type: ignore[no-any-return]
+
+
+def texts_to_label(spec: Spec) -> list[str]:
+    """The queries, then the gold queries (for the benchmark's teacher row); each text once, blank ones left out.
+
+    Raises:
+        DataError: A file is missing or wrong.
+    """
+    if not spec.queries_path.exists():
+        raise DataError(f"{spec.queries_path}: does not exist; `distill synth {spec.path}` writes it")
+    texts = [query.text for query in read_queries(spec.queries_path)]
+    texts += _gold_texts(spec)
+    distinct = {unicodedata.normalize("NFC", text): text for text in reversed(texts) if text.strip()}
+    return list(distinct.values())[::-1]
+
+
+def recorded_labels(spec: Spec, texts: Iterable[str]) -> dict[str, Label]:
+    """The ledger's answers for some texts, good or failed; texts that were never asked are left out.
+
+    Needs no network and no key.
+
+    Returns:
+        Answer by text as given (before any redaction).
+    """
+    teacher, ledger = _Teacher(spec), Ledger(spec.ledger_path)
+    found = ((text, ledger.get(teacher.keys(teacher.redact(text)))) for text in texts)
+    return {text: answer for text, answer in found if answer is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class LabelPlan:
+    """What labelling would ask.
+
+    Attributes:
+        n_texts: Distinct texts to be labelled.
+        n_missing: Of these, without a good answer in the ledger.
+        estimated_usd: For the missing ones, or None when the price is unknown.
+        price: What the estimate rests on.
+    """
+
+    n_texts: int
+    n_missing: int
+    estimated_usd: Decimal | None
+    price: TokenPrice | None
+
+
+_CHARACTERS_PER_TOKEN = 4
+_ANSWER_TOKENS = 12
+
+
+def plan_labels(spec: Spec, *, n_unwritten: int = 0) -> LabelPlan:
+    """Counts what is missing from the ledger and estimates its price; asks nothing.
+
+    Args:
+        spec: The router's spec.
+        n_unwritten: Queries that synth has yet to write, which will be labelled too.
+    """
+    teacher, ledger = _Teacher(spec), Ledger(spec.ledger_path)
+    texts = texts_to_label(spec) if spec.queries_path.exists() or not n_unwritten else _gold_texts(spec)
+    missing = _missing(teacher, ledger, texts)
+    price = teacher_price(spec)
+    estimate = None
+    if price is not None and spec.teacher.callable is None:
+        typical = sum(len(content) for _, content in teacher.messages("a query of middling length, such as this"))
+        characters = sum(len(content) for text in missing for _, content in teacher.messages(text))
+        characters += n_unwritten * typical
+        n_answers = len(missing) + n_unwritten
+        estimate = cost_usd(price, Usage(characters // _CHARACTERS_PER_TOKEN, _ANSWER_TOKENS * n_answers))
+    return LabelPlan(len(texts) + n_unwritten, len(missing) + n_unwritten, estimate, price)
+
+
+def _gold_texts(spec: Spec) -> list[str]:
+    return [query.text for query in read_gold(spec.gold_path, spec.labels)] if spec.gold_path else []
+
+
+def _missing(teacher: _Teacher, ledger: Ledger, texts: list[str]) -> list[str]:
+    """Redacted texts without a good answer, each once, in order."""
+    redacted = dict.fromkeys(teacher.redact(text) for text in texts)
+    answers = ((text, ledger.get(teacher.keys(text))) for text in redacted if text.strip())
+    return [text for text, answer in answers if answer is None or answer.scores is None]
+
+
+def label(spec: Spec, texts: list[str] | None = None, *, show_progress: bool = True) -> LabelSummary:
+    """Asks the teacher for every text that the ledger holds no good answer for, and records each answer as it arrives.
+
+    Can be called where an event loop is running. No client is built, and no key asked for, when nothing is missing.
+
+    Args:
+        spec: The router's spec.
+        texts: What to label; None takes the queries and the gold queries.
+        show_progress: Prints counts, rate, spend and time left to stderr.
+
+    Raises:
+        TeacherError: The teacher cannot answer at all, or ``teacher.max_usd`` is reached. Every answer received is kept.
+        DataError: A data file is wrong, or the ledger is being written by another process.
+    """
+    teacher, ledger = _Teacher(spec), Ledger(spec.ledger_path)
+    texts = texts_to_label(spec) if texts is None else texts
+    missing = _missing(teacher, ledger, texts)
+    run = _Run(teacher, ledger, budget_of(spec, ledger))
+    if missing:
+        try:
+            with (
+                AppendLog(spec.ledger_path) as log,
+                Progress("label", len(missing), show=show_progress) as progress,
+            ):
+                run.log, run.progress = log, progress
+                run_sync(run.ask_all(missing))
+        except MissingKeyError as error:
+            raise MissingKeyError(f"{error}. {_why_missing(teacher, ledger, len(missing), len(texts))}") from error
+    return LabelSummary(
+        n_texts=len(texts),
+        n_recorded=len(texts) - len(missing),
+        n_asked=run.n_asked,
+        n_failed=run.n_failed,
+        spent_usd=run.budget.known_spend_usd,
+        teacher=teacher.name,
+    )
+
+
+def budget_of(spec: Spec, ledger: Ledger) -> Budget:
+    """The spend limit, less what the recordings say was spent on this model already."""
+    price = teacher_price(spec)
+    check_limit_is_enforceable(spec, price, loopback=is_loopback(spec.teacher.base_url) or spec.teacher.model is None)
+    budget = Budget(price, spec.teacher.max_usd)
+    if price is not None:
+        for line in ledger.lines:
+            if line.teacher == spec.teacher.model and "carried_from" not in line.extra:
+                budget.spent_usd += cost_usd(price, line.usage)
+    return budget
+
+
+def _why_missing(teacher: _Teacher, ledger: Ledger, n_missing: int, n_texts: int) -> str:
+    """Which setting differs from the recording."""
+    start = f"{n_missing} of {n_texts} queries have no answer in {ledger.path}"
+    good = [line for line in ledger.lines if line.scores is not None]
+    if not good:
+        return f"{start}, which holds none yet"
+    latest = good[-1]
+    if latest.teacher != teacher.name:
+        return f"{start}: it was recorded with the teacher {latest.teacher!r}, this is {teacher.name!r}"
+    recorded = latest.extra.get("settings")
+    if latest.prompt_sha256 not in teacher.hashes.values() and isinstance(recorded, dict):
+        current = _brief(teacher.settings(teacher.dialect_in(ledger)))
+        differing = [name for name in current if current[name] != recorded.get(name)]
+        return f"{start}: it was recorded with other settings ({', '.join(differing) or 'prompt'})"
+    return f"{start}: they are new"
+
+
+@dataclass
+class _Run:
+    """One labelling run in progress."""
+
+    teacher: _Teacher
+    ledger: Ledger
+    budget: Budget
+    log: AppendLog | None = None
+    progress: Progress | None = None
+    n_asked: int = 0
+    n_failed: int = 0
+    _failures_in_a_row: int = 0
+    _client: ChatClient | None = field(default=None, repr=False)
+
+    async def ask_all(self, texts: list[str]) -> None:
+        if self.teacher.spec.teacher.callable is not None:
+            await for_each(texts, self._ask_callable, self.teacher.spec.teacher.concurrency)
+            return
+        dialect = self.teacher.dialect_in(self.ledger)
+        settings = self.teacher.spec.teacher
+        async with ChatClient(settings, self.teacher.name, self.budget, dialect) as client:
+            self._client = client
+            # The first alone: what the server refuses is found out once, and its prefix cache is warm for the rest.
+            await self._ask_model(texts[0])
+            await for_each(texts[1:], self._ask_model, settings.concurrency)
+
+    async def _ask_model(self, text: str) -> None:
+        settings = self.teacher.spec.teacher
+        if self._client is None:
+            raise TeacherError("the client is not open")
+        request = Request(
+            messages=self.teacher.messages(text),
+            schema=self.teacher.schema,
+            temperature=settings.temperature,
+            max_output_tokens=settings.max_output_tokens,
+        )
+        asked_at = _now()
+        try:
+            reply = await self._client.ask(request)
+        except RequestFailedError as error:
+            self._record(text, self._client.dialect, asked_at, error=str(error))
+            return
+        try:
+            scores, error_line = read_scores(reply.content, self.teacher.spec), None
+        except ValueError as error:
+            cut_off = f"cut off after {reply.usage.completion_tokens} tokens (teacher.max_output_tokens): "
+            scores, error_line = None, f"{cut_off if reply.cut_off else ''}{error}"
+        self._record(text, reply.dialect, asked_at, scores, error_line, reply.usage, reply.latency_ms)
+
+    async def _ask_callable(self, text: str) -> None:
+        function = load_function(str(self.teacher.spec.teacher.callable), self.teacher.spec)
+        asked_at, started = _now(), time.perf_counter()
+        try:
+            answer = await asyncio.to_thread(function, text)
+            scores = _callable_scores(answer, self.teacher.spec.labels)
+            error_line = None
+        except Exception as error:  # noqa: BLE001 - the user's own function may raise anything; it is recorded as failed
+            scores, error_line = None, f"{type(error).__name__}: {error}"
+        latency_ms = (time.perf_counter() - started) * 1000
+        self._record(text, DIALECTS[0], asked_at, scores, error_line, latency_ms=latency_ms)
+
+    def _record(
+        self,
+        text: str,
+        dialect: Dialect,
+        asked_at: str,
+        scores: Mapping[str, float] | None = None,
+        error: str | None = None,
+        usage: Usage | None = None,
+        latency_ms: float | None = None,
+    ) -> None:
+        answer = Label(
+            key=self.teacher.key(text, dialect),
+            text=text,
+            scores=scores,
+            error=error,
+            teacher=self.teacher.name,
+            prompt_sha256=self.teacher.hashes[dialect],
+            usage=usage or Usage(),
+            latency_ms=None if latency_ms is None else round(latency_ms, 1),
+            asked_at=asked_at,
+            extra={"settings": _brief(self.teacher.settings(dialect))},
+        )
+        if self.log is None or self.progress is None:
+            raise TeacherError("the ledger is not open")
+        self.ledger.write(self.log, answer)
+        self.n_asked += 1
+        failed_note = f"{self.n_failed} failed" if self.n_failed else ""
+        self.progress.advance(spend_usd=self.budget.known_spend_usd, note=failed_note)
+        self._count_failure(error)
+
+    def _count_failure(self, error: str | None) -> None:
+        if error is None:
+            self._failures_in_a_row = 0
+            return
+        self.n_failed += 1
+        self._failures_in_a_row += 1
+        if self.n_failed == 1:
+            say(f"label: a query failed ({error}); going on, failed ones are asked again by the next run")
+        if self._failures_in_a_row >= _FAILURES_IN_A_ROW:
+            raise TeacherError(f"{self._failures_in_a_row} queries in a row failed, the last one: {error}")
+
+
+_HASHED = {"template_sha256", "intents", "answer"}
+
+
+def _brief(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings as they stand in a ledger line: hashes cut short, they are for naming a difference only."""
+    return {name: value[:12] if name in _HASHED else value for name, value in settings.items()}
+
+
+def _callable_scores(answer: Any, labels: tuple[str, ...]) -> dict[str, float]:
+    scores = {answer: 1.0} if isinstance(answer, str) else dict(answer)
+    unknown = [name for name in scores if name not in labels]
+    if unknown or not scores:
+        raise ValueError(f"the answer is no intent: {canonical_json(unknown or answer)[:80]}")
+    return {name: float(score) for name, score in scores.items()}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,137 @@
+"""Append-only files: one line for each answer that was paid for, written as soon as it arrives."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
+
+from distill.data import label_as_line, read_labels, storage_errors
+from distill.errors import LedgerError, missing_extra
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+    from types import TracebackType
+
+    from distill.types import Label
+
+__all__ = ["AppendLog", "Ledger"]
+
+
+class AppendLog:
+    """A JSONL file that only grows, held by one writer at a time.
+
+    A line that a killed writer left torn is cut off when the file is opened: it was never a whole answer.
+
+    Args:
+        path: The file; made when the first line is written.
+
+    Raises:
+        LedgerError: Another process is writing to the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._stream: BinaryIO | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            from filelock import FileLock, Timeout
+        except ImportError as error:
+            raise missing_extra("filelock") from error
+        with storage_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(f"{self.path}.lock", timeout=0)
+            try:
+                self._lock.acquire()
+            except Timeout as error:
+                raise LedgerError(f"{self.path}: another process is writing to it; wait until it ends") from error
+        try:
+            with storage_errors(self.path):
+                self._stream = self.path.open("a+b")
+                _cut_torn_line(self._stream)
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def append(self, line: dict[str, Any]) -> None:
+        """Writes one line and hands it to the operating system.
+
+        Raises:
+            StorageError: The disk is full; the lines before this one are kept.
+        """
+        if self._stream is None:
+            raise LedgerError(f"{self.path}: not open for writing")
+        with storage_errors(self.path):
+            self._stream.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+            self._stream.flush()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if self._stream is not None:
+                with storage_errors(self.path):
+                    self._stream.close()
+        finally:
+            self._lock.release()
+
+
+def _cut_torn_line(stream: BinaryIO) -> None:
+    """Ends the file with a newline, after a whole last line or by cutting a torn one."""
+    size = stream.seek(0, os.SEEK_END)
+    start, tail = size, b""
+    while start > 0 and b"\n" not in tail:
+        step = min(1 << 16, start)
+        start -= step
+        stream.seek(start)
+        tail = stream.read(step) + tail
+    last = tail.rpartition(b"\n")[2]
+    if not last:
+        return
+    try:
+        json.loads(last)
+    except ValueError:
+        stream.truncate(size - len(last))
+        stream.seek(0, os.SEEK_END)
+    else:
+        stream.seek(0, os.SEEK_END)
+        stream.write(b"\n")
+        stream.flush()
+
+
+class Ledger:
+    """The teacher's answers by key. The last good line of a key wins; a failed one never hides a good one.
+
+    Args:
+        path: ledger.jsonl; need not exist.
+
+    Raises:
+        LedgerError: A line is not an answer.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._labels: dict[str, Label] = {}
+        self.lines: list[Label] = []
+        for label in read_labels(path):
+            self.add(label)
+
+    def add(self, label: Label) -> None:
+        """Takes an answer into the index (the file is written by ``AppendLog``)."""
+        self.lines.append(label)
+        known = self._labels.get(label.key)
+        if label.scores is not None or known is None or known.scores is None:
+            self._labels[label.key] = label
+
+    def get(self, keys: Iterable[str]) -> Label | None:
+        """The first good answer among several keys, else a failed one, else None."""
+        found = [label for key in keys if (label := self._labels.get(key)) is not None]
+        return next((label for label in found if label.scores is not None), found[0] if found else None)
+
+    def write(self, log: AppendLog, label: Label) -> None:
+        """Writes an answer to the file, then takes it into the index."""
+        log.append(label_as_line(label))
+        self.add(label)

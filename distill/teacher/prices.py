@@ -1,0 +1,135 @@
+"""What tokens cost, and the spend limit. Money is Decimal; a price that is not known is None, never 0."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from distill.errors import SpecError, SpendLimitError, missing_extra
+from distill.types import TokenPrice, Usage
+
+if TYPE_CHECKING:
+    from distill.spec import Spec
+
+__all__ = ["Budget", "cost_usd", "look_up_price", "teacher_price"]
+
+_PER_MILLION = Decimal(1_000_000)
+
+
+def look_up_price(model: str) -> TokenPrice | None:
+    """The list price of a model known by name (from the package genai-prices), or None.
+
+    Args:
+        model: Name as the provider spells it, such as ``gpt-5-mini``.
+
+    Raises:
+        MissingExtraError: genai-prices is not installed.
+    """
+    try:
+        from genai_prices import Usage as PricedUsage
+        from genai_prices import __version__, calc_price
+    except ImportError as error:
+        raise missing_extra("genai_prices") from error
+    try:
+        found = calc_price(PricedUsage(input_tokens=1, output_tokens=1), model)
+    except LookupError:
+        return None
+    price = found.model_price
+    if price.input_mtok is None or price.output_mtok is None:
+        return None
+    return TokenPrice(
+        model=found.model.id,
+        input_usd_per_mtok=_base(price.input_mtok),
+        cached_input_usd_per_mtok=None if price.cache_read_mtok is None else _base(price.cache_read_mtok),
+        output_usd_per_mtok=_base(price.output_mtok),
+        source=f"genai-prices {__version__}, provider {found.provider.id}",
+        date=datetime.now(UTC).date().isoformat(),
+    )
+
+
+def _base(price: Any) -> Decimal:
+    """The price of short prompts, where a provider asks more for very long ones."""
+    return Decimal(getattr(price, "base", price))
+
+
+def teacher_price(spec: Spec) -> TokenPrice | None:
+    """The price in router.yaml, or the list price of the teacher's model; None when neither is known."""
+    own, model = spec.teacher.price, spec.teacher.model
+    if own is not None:
+        return TokenPrice(
+            model=model or spec.teacher.callable or "",
+            input_usd_per_mtok=own.input_per_mtok,
+            cached_input_usd_per_mtok=own.cached_input_per_mtok,
+            output_usd_per_mtok=own.output_per_mtok,
+            source=own.source,
+            date=own.date,
+        )
+    return look_up_price(model) if model else None
+
+
+def cost_usd(price: TokenPrice, usage: Usage) -> Decimal:
+    """What one request cost. Tokens that the server did not count are taken as none."""
+    cached = usage.cached_tokens or 0 if price.cached_input_usd_per_mtok is not None else 0
+    fresh = (usage.prompt_tokens or 0) - cached
+    total = (
+        fresh * price.input_usd_per_mtok
+        + cached * (price.cached_input_usd_per_mtok or Decimal(0))
+        + (usage.completion_tokens or 0) * price.output_usd_per_mtok
+    )
+    return total / _PER_MILLION
+
+
+class Budget:
+    """Keeps spend under ``teacher.max_usd``: a request is sent only if its dearest outcome still fits.
+
+    Args:
+        price: None when unknown; then nothing is counted.
+        limit_usd: None for no limit.
+        spent_usd: What earlier runs spent, by the recordings.
+    """
+
+    def __init__(self, price: TokenPrice | None, limit_usd: Decimal | None, spent_usd: Decimal = Decimal(0)) -> None:
+        self.price, self.limit_usd, self.spent_usd = price, limit_usd, spent_usd
+        self._reserved_usd = Decimal(0)
+
+    @property
+    def known_spend_usd(self) -> Decimal | None:
+        """Spent so far, or None when the price is unknown."""
+        return None if self.price is None else self.spent_usd
+
+    def reserve(self, prompt_bytes: int, max_output_tokens: int) -> Decimal:
+        """Sets aside what a request can cost at most (a token is at least a byte); give the sum to ``settle``.
+
+        Raises:
+            SpendLimitError: It would not fit under the limit any more.
+        """
+        if self.price is None:
+            return Decimal(0)
+        dearest = cost_usd(self.price, Usage(prompt_bytes, max_output_tokens))
+        if self.limit_usd is not None and self.spent_usd + self._reserved_usd + dearest > self.limit_usd:
+            raise SpendLimitError(
+                f"the spend limit is reached: USD {self.spent_usd:.4f} of teacher.max_usd {self.limit_usd} are spent and "
+                f"the next request could exceed it. Everything answered is kept; raise teacher.max_usd and run again"
+            )
+        self._reserved_usd += dearest
+        return dearest
+
+    def settle(self, reserved_usd: Decimal, usage: Usage | None) -> None:
+        """Replaces a reservation by what the request really cost."""
+        self._reserved_usd -= reserved_usd
+        if self.price is not None and usage is not None:
+            self.spent_usd += cost_usd(self.price, usage)
+
+
+def check_limit_is_enforceable(spec: Spec, price: TokenPrice | None, *, loopback: bool) -> None:
+    """A limit that cannot be kept must not look as if it were.
+
+    Raises:
+        SpecError: ``teacher.max_usd`` is set, but no price is known for the model of a paid endpoint.
+    """
+    if spec.teacher.max_usd is not None and price is None and not loopback:
+        raise SpecError(
+            f"{spec.path}: teacher.max_usd cannot be kept: no price is known for {spec.teacher.model!r}; "
+            "give teacher.price (USD per million tokens, with source and date), or set max_usd: null"
+        )

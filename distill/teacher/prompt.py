@@ -1,0 +1,101 @@
+"""Prompts: numbered text files, never edited once a recording uses them. What never changes stands first."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from distill.errors import SpecError, missing_extra
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from jinja2 import Template
+
+    from distill.types import Intent
+
+__all__ = ["Messages", "examples_of", "render", "template_text", "user_prompt", "user_prompt_text"]
+
+Messages = tuple[tuple[str, str], ...]
+"""Pairs of role and content."""
+
+
+def template_text(name: str) -> str:
+    """The text of one of our own templates, such as ``label_single_001``."""
+    return resources.files("distill.teacher").joinpath("prompts", f"{name}.txt").read_text(encoding="utf-8")
+
+
+@lru_cache
+def _templates(name: str) -> tuple[tuple[str, Template], ...]:
+    try:
+        from jinja2 import Environment, StrictUndefined
+    except ImportError as error:
+        raise missing_extra("jinja2") from error
+    environment = Environment(  # noqa: S701 - plain text for a model; queries enter as JSON strings
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["json"] = lambda value: json.dumps(value, ensure_ascii=False)
+    parts: list[tuple[str, Template]] = []
+    for section in template_text(name).split("\n[user]\n"):
+        role = "system" if section.startswith("[system]\n") else "user"
+        parts.append((role, environment.from_string(section.removeprefix("[system]\n"))))
+    return tuple(parts)
+
+
+def render(name: str, **values: Any) -> Messages:
+    """One of our own templates as messages."""
+    return tuple((role, template.render(**values).strip()) for role, template in _templates(name))
+
+
+def examples_of(intents: tuple[Intent, ...]) -> list[tuple[str, str]]:
+    """Pairs of example and intent: the first of every intent, then the second, so that no intent stands last for long."""
+    longest = max((len(intent.examples) for intent in intents), default=0)
+    return [
+        (intent.examples[position], intent.name)
+        for position in range(longest)
+        for intent in intents
+        if position < len(intent.examples)
+    ]
+
+
+def user_prompt_text(path: Path) -> str:
+    """The user's own prompt file.
+
+    Raises:
+        SpecError: It cannot be read, or does not contain ``{query}``.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path}: teacher.prompt cannot be read as UTF-8 text ({error})") from error
+    if "{query}" not in text:
+        raise SpecError(f"{path}: teacher.prompt must contain {{query}}, where the query is to stand")
+    return text
+
+
+def user_prompt(path: Path, text: str, *, query: str, intents: tuple[Intent, ...]) -> Messages:
+    """The user's own prompt as messages: a .txt is one user message, a .json a list of messages.
+
+    Only the literal tokens {query}, {intents} and {examples} are replaced; what is put in is not looked into again.
+
+    Raises:
+        SpecError: A .json file is not a list of messages.
+    """
+    described = "\n".join(f"- {i.name}: {i.description}" if i.description else f"- {i.name}" for i in intents)
+    examples = "\n".join(f"{example} -> {name}" for example, name in examples_of(intents))
+    values = {"{query}": query, "{intents}": described, "{examples}": examples}
+    if path.suffix != ".json":
+        return (("user", _replace(text, values)),)
+    try:
+        messages = json.loads(text)
+        return tuple((str(m["role"]), _replace(str(m["content"]), values)) for m in messages)
+    except (ValueError, TypeError, KeyError) as error:
+        raise SpecError(f'{path}: expected a list of {{"role": ..., "content": ...}} ({error!r})') from error
+
+
+def _replace(text: str, values: dict[str, str]) -> str:
+    import re
+
+    return re.sub(r"\{(?:query|intents|examples)\}", lambda match: values[match.group()], text)

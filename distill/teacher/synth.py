@@ -1,0 +1,494 @@
+"""Synthesis: queries written by a model, intent by intent, in many styles; and near misses that fit no intent.
+
+Every raw answer is a line of synth.jsonl, written as it arrives; queries.jsonl follows from these lines alone. So a run
+that was cut goes on where it stopped, and a recorded one replays without a model.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from distill.data import normalise, read_gold, read_jsonl, sha256_json, write_jsonl
+from distill.errors import DataError, MissingKeyError, TeacherError
+from distill.progress import Progress
+from distill.teacher.answers import parse_json
+from distill.teacher.client import (
+    DIALECTS,
+    ChatClient,
+    Dialect,
+    Reply,
+    Request,
+    RequestFailedError,
+    for_each,
+    is_loopback,
+    run_sync,
+)
+from distill.teacher.ledger import AppendLog
+from distill.teacher.prices import Budget, check_limit_is_enforceable, cost_usd, look_up_price, teacher_price
+from distill.teacher.prompt import examples_of, render, template_text
+from distill.types import OUT_OF_SCOPE_LABEL, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from distill.spec import Spec
+
+__all__ = ["SynthesisPlan", "SynthesisSummary", "plan_synthesis", "synthesise"]
+
+TEMPLATE = "synth_001"
+_FAILURES_IN_A_ROW = 8
+_TOKENS_PER_QUERY = 40
+_LONGEST_QUERY = 300
+_ROUNDS_PER_WANTED_ROUND = 4
+
+_BEGINNINGS = (
+    "begins with 'can you'", "begins with 'what'", "begins with 'i need'", "a command", "begins with 'how'",
+    "begins with 'is there'", "begins with 'tell me'", "begins with 'i want'", "begins with 'my'", "begins with 'please'",
+    "begins with 'when'", "begins with 'where'", "begins with 'why'", "begins with 'do i'", "begins with 'could'",
+    "begins with 'i would like'", "begins with 'let me'", "begins with 'i'", "a fragment without a verb", "begins with 'hey'",
+    "begins with 'are'", "begins with 'which'", "begins with 'show' or 'give'", "begins with 'help'", "begins with 'does'",
+    "begins with 'who'", "begins with 'would'", "begins with the main thing it is about", "begins with 'for'",
+)  # fmt: skip
+_LENGTHS = ("very short", "short", "short", "of middle length", "of middle length", "long")
+_DETAILS = (
+    "", "", "", "with a company's or bank's name", "with an amount or a number", "with a day, month or time",
+    "with a reason", "about one particular kind of thing", "casual", "polite", "in a hurry", "with a typo",
+)  # fmt: skip
+
+_FAR_TOPICS = (
+    "the weather", "cooking and recipes", "flights and hotels", "a car: its parts, fuel and upkeep", "sports results",
+    "films, series and actors", "music and bands", "history", "geography: places, rivers, capitals", "animals and plants",
+    "health and exercise", "mathematics and units", "physics and chemistry", "words and spelling", "technology and phones",
+    "shopping and prices of goods", "shares and companies", "jobs and salaries", "school and homework", "the law and politics",
+    "house, garden and repairs", "cleaning and stains", "games and puzzles", "famous people", "news of today",
+    "the calendar and reminders", "small talk with the assistant", "opinions and advice on life", "restaurants nearby",
+    "public transport and traffic", "books and writers", "fashion and clothes", "languages and translation", "space and planets",
+    "insurance and taxes", "gifts and parties", "holidays and customs", "children and family", "computers and programming",
+    "customer service, opening hours and contacts",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class SynthesisSummary:
+    """What synthesis did, by target (an intent, or ``oos``).
+
+    Attributes:
+        wanted: Queries that router.yaml asks for.
+        got: Distinct queries that stand in queries.jsonl.
+        dropped: Written, but left out because they repeat another query, an example or gold, or are unusable.
+        changed: Whether queries.jsonl was written.
+        n_asked: Requests whose answer came in this run.
+        spent_usd: By all answers recorded for this model, or None when the price is unknown.
+    """
+
+    wanted: dict[str, int]
+    got: dict[str, int]
+    dropped: dict[str, int]
+    changed: bool
+    n_asked: int
+    spent_usd: Decimal | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """One request: a target, which of its requests it is, and what varies.
+
+    Attributes:
+        target: An intent, or ``oos``.
+        number: From 0.
+        lines: What each query is to be like, one query a line.
+        example: One of the intent's examples, or empty.
+        near: For ``oos``: the intent whose subject the queries share without having it, or empty.
+    """
+
+    target: str
+    number: int
+    lines: tuple[str, ...]
+    example: str = ""
+    near: str = ""
+
+    @property
+    def line(self) -> dict[str, Any]:
+        own = {"target": self.target, "round": self.number, "lines": list(self.lines)}
+        return own | {name: value for name in ("example", "near") if (value := getattr(self, name))}
+
+
+class _Writer:
+    """The synthesiser's settings, and the requests that follow from them."""
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec, self.n = spec, spec.synth.per_request
+        self.model = spec.synth.model or spec.teacher.model or ""
+        self.intents = {intent.name: intent for intent in spec.intent_list}
+        self.wanted = dict.fromkeys(self.intents, spec.synth.per_intent)
+        if spec.out_of_scope and spec.synth.out_of_scope:
+            self.wanted[OUT_OF_SCOPE_LABEL] = spec.synth.out_of_scope
+        self.schema = {
+            "type": "object",
+            "properties": {
+                "queries": {"type": "array", "items": {"type": "string"}, "minItems": self.n, "maxItems": self.n}
+            },
+            "required": ["queries"],
+            "additionalProperties": False,
+        }
+
+    @cached_property
+    def settings_sha256(self) -> str:
+        """Hash of what every request of this spec depends on; a request's key adds what varies."""
+        intents = [[i.name, i.description, list(i.examples)] for i in self.spec.intent_list]
+        oos = self.spec.out_of_scope_intent
+        return sha256_json(
+            {
+                "template": template_text(TEMPLATE),
+                "intents": intents,
+                "out_of_scope": None if oos is None else [oos.description, list(oos.examples)],
+                "n": self.n,
+                "temperature": self.spec.synth.temperature,
+                "schema": self.schema,
+            }
+        )
+
+    def key(self, round_: _Round) -> str:
+        return sha256_json([self.model, self.settings_sha256, round_.line])
+
+    def rounds(self, target: str) -> Iterator[_Round]:
+        """The requests of one target in a fixed order: attributes crossed by a fixed seed."""
+        dice = random.Random(f"{self.spec.seed}:{target}")  # noqa: S311 - not for secrets
+        most = _ROUNDS_PER_WANTED_ROUND * -(-self.wanted[target] // self.n)
+        examples = ("", *self.intents[target].examples) if target in self.intents else ("",)
+        near = list(self.intents)
+        dice.shuffle(near)
+        for number in range(most):
+            lines = [", ".join(filter(None, words)) for words in self._attributes(dice)]
+            if target in self.intents:
+                yield _Round(target, number, tuple(lines), example=examples[number % len(examples)])
+            elif number % 2:
+                yield _Round(target, number, tuple(lines), near=near[number // 2 % len(near)])
+            else:
+                topics = (
+                    dice.sample(_FAR_TOPICS, self.n)
+                    if self.n <= len(_FAR_TOPICS)
+                    else dice.choices(_FAR_TOPICS, k=self.n)
+                )
+                about = (f"{line}, about {topic}" for line, topic in zip(lines, topics, strict=True))
+                yield _Round(target, number, tuple(about))
+
+    def _attributes(self, dice: random.Random) -> Iterator[tuple[str, str, str]]:
+        """A beginning, a length and a detail for each query of a request; beginnings differ while they last."""
+        beginnings: list[str] = []
+        while len(beginnings) < self.n:
+            beginnings += dice.sample(_BEGINNINGS, min(len(_BEGINNINGS), self.n - len(beginnings)))
+        for beginning in beginnings:
+            yield beginning, dice.choice(_LENGTHS), dice.choice(_DETAILS)
+
+    def request(self, round_: _Round) -> Request:
+        return Request(
+            messages=render(
+                TEMPLATE,
+                intent=self.intents.get(round_.target),
+                example=round_.example,
+                near=self.intents.get(round_.near),
+                lines=round_.lines,
+            ),
+            schema=self.schema,
+            temperature=self.spec.synth.temperature,
+            max_output_tokens=self.n * _TOKENS_PER_QUERY + 40,
+        )
+
+
+def _read_recording(spec: Spec) -> dict[str, dict[str, Any]]:
+    """Good lines of synth.jsonl by key."""
+    path = spec.synthesis_path
+    if not path.exists():
+        return {}
+    lines: dict[str, dict[str, Any]] = {}
+    for number, line in read_jsonl(path):
+        if not isinstance(line.get("key"), str) or not isinstance(line.get("queries", []), list):
+            raise DataError(f"{path}:{number}: not a line of a synthesis recording; remove it to go on")
+        if "queries" in line:
+            lines[line["key"]] = line
+    return lines
+
+
+@dataclass
+class _Pool:
+    """Distinct queries by target. Targets do not see each other, so that a replay gives what the live run gave."""
+
+    wanted: dict[str, int]
+    excluded: frozenset[str]
+    queries: dict[str, dict[str, tuple[str, int]]] = field(default_factory=dict)
+    dropped: Counter[str] = field(default_factory=Counter)
+
+    def add(self, round_: _Round, texts: list[Any]) -> int:
+        """Takes the new ones among ``texts``; how many there were."""
+        own = self.queries.setdefault(round_.target, {})
+        before = len(own)
+        for text in texts:
+            clean = " ".join(text.split()) if isinstance(text, str) else ""
+            plain = normalise(clean)
+            if not plain or len(clean) > _LONGEST_QUERY or plain in own or plain in self.excluded:
+                self.dropped[round_.target] += 1
+            elif len(own) < self.wanted[round_.target]:
+                own[plain] = (clean, round_.number)
+        return len(own) - before
+
+    def is_full(self, target: str) -> bool:
+        return self.n_missing(target) == 0
+
+    def n_missing(self, target: str) -> int:
+        return self.wanted[target] - len(self.queries.get(target, ()))
+
+    def distinct(self) -> Iterator[tuple[str, str, int]]:
+        """Target, text and round, in the targets' order; a text that several targets brought stands with the first."""
+        seen: set[str] = set()
+        for target in self.wanted:
+            for plain, (text, round_number) in self.queries.get(target, {}).items():
+                if plain not in seen:
+                    seen.add(plain)
+                    yield target, text, round_number
+
+
+def synthesise(spec: Spec, *, show_progress: bool = True) -> SynthesisSummary:
+    """Has a model write the queries that router.yaml asks for, and writes queries.jsonl.
+
+    Does nothing when queries.jsonl was made with the same settings (lines removed or added by hand stay so). What
+    synth.jsonl already holds is not asked again. Can be called where an event loop is running.
+
+    Raises:
+        TeacherError: The model cannot answer at all, or ``teacher.max_usd`` is reached. Every answer received is kept.
+        DataError: queries.jsonl is the user's own, or a file is wrong.
+    """
+    writer = _Writer(spec)
+    recording = _read_recording(spec)
+    run = _Run(writer, recording, _budget(spec, writer, recording))
+    if not writer.model:
+        raise TeacherError(f"{spec.path}: synth needs a model: give synth.model, or `queries:` with your own")
+    changed = not _is_current(spec, writer)
+    if changed:
+        run.replay_or_ask(show_progress=show_progress)
+        write_jsonl(spec.queries_path, run.query_lines())
+    return SynthesisSummary(
+        wanted=writer.wanted,
+        got=_counts(spec, writer),
+        dropped=dict(run.pool.dropped),
+        changed=changed,
+        n_asked=run.n_asked,
+        spent_usd=run.budget.known_spend_usd,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SynthesisPlan:
+    """What synthesis would ask.
+
+    Attributes:
+        n_missing: Queries that are not written yet.
+        n_requests: About how many requests that takes.
+        estimated_usd: Their estimated price, or None when the price is unknown.
+    """
+
+    n_missing: int
+    n_requests: int
+    estimated_usd: Decimal | None
+
+
+_CHARACTERS_PER_TOKEN = 4
+_TOKENS_PER_WRITTEN_QUERY = 16
+_SHARE_OF_NEW_QUERIES = 0.75
+
+
+def plan_synthesis(spec: Spec) -> SynthesisPlan:
+    """Counts the queries that are still to be written and estimates their price; asks nothing."""
+    writer = _Writer(spec)
+    price = look_up_price(writer.model) if spec.synth.model else teacher_price(spec)
+    if _is_current(spec, writer):
+        return SynthesisPlan(0, 0, None if price is None else Decimal(0))
+    run = _Run(writer, _read_recording(spec), Budget(price, None))
+    left = {target: run.replay(target) for target in writer.wanted}
+    n_missing = sum(run.pool.n_missing(target) for target, rounds in left.items() if rounds)
+    n_requests = round(n_missing / (writer.n * _SHARE_OF_NEW_QUERIES) + 0.5) if n_missing else 0
+    estimate = None
+    if price is not None:
+        rounds = next((rounds for rounds in left.values() if rounds), None)
+        characters = sum(len(content) for _, content in writer.request(rounds[0]).messages) if rounds else 0
+        written = n_requests * writer.n * _TOKENS_PER_WRITTEN_QUERY
+        estimate = cost_usd(price, Usage(n_requests * characters // _CHARACTERS_PER_TOKEN, written))
+    return SynthesisPlan(n_missing, n_requests, estimate)
+
+
+def _counts(spec: Spec, writer: _Writer) -> dict[str, int]:
+    targets = Counter(line.get("intended_intent") for _, line in read_jsonl(spec.queries_path))
+    return {target: targets[target] for target in writer.wanted}
+
+
+def _run_sha256(writer: _Writer) -> str:
+    return sha256_json([writer.model, writer.settings_sha256, writer.wanted, writer.spec.seed])[:12]
+
+
+def _is_current(spec: Spec, writer: _Writer) -> bool:
+    if not spec.queries_path.exists():
+        return False
+    made_by = {line.get("synth") for _, line in read_jsonl(spec.queries_path)}
+    if made_by and made_by <= {None}:
+        raise DataError(
+            f"{spec.queries_path}: was not written by synth; name it in router.yaml as `queries:` to label it"
+        )
+    return _run_sha256(writer) in made_by
+
+
+def _budget(spec: Spec, writer: _Writer, recording: dict[str, dict[str, Any]]) -> Budget:
+    from distill.teacher.ledger import Ledger
+
+    price = teacher_price(spec)
+    check_limit_is_enforceable(spec, price, loopback=is_loopback(spec.teacher.base_url))
+    budget = Budget(price, spec.teacher.max_usd)
+    if price is not None:
+        for line in recording.values():
+            if line.get("teacher") == writer.model:
+                budget.spent_usd += cost_usd(price, _usage_of(line))
+        for label in Ledger(spec.ledger_path).lines:
+            if label.teacher == writer.model and "carried_from" not in label.extra:
+                budget.spent_usd += cost_usd(price, label.usage)
+    return budget
+
+
+def _usage_of(line: dict[str, Any]) -> Usage:
+    return Usage(line.get("prompt_tokens"), line.get("completion_tokens"), line.get("cached_tokens"))
+
+
+class _Run:
+    """One synthesis in progress."""
+
+    def __init__(self, writer: _Writer, recording: dict[str, dict[str, Any]], budget: Budget) -> None:
+        self.writer, self.recording, self.budget = writer, recording, budget
+        self.pool = _Pool(writer.wanted, frozenset(_excluded(writer.spec)))
+        self.n_asked = 0
+        self._failures_in_a_row = 0
+
+    def replay_or_ask(self, *, show_progress: bool) -> None:
+        """Takes what is recorded; asks for the rest, several targets at once, each one's requests in order."""
+        left = {target: self.replay(target) for target in self.writer.wanted}
+        left = {target: rounds for target, rounds in left.items() if rounds and not self.pool.is_full(target)}
+        if not left:
+            return
+        wanted = sum(self.pool.n_missing(target) for target in left)
+        try:
+            with (
+                AppendLog(self.writer.spec.synthesis_path) as log,
+                Progress("synth", wanted, show=show_progress) as progress,
+            ):
+                self._log, self._progress = log, progress
+                run_sync(self._ask_all(left))
+        except MissingKeyError as error:
+            recorded = sorted({str(line.get("teacher")) for line in self.recording.values()})
+            by = f"it was recorded by {', '.join(map(repr, recorded))}" if recorded else "it holds nothing yet"
+            raise MissingKeyError(
+                f"{error}. {self.writer.spec.synthesis_path} lacks {wanted} queries by {self.writer.model!r}; {by}"
+            ) from error
+
+    def replay(self, target: str) -> list[_Round]:
+        """Takes the recorded requests of one target in order; returns those that were never answered."""
+        missing = []
+        for round_ in self.writer.rounds(target):
+            if self.pool.is_full(target):
+                break
+            line = self.recording.get(self.writer.key(round_))
+            if line is None:
+                missing.append(round_)
+            else:
+                self.pool.add(round_, line["queries"])
+        return missing
+
+    async def _ask_all(self, targets: dict[str, list[_Round]]) -> None:
+        settings = self.writer.spec.teacher
+        async with ChatClient(settings, self.writer.model, self.budget, DIALECTS[0]) as client:
+
+            async def fill(target: str) -> None:
+                for round_ in targets[target]:
+                    if self.pool.is_full(target):
+                        break
+                    await self._ask(client, round_)
+
+            await for_each(targets, fill, settings.concurrency)
+
+    async def _ask(self, client: ChatClient, round_: _Round) -> None:
+        line: dict[str, Any] = {"key": self.writer.key(round_), **round_.line}
+        asked_at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        try:
+            reply = await client.ask(self.writer.request(round_))
+        except RequestFailedError as error:
+            self._record({**line, "error": str(error)}, client.dialect, None, asked_at)
+            return
+        try:
+            line["queries"] = _queries_in(reply.content)
+        except ValueError as error:
+            line["error"] = str(error)
+        self._record(line, reply.dialect, reply, asked_at)
+        new = self.pool.add(round_, line.get("queries", []))
+        self._progress.advance(new, spend_usd=self.budget.known_spend_usd, note=round_.target)
+
+    def _record(self, line: dict[str, Any], dialect: Dialect, reply: Reply | None, asked_at: str) -> None:
+        usage = reply.usage if reply else Usage()
+        line |= {
+            "teacher": self.writer.model,
+            "prompt_sha256": self.writer.settings_sha256,
+            "response_format": dialect.response_format,
+            "prompt_tokens": usage.prompt_tokens,
+            "completion_tokens": usage.completion_tokens,
+            "cached_tokens": usage.cached_tokens,
+            "latency_ms": round(reply.latency_ms, 1) if reply else None,
+            "asked_at": asked_at,
+        }
+        self._log.append(line)
+        self.n_asked += 1
+        self._failures_in_a_row = self._failures_in_a_row + 1 if "error" in line else 0
+        if self._failures_in_a_row >= _FAILURES_IN_A_ROW:
+            raise TeacherError(f"{self._failures_in_a_row} requests in a row failed, the last one: {line['error']}")
+
+    def query_lines(self) -> Iterator[dict[str, Any]]:
+        """The lines of queries.jsonl, target by target in the order they were written."""
+        made_by, positions = _run_sha256(self.writer), Counter[str]()
+        for target, text, round_number in self.pool.distinct():
+            yield {
+                "id": f"{target}-{positions[target]:04d}",
+                "text": text,
+                "source": "synth",
+                "intended_intent": target,
+                "round": round_number,
+                "model": self.writer.model,
+                "synth": made_by,
+            }
+            positions[target] += 1
+
+
+def _excluded(spec: Spec) -> Iterator[str]:
+    """Examples and gold, normalised: never training queries."""
+    intents = (*spec.intent_list, *((spec.out_of_scope_intent,) if spec.out_of_scope_intent else ()))
+    yield from (normalise(text) for text, _ in examples_of(intents))
+    if spec.gold_path is not None and spec.gold_path.exists():
+        yield from (normalise(query.text) for query in read_gold(spec.gold_path, spec.labels))
+
+
+def _queries_in(content: str) -> list[Any]:
+    """The queries of an answer; of one that was cut off, those that are whole.
+
+    Raises:
+        ValueError: There is none.
+    """
+    try:
+        value = parse_json(content)
+        queries = value["queries"] if isinstance(value, dict) else value
+    except (ValueError, KeyError):
+        import json
+        import re
+
+        queries = [json.loads(f'"{text}"') for text in re.findall(r'"((?:[^"\\]|\\.)+)"\s*[,\]]', content)]
+    if not isinstance(queries, list) or not queries:
+        raise ValueError(f"the answer holds no list of queries: {content[:80]!r}")
+    return queries
