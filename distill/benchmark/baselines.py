@@ -1,0 +1,176 @@
+"""What a router must beat: TF-IDF with logistic regression, and the majority class. Fitted on the same labels."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from distill.errors import DataError
+from distill.policy import fit_policy
+from distill.split import HELD_OUT_SHARE, stratified_holdout
+from distill.types import Task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from distill.policy import Policy
+    from distill.types import Example, Prediction
+
+__all__ = ["Baseline", "fit_majority", "fit_tfidf"]
+
+_MAX_FEATURES = 25_000
+_INVERSE_REGULARISATION = 10.0
+_MAX_ITERATIONS = 200
+
+_TWO = 2
+
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Baseline:
+    """A plain model under the same kind of policy that the students have.
+
+    Attributes:
+        probabilities_of: Texts to a float32 array of shape (n, n_labels).
+        policy: Thresholds, fitted on held-out examples.
+        size_mb: Size of the pickled model, MB of 10**6 bytes.
+    """
+
+    probabilities_of: Callable[[Sequence[str]], Floats]
+    policy: Policy
+    size_mb: float
+
+    def route(self, text: str) -> Prediction:
+        """The answer for one query."""
+        return self.policy.decide(self.probabilities_of([text])[0])
+
+    def route_batch(self, texts: Sequence[str]) -> list[Prediction]:
+        """One answer for each text, in order."""
+        return self.policy.decide_batch(self.probabilities_of(texts))
+
+
+def fit_tfidf(examples: Sequence[Example], labels: Sequence[str], task: Task, *, seed: int = 0) -> Baseline:
+    """TF-IDF of words, word pairs and character 2- to 5-grams, and logistic regression on top (scikit-learn).
+
+    Args:
+        examples: Labelled queries. Those that are held out fit the thresholds; with none held out, a tenth is.
+        labels: All labels, in the order of the targets.
+        task: What a label means.
+        seed: Of the split.
+
+    Raises:
+        DataError: There is nothing to fit on.
+    """
+    train, held_out = _split(examples, seed)
+    model = _TfidfModel(train, independent=task is Task.MULTI)
+    return _baseline(model, held_out, labels, task)
+
+
+def fit_majority(examples: Sequence[Example], labels: Sequence[str], task: Task, *, seed: int = 0) -> Baseline:
+    """Answers every query with the labels' mean over the training queries. Arguments as ``fit_tfidf``."""
+    train, held_out = _split(examples, seed)
+    return _baseline(_MeanModel(train), held_out, labels, task)
+
+
+class _MeanModel:
+    def __init__(self, train: Sequence[Example]) -> None:
+        self.mean = np.mean([example.target for example in train], axis=0, dtype=np.float64).astype(np.float32)
+
+    def __call__(self, texts: Sequence[str]) -> Floats:
+        return np.tile(self.mean, (len(texts), 1))
+
+
+class _TfidfModel:
+    def __init__(self, train: Sequence[Example], *, independent: bool) -> None:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+        from sklearn.pipeline import make_union
+
+        common: dict[str, Any] = {"sublinear_tf": True, "max_features": _MAX_FEATURES, "dtype": np.float32}
+        self.features = make_union(
+            TfidfVectorizer(ngram_range=(1, 2), **common),
+            TfidfVectorizer(ngram_range=(2, 5), analyzer="char_wb", **common),
+        )
+        matrix = self.features.fit_transform([example.text for example in train]).tocsr()
+        targets = np.stack([example.target for example in train])
+        weights = np.asarray([example.weight for example in train], dtype=np.float64)
+        self.independent = independent
+        fit = _fit_independent if independent else _fit_distribution
+        self.coefficients, self.intercepts = fit(matrix, targets, weights)
+
+    def __call__(self, texts: Sequence[str]) -> Floats:
+        from scipy.special import expit, softmax
+
+        logits = self.features.transform(texts) @ self.coefficients.T + self.intercepts
+        probabilities: Floats = expit(logits) if self.independent else softmax(logits, axis=1)
+        return probabilities.astype(np.float32)
+
+
+def _fit_distribution(matrix: Any, targets: Array, weights: Array) -> tuple[Floats, Floats]:
+    """One softmax over the labels: a query counts for each of its labels as much as that label's share.
+
+    Returns:
+        Coefficients of shape (n_labels, n_features) and intercepts of shape (n_labels,); a label that never occurs has
+        the intercept -inf, and so the probability 0.
+    """
+    rows, columns = np.nonzero(targets)
+    occurring = np.unique(columns)
+    coefficients = np.zeros((targets.shape[1], matrix.shape[1]), dtype=np.float32)
+    intercepts = np.full(targets.shape[1], -np.inf, dtype=np.float32)
+    intercepts[occurring] = 0.0
+    if len(occurring) > 1:
+        regression = _regression(matrix[rows], columns, targets[rows, columns] * weights[rows])
+        positive = occurring[1:] if len(occurring) == _TWO else occurring  # of two classes, one is the reference
+        coefficients[positive], intercepts[positive] = regression.coef_, regression.intercept_
+    return coefficients, intercepts
+
+
+def _fit_independent(matrix: Any, targets: Array, weights: Array) -> tuple[Floats, Floats]:
+    """One logistic regression a label; a label that always or never occurs has an infinite intercept. Shapes as above."""
+    positives = targets >= 0.5  # noqa: PLR2004
+    coefficients = np.zeros((targets.shape[1], matrix.shape[1]), dtype=np.float32)
+    intercepts = np.where(positives.any(axis=0), np.inf, -np.inf).astype(np.float32)
+    for label in np.flatnonzero(positives.any(axis=0) & ~positives.all(axis=0)):
+        regression = _regression(matrix, positives[:, label], weights)
+        coefficients[label], intercepts[label] = regression.coef_[0], regression.intercept_[0]
+    return coefficients, intercepts
+
+
+def _regression(matrix: Any, classes: Array, weights: Array) -> Any:
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    regression = LogisticRegression(C=_INVERSE_REGULARISATION, max_iter=_MAX_ITERATIONS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the limit keeps hundreds of intents affordable
+        return regression.fit(matrix, classes, sample_weight=weights)
+
+
+def _baseline(model: Any, held_out: Sequence[Example], labels: Sequence[str], task: Task) -> Baseline:
+    policy = fit_policy(
+        task,
+        tuple(labels),
+        model([example.text for example in held_out]),
+        np.stack([example.target for example in held_out]),
+        np.asarray([example.weight for example in held_out], dtype=np.float32),
+    )
+    return Baseline(model, policy, len(pickle.dumps(model)) / 1e6)
+
+
+def _split(examples: Sequence[Example], seed: int) -> tuple[list[Example], list[Example]]:
+    train = [example for example in examples if example.split == "train"]
+    held_out = [example for example in examples if example.split != "train"]
+    if not train:
+        raise DataError("no labelled query to fit the baselines on")
+    if held_out:
+        return train, held_out
+    kept, chosen = stratified_holdout([int(example.target.argmax()) for example in train], HELD_OUT_SHARE, seed)
+    if not chosen:
+        return train, train
+    return [train[position] for position in kept], [train[position] for position in chosen]

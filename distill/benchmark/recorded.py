@@ -1,0 +1,131 @@
+"""The teacher as a Classifier: its recorded answers, replayed. Nothing is asked, nothing is invented."""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import replace
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from distill.benchmark.cost import TokensPerQuery
+from distill.policy import Policy
+from distill.types import Prediction, Reason, Task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    import numpy.typing as npt
+
+    from distill.types import Label
+
+__all__ = ["RecordedTeacher"]
+
+_MULTI_THRESHOLD = 0.5
+
+
+class RecordedTeacher:
+    """A teacher's raw answers, as a caller would get them.
+
+    The best label is the answer; where that is ``oos``, there is no intent and no ``top_intent``. Several samples of a
+    query are averaged. A query whose every sample failed, or that was never asked, has failed.
+
+    Args:
+        answers: Lines of the ledger, all of one teacher and prompt. The last good line of a key wins.
+        labels: All labels, ``oos`` last where there is one.
+        task: What a label means.
+        name: Name of the model.
+        requests_in_flight: How many requests were in flight at a time, where known: latency depends on it.
+    """
+
+    def __init__(
+        self,
+        answers: Iterable[Label],
+        labels: Sequence[str],
+        task: Task = Task.SINGLE,
+        *,
+        name: str = "",
+        requests_in_flight: int | None = None,
+    ) -> None:
+        self.labels, self.task = tuple(labels), task
+        self.requests_in_flight = requests_in_flight
+        thresholds = (_MULTI_THRESHOLD,) * len(self.labels) if task is Task.MULTI else None
+        self._policy = Policy(task, self.labels, thresholds=thresholds)
+        column = {label: position for position, label in enumerate(self.labels)}
+        samples: dict[str, dict[int, tuple[Label, npt.NDArray[np.float32]]]] = {}
+        for answer in answers:
+            name = name or answer.teacher
+            if (scores := _as_vector(answer, column, task)) is not None:
+                samples.setdefault(_key(answer.text), {})[answer.sample] = (answer, scores)
+        self.name = name
+        self._answers = {key: [answer for answer, _ in of_text.values()] for key, of_text in samples.items()}
+        self._scores: dict[str, npt.NDArray[np.float32]] = {
+            key: np.stack([scores for _, scores in of_text.values()]).mean(axis=0) for key, of_text in samples.items()
+        }
+
+    def failed(self, texts: Sequence[str]) -> npt.NDArray[np.bool_]:
+        """Which queries have no answer: bool array of shape (n,)."""
+        return np.asarray([_key(text) not in self._scores for text in texts], dtype=np.bool_)
+
+    def route(self, text: str) -> Prediction:
+        """The recorded answer for one query."""
+        scores = self._scores.get(_key(text))
+        if scores is None:
+            return Prediction(None, 0.0, Reason.LOW_CONFIDENCE, None, labels=self.labels)
+        answer = self._policy.decide(scores)
+        return replace(answer, top_intent=None) if answer.reason is Reason.OUT_OF_SCOPE else answer
+
+    def route_batch(self, texts: Sequence[str]) -> list[Prediction]:
+        """The recorded answers, in order. ``failed`` tells which of them are none."""
+        return [self.route(text) for text in texts]
+
+    def latencies_ms(self, texts: Sequence[str]) -> npt.NDArray[np.float64]:
+        """Recorded latency of every answer to these queries, with other requests in flight: shape (n_answers,)."""
+        recorded = (answer.latency_ms for text in texts for answer in self._answers.get(_key(text), []))
+        return np.asarray([latency for latency in recorded if latency is not None], dtype=np.float64)
+
+    def tokens_per_query(self, texts: Sequence[str]) -> TokensPerQuery | None:
+        """Mean tokens of these queries, all samples of a query together; None where the server never counted."""
+        counted = [
+            answers
+            for text in texts
+            if (answers := self._answers.get(_key(text)))
+            and all(answer.usage.prompt_tokens is not None for answer in answers)
+        ]
+        if not counted:
+            return None
+
+        def mean(of_answer: Callable[[Label], int | None]) -> Decimal:
+            return Decimal(sum(of_answer(answer) or 0 for answers in counted for answer in answers)) / len(counted)
+
+        return TokensPerQuery(
+            prompt=mean(lambda answer: answer.usage.prompt_tokens),
+            completion=mean(lambda answer: answer.usage.completion_tokens),
+            cached=mean(lambda answer: answer.usage.cached_tokens),
+            n=len(counted),
+        )
+
+    def recorded_between(self, texts: Sequence[str]) -> tuple[str, str] | None:
+        """When the first and the last of these answers were given, ISO 8601; None where not recorded."""
+        asked = sorted(answer.asked_at for text in texts for answer in self._answers.get(_key(text), []))
+        dated = [when for when in asked if when]
+        return (dated[0], dated[-1]) if dated else None
+
+
+def _key(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
+
+
+def _as_vector(answer: Label, column: dict[str, int], task: Task) -> npt.NDArray[np.float32] | None:
+    """An answer's scores in the labels' order, summing to 1 but for ``multi``; None where it failed."""
+    if answer.scores is None or answer.error is not None:
+        return None
+    vector = np.zeros(len(column), dtype=np.float32)
+    for name, score in answer.scores.items():
+        if name in column:
+            vector[column[name]] = score
+    if task is Task.MULTI:
+        return vector
+    total = vector.sum()
+    return vector / total if total > 0 else None

@@ -1,0 +1,119 @@
+"""bench.json: a ``BenchResult`` as JSON and back."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import fields
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from distill.errors import DataError
+from distill.types import BenchResult, BenchRow, GateVerdict, Task
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+__all__ = ["FORMAT", "read_result", "result_as_json", "result_from_json"]
+
+FORMAT = 1
+"""Version of bench.json that this code writes, and the newest that it reads."""
+
+_ROW_FIELDS = tuple(field.name for field in fields(BenchRow) if field.name != "notes")
+_SIGNIFICANT_DIGITS = 6
+_TEXT_KEYS = frozenset({"disagreements"})
+
+
+def result_as_json(result: BenchResult, *, with_text: bool = True) -> dict[str, Any]:
+    """The object of bench.json. A row's notes stand beside its figures; floats have six significant digits.
+
+    Args:
+        result: What ``run_bench`` found.
+        with_text: False leaves out what holds the text of queries.
+    """
+    value = {
+        "format": FORMAT,
+        "name": result.name,
+        "task": result.task.value,
+        "n_gold": result.n_gold,
+        "n_in_scope": result.n_in_scope,
+        "n_oos": result.n_oos,
+        "environment": result.environment,
+        "rows": [_row_as_json(row, with_text=with_text) for row in result.rows],
+        "gates": [{field.name: getattr(gate, field.name) for field in fields(gate)} for gate in result.gates],
+        "cost": result.cost,
+        "confusions": result.confusions,
+        "provenance": result.provenance,
+    }
+    plain: dict[str, Any] = _plain(value)
+    return plain
+
+
+def _row_as_json(row: BenchRow, *, with_text: bool) -> dict[str, Any]:
+    notes = {name: note for name, note in row.notes.items() if with_text or name not in _TEXT_KEYS}
+    return {name: getattr(row, name) for name in _ROW_FIELDS} | notes
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(name): _plain(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, float | Decimal):
+        return float(f"{value:.{_SIGNIFICANT_DIGITS}g}") if math.isfinite(value) else None
+    return value
+
+
+def result_from_json(value: Mapping[str, Any], where: str = "bench.json") -> BenchResult:
+    """The result that ``result_as_json`` described.
+
+    Args:
+        value: The object of bench.json.
+        where: Its file, for messages.
+
+    Raises:
+        DataError: It is of a newer format, or not a benchmark's result.
+    """
+    version = value.get("format")
+    if isinstance(version, int) and version > FORMAT:
+        raise DataError(f"{where}: format {version} is newer than this version reads ({FORMAT}); upgrade distill")
+    try:
+        return BenchResult(
+            task=Task(value["task"]),
+            name=value.get("name", ""),
+            n_gold=value["n_gold"],
+            n_in_scope=value["n_in_scope"],
+            n_oos=value["n_oos"],
+            environment=value["environment"],
+            rows=tuple(_row_from_json(row) for row in value["rows"]),
+            gates=tuple(GateVerdict(**gate) for gate in value.get("gates", ())),
+            cost=value.get("cost", {}),
+            provenance=value.get("provenance", {}),
+            confusions=tuple(value.get("confusions", ())),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{where}: not the result of a benchmark ({error!r}); run `distill bench` again") from error
+
+
+def _row_from_json(row: Mapping[str, Any]) -> BenchRow:
+    known = {name: row[name] for name in _ROW_FIELDS if name in row}
+    intervals = {name: tuple(known[name]) for name in known if name.endswith("_ci95") and known[name] is not None}
+    return BenchRow(**known | intervals, notes={name: note for name, note in row.items() if name not in _ROW_FIELDS})
+
+
+def read_result(path: Path) -> BenchResult:
+    """Reads a bench.json.
+
+    Raises:
+        DataError: The file is missing or not a benchmark's result.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}); `distill bench` writes it") from error
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: not the result of a benchmark; run `distill bench` again")
+    return result_from_json(value, str(path))

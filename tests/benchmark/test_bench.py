@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+
+import pytest
+from shop import PRICE, TEXTS, make_inputs
+
+from distill.benchmark.bench import run_bench
+from distill.benchmark.cost import CostInputs
+from distill.benchmark.results import result_as_json, result_from_json
+from distill.errors import BundleError, DataError
+from distill.router import Router
+from distill.types import GoldQuery, Task
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+
+def rows_of(result):
+    return {row.name: row for row in result.rows}
+
+
+def test_the_rows_stand_in_the_contracts_order(tiny_bundles):
+    inputs = make_inputs(tiny_bundles)
+    both = replace(inputs, bundles={"static": inputs.bundles["static"], "encoder": inputs.bundles["static"]})
+    names = [row.name for row in run_bench(both, show_progress=False).rows]
+    assert names == ["teacher", "encoder", "static", "tfidf", "majority"]
+
+
+def test_gold_is_counted_by_scope(result):
+    assert (result.n_gold, result.n_in_scope, result.n_oos) == (16, 12, 4)
+
+
+def test_the_teacher_is_measured_from_its_recorded_answers(result):
+    teacher = rows_of(result)["teacher"]
+    assert (teacher.accuracy, teacher.accuracy_policy, teacher.n_failed) == (10 / 12, 14 / 16, 1)
+    assert (teacher.fidelity, teacher.queries_per_s, teacher.size_mb) == (None, None, None)
+    assert (teacher.p50_ms, teacher.p99_ms, teacher.latency_n) == (900.0, 900.0, 15)
+    assert teacher.notes["requests_in_flight"] == 2
+    assert "ledger" in teacher.notes["latency_source"]
+    assert "against_teacher" not in teacher.notes
+
+
+def test_the_student_is_measured_as_the_router_answers(result, tiny_router):
+    static = rows_of(result)["static"]
+    decided = [
+        tiny_router.route(text).intent == (None if name == "oos" else name) for name in TEXTS for text in TEXTS[name]
+    ]
+    assert static.accuracy_policy == pytest.approx(sum(decided) / 16)
+    assert static.size_mb == tiny_router.bundle.size_bytes / 1e6
+    assert (static.cold_start_ms, static.peak_rss_mb) == (123.4, 56.7)
+    assert 0 < static.p50_ms <= static.p95_ms <= static.p99_ms
+    assert static.latency_n == 5 * 16
+    assert static.queries_per_s > 0
+
+
+def test_fidelity_is_against_the_teacher_and_not_against_gold(result):
+    static = rows_of(result)["static"]
+    assert static.accuracy_policy == 1.0
+    assert static.fidelity == pytest.approx(14 / 15)
+    assert static.notes["against_teacher"] == {
+        "drop": -2 / 16,
+        "drop_ci95": static.notes["against_teacher"]["drop_ci95"],
+        "mcnemar_p": 0.5,
+        "only_student_right": 2,
+        "only_teacher_right": 0,
+    }
+
+
+def test_gates_are_judged_for_the_rows_that_have_them(result):
+    assert [(gate.row, gate.gate, gate.passed) for gate in result.gates] == [
+        ("static", "accuracy_drop", True),
+        ("static", "p95_ms", True),
+    ]
+    assert result.gates[0].figure == -2 / 16
+
+
+def test_an_unknown_price_stays_unknown_and_the_what_if_is_named(result):
+    rows = rows_of(result)
+    assert rows["teacher"].usd_per_1k is None
+    assert result.cost["usd_per_month"]["teacher"] is None
+    assert result.cost["priced_as"]["model"] == "big-model"
+    expected = 0.36 / 3600 / rows["static"].queries_per_s * 1000
+    assert rows["static"].usd_per_1k == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_known_price_prices_the_teacher_and_no_machine_leaves_the_student_unknown(tiny_bundles):
+    inputs = make_inputs(tiny_bundles, cost=CostInputs(teacher_price=PRICE))
+    rows = rows_of(run_bench(inputs, show_progress=False))
+    expected = (Decimal(60) * Decimal("0.25") + Decimal(40) * Decimal("0.025") + Decimal(10)) / 1000
+    assert rows["teacher"].usd_per_1k == pytest.approx(float(expected))
+    assert rows["static"].usd_per_1k is None
+
+
+def test_disagreements_name_both_sides_and_leave_failures_out(result):
+    (found,) = rows_of(result)["static"].notes["disagreements"]
+    assert (found["gold"], found["teacher"], found["student"]) == ("track_order", "cancel_order", "track_order")
+
+
+def test_confusions_are_the_wrong_pairs(result):
+    assert result.confusions[0] == {"row": "teacher", "gold": "track_order", "answer": "cancel_order", "n": 1}
+    assert all(pair["gold"] != pair["answer"] for pair in result.confusions)
+
+
+def test_without_gold_only_fidelity_is_measured_on_held_out_queries(tiny_bundles):
+    result = run_bench(make_inputs(tiny_bundles, gold=()), show_progress=False)
+    rows = rows_of(result)
+    assert (result.n_gold, result.n_in_scope, result.n_oos) == (0, 0, 0)
+    assert result.provenance["measured_on"].startswith("held-out")
+    assert result.provenance["n_queries"] == 16
+    assert rows["static"].fidelity is not None
+    assert rows["static"].accuracy is rows["static"].accuracy_policy is rows["static"].coverage is None
+    assert [(gate.gate, gate.passed) for gate in result.gates] == [("accuracy_drop", None), ("p95_ms", True)]
+    assert "gold" in result.gates[0].detail
+
+
+def test_without_a_teacher_there_is_no_fidelity(tiny_bundles):
+    result = run_bench(make_inputs(tiny_bundles, teacher=None), show_progress=False)
+    assert [row.name for row in result.rows] == ["static", "tfidf", "majority"]
+    assert all(row.fidelity is None for row in result.rows)
+    assert result.gates[0].passed is None
+
+
+@pytest.mark.parametrize("task", [Task.MULTI, Task.WEIGHTS])
+def test_the_other_tasks_run_through(tiny_bundles, task):
+    result = run_bench(make_inputs(tiny_bundles, task), show_progress=False)
+    rows = rows_of(result)
+    assert (result.n_in_scope, result.n_oos) == (12, 0)
+    assert rows["teacher"].accuracy == pytest.approx(10 / 12)
+    assert rows["static"].accuracy_ci95 is not None
+    assert rows["static"].oos_auroc is None
+    assert ("mae_policy" in rows["static"].notes) == (task is Task.WEIGHTS)
+    value = result_as_json(result)
+    assert result_as_json(result_from_json(value)) == value
+
+
+def test_gold_that_was_trained_on_is_counted(tiny_bundles):
+    inputs = make_inputs(tiny_bundles)
+    seen = replace(inputs, gold=(GoldQuery("Stop it, NOW!", {"cancel_order": 1.0}), *inputs.gold))
+    assert run_bench(seen, show_progress=False).provenance["n_gold_in_training"] == 1
+
+
+def test_nothing_to_measure_on_is_one_clear_line(tiny_bundles):
+    inputs = make_inputs(tiny_bundles, gold=())
+    trained = tuple(replace(example, split="train") for example in inputs.training)
+    with pytest.raises(DataError, match="nothing to measure on"):
+        run_bench(replace(inputs, training=trained), show_progress=False)
+
+
+def test_a_missing_bundle_is_one_clear_line(tiny_bundles, tmp_path):
+    with pytest.raises(BundleError, match="gone"):
+        run_bench(replace(make_inputs(tiny_bundles), bundles={"static": tmp_path / "gone"}), show_progress=False)
+
+
+def test_a_bundle_of_other_labels_is_one_clear_line(tiny_bundles):
+    inputs = make_inputs(tiny_bundles)
+    other = Router.load(tiny_bundles[Task.SINGLE].path).labels[0]
+    labels = tuple(name.replace(other, "another") for name in inputs.labels)
+    with pytest.raises(DataError, match=other):
+        run_bench(replace(inputs, gold=(), labels=labels), show_progress=False)
+
+
+def test_progress_goes_to_stderr_and_nothing_to_stdout(tiny_bundles, capsys):
+    run_bench(make_inputs(tiny_bundles), show_progress=True)
+    assert capsys.readouterr().out == ""
