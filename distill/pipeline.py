@@ -1,0 +1,405 @@
+"""What needs several stages: the examples that labels become, the benchmark's inputs, and the whole run.
+
+Each stage is a function that reads and writes plain files and does nothing when its inputs have not changed.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from distill import __version__
+from distill.bundle import load_bundle
+from distill.data import leaked, read_gold, read_queries, sha256_json, write_json
+from distill.errors import BundleError, DataError, DistillError
+from distill.progress import say
+from distill.split import HELD_OUT_SHARE, stratified_holdout
+from distill.types import Example, GateVerdict, Task
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from distill.benchmark.bench import BenchInputs
+    from distill.bundle import Bundle
+    from distill.spec import Spec
+    from distill.teacher.label import LabelPlan, LabelSummary
+    from distill.teacher.synth import SynthesisPlan, SynthesisSummary
+    from distill.types import BenchResult, GoldQuery, Label
+
+__all__ = [
+    "BenchOutcome",
+    "RunOutcome",
+    "RunPlan",
+    "StageOutcome",
+    "bench",
+    "examples",
+    "label",
+    "plan",
+    "report",
+    "run",
+    "synth",
+    "train",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class StageOutcome:
+    """What one stage of a run did.
+
+    Attributes:
+        stage: Its name.
+        changed: False when there was nothing to do.
+        detail: One line for people.
+        seconds: How long it took.
+    """
+
+    stage: str
+    changed: bool
+    detail: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunOutcome:
+    """What a whole run did, and what it found."""
+
+    stages: tuple[StageOutcome, ...]
+    result: BenchResult
+    report: Path
+
+    @property
+    def changed(self) -> bool:
+        """Whether any stage had something to do."""
+        return any(stage.changed for stage in self.stages)
+
+
+@dataclass(frozen=True, slots=True)
+class BenchOutcome:
+    """The figures, and whether they were measured just now."""
+
+    result: BenchResult
+    path: Path
+    changed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """What a run would ask and spend. ``synth`` is None where the queries are the user's own."""
+
+    synth: SynthesisPlan | None
+    label: LabelPlan
+    students: tuple[str, ...]
+    out: Path
+
+    @property
+    def estimated_usd(self) -> float | None:
+        """Estimated spend, or None when a price is unknown."""
+        parts = [self.label.estimated_usd, *([self.synth.estimated_usd] if self.synth else [])]
+        return None if any(part is None for part in parts) else float(sum(part for part in parts if part is not None))
+
+
+def synth(spec: Spec, *, show_progress: bool = True) -> SynthesisSummary:
+    """Has the model write the queries; see ``distill.teacher.synth.synthesise``."""
+    from distill.teacher.synth import synthesise
+
+    return synthesise(spec, show_progress=show_progress)
+
+
+def label(spec: Spec, *, show_progress: bool = True) -> LabelSummary:
+    """Has the teacher label queries and gold; see ``distill.teacher.label.label``."""
+    from distill.teacher.label import label as label_texts
+
+    return label_texts(spec, show_progress=show_progress)
+
+
+def examples(spec: Spec) -> tuple[Example, ...]:
+    """The labelled queries as training examples, a stratified tenth of them held out.
+
+    Queries that are also gold (but for case and punctuation), and those without a good answer, are left out.
+
+    Raises:
+        DataError: No query has a label.
+    """
+    from distill.teacher.label import recorded_labels
+
+    texts = [query.text for query in read_queries(spec.queries_path)]
+    also_gold = set(leaked(texts, _gold(spec)))
+    if also_gold:
+        shown = ", ".join(repr(text) for text in sorted(also_gold))
+        say(f"train: {len(also_gold)} queries are also gold and are left out: {shown}")
+    answers = recorded_labels(spec, [text for text in texts if text not in also_gold])
+    labelled = [(text, answer) for text, answer in answers.items() if answer.scores is not None]
+    if not labelled:
+        raise DataError(f"{spec.ledger_path}: no query has a label; `distill label {spec.path}` asks the teacher")
+    if len(labelled) < len(texts) - len(also_gold):
+        say(f"train: {len(texts) - len(also_gold) - len(labelled)} queries have no label and are left out")
+    targets = [_target(answer, spec) for _, answer in labelled]
+    _, held_out = stratified_holdout([int(target.argmax()) for target in targets], HELD_OUT_SHARE, spec.seed)
+    chosen = set(held_out)
+    return tuple(
+        Example(text, target, split="held_out" if position in chosen else "train")
+        for position, ((text, _), target) in enumerate(zip(labelled, targets, strict=True))
+    )
+
+
+def _target(answer: Label, spec: Spec) -> np.ndarray[Any, np.dtype[np.float32]]:
+    scores = answer.scores or {}
+    target = np.asarray([scores.get(name, 0.0) for name in spec.labels], np.float32)
+    total = float(target.sum())
+    return target if spec.task is Task.MULTI or total <= 0 else (target / total).astype(np.float32)
+
+
+def _gold(spec: Spec) -> tuple[GoldQuery, ...]:
+    return tuple(read_gold(spec.gold_path, spec.labels)) if spec.gold_path else ()
+
+
+def train(
+    spec: Spec,
+    *,
+    out: Path | None = None,
+    students: Sequence[str] | None = None,
+    force: bool = False,
+    show_progress: bool = True,
+) -> dict[str, Bundle]:
+    """Trains the students on the labels and writes their bundles to ``models/NAME/STUDENT``.
+
+    Does nothing for a student whose bundle was made from the same labels, recipe and seed.
+
+    Args:
+        spec: The router's spec.
+        out: Folder for the bundles; None is ``models/NAME``.
+        students: Which; None takes those of the spec.
+        force: Trains even where nothing has changed.
+        show_progress: Shows progress on stderr.
+    """
+    from distill.student.train import TrainingData, train_students
+
+    labelled = examples(spec)
+    data = TrainingData(
+        name=spec.name,
+        task=spec.task,
+        labels=spec.labels,
+        examples=labelled,
+        intents=spec.intent_list,
+        teacher=spec.teacher.model or f"callable:{spec.teacher.callable}",
+        prompt_sha256=_prompt_sha256(spec, labelled),
+    )
+    return train_students(
+        data,
+        spec.output(out),
+        students=spec.students if students is None else students,
+        base_model=_base_model(spec),
+        seed=spec.seed,
+        force=force,
+        show_progress=show_progress,
+    )
+
+
+def _base_model(spec: Spec) -> str:
+    """A path in a spec is relative to it; anything that is no folder there is a name."""
+    local = spec.folder / spec.base_model
+    return str(local) if local.is_dir() else spec.base_model
+
+
+def _prompt_sha256(spec: Spec, labelled: tuple[Example, ...]) -> str:
+    from distill.teacher.label import recorded_labels
+
+    answers = recorded_labels(spec, [labelled[0].text])
+    return next(iter(answers.values())).prompt_sha256
+
+
+def bench(
+    spec: Spec, *, out: Path | None = None, price_as: str | None = None, force: bool = False, show_progress: bool = True
+) -> BenchOutcome:
+    """Measures teacher, students and baselines on gold, and writes bench.json.
+
+    Does nothing when bench.json was measured on the same bundles, gold, answers and settings.
+
+    Args:
+        spec: The router's spec.
+        out: Folder with the bundles; None is ``models/NAME``.
+        price_as: Model whose list price shows what the teacher's tokens would have cost; None takes the spec's.
+        force: Measures again even where nothing has changed.
+        show_progress: Shows progress on stderr.
+    """
+    from distill.benchmark.bench import run_bench
+    from distill.benchmark.results import read_result, result_as_json
+
+    folder = spec.output(out)
+    path = folder / "bench.json"
+    inputs = _bench_inputs(spec, folder, price_as or spec.bench.price_as)
+    if not force and path.exists():
+        try:
+            result = read_result(path)
+        except DataError:
+            pass  # of another format or torn: measured again
+        else:
+            if result.provenance.get("inputs_sha256") == inputs.provenance["inputs_sha256"]:
+                return BenchOutcome(result, path, changed=False)
+    result = run_bench(inputs, show_progress=show_progress)
+    write_json(path, result_as_json(result))
+    return BenchOutcome(result, path, changed=True)
+
+
+def _bench_inputs(spec: Spec, folder: Path, price_as: str | None) -> BenchInputs:
+    from distill.benchmark.bench import BenchInputs
+    from distill.benchmark.cost import CostInputs
+    from distill.benchmark.recorded import RecordedTeacher
+    from distill.teacher.label import recorded_labels
+    from distill.teacher.prices import look_up_price, teacher_price
+
+    gold, training = _gold(spec), examples(spec)
+    bundles: dict[str, Bundle] = {student: _bundle(folder / student) for student in spec.students}
+    texts = [query.text for query in gold] + [each.text for each in training if each.split == "held_out"]
+    answers = {text: replace(answer, text=text) for text, answer in recorded_labels(spec, texts).items()}
+    teacher_name = spec.teacher.model or f"callable:{spec.teacher.callable}"
+    teacher = RecordedTeacher(
+        answers.values(), spec.labels, spec.task, name=teacher_name, requests_in_flight=spec.teacher.concurrency
+    )
+    limits = {student: spec.gates.limits(student) for student in spec.students}
+    inputs = BenchInputs(
+        name=spec.name,
+        task=spec.task,
+        labels=spec.labels,
+        gold=gold,
+        bundles={name: bundle.path for name, bundle in bundles.items()},
+        training=training,
+        teacher=teacher if answers else None,
+        gates={name: limit.model_dump() for name, limit in limits.items()},
+        cost=CostInputs(
+            teacher_price=teacher_price(spec),
+            priced_as=look_up_price(price_as) if price_as else None,
+            queries_per_month=spec.bench.queries_per_month,
+            machine_usd_per_hour=spec.bench.machine_usd_per_hour,
+        ),
+        seed=spec.seed,
+    )
+    return replace(inputs, provenance=_provenance(spec, inputs, bundles, answers))
+
+
+def _bundle(path: Path) -> Bundle:
+    try:
+        return load_bundle(path)
+    except BundleError as error:
+        raise BundleError(f"{error}; `distill train` makes it") from error
+
+
+def _provenance(
+    spec: Spec, inputs: BenchInputs, bundles: Mapping[str, Bundle], answers: Mapping[str, Label]
+) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "distill": __version__,
+        "teacher": spec.teacher.model or f"callable:{spec.teacher.callable}",
+        "prompt_sha256": next((answer.prompt_sha256 for answer in answers.values()), None),
+        "bundles": {name: bundle.manifest.bundle_id for name, bundle in bundles.items()},
+        "gold_sha256": sha256_json([[query.text, dict(query.target)] for query in inputs.gold]),
+        "answers_sha256": sha256_json([[text, dict(answer.scores or {})] for text, answer in answers.items()]),
+        "training_sha256": sha256_json([[each.text, each.target.tolist(), each.split] for each in inputs.training]),
+        "n_training": sum(each.split == "train" for each in inputs.training),
+        "n_held_out": sum(each.split == "held_out" for each in inputs.training),
+        "seed": spec.seed,
+    }
+    settings = {
+        "gates": {name: dict(limits) for name, limits in inputs.gates.items()},
+        "cost": {name: str(value) for name, value in _undated(asdict(inputs.cost)).items()},
+    }
+    return facts | {"inputs_sha256": sha256_json(facts | settings)}
+
+
+def _undated(cost: dict[str, Any]) -> dict[str, Any]:
+    """Cost settings without the day on which a list price was looked up, which is no reason to measure again."""
+    return {
+        name: {key: part for key, part in value.items() if key != "date"} if isinstance(value, dict) else value
+        for name, value in cost.items()
+    }
+
+
+def report(spec: Spec, *, out: Path | None = None, with_text: bool = True) -> Path:
+    """Writes report.html from bench.json.
+
+    Args:
+        spec: The router's spec.
+        out: Folder with bench.json; None is ``models/NAME``.
+        with_text: False leaves the text of queries out.
+
+    Raises:
+        DataError: There is no bench.json yet.
+    """
+    from distill.benchmark.report import write_report
+    from distill.benchmark.results import read_result
+
+    folder = spec.output(out)
+    source, path = folder / "bench.json", folder / "report.html"
+    if not source.exists():
+        raise DataError(f"{source}: does not exist; `distill bench {spec.path}` writes it")
+    write_report(read_result(source), path, with_text=with_text)
+    return path
+
+
+def plan(spec: Spec, *, out: Path | None = None) -> RunPlan:
+    """What ``run`` would ask and spend; asks nothing."""
+    from distill.teacher.label import plan_labels
+    from distill.teacher.synth import plan_synthesis
+
+    writes_queries = spec.queries is None
+    planned = plan_synthesis(spec) if writes_queries else None
+    n_unwritten = planned.n_missing if planned else 0
+    return RunPlan(planned, plan_labels(spec, n_unwritten=n_unwritten), spec.students, spec.output(out))
+
+
+def run(spec: Spec, *, out: Path | None = None, show_progress: bool = True) -> RunOutcome:
+    """All stages: synth (unless the queries are the user's own), label, train, bench, report.
+
+    A run that was cut goes on where it stopped, and one with nothing changed asks nothing and trains nothing.
+    """
+    stages: list[StageOutcome] = []
+
+    def note(stage: str, started: float, *, changed: bool, detail: str) -> None:
+        stages.append(StageOutcome(stage, changed, detail, time.monotonic() - started))
+        if show_progress:
+            say(f"{stage}: {detail if changed else f'nothing to do ({detail})'}")
+
+    if spec.queries is None:
+        started = time.monotonic()
+        written = synth(spec, show_progress=show_progress)
+        detail = f"{sum(written.got.values())} queries in {spec.queries_path}"
+        note("synth", started, changed=written.changed, detail=detail)
+    started = time.monotonic()
+    labelled = label(spec, show_progress=show_progress)
+    detail = f"{labelled.n_texts - labelled.n_failed} of {labelled.n_texts} queries labelled by {labelled.teacher}"
+    note("label", started, changed=labelled.n_asked > 0, detail=detail)
+    started = time.monotonic()
+    before = _bundle_ids(spec, out)
+    bundles = train(spec, out=out, show_progress=show_progress)
+    after = {student: bundle.manifest.bundle_id for student, bundle in bundles.items()}
+    detail = f"{', '.join(bundles)} in {spec.output(out)}"
+    note("train", started, changed=before != after, detail=detail)
+    started = time.monotonic()
+    measured = bench(spec, out=out, show_progress=show_progress)
+    note("bench", started, changed=measured.changed, detail=str(measured.path))
+    started = time.monotonic()
+    path = spec.output(out) / "report.html"
+    stale = measured.changed or not path.exists()
+    if stale:
+        report(spec, out=out)
+    note("report", started, changed=stale, detail=str(path))
+    return RunOutcome(tuple(stages), measured.result, path)
+
+
+def _bundle_ids(spec: Spec, out: Path | None) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for student in spec.students:
+        try:
+            found[student] = load_bundle(spec.output(out) / student, verify=False).manifest.bundle_id
+        except DistillError:
+            continue
+    return found
+
+
+def broken_gates(result: BenchResult) -> list[GateVerdict]:
+    """The gates that a student does not keep."""
+    return [gate for gate in result.gates if gate.passed is False]
