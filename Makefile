@@ -1,0 +1,69 @@
+# Everything here is a thin wrapper: the same works without make, see README.md.
+SPEC ?= data/banking-assistant/router.yaml
+PYTHON ?= python3
+# A package index with small CPU builds of torch, for machines where the default wheel brings gigabytes of CUDA.
+TORCH_INDEX ?=
+# Passed to every command that may ask the teacher: make record ARGS="--teacher-model gpt-5-mini"
+ARGS ?=
+
+NAME = $(shell sed -n 's/^name: *\([A-Za-z0-9._-]*\).*/\1/p' $(SPEC))
+VENV := .venv
+ifeq ($(OS),Windows_NT)
+BIN := $(VENV)/Scripts
+else
+BIN := $(VENV)/bin
+endif
+DISTILL := $(BIN)/distill
+READY := $(VENV)/.ready
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check record synth label train bench report run clean wheel-test
+
+help: ## Show this list.
+	@awk -F ':.*## ' '/^[a-z][a-z -]*:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "  SPEC=path/to/router.yaml picks another router (now: $(SPEC))"
+
+setup: $(READY) ## Make .venv with all extras and the development tools.
+
+$(READY): pyproject.toml constraints.txt
+	@echo "setting up $(VENV) (some minutes the first time)" >&2
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) --upgrade "pip>=25.1"
+	@$(if $(TORCH_INDEX),$(PIP) --constraint constraints.txt --index-url $(TORCH_INDEX) torch,true)
+	@$(PIP) --constraint constraints.txt torch
+	@$(PIP) --constraint constraints.txt --group dev --editable ".[train,offline]"
+	@touch $(READY)
+
+demo: $(READY) ## Distil the demo's router from its recording, measure it, and route three queries.
+	@$(DISTILL) run $(SPEC) $(ARGS)
+	@echo
+	@echo "three queries, routed by the static student:"
+	@$(DISTILL) route models/$(NAME)/static $(DEMO_QUERIES)
+
+DEMO_QUERIES ?= "when is my water bill due" "someone used my card in a town i have never been to" "how many feet are in a mile"
+
+test: $(READY) ## Run the tests.
+	@$(BIN)/python -m pytest
+
+check: $(READY) ## Format, lint, types, import rules, generated documentation up to date: what CI checks.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python scripts/readme.py --check
+
+record: $(READY) ## The demo, live where the recording lacks answers; its figures are kept for the README.
+	@$(DISTILL) run $(SPEC) $(ARGS)
+	@$(BIN)/python scripts/record.py $(SPEC)
+	@$(BIN)/python scripts/readme.py
+
+synth label train bench report run: $(READY) ## One stage, or all that is left to do.
+	@$(DISTILL) $@ $(SPEC) $(ARGS)
+
+wheel-test: $(READY) ## Build the wheel, install it alone in a new environment, route a query there.
+	@$(BIN)/python scripts/wheel_test.py
+
+clean: ## Remove what runs and tools wrote, but not recordings or .venv.
+	rm -rf models/*/ dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -not -path "./$(VENV)/*" -prune -exec rm -rf {} +
