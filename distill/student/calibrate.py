@@ -1,0 +1,73 @@
+"""Temperature scaling (Guo et al., ICML 2017), fitted on held-out examples."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from distill.types import Task
+
+if TYPE_CHECKING:
+    Array = np.ndarray[Any, np.dtype[np.float32]]
+
+__all__ = ["expected_calibration_error", "fit_temperature", "negative_log_likelihood", "probabilities"]
+
+_SMALLEST, _LARGEST = 0.05, 20.0
+_MINIMUM_EXAMPLES = 20
+"""With fewer held-out examples the fit is noise, and the temperature stays 1."""
+
+
+def probabilities(task: Task, logits: Array) -> Array:
+    """Softmax (``single``, ``weights``) or sigmoid (``multi``) of logits of shape (n, n_labels), float32."""
+    from scipy.special import expit, softmax
+
+    values = expit(logits) if task is Task.MULTI else softmax(logits, axis=1)
+    return np.asarray(values, np.float32)
+
+
+def negative_log_likelihood(task: Task, logits: Array, targets: Array, weights: Array | None = None) -> float:
+    """Mean cross-entropy of soft targets in nats: over queries, and for ``multi`` over labels as well."""
+    from scipy.special import log_expit, log_softmax
+
+    logits = logits.astype(np.float64)
+    if task is Task.MULTI:
+        losses = -(targets * log_expit(logits) + (1 - targets) * log_expit(-logits)).mean(axis=1)
+    else:
+        losses = -(targets * log_softmax(logits, axis=1)).sum(axis=1)
+    return float(np.average(losses, weights=weights))
+
+
+def fit_temperature(task: Task, logits: Array, targets: Array, weights: Array | None = None) -> float:
+    """The temperature T that minimises the negative log-likelihood of ``logits / T``.
+
+    Args:
+        task: Picks softmax or sigmoid.
+        logits: float32 of shape (n, n_labels).
+        targets: float32 of shape (n, n_labels).
+        weights: float32 of shape (n,), or None.
+    """
+    from scipy.optimize import minimize_scalar
+
+    if len(logits) < _MINIMUM_EXAMPLES:
+        return 1.0
+    best = minimize_scalar(
+        lambda log_temperature: negative_log_likelihood(task, logits / np.exp(log_temperature), targets, weights),
+        bounds=(np.log(_SMALLEST), np.log(_LARGEST)),
+        method="bounded",
+    )
+    return float(np.exp(best.x))
+
+
+def expected_calibration_error(scores: Array, right: np.ndarray[Any, np.dtype[np.bool_]], n_bins: int = 15) -> float:
+    """Expected calibration error over bins of equal mass (Naeini et al., AAAI 2015).
+
+    Args:
+        scores: float32 of shape (n,): probability of the answer.
+        right: bool of shape (n,): whether the answer is right.
+        n_bins: Number of bins; fewer where there are fewer scores.
+    """
+    order = np.argsort(scores, kind="stable")
+    bins = np.array_split(order, min(n_bins, len(order)))
+    gaps = [abs(float(scores[each].mean()) - float(right[each].mean())) * len(each) for each in bins]
+    return sum(gaps) / len(order)

@@ -1,0 +1,219 @@
+"""How each student learns: the encoder from labels, the static student from labels and from the encoder."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from distill.data import atomic_write
+from distill.progress import Progress, say
+from distill.student.augment import augment
+from distill.student.calibrate import fit_temperature, probabilities
+from distill.student.encoder import Encoder
+from distill.student.static import Static
+from distill.student.tokens import bundle_tokenizer, encode
+from distill.student.trainer import Schedule, fit, predict, training_set
+from distill.student.vectors import first_gates
+from distill.types import Task
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from distill.student.recipe import EncoderRecipe, StaticRecipe
+    from distill.student.tokens import Ids
+    from distill.student.weights import BaseModel
+    from distill.types import Example
+
+    Array = np.ndarray[Any, np.dtype[np.float32]]
+
+__all__ = ["Lesson", "Part", "learn_encoder", "learn_static"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """Examples as arrays.
+
+    Attributes:
+        texts: n texts.
+        targets: float32 of shape (n, n_labels).
+        weights: float32 of shape (n,).
+    """
+
+    texts: list[str]
+    targets: Array
+    weights: Array
+
+    @classmethod
+    def of(cls, examples: Sequence[Example]) -> Part:
+        """Arrays of at least one example."""
+        return cls(
+            [example.text for example in examples],
+            np.stack([example.target for example in examples]).astype(np.float32),
+            np.asarray([example.weight for example in examples], np.float32),
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lesson:
+    """What both students learn from.
+
+    Attributes:
+        task: Picks the loss.
+        n_labels: Number of labels.
+        training: What is learnt.
+        held_out: What the temperature is fitted on.
+        max_length: Tokens after which a query is cut.
+        seed: The same seed gives the same student on the same machine.
+        show_progress: Whether to show progress on stderr.
+    """
+
+    task: Task
+    n_labels: int
+    training: Part
+    held_out: Part
+    max_length: int
+    seed: int
+    show_progress: bool
+
+
+def learn_encoder(base: BaseModel, lesson: Lesson, recipe: EncoderRecipe, kept: Path) -> tuple[Encoder, float]:
+    """Trains an encoder, and bakes in the temperature that fits the held-out examples.
+
+    Args:
+        base: The pretrained transformer; it is trained in place.
+        lesson: What to learn.
+        recipe: How.
+        kept: Folder for what an interrupted training needs to go on, and for the trained weights; of this data, recipe and seed alone.
+
+    Returns:
+        The encoder and the temperature.
+
+    Raises:
+        StorageError: A checkpoint could not be written.
+    """
+    torch.manual_seed(lesson.seed)
+    encoder = Encoder(base, lesson.n_labels, recipe.dropout)
+    tokenizer = bundle_tokenizer(base.tokenizer, lesson.max_length)
+    finished = kept / "finished.safetensors"
+    if not _restore(encoder, finished):
+        training = lesson.training
+        schedule = Schedule(
+            epochs=recipe.epochs,
+            batch_size=recipe.batch_size,
+            learning_rate=recipe.learning_rate,
+            warmup=recipe.warmup,
+            weight_decay=recipe.weight_decay,
+            head_rate=recipe.head_rate,
+            mixed_precision=True,
+        )
+        targets = _smoothed(lesson.task, training.targets, recipe.label_smoothing)
+        data = training_set(encode(tokenizer, training.texts), targets, training.weights)
+        with Progress("train encoder", recipe.epochs * len(data), show=lesson.show_progress) as progress:
+            fit(encoder, data, schedule, task=lesson.task, seed=lesson.seed, work=kept, progress=progress)
+        shutil.rmtree(kept, ignore_errors=True)
+        _keep(encoder, finished)
+    return encoder, _calibrate(encoder, encode(tokenizer, lesson.held_out.texts), lesson)
+
+
+def learn_static(
+    base: BaseModel, encoder: Encoder, vectors: Tensor, lesson: Lesson, recipe: StaticRecipe, checkpoints: Path
+) -> tuple[Static, float]:
+    """Trains a static student on the labels and on what the encoder says about the training texts and about augmented ones.
+
+    Args:
+        base: For its tokenizer.
+        encoder: Trained and calibrated: the assistant.
+        vectors: float32 of shape (vocabulary, dimension): the tokens' first vectors.
+        lesson: What to learn.
+        recipe: How.
+        checkpoints: Folder for what an interrupted training needs to go on; of this data, recipe and seed alone.
+
+    Returns:
+        The student, its temperature baked in, and the temperature.
+
+    Raises:
+        StorageError: A checkpoint could not be written.
+    """
+    training = lesson.training
+    assistant_tokenizer = bundle_tokenizer(base.tokenizer, lesson.max_length)
+    tokenizer = bundle_tokenizer(base.tokenizer, lesson.max_length, special_tokens=False)
+    new_texts = augment(training.texts, recipe.augmentation, lesson.seed)
+    texts = [*training.texts, *new_texts]
+    with Progress("ask encoder", len(texts), show=lesson.show_progress) as progress:
+        logits = predict(encoder, encode(assistant_tokenizer, texts), progress, fast=True)
+    targets = probabilities(lesson.task, logits / np.float32(recipe.assistant_temperature))
+    n_known = len(training.texts)
+    targets[:n_known] += recipe.label_share * (training.targets - targets[:n_known])
+    weights = np.concatenate([training.weights, np.full(len(new_texts), training.weights.mean(), np.float32)])
+    ids = encode(tokenizer, texts)
+    torch.manual_seed(lesson.seed)
+    static = Static(
+        vectors,
+        first_gates(ids[:n_known], len(vectors)),
+        ids[:n_known],
+        n_labels=lesson.n_labels,
+        width=recipe.width,
+        n_buckets=_n_buckets(ids[:n_known], recipe),
+        dropout=recipe.dropout,
+    )
+    schedule = Schedule(
+        epochs=recipe.epochs,
+        batch_size=recipe.batch_size,
+        learning_rate=recipe.learning_rate,
+        warmup=recipe.warmup,
+        weight_decay=recipe.weight_decay,
+        threads=1,
+    )
+    with Progress("train static", recipe.epochs * len(ids), show=lesson.show_progress) as progress:
+        data = training_set(ids, targets, weights)
+        fit(static, data, schedule, task=lesson.task, seed=lesson.seed, work=checkpoints, progress=progress)
+    return static, _calibrate(static, encode(tokenizer, lesson.held_out.texts), lesson)
+
+
+def _smoothed(task: Task, targets: Array, share: float) -> Array:
+    if task is not Task.SINGLE or not share:
+        return targets
+    return targets * np.float32(1 - share) + np.float32(share / targets.shape[1])
+
+
+def _n_buckets(ids: Sequence[Ids], recipe: StaticRecipe) -> int:
+    """A prime number of buckets that fits the number of distinct bigrams."""
+    n_bigrams = len({bigram for text in ids for bigram in zip([-1, *text], [*text, -1], strict=True)})
+    candidate = min(max(round(n_bigrams * recipe.buckets_per_bigram), recipe.fewest_buckets), recipe.most_buckets) | 1
+    while any(candidate % divisor == 0 for divisor in range(3, int(candidate**0.5) + 1, 2)):
+        candidate += 2
+    return candidate
+
+
+def _calibrate(model: Encoder | Static, ids: Sequence[Ids], lesson: Lesson) -> float:
+    held_out = lesson.held_out
+    temperature = fit_temperature(lesson.task, predict(model, ids), held_out.targets, held_out.weights)
+    model.bake_temperature(temperature)
+    return temperature
+
+
+def _keep(encoder: Encoder, path: Path) -> None:
+    from safetensors.torch import save
+
+    with atomic_write(path) as partial:
+        partial.write_bytes(save({name: value.contiguous() for name, value in encoder.state_dict().items()}))
+
+
+def _restore(encoder: Encoder, path: Path) -> bool:
+    """Whether the weights at ``path`` could be taken; what cannot be read is as if it were not there."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        encoder.load_state_dict(load(path.read_bytes()))
+    except (FileNotFoundError, SafetensorError, RuntimeError):
+        return False
+    say("train: goes on with the encoder that was trained before")
+    return True

@@ -1,0 +1,247 @@
+"""From a trained student to its bundle: export, gates, policy, figures, and the swap into place."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from distill import __version__
+from distill.bundle import ONNX_FP32, ONNX_INT8, Bundle, Manifest, load_bundle, seal
+from distill.data import storage_errors
+from distill.errors import BundleError
+from distill.policy import fit_policy
+from distill.student.augment import augment
+from distill.student.calibrate import expected_calibration_error, negative_log_likelihood, probabilities
+from distill.student.card import model_card
+from distill.student.export import (
+    export_encoder,
+    export_static,
+    onnx_logits,
+    parity,
+    quantise,
+    selfcheck_texts,
+    write_configuration,
+    write_selfcheck,
+)
+from distill.student.tokens import encode
+from distill.types import Task
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from tokenizers import Tokenizer
+
+    from distill.student.encoder import Encoder
+    from distill.student.static import Static
+    from distill.student.tokens import Ids
+    from distill.types import Intent
+
+    Array = np.ndarray[Any, np.dtype[np.float32]]
+
+__all__ = ["Shipment", "ship_encoder", "ship_static"]
+
+MOST_FLIPS = 0.01
+"""Share of answers that a smaller graph may change."""
+
+_TEXTS_FOR_FLIPS = 1_000
+_LIBRARIES = ("torch", "transformers", "onnx", "onnxruntime", "tokenizers", "numpy")
+_MULTI_DEFAULT = 0.5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shipment:
+    """What a bundle is made from, besides the model.
+
+    Attributes:
+        student: ``encoder`` or ``static``.
+        name: Name of the router.
+        task: Picks policy and figures.
+        labels: In logit order.
+        intents: For the self-check's texts.
+        teacher: Who labelled.
+        base_model: Name of the pretrained transformer.
+        config: Its config.json.
+        tokenizer: Made by ``bundle_tokenizer``.
+        max_length: Tokens after which a query is cut.
+        held_out_texts: Never trained on.
+        held_out_targets: float32 of shape (n, n_labels).
+        held_out_weights: float32 of shape (n,).
+        prompt_sha256: Hash of the teacher's prompt.
+        data_sha256: Hash of what was trained on.
+        recipe_sha256: Hash of what training depended on besides data and seed.
+        seed: Of the training.
+        figures: What is already known, such as the temperature.
+    """
+
+    student: str
+    name: str
+    task: Task
+    labels: tuple[str, ...]
+    intents: Sequence[Intent]
+    teacher: str
+    base_model: str
+    config: Mapping[str, Any]
+    tokenizer: Tokenizer
+    max_length: int
+    held_out_texts: list[str]
+    held_out_targets: Array
+    held_out_weights: Array
+    prompt_sha256: str
+    data_sha256: str
+    recipe_sha256: str
+    seed: int
+    figures: Mapping[str, Any] = field(default_factory=dict)
+
+
+def ship_encoder(model: Encoder, shipment: Shipment, staging: Path, target: Path) -> Bundle:
+    """Exports the encoder to fp32 and, if the gate lets it, int8, and puts the bundle at ``target``.
+
+    Raises:
+        ExportError: The graph does not give what the model gives.
+        StorageError: Something could not be written.
+    """
+    fp32, int8 = _fresh(staging)
+    export_encoder(model, fp32)
+    figures = {"parity_max_abs_difference": parity(model, fp32, shipment.tokenizer.get_vocab_size())}
+    quantise(fp32, int8)
+    return _finish(shipment, staging, target, {**figures, **_gate("int8", fp32, int8, shipment)})
+
+
+def ship_static(model: Static, shipment: Shipment, staging: Path, target: Path) -> Bundle:
+    """Exports the static student and puts the bundle at ``target``.
+
+    Parity is checked with a float32 table. What is shipped holds it as float16 and, if the gate lets it, as int8.
+
+    Raises:
+        ExportError: The graph does not give what the model gives.
+        StorageError: Something could not be written.
+    """
+    fp32, int8 = _fresh(staging)
+    folded = model.fold()
+    export_static(folded, fp32)
+    figures: dict[str, Any] = {"parity_max_abs_difference": parity(model, fp32, shipment.tokenizer.get_vocab_size())}
+    float16 = fp32.with_name("float16.onnx")
+    export_static(folded, float16, np.float16)
+    figures |= _gate("float16", fp32, float16, shipment)
+    if float16.is_file():
+        float16.replace(fp32)
+    export_static(folded, int8, np.int8)
+    return _finish(shipment, staging, target, {**figures, **_gate("int8", fp32, int8, shipment)})
+
+
+def _fresh(staging: Path) -> tuple[Path, Path]:
+    shutil.rmtree(staging, ignore_errors=True)
+    with storage_errors(staging):
+        (staging / ONNX_FP32).parent.mkdir(parents=True)
+    return staging / ONNX_FP32, staging / ONNX_INT8
+
+
+def _gate(name: str, reference: Path, smaller: Path, shipment: Shipment) -> dict[str, Any]:
+    """Removes ``smaller`` when it changes more than ``MOST_FLIPS`` of the reference's answers; gives the figures."""
+    texts = list(shipment.held_out_texts)
+    n_held_out = len(texts)
+    if n_held_out < _TEXTS_FOR_FLIPS:
+        texts += augment(texts, -(-_TEXTS_FOR_FLIPS // n_held_out), shipment.seed)[: _TEXTS_FOR_FLIPS - n_held_out]
+    ids = encode(shipment.tokenizer, texts)
+    flips = _answers(shipment, reference, ids) != _answers(shipment, smaller, ids)
+    flipped = flips.any(axis=1)
+    ships = bool(flipped.mean() <= MOST_FLIPS)
+    if not ships:
+        smaller.unlink()
+    return {
+        f"{name}_flips": int(flipped.sum()),
+        f"{name}_flips_of": len(texts),
+        f"{name}_flips_held_out": int(flipped[:n_held_out].sum()),
+        f"{name}_shipped": ships,
+    }
+
+
+def _answers(shipment: Shipment, path: Path, ids: Sequence[Ids]) -> np.ndarray[Any, Any]:
+    """The top label (one column), or for ``multi`` whether each label is more likely than not."""
+    logits = onnx_logits(path, ids)
+    if shipment.task is Task.MULTI:
+        return np.asarray(probabilities(shipment.task, logits) >= _MULTI_DEFAULT)
+    return np.asarray(logits.argmax(axis=1)[:, None])
+
+
+def _finish(shipment: Shipment, staging: Path, target: Path, figures: Mapping[str, Any]) -> Bundle:
+    onnx_file = ONNX_INT8 if (staging / ONNX_INT8).is_file() else ONNX_FP32
+    logits = onnx_logits(staging / onnx_file, encode(shipment.tokenizer, shipment.held_out_texts))
+    policy = fit_policy(
+        shipment.task,
+        shipment.labels,
+        probabilities(shipment.task, logits),
+        shipment.held_out_targets,
+        shipment.held_out_weights,
+    )
+    manifest = Manifest(
+        name=shipment.name,
+        student=shipment.student,
+        task=shipment.task,
+        labels=shipment.labels,
+        policy=policy.as_dict(),
+        onnx_file=onnx_file,
+        max_length=shipment.max_length,
+        teacher=shipment.teacher,
+        prompt_sha256=shipment.prompt_sha256,
+        data_sha256=shipment.data_sha256,
+        recipe_sha256=shipment.recipe_sha256,
+        seed=shipment.seed,
+        parent=_bundle_id(target),
+        versions={"distill": __version__, **{name: metadata.version(name) for name in _LIBRARIES}},
+        figures={**shipment.figures, **_held_out_figures(shipment, logits), **figures},
+    )
+    write_configuration(
+        staging,
+        config=shipment.config,
+        labels=shipment.labels,
+        task=shipment.task,
+        tokenizer=shipment.tokenizer,
+        max_length=shipment.max_length,
+    )
+    texts = selfcheck_texts(shipment.intents, shipment.labels)
+    write_selfcheck(staging / "selfcheck.jsonl", staging / onnx_file, shipment.tokenizer, texts)
+    with storage_errors(staging / "README.md"):
+        (staging / "README.md").write_text(model_card(manifest, shipment.base_model), encoding="utf-8")
+    seal(staging, manifest)
+    _swap(staging, target)
+    return load_bundle(target)
+
+
+def _held_out_figures(shipment: Shipment, logits: Array) -> dict[str, float]:
+    targets = shipment.held_out_targets
+    figures = {"held_out_nll": round(negative_log_likelihood(shipment.task, logits, targets), 4)}
+    scores = probabilities(shipment.task, logits)
+    if shipment.task is Task.MULTI:
+        answers, truths = scores >= _MULTI_DEFAULT, targets >= _MULTI_DEFAULT
+        hits = int((answers & truths).sum())
+        return figures | {"held_out_micro_f1": round(2 * hits / max(int(answers.sum() + truths.sum()), 1), 4)}
+    right = logits.argmax(axis=1) == targets.argmax(axis=1)
+    figures["held_out_agreement"] = round(float(right.mean()), 4)
+    if shipment.task is Task.SINGLE:
+        figures["held_out_ece"] = round(expected_calibration_error(scores.max(axis=1), right), 4)
+    return figures
+
+
+def _bundle_id(path: Path) -> str | None:
+    """Of the bundle that stands at ``path``, if a whole one does."""
+    try:
+        return load_bundle(path, verify=False).manifest.bundle_id
+    except BundleError:
+        return None
+
+
+def _swap(staging: Path, target: Path) -> None:
+    """Moves the finished folder to where the old one stands; a reader never sees half a bundle."""
+    old = staging.with_name(f"{staging.name}.old")
+    with storage_errors(target):
+        shutil.rmtree(old, ignore_errors=True)
+        if target.exists():
+            target.replace(old)
+        staging.replace(target)
+    shutil.rmtree(old, ignore_errors=True)

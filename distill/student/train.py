@@ -1,0 +1,331 @@
+"""Trains both students on labelled queries and seals them as bundles.
+
+The encoder learns from the teacher's labels; the static student from the labels and from the encoder, which labels as much
+augmented text as one likes (teacher-assistant distillation, Mirzadeh et al., AAAI 2020).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from distill.bundle import Bundle, load_bundle
+from distill.data import sha256_json, storage_errors
+from distill.errors import BundleError, TrainingError, missing_extra
+from distill.progress import say
+from distill.split import HELD_OUT_SHARE, stratified_holdout
+from distill.student.recipe import encoder_recipe, static_recipe
+from distill.types import Example, Intent, Task
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from distill.student.learn import Lesson, Part
+    from distill.student.recipe import EncoderRecipe, StaticRecipe
+    from distill.student.ship import Shipment
+    from distill.student.weights import BaseModel
+
+__all__ = ["DEFAULT_BASE_MODEL", "STUDENTS", "TrainingData", "train_students"]
+
+STUDENTS = ("encoder", "static")
+DEFAULT_BASE_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+
+_NEEDED = ("torch", "transformers", "accelerate", "datasets", "safetensors", "onnx", "onnxscript", "scipy", "sklearn")
+_MULTI_DEFAULT = 0.5
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What students are trained on.
+
+    Attributes:
+        name: Name of the router.
+        task: Picks loss and policy.
+        labels: In logit order; for ``single`` with out-of-scope the last is ``oos``.
+        examples: Those of the split ``held_out`` calibrate and set thresholds, the others train. Where none is held out, a tenth is.
+        intents: Names and descriptions, for the bundle's self-check.
+        teacher: Name of the model or callable that labelled.
+        prompt_sha256: Hash of the teacher's prompt.
+    """
+
+    name: str
+    task: Task
+    labels: tuple[str, ...]
+    examples: tuple[Example, ...]
+    intents: tuple[Intent, ...] = ()
+    teacher: str = ""
+    prompt_sha256: str = ""
+
+    @cached_property
+    def data_sha256(self) -> str:
+        """Hash of all of the above."""
+        return sha256_json(
+            {
+                "name": self.name,
+                "task": self.task.value,
+                "labels": self.labels,
+                "intents": [[intent.name, intent.description, intent.examples] for intent in self.intents],
+                "teacher": self.teacher,
+                "prompt_sha256": self.prompt_sha256,
+                "examples": [
+                    [
+                        each.text,
+                        each.split,
+                        round(float(each.weight), 6),
+                        np.round(each.target.astype(float), 6).tolist(),
+                    ]
+                    for each in self.examples
+                ],
+            }
+        )
+
+
+def train_students(
+    data: TrainingData,
+    out: Path,
+    *,
+    students: Sequence[str] = ("static", "encoder"),
+    base_model: str = DEFAULT_BASE_MODEL,
+    seed: int = 0,
+    force: bool = False,
+    show_progress: bool = True,
+) -> dict[str, Bundle]:
+    """Trains students and writes their bundles to ``out/encoder`` and ``out/static``.
+
+    Bundles that were made from the same data, recipe and seed are left as they are. Training that was killed goes on: an encoder
+    that was finished is not trained again, a longer training goes on from its last epoch. The static student needs the encoder as
+    its assistant; it is trained for that even when it is not asked for.
+
+    Args:
+        data: Labelled examples.
+        out: Folder of the bundles.
+        students: Which to make: ``encoder``, ``static`` or both.
+        base_model: A local folder, or a name on the Hugging Face hub.
+        seed: The same seed gives the same students on the same machine.
+        force: Trains even where nothing has changed.
+        show_progress: Whether to show progress on stderr.
+
+    Returns:
+        The bundle of each student that was asked for.
+
+    Raises:
+        TrainingError: The examples cannot be trained on, or the base model cannot be had.
+        ExportError: An exported graph does not give what the trained student gives.
+        StorageError: Something could not be written.
+        MissingExtraError: torch or another library that training needs is not installed.
+    """
+    _check(data, students)
+    _require_libraries()
+    from distill.student.weights import base_model_fingerprint
+
+    training, held_out = _split(data, seed)
+    run = _Run(data, out, base_model, base_model_fingerprint(base_model), seed, show_progress, training, held_out)
+    bundles = {} if force else {student: bundle for student in students if (bundle := run.existing(student))}
+    missing = [student for student in STUDENTS if student in students and student not in bundles]
+    if missing:
+        bundles |= run.make(missing, force=force)
+    return {student: bundles[student] for student in students}
+
+
+def _check(data: TrainingData, students: Sequence[str]) -> None:
+    for student in students:
+        if student not in STUDENTS:
+            raise TrainingError(f"there is no student {student!r}; there are {' and '.join(STUDENTS)}")
+    trained = [example for example in data.examples if example.split != "held_out"]
+    if not trained:
+        raise TrainingError("there is no labelled query to train on; label some first")
+    for example in data.examples:
+        if example.target.shape != (len(data.labels),) or not np.isfinite(example.target).all():
+            raise TrainingError(f"the target of {example.text!r} is not a number for each of {len(data.labels)} labels")
+    counts = _label_counts(data.task, trained, len(data.labels))
+    if np.count_nonzero(counts) <= 1 and data.task is Task.SINGLE:
+        raise TrainingError(f"all {len(trained)} labelled queries have the same intent; a router needs at least two")
+    if data.task is Task.SINGLE and not counts.all():
+        names = [label for label, count in zip(data.labels, counts, strict=True) if not count]
+        say(f"train: no labelled query has the label {', '.join(names)}; the students will not know it")
+
+
+def _label_counts(task: Task, examples: Sequence[Example], n_labels: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    targets = np.stack([example.target for example in examples])
+    if task is Task.SINGLE:
+        return np.bincount(targets.argmax(axis=1), minlength=n_labels)
+    return np.asarray((targets > 0).sum(axis=0), np.int64)
+
+
+def _require_libraries() -> None:
+    for module in _NEEDED:
+        if importlib.util.find_spec(module) is None:
+            raise missing_extra(module)
+
+
+def _split(data: TrainingData, seed: int) -> tuple[Part, Part]:
+    """What trains and what calibrates."""
+    from distill.student.learn import Part
+
+    held_out = [example for example in data.examples if example.split == "held_out"]
+    training = [example for example in data.examples if example.split != "held_out"]
+    if not held_out:
+        strata = [_stratum(data.task, example) for example in training]
+        kept, chosen = stratified_holdout(strata, HELD_OUT_SHARE, seed)
+        if chosen:
+            held_out = [training[position] for position in chosen]
+            training = [training[position] for position in kept]
+    return Part.of(training), Part.of(held_out or training)
+
+
+def _stratum(task: Task, example: Example) -> int:
+    """The best label; for ``multi`` the rarest question is whether any label holds, and 0 or the first one stands for it."""
+    if task is Task.MULTI:
+        positive = np.flatnonzero(example.target >= _MULTI_DEFAULT)
+        return int(positive[0]) if len(positive) else -1
+    return int(example.target.argmax())
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One call of ``train_students``."""
+
+    data: TrainingData
+    out: Path
+    base_model: str
+    base_fingerprint: str
+    seed: int
+    show_progress: bool
+    training: Part
+    held_out: Part
+
+    @property
+    def work(self) -> Path:
+        return self.out / ".work"
+
+    @cached_property
+    def encoder_recipe(self) -> EncoderRecipe:
+        return encoder_recipe(len(self.training.texts))
+
+    @cached_property
+    def static_recipe(self) -> StaticRecipe:
+        return static_recipe(len(self.training.texts))
+
+    def recipe_sha256(self, student: str) -> str:
+        """Hash of what training depends on besides data and seed."""
+        recipes = {"base_model": self.base_fingerprint, "encoder": self.encoder_recipe.as_dict()}
+        return sha256_json(recipes | ({"static": self.static_recipe.as_dict()} if student == "static" else {}))
+
+    def existing(self, student: str) -> Bundle | None:
+        """The bundle in place, if it is whole and made from just this."""
+        try:
+            bundle = load_bundle(self.out / student)
+        except BundleError:
+            return None
+        made_from = bundle.manifest.data_sha256, bundle.manifest.recipe_sha256, bundle.manifest.seed
+        wanted = self.data.data_sha256, self.recipe_sha256(student), self.seed
+        return bundle if made_from == wanted else None
+
+    def make(self, students: Sequence[str], *, force: bool) -> dict[str, Bundle]:
+        """Trains and ships what is missing."""
+        from filelock import FileLock, Timeout
+
+        with storage_errors(self.work):
+            self.work.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.work / "lock", timeout=0):
+                bundles = self._make(students, force=force)
+        except Timeout as error:
+            raise TrainingError(
+                f"{self.out}: another process is training here; wait for it, or give another --out"
+            ) from error
+        if "static" in students:
+            shutil.rmtree(self.work, ignore_errors=True)
+        return bundles
+
+    def _make(self, students: Sequence[str], *, force: bool) -> dict[str, Bundle]:
+        from distill.student.learn import learn_encoder, learn_static
+        from distill.student.ship import ship_encoder, ship_static
+        from distill.student.vectors import token_vectors
+        from distill.student.weights import load_base_model
+
+        base = load_base_model(self.base_model)
+        lesson = self._lesson(base)
+        vectors = token_vectors(
+            base, self.static_recipe.dimension
+        )  # of the base as it came: the encoder trains it in place
+        self._forget(all_of_it=force)
+        encoder, temperature = learn_encoder(base, lesson, self.encoder_recipe, self._kept("encoder"))
+        bundles = {}
+        if "encoder" in students:
+            shipment = self._shipment("encoder", base, temperature)
+            bundles["encoder"] = ship_encoder(encoder, shipment, self.work / "bundle", self.out / "encoder")
+        if "static" in students:
+            static, temperature = learn_static(base, encoder, vectors, lesson, self.static_recipe, self._kept("static"))
+            shipment = self._shipment("static", base, temperature)
+            bundles["static"] = ship_static(static, shipment, self.work / "bundle", self.out / "static")
+        return bundles
+
+    def _kept(self, student: str) -> Path:
+        """Folder of what an interrupted training of this data, recipe and seed left."""
+        fingerprint = sha256_json([self.data.data_sha256, self.recipe_sha256(student), self.seed])
+        return self.work / f"{student}-{fingerprint[:16]}"
+
+    def _forget(self, *, all_of_it: bool) -> None:
+        """Removes what other trainings left, or, to train anew, everything."""
+        keep = set() if all_of_it else {self._kept(student).name for student in STUDENTS}
+        with storage_errors(self.work):
+            for path in self.work.iterdir():
+                if path.is_dir() and path.name not in keep:
+                    shutil.rmtree(path)
+
+    def _lesson(self, base: BaseModel) -> Lesson:
+        from distill.student.learn import Lesson
+
+        return Lesson(
+            task=self.data.task,
+            n_labels=len(self.data.labels),
+            training=self.training,
+            held_out=self.held_out,
+            max_length=self._max_length(base),
+            seed=self.seed,
+            show_progress=self.show_progress,
+        )
+
+    def _shipment(self, student: str, base: BaseModel, temperature: float) -> Shipment:
+        from distill.student.ship import Shipment
+        from distill.student.tokens import bundle_tokenizer
+
+        is_static = student == "static"
+        max_length = self._max_length(base)
+        own = {"max_position_embeddings": max_length} if is_static else {}
+        return Shipment(
+            student=student,
+            name=self.data.name,
+            task=self.data.task,
+            labels=self.data.labels,
+            intents=self.data.intents,
+            teacher=self.data.teacher,
+            base_model=base.name,
+            config={"model_type": "bert", "vocab_size": base.tokenizer.get_vocab_size(), **own}
+            if is_static
+            else base.config,
+            tokenizer=bundle_tokenizer(base.tokenizer, max_length, special_tokens=not is_static),
+            max_length=max_length,
+            held_out_texts=self.held_out.texts,
+            held_out_targets=self.held_out.targets,
+            held_out_weights=self.held_out.weights,
+            prompt_sha256=self.data.prompt_sha256,
+            data_sha256=self.data.data_sha256,
+            recipe_sha256=self.recipe_sha256(student),
+            seed=self.seed,
+            figures={
+                "n_train": len(self.training.texts),
+                "n_held_out": len(self.held_out.texts),
+                "temperature": round(temperature, 4),
+            },
+        )
+
+    def _max_length(self, base: BaseModel) -> int:
+        return min(self.encoder_recipe.max_length, base.max_length)

@@ -1,0 +1,339 @@
+"""Training on transformers' Trainer, with the loss, the sampler and the learning rates as ours."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from torch.nn import functional
+from torch.utils.data import Sampler
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from distill.data import storage_errors
+from distill.student.quiet import quiet
+from distill.student.tokens import batches_of_like_length, pad
+from distill.types import Task
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from datasets import Dataset
+    from torch import Tensor, nn
+
+    from distill.progress import Progress
+    from distill.student.tokens import Ids
+
+__all__ = ["Learner", "Schedule", "distillation_loss", "fit", "predict", "training_set"]
+
+_MEGA_BATCH = 32
+"""Batches within which texts are sorted by length: like lengths, yet a different company every epoch."""
+_PREDICT_BATCH = 128
+_CHECKPOINT_STEPS = 500
+"""Shorter training is not worth a checkpoint an epoch."""
+
+
+class Learner(Protocol):
+    """What ``fit`` trains: a torch module from ids and mask to logits."""
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """Parameters that learn at ``head_rate`` times the rate of the rest."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How long and how fast to train.
+
+    Attributes:
+        epochs: Passes over the data.
+        batch_size: Examples a step.
+        learning_rate: Peak rate of AdamW; cosine with warm-up.
+        warmup: Share of the steps in which the rate rises.
+        weight_decay: Of matrices; biases and norms have none.
+        head_rate: Rate of the head over ``learning_rate``.
+        mixed_precision: bfloat16 autocast, where the processor has it quick.
+        threads: Of torch. None: as many as it takes. One is fastest for operations of microseconds.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    warmup: float
+    weight_decay: float
+    head_rate: float = 1.0
+    mixed_precision: bool = False
+    threads: int | None = None
+
+
+def distillation_loss(task: Task, logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Cross-entropy with soft targets (Hinton et al., 2015), averaged with the examples' weights.
+
+    ``single`` and ``weights``: over the softmax, so that it differs from the KL divergence by the targets' entropy only. ``multi``:
+    binary, summed over labels.
+
+    Args:
+        task: Picks the loss.
+        logits: float of shape (batch, n_labels).
+        target: float32 of shape (batch, n_labels).
+        weight: float32 of shape (batch,).
+    """
+    logits = logits.float()
+    if task is Task.MULTI:
+        losses = functional.binary_cross_entropy_with_logits(logits, target, reduction="none").sum(1)
+    else:
+        losses = functional.cross_entropy(logits, target, reduction="none")
+    return (losses * weight).sum() / weight.sum().clamp(min=torch.finfo(torch.float32).tiny)
+
+
+def training_set(ids: Sequence[Ids], targets: np.ndarray[Any, Any], weights: np.ndarray[Any, Any]) -> Dataset:
+    """A ``datasets.Dataset`` in memory with input_ids, target and weight.
+
+    Args:
+        ids: Token ids of each text.
+        targets: float32 of shape (n, n_labels).
+        weights: float32 of shape (n,).
+    """
+    from datasets import Dataset
+
+    return Dataset.from_dict({"input_ids": list(ids), "target": list(targets), "weight": weights})
+
+
+def fit(
+    model: nn.Module,
+    data: Dataset,
+    schedule: Schedule,
+    *,
+    task: Task,
+    seed: int,
+    work: Path,
+    progress: Progress,
+) -> None:
+    """Trains ``model`` in place.
+
+    Long training leaves a checkpoint an epoch in ``work`` and goes on from the last one there.
+
+    Args:
+        model: A ``Learner``.
+        data: As ``training_set`` makes it.
+        schedule: Epochs, batch size and rates.
+        task: Picks the loss.
+        seed: The same seed gives the same model on the same machine.
+        work: Folder for checkpoints.
+        progress: Advanced by the number of examples of each step.
+
+    Raises:
+        StorageError: A checkpoint could not be written.
+    """
+    steps = schedule.epochs * -(-len(data) // schedule.batch_size)
+    checkpoints = steps >= _CHECKPOINT_STEPS
+    with quiet(), storage_errors(work), _threads(schedule.threads):
+        trainer = _DistillTrainer(
+            model,
+            data,
+            schedule,
+            task,
+            _arguments(schedule, seed, work, checkpoints=checkpoints, steps=steps),
+            progress,
+        )
+        trainer.train(resume_from_checkpoint=_last_checkpoint(work) if checkpoints else None)
+        trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # autocast would stay in forward
+    model.eval().to("cpu")
+
+
+def _arguments(schedule: Schedule, seed: int, work: Path, *, checkpoints: bool, steps: int) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=str(work),
+        per_device_train_batch_size=schedule.batch_size,
+        num_train_epochs=schedule.epochs,
+        learning_rate=schedule.learning_rate,
+        weight_decay=schedule.weight_decay,
+        warmup_steps=round(schedule.warmup * steps),
+        lr_scheduler_type="cosine",
+        bf16=schedule.mixed_precision and _bfloat16_is_fast(),
+        use_cpu=not torch.cuda.is_available(),
+        save_strategy="epoch" if checkpoints else "no",
+        save_total_limit=1,
+        logging_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        label_names=["target"],
+        dataloader_pin_memory=torch.cuda.is_available(),
+        seed=seed,
+    )
+
+
+def _last_checkpoint(work: Path) -> str | None:
+    """The newest whole checkpoint: its state is what is written last. What a killed save left is removed."""
+    found: dict[int, Path] = {}
+    for folder in work.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+        if (folder / TRAINER_STATE_NAME).is_file():
+            found[int(folder.name.rpartition("-")[2])] = folder
+        else:
+            shutil.rmtree(folder)
+    return str(found[max(found)]) if found else None
+
+
+@contextmanager
+def _threads(number: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _bfloat16_is_fast() -> bool:
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+class _LikeLengthSampler(Sampler[int]):
+    """Positions such that each run of ``batch_size`` has like lengths. A function of seed and epoch alone, so that training resumes."""
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+        self.lengths = np.asarray(lengths)
+        self.batch_size, self.seed, self.epoch = batch_size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        chance = np.random.default_rng((self.seed, self.epoch))
+        order = chance.permutation(len(self.lengths))
+        size = self.batch_size * _MEGA_BATCH
+        runs = [order[start : start + size] for start in range(0, len(order), size)]
+        order = np.concatenate([run[np.argsort(self.lengths[run], kind="stable")] for run in runs])
+        n_whole = len(order) // self.batch_size
+        whole = order[: n_whole * self.batch_size].reshape(n_whole, self.batch_size)
+        rest = order[n_whole * self.batch_size :]
+        yield from np.concatenate([whole[chance.permutation(n_whole)].ravel(), rest]).tolist()
+
+
+class _DistillTrainer(Trainer):
+    """transformers' Trainer with soft targets, batches of like length and a faster head."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: Dataset,
+        schedule: Schedule,
+        task: Task,
+        arguments: TrainingArguments,
+        progress: Progress,
+    ) -> None:
+        super().__init__(
+            model=model,
+            args=arguments,
+            train_dataset=data,
+            data_collator=_collate,
+            callbacks=[_Bar(progress, schedule.batch_size, len(data))],
+        )
+        self.remove_callback(PrinterCallback)
+        self.schedule, self.task = schedule, task
+        self.lengths = [len(ids) for ids in data["input_ids"]]
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:  # noqa: ARG002
+        return _LikeLengthSampler(self.lengths, self.args.train_batch_size, self.args.seed)
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,  # noqa: ARG002
+    ) -> Any:
+        logits = model(inputs["input_ids"], inputs["attention_mask"])
+        loss = distillation_loss(self.task, logits, inputs["target"], inputs["weight"])
+        return (loss, logits) if return_outputs else loss
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        if self.optimizer is None:
+            network: Any = model if model is not None else self.model
+            head = {id(parameter) for parameter in network.head_parameters()}
+            groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+            for parameter in network.parameters():
+                if parameter.requires_grad:
+                    groups.setdefault((id(parameter) in head, parameter.ndim > 1), []).append(parameter)
+            rate, decay = self.schedule.learning_rate, self.schedule.weight_decay
+            self.optimizer = torch.optim.AdamW(
+                [
+                    {
+                        "params": parameters,
+                        "lr": rate * self.schedule.head_rate if is_head else rate,
+                        "weight_decay": decay if is_matrix else 0.0,
+                    }
+                    for (is_head, is_matrix), parameters in groups.items()
+                ],
+                fused=True,
+            )
+        return self.optimizer
+
+
+class _Bar(TrainerCallback):
+    """Our progress instead of tqdm."""
+
+    def __init__(self, progress: Progress, batch_size: int, n_examples: int) -> None:
+        self.progress, self.batch_size, self.n_examples = progress, batch_size, n_examples
+        self.done = 0
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        steps_an_epoch = -(-self.n_examples // self.batch_size)
+        epochs, steps = divmod(state.global_step, steps_an_epoch)
+        done = epochs * self.n_examples + min(steps * self.batch_size, self.n_examples)
+        self.progress.advance(done - self.done)
+        self.done = done
+
+
+def _collate(rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+    input_ids, attention_mask = pad([row["input_ids"] for row in rows])
+    return {
+        "input_ids": torch.from_numpy(input_ids),
+        "attention_mask": torch.from_numpy(attention_mask),
+        "target": torch.tensor([row["target"] for row in rows], dtype=torch.float32),
+        "weight": torch.tensor([row["weight"] for row in rows], dtype=torch.float32),
+    }
+
+
+def predict(
+    model: nn.Module, ids: Sequence[Ids], progress: Progress | None = None, *, fast: bool = False
+) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Logits of each text: float32 of shape (n, outputs).
+
+    Args:
+        model: From ids and mask to logits.
+        ids: Token ids of each text.
+        progress: Advanced by the number of texts of each batch.
+        fast: Takes bfloat16 where it is quick (for soft labels by the hundred thousand; not for calibration).
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    rows: list[np.ndarray[Any, Any]] = [np.empty(0)] * len(ids)
+    model.eval().to(device)
+    with torch.inference_mode(), _autocast(device, enabled=fast and _bfloat16_is_fast()):
+        for positions, (input_ids, mask) in batches_of_like_length(ids, _PREDICT_BATCH):
+            output = model(torch.from_numpy(input_ids).to(device), torch.from_numpy(mask).to(device))
+            for position, row in zip(positions, output.float().cpu().numpy(), strict=True):
+                rows[position] = row
+            if progress is not None:
+                progress.advance(len(positions))
+    model.to("cpu")
+    return np.stack(rows).astype(np.float32)
+
+
+@contextmanager
+def _autocast(device: torch.device, *, enabled: bool) -> Iterator[None]:
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled):
+        yield

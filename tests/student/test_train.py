@@ -1,0 +1,265 @@
+"""The whole stage: labelled texts in, bundles out."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import ENCODER_RECIPE, make_base_model, make_data, make_texts
+from tokenizers import Tokenizer
+
+from distill import Router
+from distill.bundle import load_bundle
+from distill.errors import TrainingError
+from distill.router import verify_selfcheck
+from distill.student import learn, train
+from distill.student.encoder import Encoder
+from distill.student.export import onnx_logits
+from distill.student.tokens import bundle_tokenizer, encode, pad
+from distill.student.train import train_students
+from distill.student.weights import load_base_model
+from distill.types import Example, Task
+
+
+@pytest.mark.parametrize("student", ["encoder", "static"])
+def test_bundle_routes_what_was_taught(trained, student):
+    router = Router.load(trained / student)
+    texts = make_texts(60, seed=9)
+    answers = router.route_batch([text for text, _ in texts])
+    assert np.mean([answer.top_intent == intent for answer, (_, intent) in zip(answers, texts, strict=True)]) >= 0.85
+
+
+@pytest.mark.parametrize("student", ["encoder", "static"])
+def test_selfcheck_holds_on_this_machine(trained, student):
+    check = verify_selfcheck(Router.load(trained / student))
+    assert 20 <= check.n <= 50
+    assert check.n_label_flips == check.n_token_mismatches == 0
+
+
+@pytest.mark.parametrize("student", ["encoder", "static"])
+def test_selfcheck_holds_no_query(trained, student, data):
+    lines = (trained / student / "selfcheck.jsonl").read_text("utf-8").splitlines()
+    assert not {json.loads(line)["text"] for line in lines} & {example.text for example in data.examples}
+
+
+@pytest.mark.parametrize("student", ["encoder", "static"])
+def test_logits_do_not_depend_on_the_company(trained, student):
+    router = Router.load(trained / student)
+    texts = ["hi", "please pay the invoice now it is my bill", "train"]
+    ids = [router.tokenise(text) for text in texts]
+    graph = trained / student / "onnx" / "model.onnx"
+    alone = np.concatenate([onnx_logits(graph, [each]) for each in ids])
+    np.testing.assert_allclose(onnx_logits(graph, ids), alone, atol=1e-5)
+
+
+def test_encoder_bundle_gives_the_trained_logits_over_the_temperature(trained, base_model, data):
+    manifest = load_bundle(trained / "encoder").manifest
+    encoder = Encoder(load_base_model(base_model), len(data.labels), 0.0).eval()
+    encoder.load_state_dict(load_file(trained / "kept.safetensors"))
+    tokenizer = Tokenizer.from_file(str(trained / "encoder" / "tokenizer.json"))
+    ids = encode(tokenizer, [text for text, _ in make_texts(12, seed=5)])
+    with torch.inference_mode():
+        logits = encoder(*map(torch.from_numpy, pad(ids))).numpy()
+    shipped = onnx_logits(trained / "encoder" / "onnx" / "model.onnx", ids)
+    np.testing.assert_allclose(shipped * manifest.figures["temperature"], logits, rtol=2e-3, atol=2e-3)
+    assert manifest.figures["temperature"] != 1.0
+
+
+@pytest.mark.parametrize("student", ["encoder", "static"])
+def test_tokenizer_does_not_pad_to_a_fixed_length(trained, base_model, student):
+    original = json.loads((trained / student / "tokenizer.json").read_text("utf-8"))
+    assert original["padding"] is None
+    assert original["truncation"]["max_length"] == ENCODER_RECIPE.max_length
+    tokenizer = Tokenizer.from_file(str(trained / student / "tokenizer.json"))
+    special = 2 if student == "encoder" else 0
+    assert len(tokenizer.encode("hello").ids) == 1 + special
+    assert len(tokenizer.encode("hello " * 500).ids) == ENCODER_RECIPE.max_length
+
+
+@pytest.mark.parametrize("student", ["encoder", "static"])
+def test_manifest_says_what_it_was_made_from(trained, student, data):
+    manifest = load_bundle(trained / student).manifest
+    assert (manifest.name, manifest.student, manifest.task) == ("tiny", student, Task.SINGLE)
+    assert manifest.labels == data.labels
+    assert (manifest.teacher, manifest.prompt_sha256) == ("fake-1", "0" * 64)
+    assert manifest.data_sha256 == data.data_sha256
+    assert manifest.figures["n_train"] == 90
+    assert manifest.figures["n_held_out"] == 30
+    assert 0 <= manifest.figures["int8_flips"] <= manifest.figures["int8_flips_of"]
+    assert manifest.figures["int8_shipped"] == (manifest.onnx_file == "onnx/model_quantized.onnx")
+    assert manifest.figures["int8_shipped"] == (trained / student / "onnx" / "model_quantized.onnx").exists()
+
+
+@pytest.mark.parametrize("student", ["encoder", "static"])
+def test_hugging_face_files(trained, student, data):
+    folder = trained / student
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    assert config["model_type"] == "bert"
+    assert config["id2label"] == {str(number): label for number, label in enumerate(data.labels)}
+    assert config["problem_type"] == "single_label_classification"
+    assert set(json.loads((folder / "tokenizer_config.json").read_text("utf-8"))) >= {"tokenizer_class", "pad_token"}
+    card = (folder / "README.md").read_text("utf-8")
+    assert card.startswith("---\nlibrary_name:")
+    assert "fake-1" in card
+    assert str(folder) not in card
+
+
+def test_bundles_hold_nothing_of_this_machine(trained, base_model):
+    for path in trained.glob("*/*"):
+        if path.is_file():
+            assert base_model.encode() not in path.read_bytes()
+    for student in ("encoder", "static"):
+        names = {
+            path.relative_to(trained / student).as_posix() for path in (trained / student).rglob("*") if path.is_file()
+        }
+        assert names <= {
+            "manifest.json", "config.json", "tokenizer.json", "tokenizer_config.json", "README.md", "selfcheck.jsonl",
+            "onnx/model.onnx", "onnx/model_quantized.onnx",
+        }  # fmt: skip
+
+
+def test_work_folder_is_gone_once_both_are_made(trained):
+    assert not (trained / ".work").exists()
+
+
+def _fail(*_args, **_kwargs):
+    raise AssertionError("nothing had to be trained")
+
+
+@pytest.fixture
+def copy(trained, tmp_path, quick):
+    return shutil.copytree(trained, tmp_path / "out")
+
+
+def test_second_run_does_nothing(copy, base_model, data, monkeypatch):
+    monkeypatch.setattr(train._Run, "make", _fail)
+    before = {path: path.stat().st_mtime_ns for path in copy.rglob("*")}
+    bundles = train_students(data, copy, base_model=base_model, show_progress=False)
+    assert list(bundles) == ["static", "encoder"]
+    assert {path: path.stat().st_mtime_ns for path in copy.rglob("*")} == before
+
+
+@pytest.mark.parametrize("what", ["data", "seed", "force", "altered"])
+def test_second_run_trains_when_something_differs(copy, base_model, data, monkeypatch, what):
+    made = []
+    monkeypatch.setattr(
+        train._Run, "make", lambda _, students, *, force: made.append((students, force)) or dict.fromkeys(students)
+    )
+    if what == "data":
+        data = replace(data, examples=data.examples[:-1])
+    if what == "altered":
+        (copy / "static" / "tokenizer.json").write_text("{}", "utf-8")
+    options = {"seed": {"seed": 1}, "force": {"force": True}}.get(what, {})
+    train_students(data, copy, base_model=base_model, show_progress=False, **options)
+    assert made == [(["static"] if what == "altered" else ["encoder", "static"], what == "force")]
+
+
+def test_killed_after_the_encoder_goes_on_with_static(base_model, data, tmp_path, quick, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        patch.setattr(learn, "learn_static", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            train_students(data, tmp_path, base_model=base_model, students=("static",), show_progress=False)
+    assert not (tmp_path / "static").exists()
+    fits = []
+    true_fit = learn.fit
+    monkeypatch.setattr(
+        learn,
+        "fit",
+        lambda model, *rest, **options: fits.append(type(model).__name__) or true_fit(model, *rest, **options),
+    )
+    bundles = train_students(data, tmp_path, base_model=base_model, students=("static",), show_progress=False)
+    assert fits == ["Static"]
+    assert bundles["static"].manifest.student == "static"
+    assert "goes on with the encoder" in capsys.readouterr().err
+
+
+def test_same_seed_same_student(base_model, data, tmp_path, quick, trained):
+    bundles = train_students(data, tmp_path, base_model=base_model, show_progress=False)
+    for student, bundle in bundles.items():
+        assert bundle.manifest.files == load_bundle(trained / student).manifest.files
+
+
+def test_retrained_bundle_names_its_parent(copy, base_model, data, monkeypatch):
+    parent = load_bundle(copy / "static").manifest.bundle_id
+    bundles = train_students(data, copy, base_model=base_model, students=("static",), seed=1, show_progress=False)
+    assert bundles["static"].manifest.parent == parent
+
+
+@pytest.mark.parametrize("kind", ["mpnet", "roberta", "modernbert"])
+def test_other_encoders(kind, tmp_path, quick, data):
+    base = make_base_model(tmp_path / kind, kind)
+    bundles = train_students(data, tmp_path / "out", base_model=str(base), students=("encoder",), show_progress=False)
+    manifest = bundles["encoder"].manifest
+    assert manifest.figures["held_out_agreement"] >= 0.6
+    assert json.loads((tmp_path / "out" / "encoder" / "config.json").read_text("utf-8"))["model_type"] == kind
+    graph = tmp_path / "out" / "encoder" / "onnx" / "model.onnx"
+    ids = encode(
+        bundle_tokenizer(load_base_model(str(base)).tokenizer, 32), ["hi", "please pay the invoice now it is my bill"]
+    )
+    alone = np.concatenate([onnx_logits(graph, [each]) for each in ids])
+    np.testing.assert_allclose(onnx_logits(graph, ids), alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("task", [Task.MULTI, Task.WEIGHTS])
+def test_other_tasks(task, base_model, tmp_path, quick):
+    data = make_data(task=task)
+    both = tuple(
+        Example(
+            f"{first.text} {second.text}",
+            np.maximum(first.target, second.target) / (1 if task is Task.MULTI else 2),
+            split=first.split,
+        )
+        for first, second in zip(data.examples, data.examples[1:], strict=False)
+    )
+    nothing = (Example("the a my please", np.zeros(3, np.float32)),) * 5 if task is Task.MULTI else ()
+    data = replace(data, examples=data.examples + both + nothing)
+    for student, bundle in train_students(data, tmp_path, base_model=base_model, show_progress=False).items():
+        answer = Router.load(bundle.path).route("hello please hi")
+        assert answer.top_intent == "greet", student
+        if task is Task.WEIGHTS:
+            assert sum(answer.weights.values()) == pytest.approx(1)
+        else:
+            assert bundle.manifest.figures["held_out_micro_f1"] >= 0.7
+
+
+def test_a_tenth_is_held_out_where_none_is(base_model, data):
+    examples = tuple(replace(example, split="train") for example in data.examples)
+    training, held_out = train._split(replace(data, examples=examples), seed=0)
+    assert len(training.texts) == 108
+    assert len(held_out.texts) == 12
+    assert not set(training.texts) & set(held_out.texts)
+    assert set(held_out.targets.argmax(1)) == {0, 1, 2}
+
+
+def test_bad_input_gets_one_clear_line(data, tmp_path, base_model):
+    cases = {
+        "no labelled query": replace(data, examples=()),
+        "same intent": replace(data, examples=tuple(each for each in data.examples if each.target[0])),
+        "not a number for each": replace(data, examples=(*data.examples, Example("x", np.ones(2, np.float32)))),
+    }
+    for message, wrong in cases.items():
+        with pytest.raises(TrainingError, match=message):
+            train_students(wrong, tmp_path, base_model=base_model)
+    with pytest.raises(TrainingError, match="there is no student 'big'"):
+        train_students(data, tmp_path, students=("big",), base_model=base_model)
+    assert not list(tmp_path.iterdir())
+
+
+def test_two_trainings_in_one_folder(data, tmp_path, base_model, quick):
+    from filelock import FileLock
+
+    (tmp_path / ".work").mkdir()
+    with FileLock(tmp_path / ".work" / "lock"), pytest.raises(TrainingError, match="another process is training here"):
+        train_students(data, tmp_path, base_model=base_model)
+
+
+def test_a_label_without_examples_is_said(data, tmp_path, quick, monkeypatch, capsys):
+    monkeypatch.setattr(train._Run, "make", lambda _, students, *, force: dict.fromkeys(students))
+    wider = tuple(replace(each, target=np.append(each.target, np.float32(0))) for each in data.examples)
+    train_students(replace(data, labels=(*data.labels, "oos"), examples=wider), tmp_path, base_model="nowhere")
+    assert "no labelled query has the label oos" in capsys.readouterr().err
