@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import unicodedata
@@ -101,8 +102,12 @@ def write_jsonl(path: Path, lines: Iterable[dict[str, Any]]) -> None:
         stream.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
 
 
-def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_jsonl(path: Path, *, skip_torn: bool = False) -> Iterator[tuple[int, dict[str, Any]]]:
     """Line number (from 1) and object of each line; blank lines are passed over.
+
+    Args:
+        path: The file, UTF-8, with or without a byte order mark.
+        skip_torn: Passes over a broken last line without a newline: what a killed writer left.
 
     Raises:
         DataError: The file is missing, not UTF-8, or a line is not a JSON object.
@@ -111,7 +116,10 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
-    for number, raw in enumerate(content.split(b"\n"), 1):
+    lines = content.split(b"\n")
+    if skip_torn and not _is_json(lines[-1]):
+        lines.pop()
+    for number, raw in enumerate(lines, 1):
         if not raw.strip():
             continue
         try:
@@ -127,10 +135,24 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, value
 
 
+def _is_json(content: bytes) -> bool:
+    try:
+        json.loads(content)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
 def _text(path: Path, number: int, line: dict[str, Any]) -> str:
     text = line.get("text")
     if not isinstance(text, str):
         raise DataError(f'{path}:{number}: "text" must be a string, found {text!r}')
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{path}:{number}: the text holds half a surrogate pair ({text!r}); mend or remove it"
+        ) from error
     return text
 
 
@@ -155,13 +177,26 @@ def read_queries(path: Path) -> list[Query]:
 
 
 def _target(path: Path, number: int, line: dict[str, Any]) -> dict[str, float]:
-    if "intent" in line:
-        return {line["intent"]: 1.0}
-    if "intents" in line and isinstance(line["intents"], list):
-        return dict.fromkeys(line["intents"], 1.0)
-    if "weights" in line and isinstance(line["weights"], dict):
-        return {name: float(weight) for name, weight in line["weights"].items()}
-    raise DataError(f'{path}:{number}: no label; expected "intent", "intents" or "weights" beside "text"')
+    match line:
+        case {"intent": str(name)}:
+            return {name: 1.0}
+        case {"intents": list(names)} if all(isinstance(name, str) for name in names):
+            return dict.fromkeys(names, 1.0)
+        case {"weights": dict(weights)}:
+            return _weights(path, number, weights)
+    raise DataError(
+        f'{path}:{number}: no label; expected "intent": name, "intents": [names] or "weights": {{name: weight}} beside "text"'
+    )
+
+
+def _weights(path: Path, number: int, weights: dict[str, Any]) -> dict[str, float]:
+    for name, weight in weights.items():
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+            raise DataError(f"{path}:{number}: the weight of {name!r} must be a number from 0 on, found {weight!r}")
+    total = sum(weights.values())
+    if not total:
+        raise DataError(f"{path}:{number}: the weights are all 0")
+    return {name: weight / total for name, weight in weights.items()}
 
 
 def read_gold(path: Path, labels: Sequence[str] | None = None) -> list[GoldQuery]:
@@ -225,7 +260,7 @@ def read_labels(path: Path) -> Iterator[Label]:
             try:
                 line = json.loads(raw)
                 yield _label(line)
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 if not raw.strip() or not raw.endswith(b"\n"):
                     continue
                 raise LedgerError(f"{path}:{number}: not a ledger line ({error!r}); remove it to go on") from error
@@ -239,6 +274,8 @@ _LABEL_FIELDS = {
 
 def _label(line: dict[str, Any]) -> Label:
     scores = line.get("scores")
+    if not all(isinstance(line[name], str) for name in ("key", "text", "teacher", "prompt_sha256")):
+        raise TypeError("key, text, teacher and prompt_sha256 must be strings")
     return Label(
         key=line["key"],
         text=line["text"],
@@ -247,11 +284,15 @@ def _label(line: dict[str, Any]) -> Label:
         teacher=line["teacher"],
         prompt_sha256=line["prompt_sha256"],
         sample=line.get("sample", 0),
-        usage=Usage(line.get("prompt_tokens"), line.get("completion_tokens"), line.get("cached_tokens")),
+        usage=Usage(*(_tokens(line.get(name)) for name in ("prompt_tokens", "completion_tokens", "cached_tokens"))),
         latency_ms=line.get("latency_ms"),
         asked_at=line.get("asked_at", ""),
         extra={name: value for name, value in line.items() if name not in _LABEL_FIELDS},
     )
+
+
+def _tokens(count: Any) -> int | None:
+    return None if count is None else int(count)
 
 
 def label_as_line(label: Label) -> dict[str, Any]:

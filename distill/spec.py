@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from decimal import Decimal
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
@@ -47,7 +49,7 @@ class PriceSpec(_Strict):
 class TeacherSpec(_Strict):
     """Who labels, and under which limits."""
 
-    model: str | None = None
+    model: str | None = Field(default=None, min_length=1)
     base_url: str | None = None
     api_key_env: str = "OPENAI_API_KEY"
     prompt: Path | None = None
@@ -62,13 +64,28 @@ class TeacherSpec(_Strict):
     timeout_s: float = Field(default=60.0, gt=0)
     max_retries: int = Field(default=4, ge=0, le=20)
     temperature: float | None = Field(default=0.0, ge=0)
-    max_output_tokens: int = Field(default=256, ge=1)
+    max_output_tokens: int = Field(default=2048, ge=1)
 
     @model_validator(mode="after")
     def _one_teacher(self) -> TeacherSpec:
         if (self.model is None) == (self.callable is None):
             raise ValueError("give either `model` or `callable`")
         return self
+
+    @field_validator("base_url")
+    @classmethod
+    def _web_address(cls, value: str | None) -> str | None:
+        hint = "expected an address such as http://localhost:11434/v1"
+        if value is None:
+            return None
+        try:
+            parts = urlsplit(value)
+            is_usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
+        except ValueError as error:
+            raise ValueError(f"{hint} ({error})") from error
+        if not is_usable or not value.isprintable() or " " in value:
+            raise ValueError(hint)
+        return value
 
     @field_validator("callable", "redact")
     @classmethod
@@ -85,7 +102,7 @@ class SynthSpec(_Strict):
     out_of_scope: int = Field(default=300, ge=0)
     per_request: int = Field(default=10, ge=1, le=50)
     temperature: float | None = Field(default=1.0, ge=0)
-    model: str | None = None
+    model: str | None = Field(default=None, min_length=1)
 
 
 class GateLimits(_Strict):
@@ -125,6 +142,9 @@ class _IntentBody(_Strict):
 
 def _intent_bodies(value: Any) -> Any:
     if isinstance(value, dict):
+        for name in value:
+            if not isinstance(name, str):
+                raise ValueError(f"the intent {name!r} is not text to YAML; put its name in quotes")  # noqa: TRY004 - pydantic's
         return {
             name: {"description": body or ""} if body is None or isinstance(body, str) else body
             for name, body in value.items()
@@ -183,6 +203,15 @@ class Spec(_Strict):
     def _out_of_scope_is_for_single(self) -> Spec:
         if self.out_of_scope and self.task is not Task.SINGLE:
             raise ValueError("`out_of_scope` is for `task: single`; in other tasks an empty answer is valid")
+        return self
+
+    @model_validator(mode="after")
+    def _answers_are_labels(self) -> Spec:
+        for answer, label in self.teacher.answer_map.items():
+            if label not in self.labels:
+                near = get_close_matches(label, self.labels, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise ValueError(f"`teacher.answer_map` turns {answer!r} into {label!r}, which is no intent{hint}")
         return self
 
     @property
@@ -284,7 +313,7 @@ def _read_text(path: Path) -> str:
         line = error.object[: error.start].count(b"\n") + 1
         raise SpecError(f"{path}:{line}: not UTF-8 (byte {error.start}); save the file as UTF-8") from error
     except OSError as error:
-        hint = "; give the path of a router.yaml" if isinstance(error, FileNotFoundError) else ""
+        hint = "; give the path of a router.yaml" if path.suffix in {".yaml", ".yml"} else ""
         raise SpecError(f"{path}: cannot be read ({error.strerror or error}){hint}") from error
 
 
@@ -303,7 +332,9 @@ def _parse_yaml(path: Path, source: str) -> tuple[Any, dict[tuple[Any, ...], int
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         raise SpecError(f"{where}: not YAML: {error.problem or error}") from error
     except yaml.YAMLError as error:
-        raise SpecError(f"{path}: not YAML: {error}") from error
+        raise SpecError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise SpecError(f"{path}: not YAML: an alias contains itself, or values lie too deep") from error
 
 
 def _key_lines(node: Any, path: Path, prefix: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], int]]:
@@ -313,6 +344,8 @@ def _key_lines(node: Any, path: Path, prefix: tuple[Any, ...] = ()) -> Iterator[
         seen: dict[str, int] = {}
         for key, value in node.value:
             line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                raise SpecError(f"{path}:{line}: a key must be text")
             if key.value in seen:
                 raise SpecError(f"{path}:{line}: `{key.value}` stands here and on line {seen[key.value]}; keep one")
             seen[key.value] = line
@@ -346,8 +379,10 @@ def _read_intents(path: Path, named_at: str) -> Any:
 
 
 def _explain(error: ValidationError, path: Path, lines: dict[tuple[Any, ...], int], intents_file: Path | None) -> str:
-    problem = error.errors()[0]
-    location = tuple(part for part in problem["loc"] if part not in {"GatesSpec", "GateLimits"})
+    # `out_of_scope` may be a boolean or a mapping: of a mapping, what is wrong inside it is said
+    problems = [problem for problem in error.errors() if problem["type"] != "bool_type"] or error.errors()
+    problem = problems[0]
+    location = tuple(part for part in problem["loc"] if part not in {"GatesSpec", "GateLimits", "bool", "_IntentBody"})
     in_intents_file = intents_file is not None and location[:1] == ("intents",)
     known = location
     while known and known not in lines:
@@ -358,7 +393,8 @@ def _explain(error: ValidationError, path: Path, lines: dict[tuple[Any, ...], in
         return f"{where}: unknown key `{name}`{_near_key(location)}"
     if problem["type"] == "missing":
         return f"{where}: `{name}` is missing"
-    message = problem["msg"].removeprefix("Value error, ")
+    message = re.sub(r" or instance of \w+", "", problem["msg"].removeprefix("Value error, "))
+    message = message.replace("a valid tuple", "a list").replace("a valid dictionary", "a mapping")
     found = problem.get("input")
     shown = f" (found {found!r})" if isinstance(found, str | int | float | bool | None) else ""
     return f"{where}: `{name or 'router.yaml'}`: {message}{shown}"
@@ -372,9 +408,10 @@ def _near_key(location: tuple[Any, ...]) -> str:
         "bench": BenchSpec,
         "price": PriceSpec,
         "intents": _IntentBody,
+        "out_of_scope": _IntentBody,
     }
     parents = [part for part in location[:-1] if part in models]
-    model = models[parents[-1]] if parents else Spec
+    model = models[parents[-1] if location[0] != "intents" else "intents"] if parents else Spec
     keys = [field.alias or name for name, field in model.model_fields.items()]
     near = get_close_matches(str(location[-1]), keys, n=1)
     return f"; did you mean `{near[0]}`?" if near else f"; known keys: {', '.join(keys)}"

@@ -11,7 +11,11 @@ if TYPE_CHECKING:
 
     from distill.spec import Spec
 
-__all__ = ["answer_schema", "parse_json", "read_scores"]
+__all__ = ["NotJsonError", "answer_schema", "parse_json", "read_scores"]
+
+
+class NotJsonError(ValueError):
+    """An answer holds no JSON: the server may not know the response format that it was asked for."""
 
 
 def answer_schema(labels: Sequence[str]) -> dict[str, Any]:
@@ -28,18 +32,15 @@ def parse_json(content: str) -> Any:
     """The JSON value in an answer, also inside a Markdown fence or after a sentence.
 
     Raises:
-        ValueError: There is none.
+        NotJsonError: There is none.
     """
-    try:
-        return json.loads(content)
-    except ValueError:
-        found = re.search(r"\{.*\}|\[.*\]", content, flags=re.DOTALL)
-        if found is None:
-            raise ValueError(f"not JSON: {_short(content)}") from None
-    try:
-        return json.loads(found.group())
-    except ValueError:
-        raise ValueError(f"not JSON: {_short(content)}") from None
+    inner = re.search(r"\{.*\}|\[.*\]", content, flags=re.DOTALL)
+    for candidate in (content, inner.group() if inner else ""):
+        try:
+            return json.loads(candidate)
+        except (ValueError, RecursionError):
+            continue
+    raise NotJsonError(f"not JSON: {_short(content)}")
 
 
 def read_scores(content: str, spec: Spec) -> dict[str, float]:
@@ -51,6 +52,8 @@ def read_scores(content: str, spec: Spec) -> dict[str, float]:
     names = _label_names(spec)
     if spec.teacher.prompt is not None and spec.teacher.answer_path is None and content.strip() in names:
         return {names[content.strip()]: 1.0}
+    if not content.strip():
+        raise ValueError("the answer is empty")
     value = parse_json(content)
     for part in (spec.teacher.answer_path or "intent").split("."):
         if isinstance(value, dict) and part in value:

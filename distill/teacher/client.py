@@ -155,11 +155,16 @@ def run_sync(work: Coroutine[Any, Any, _T]) -> _T:
     return outcome[0]
 
 
-async def for_each(items: Iterable[_Item], work: Callable[[_Item], Awaitable[None]], concurrency: int) -> None:
-    """Works through items, so many at once. After an error or an interrupt no further item is begun.
+async def for_each(items: Iterable[_Item], work: Callable[[_Item], Awaitable[bool | None]], concurrency: int) -> None:
+    """Works through items, so many at once. After an error or an interrupt no further request is begun.
 
     Requests in flight are paid for: their answers are waited for (and so recorded) before the error is raised. A second
     Ctrl-C does not wait.
+
+    Args:
+        items: What to work through.
+        work: Makes one request for an item; returns True when the item needs another one.
+        concurrency: How many requests are in flight at most.
     """
     waiting = iter(items)
     stopped = False
@@ -168,16 +173,18 @@ async def for_each(items: Iterable[_Item], work: Callable[[_Item], Awaitable[Non
     async def worker() -> None:
         nonlocal stopped, n_in_flight
         for item in waiting:
-            if stopped:
-                break
-            n_in_flight += 1
-            try:
-                await work(item)
-            except BaseException:
-                stopped = True
-                raise
-            finally:
-                n_in_flight -= 1
+            needs_another: bool | None = True
+            while needs_another:
+                if stopped:
+                    return
+                n_in_flight += 1
+                try:
+                    needs_another = await work(item)
+                except BaseException:
+                    stopped = True
+                    raise
+                finally:
+                    n_in_flight -= 1
 
     workers = [asyncio.ensure_future(worker()) for _ in range(concurrency)]
     try:
@@ -186,10 +193,11 @@ async def for_each(items: Iterable[_Item], work: Callable[[_Item], Awaitable[Non
         stopped = True
         if n_in_flight:
             say(f"stopping: waiting for the answers to {n_in_flight} requests in flight; Ctrl-C again to leave them")
-        await asyncio.wait(workers)
+        await asyncio.gather(*workers, return_exceptions=True)
         raise
-    for finished in workers:
-        finished.result()
+    for outcome in await asyncio.gather(*workers, return_exceptions=True):
+        if isinstance(outcome, BaseException):
+            raise outcome
 
 
 class ChatClient:
@@ -261,6 +269,7 @@ class ChatClient:
         """Sends a request, again without what the server refuses, until it is taken or nothing is left to drop."""
         from openai import BadRequestError, UnprocessableEntityError
 
+        first = (self.dialect, self._length_parameter)
         tried: set[tuple[Dialect, str]] = set()
         while True:
             sent = (self.dialect, self._length_parameter)
@@ -268,10 +277,11 @@ class ChatClient:
             try:
                 return await self._send(request, *sent)
             except (BadRequestError, UnprocessableEntityError) as error:
-                reason = _server_message(error)
+                reason, refusal = _reason(error), self._scrub(f"the server refused the request: {_shown_reason(error)}")
             # Another request may have found out meanwhile what this server refuses.
             if (self.dialect, self._length_parameter) in tried and not self._adapt(reason, tried):
-                raise RequestFailedError(self._scrub(f"the server refused the request: {reason}"))
+                self.dialect, self._length_parameter = first  # nothing helped, so nothing is learnt about the server
+                raise RequestFailedError(refusal)
 
     async def _send(self, request: Request, dialect: Dialect, length_parameter: str) -> Reply:
         parameters: dict[str, Any] = {length_parameter: request.max_output_tokens}
@@ -291,18 +301,19 @@ class ChatClient:
         except ValueError:
             raise RequestFailedError("the server's reply is not JSON") from None
         latency_ms = (time.perf_counter() - started) * 1000
+        content: Any
         try:
             choice = completion.choices[0]
             content, cut_off = choice.message.content, choice.finish_reason == _CUT_OFF
         except (AttributeError, IndexError, TypeError):
-            content, cut_off = NotImplemented, False
+            raise RequestFailedError("the server's reply is not a chat completion") from None
         if not isinstance(content, str | None):
             raise RequestFailedError("the server's reply is not a chat completion")
-        return Reply(content or "", _usage(completion.usage), latency_ms, dialect, cut_off)
+        return Reply(content or "", _usage(getattr(completion, "usage", None)), latency_ms, dialect, cut_off)
 
     def _adapt(self, reason: str, tried: set[tuple[Dialect, str]]) -> bool:
         """Drops what the server refuses. True when another try makes sense."""
-        for dialect, length_parameter, note in self._simpler(reason.lower()):
+        for dialect, length_parameter, note in self._simpler(reason):
             if (dialect, length_parameter) not in tried:
                 self.dialect, self._length_parameter = dialect, length_parameter
                 self._say_once(f"{self.model}: {note}")
@@ -332,43 +343,29 @@ class ChatClient:
         """One clear line. ``TeacherError`` itself when no request can succeed, otherwise ``RequestFailedError``."""
         import openai
 
-        where = _shown(self.teacher.base_url)
-        variable = self.teacher.api_key_env
-        hopeless: list[tuple[Any, str]] = [
-            (
-                openai.AuthenticationError | openai.PermissionDeniedError,
-                f"{where}: the API key in {variable} was refused (401 or 403); check {variable}",
-            ),
-            (
-                openai.NotFoundError,
-                f"{where}: not found (404): check the model's name ({self.model!r}) and that base_url ends right (often /v1)",
-            ),
-        ]
-        failed: list[tuple[Any, str]] = [
-            (openai.APITimeoutError, f"no answer within {self.teacher.timeout_s:g} s (teacher.timeout_s)"),
-            (
-                openai.RateLimitError,
-                "the server asks to slow down (429), also after the retries: lower teacher.concurrency",
-            ),
-        ]
-        message = next((text for kinds, text in failed if isinstance(error, kinds)), None)
-        if isinstance(error, openai.RateLimitError) and "insufficient_quota" in _server_message(error):
-            return TeacherError(f"{where}: the account's quota is used up (429); everything answered is kept")
-        if message is not None:
-            return RequestFailedError(message)
-        if isinstance(error, openai.APIConnectionError):
-            return TeacherError(
-                f"{where}: cannot be reached; is the server up, and base_url right? Everything answered is kept"
-            )
-        message = next((text for kinds, text in hopeless if isinstance(error, kinds)), None)
-        if message is not None:
-            return TeacherError(message)
-        status = (
-            f"the server answered {error.status_code}"
-            if isinstance(error, openai.APIStatusError)
-            else type(error).__name__
-        )
-        return RequestFailedError(self._scrub(f"{status}: {_server_message(error)}"))
+        where, variable = _shown(self.teacher.base_url), self.teacher.api_key_env
+        match error:
+            case openai.AuthenticationError() | openai.PermissionDeniedError():
+                hopeless = f"the API key in {variable} was refused (401 or 403); check {variable}"
+            case openai.NotFoundError():
+                hopeless = (
+                    f"not found (404): check the model's name ({self.model!r}) and that base_url ends right (often /v1)"
+                )
+            case openai.RateLimitError() if "insufficient_quota" in _reason(error):
+                hopeless = "the account's quota is used up (429); everything answered is kept"
+            case openai.RateLimitError():
+                return RequestFailedError(
+                    "the server asks to slow down (429), also after the retries: lower teacher.concurrency"
+                )
+            case openai.APITimeoutError():
+                return RequestFailedError(f"no answer within {self.teacher.timeout_s:g} s (teacher.timeout_s)")
+            case openai.APIConnectionError():
+                hopeless = "cannot be reached; is the server up, and base_url right? Everything answered is kept"
+            case _:
+                status = getattr(error, "status_code", None)
+                said = f"the server answered {status}" if status else type(error).__name__
+                return RequestFailedError(self._scrub(f"{said}: {_shown_reason(error)}"))
+        return TeacherError(f"{where}: {hopeless}")
 
     def _scrub(self, message: str) -> str:
         """A message without the key and on one line; servers may echo what they were sent."""
@@ -396,12 +393,18 @@ def _response_format(schema: dict[str, Any], kind: str) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}}
 
 
-def _server_message(error: Exception) -> str:
-    """What the server said, whatever shape its error has."""
+def _reason(error: Exception) -> str:
+    """All that the server said, in lower case, whatever shape its error has: the code may stand beside the message."""
+    return f"{error} {canonical_json(getattr(error, 'body', None))}".lower()
+
+
+def _shown_reason(error: Exception) -> str:
+    """What the server said, for people. openai's own text is empty where the error has not OpenAI's shape."""
     body = getattr(error, "body", None)
-    details = "" if body is None else body if isinstance(body, str) else canonical_json(body)
-    message = getattr(error, "message", str(error))
-    return message if details in message else f"{message} {details}"
+    message = str(error)
+    if body is None or " - " in message:
+        return message
+    return f"{message} - {body if isinstance(body, str) else canonical_json(body)}"
 
 
 def _usage(counted: Any) -> Usage:
@@ -413,4 +416,4 @@ def _usage(counted: Any) -> Usage:
 
 def _count(counted: Any, name: str) -> int | None:
     value = getattr(counted, name, None)
-    return value if isinstance(value, int) else None
+    return value if isinstance(value, int) and value >= 0 else None

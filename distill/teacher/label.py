@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import math
+import sys
 import time
 import unicodedata
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from distill.data import canonical_json, ledger_key, read_gold, read_queries, sha256_json
 from distill.errors import DataError, MissingKeyError, SpecError, TeacherError
 from distill.progress import Progress, say
-from distill.teacher.answers import answer_schema, read_scores
+from distill.teacher.answers import NotJsonError, answer_schema, read_scores
 from distill.teacher.client import (
     DIALECTS,
     ChatClient,
@@ -27,8 +29,9 @@ from distill.teacher.client import (
     run_sync,
 )
 from distill.teacher.ledger import AppendLog, Ledger
-from distill.teacher.prices import Budget, check_limit_is_enforceable, cost_usd, teacher_price
+from distill.teacher.prices import check_limit_is_enforceable, cost_usd, teacher_price
 from distill.teacher.prompt import Messages, examples_of, render, template_text, user_prompt, user_prompt_text
+from distill.teacher.spend import open_budget
 from distill.types import Label, Task, TokenPrice, Usage
 
 if TYPE_CHECKING:
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from distill.spec import Spec
+    from distill.teacher.prices import Budget
 
 __all__ = ["LabelPlan", "LabelSummary", "label", "plan_labels", "recorded_labels", "texts_to_label"]
 
@@ -73,10 +77,25 @@ class _Teacher:
         self.spec = spec
         self.name = spec.teacher.model or f"callable:{spec.teacher.callable}"
         self.intents = (*spec.intent_list, *((spec.out_of_scope_intent,) if spec.out_of_scope_intent else ()))
-        self.redact = load_function(spec.teacher.redact, spec) if spec.teacher.redact else str
+        self._redact = load_function(spec.teacher.redact, spec) if spec.teacher.redact else str
         self.schema = answer_schema(spec.labels) if self._sends_schema else None
         self.prompt_path = spec.folder / spec.teacher.prompt if spec.teacher.prompt else None
         self.template = user_prompt_text(self.prompt_path) if self.prompt_path else template_text(TEMPLATE)
+
+    def redact(self, text: str) -> str:
+        """The text as it may be sent and stored.
+
+        Raises:
+            SpecError: The redact function failed, or returned no text that can be sent.
+        """
+        where = f"{self.spec.path}: teacher.redact {self.spec.teacher.redact}"
+        try:
+            redacted = self._redact(text)
+        except Exception as error:
+            raise SpecError(f"{where} failed on a query ({type(error).__name__}); nothing of it was sent") from error
+        if not isinstance(redacted, str):
+            raise SpecError(f"{where} must return a string, found {type(redacted).__name__}")
+        return redacted
 
     @property
     def _sends_schema(self) -> bool:
@@ -131,16 +150,21 @@ class _Teacher:
 
 
 def load_function(reference: str, spec: Spec) -> Callable[..., Any]:
-    """The function behind ``package.module:function``.
+    """The function behind ``package.module:function``; the module may lie beside router.yaml.
 
     Raises:
         SpecError: It cannot be imported.
     """
     module, _, name = reference.partition(":")
+    folder = str(spec.folder.resolve())
+    if folder not in sys.path:
+        sys.path.append(
+            folder
+        )  # last, so that it hides nothing; a function may import its neighbours when it is called
     try:
         function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise SpecError(f"{spec.path}: {reference} cannot be imported ({error})") from error
+    except Exception as error:
+        raise SpecError(f"{spec.path}: {reference} cannot be imported ({type(error).__name__}: {error})") from error
     if not callable(function):
         raise SpecError(f"{spec.path}: {reference} is not a function")
     return function  # type: ignore[no-any-return]
@@ -153,7 +177,8 @@ def texts_to_label(spec: Spec) -> list[str]:
         DataError: A file is missing or wrong.
     """
     if not spec.queries_path.exists():
-        raise DataError(f"{spec.queries_path}: does not exist; `distill synth {spec.path}` writes it")
+        hint = "router.yaml names it as `queries:`" if spec.queries else f"`distill synth {spec.path}` writes it"
+        raise DataError(f"{spec.queries_path}: does not exist; {hint}")
     texts = [query.text for query in read_queries(spec.queries_path)]
     texts += _gold_texts(spec)
     distinct = {unicodedata.normalize("NFC", text): text for text in reversed(texts) if text.strip()}
@@ -203,6 +228,7 @@ def plan_labels(spec: Spec, *, n_unwritten: int = 0) -> LabelPlan:
     """
     teacher, ledger = _Teacher(spec), Ledger(spec.ledger_path)
     texts = texts_to_label(spec) if spec.queries_path.exists() or not n_unwritten else _gold_texts(spec)
+    texts = _sendable(teacher, texts)
     missing = _missing(teacher, ledger, texts)
     price = teacher_price(spec)
     estimate = None
@@ -219,10 +245,27 @@ def _gold_texts(spec: Spec) -> list[str]:
     return [query.text for query in read_gold(spec.gold_path, spec.labels)] if spec.gold_path else []
 
 
-def _missing(teacher: _Teacher, ledger: Ledger, texts: list[str]) -> list[str]:
-    """Redacted texts without a good answer, each once, in order."""
-    redacted = dict.fromkeys(teacher.redact(text) for text in texts)
-    answers = ((text, ledger.get(teacher.keys(text))) for text in redacted if text.strip())
+def _sendable(teacher: _Teacher, texts: Iterable[str]) -> list[str]:
+    """Redacted texts, each once, in order; blank ones left out.
+
+    Raises:
+        DataError: A text has no UTF-8.
+    """
+    distinct: dict[str, str] = {}
+    for text in texts:
+        redacted = teacher.redact(text)
+        try:
+            redacted.encode()
+        except UnicodeEncodeError as error:
+            raise DataError(f"a query holds half a surrogate pair and cannot be sent: {redacted!r}") from error
+        if redacted.strip():
+            distinct.setdefault(unicodedata.normalize("NFC", redacted), redacted)
+    return list(distinct.values())
+
+
+def _missing(teacher: _Teacher, ledger: Ledger, sendable: list[str]) -> list[str]:
+    """The texts without a good answer, in order."""
+    answers = ((text, ledger.get(teacher.keys(text))) for text in sendable)
     return [text for text, answer in answers if answer is None or answer.scores is None]
 
 
@@ -240,40 +283,29 @@ def label(spec: Spec, texts: list[str] | None = None, *, show_progress: bool = T
         TeacherError: The teacher cannot answer at all, or ``teacher.max_usd`` is reached. Every answer received is kept.
         DataError: A data file is wrong, or the ledger is being written by another process.
     """
-    teacher, ledger = _Teacher(spec), Ledger(spec.ledger_path)
-    texts = texts_to_label(spec) if texts is None else texts
-    missing = _missing(teacher, ledger, texts)
-    run = _Run(teacher, ledger, budget_of(spec, ledger))
+    teacher = _Teacher(spec)
+    sendable = _sendable(teacher, texts_to_label(spec) if texts is None else texts)
+    run = _Run(teacher, Ledger(spec.ledger_path), open_budget(spec, spec.teacher.model))
+    missing = _missing(teacher, run.ledger, sendable)
     if missing:
         try:
-            with (
-                AppendLog(spec.ledger_path) as log,
-                Progress("label", len(missing), show=show_progress) as progress,
-            ):
-                run.log, run.progress = log, progress
-                run_sync(run.ask_all(missing))
+            with AppendLog(spec.ledger_path) as log:
+                # Read again: until the file was ours, another process may have written to it.
+                run = _Run(teacher, Ledger(spec.ledger_path), open_budget(spec, spec.teacher.model), log)
+                missing = _missing(teacher, run.ledger, sendable)
+                with Progress("label", len(missing), show=show_progress) as run.progress:
+                    run_sync(run.ask_all(missing))
         except MissingKeyError as error:
-            raise MissingKeyError(f"{error}. {_why_missing(teacher, ledger, len(missing), len(texts))}") from error
+            why = _why_missing(teacher, run.ledger, len(missing), len(sendable))
+            raise MissingKeyError(f"{error}. {why}") from None
     return LabelSummary(
-        n_texts=len(texts),
-        n_recorded=len(texts) - len(missing),
+        n_texts=len(sendable),
+        n_recorded=len(sendable) - len(missing),
         n_asked=run.n_asked,
         n_failed=run.n_failed,
         spent_usd=run.budget.known_spend_usd,
         teacher=teacher.name,
     )
-
-
-def budget_of(spec: Spec, ledger: Ledger) -> Budget:
-    """The spend limit, less what the recordings say was spent on this model already."""
-    price = teacher_price(spec)
-    check_limit_is_enforceable(spec, price, loopback=is_loopback(spec.teacher.base_url) or spec.teacher.model is None)
-    budget = Budget(price, spec.teacher.max_usd)
-    if price is not None:
-        for line in ledger.lines:
-            if line.teacher == spec.teacher.model and "carried_from" not in line.extra:
-                budget.spent_usd += cost_usd(price, line.usage)
-    return budget
 
 
 def _why_missing(teacher: _Teacher, ledger: Ledger, n_missing: int, n_texts: int) -> str:
@@ -287,10 +319,14 @@ def _why_missing(teacher: _Teacher, ledger: Ledger, n_missing: int, n_texts: int
         return f"{start}: it was recorded with the teacher {latest.teacher!r}, this is {teacher.name!r}"
     recorded = latest.extra.get("settings")
     if latest.prompt_sha256 not in teacher.hashes.values() and isinstance(recorded, dict):
-        current = _brief(teacher.settings(teacher.dialect_in(ledger)))
-        differing = [name for name in current if current[name] != recorded.get(name)]
+        differing = min((_differing(teacher.settings(dialect), recorded) for dialect in DIALECTS), key=len)
         return f"{start}: it was recorded with other settings ({', '.join(differing) or 'prompt'})"
     return f"{start}: they are new"
+
+
+def _differing(settings: dict[str, Any], recorded: Mapping[str, Any]) -> list[str]:
+    current = _brief(settings)
+    return [name for name in current if current[name] != recorded.get(name)]
 
 
 @dataclass
@@ -308,15 +344,19 @@ class _Run:
     _client: ChatClient | None = field(default=None, repr=False)
 
     async def ask_all(self, texts: list[str]) -> None:
+        if not texts:
+            return
         if self.teacher.spec.teacher.callable is not None:
             await for_each(texts, self._ask_callable, self.teacher.spec.teacher.concurrency)
             return
         dialect = self.teacher.dialect_in(self.ledger)
         settings = self.teacher.spec.teacher
         async with ChatClient(settings, self.teacher.name, self.budget, dialect) as client:
+            loopback = is_loopback(settings.base_url)
+            check_limit_is_enforceable(self.teacher.spec, self.teacher.name, self.budget.price, loopback=loopback)
             self._client = client
             # The first alone: what the server refuses is found out once, and its prefix cache is warm for the rest.
-            await self._ask_model(texts[0])
+            await for_each(texts[:1], self._ask_model, 1)
             await for_each(texts[1:], self._ask_model, settings.concurrency)
 
     async def _ask_model(self, text: str) -> None:
@@ -333,14 +373,28 @@ class _Run:
         try:
             reply = await self._client.ask(request)
         except RequestFailedError as error:
-            self._record(text, self._client.dialect, asked_at, error=str(error))
+            self._write(text, self._client.dialect, asked_at, error=str(error))
+            self._finish(str(error))
             return
         try:
             scores, error_line = read_scores(reply.content, self.teacher.spec), None
         except ValueError as error:
             cut_off = f"cut off after {reply.usage.completion_tokens} tokens (teacher.max_output_tokens): "
             scores, error_line = None, f"{cut_off if reply.cut_off else ''}{error}"
-        self._record(text, reply.dialect, asked_at, scores, error_line, reply.usage, reply.latency_ms)
+            if isinstance(error, NotJsonError) and not reply.cut_off and self._ignores_schema(reply.dialect):
+                self._write(text, reply.dialect, asked_at, None, error_line, reply.usage, reply.latency_ms)
+                say(f"label: {self.teacher.name} ignores the JSON schema ({error}); asking for json_object")
+                self._client.dialect = replace(reply.dialect, response_format="json_object")
+                await self._ask_model(text)
+                return
+        self._write(text, reply.dialect, asked_at, scores, error_line, reply.usage, reply.latency_ms)
+        self._finish(error_line)
+
+    def _ignores_schema(self, dialect: Dialect) -> bool:
+        """Whether the very first answer in a dialect with a schema shows that the server does not know schemas."""
+        sends_schema = self.teacher.schema is not None and dialect.response_format == "json_schema"
+        recorded = any(line.prompt_sha256 == self.teacher.hashes[dialect] and line.scores for line in self.ledger.lines)
+        return sends_schema and self.n_asked == 0 and not recorded
 
     async def _ask_callable(self, text: str) -> None:
         function = load_function(str(self.teacher.spec.teacher.callable), self.teacher.spec)
@@ -352,9 +406,10 @@ class _Run:
         except Exception as error:  # noqa: BLE001 - the user's own function may raise anything; it is recorded as failed
             scores, error_line = None, f"{type(error).__name__}: {error}"
         latency_ms = (time.perf_counter() - started) * 1000
-        self._record(text, DIALECTS[0], asked_at, scores, error_line, latency_ms=latency_ms)
+        self._write(text, DIALECTS[0], asked_at, scores, error_line, latency_ms=latency_ms)
+        self._finish(error_line)
 
-    def _record(
+    def _write(
         self,
         text: str,
         dialect: Dialect,
@@ -376,20 +431,20 @@ class _Run:
             asked_at=asked_at,
             extra={"settings": _brief(self.teacher.settings(dialect))},
         )
-        if self.log is None or self.progress is None:
+        if self.log is None:
             raise TeacherError("the ledger is not open")
         self.ledger.write(self.log, answer)
         self.n_asked += 1
-        failed_note = f"{self.n_failed} failed" if self.n_failed else ""
-        self.progress.advance(spend_usd=self.budget.known_spend_usd, note=failed_note)
-        self._count_failure(error)
 
-    def _count_failure(self, error: str | None) -> None:
+    def _finish(self, error: str | None) -> None:
+        """Counts a text as done."""
+        self.n_failed += error is not None
+        self._failures_in_a_row = 0 if error is None else self._failures_in_a_row + 1
+        if self.progress is not None:
+            note = f"{self.n_failed} failed" if self.n_failed else ""
+            self.progress.advance(spend_usd=self.budget.known_spend_usd, note=note)
         if error is None:
-            self._failures_in_a_row = 0
             return
-        self.n_failed += 1
-        self._failures_in_a_row += 1
         if self.n_failed == 1:
             say(f"label: a query failed ({error}); going on, failed ones are asked again by the next run")
         if self._failures_in_a_row >= _FAILURES_IN_A_ROW:
@@ -409,7 +464,10 @@ def _callable_scores(answer: Any, labels: tuple[str, ...]) -> dict[str, float]:
     unknown = [name for name in scores if name not in labels]
     if unknown or not scores:
         raise ValueError(f"the answer is no intent: {canonical_json(unknown or answer)[:80]}")
-    return {name: float(score) for name, score in scores.items()}
+    numbers = {name: float(score) for name, score in scores.items()}
+    if not all(0 <= score < math.inf for score in numbers.values()) or not any(numbers.values()):
+        raise ValueError(f"the scores must be numbers from 0 on, and not all 0: {canonical_json(numbers)[:80]}")
+    return numbers
 
 
 def _now() -> str:

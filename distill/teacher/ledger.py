@@ -25,7 +25,7 @@ class AppendLog:
     A line that a killed writer left torn is cut off when the file is opened: it was never a whole answer.
 
     Args:
-        path: The file; made when the first line is written.
+        path: The file. One that was made here and got no line does not stay.
 
     Raises:
         LedgerError: Another process is writing to the file.
@@ -65,18 +65,29 @@ class AppendLog:
         if self._stream is None:
             raise LedgerError(f"{self.path}: not open for writing")
         with storage_errors(self.path):
-            self._stream.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+            self._stream.write(_encode(line) + b"\n")
             self._stream.flush()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        stream, self._stream = self._stream, None
         try:
-            if self._stream is not None:
+            if stream is not None:
                 with storage_errors(self.path):
-                    self._stream.close()
+                    stream.close()
+                    if self.path.stat().st_size == 0:
+                        self.path.unlink()
         finally:
             self._lock.release()
+
+
+def _encode(line: dict[str, Any]) -> bytes:
+    """UTF-8 JSON. Half a surrogate pair, which a cut-off emoji leaves, has no UTF-8: then the line is escaped."""
+    try:
+        return json.dumps(line, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return json.dumps(line).encode()
 
 
 def _cut_torn_line(stream: BinaryIO) -> None:
@@ -93,7 +104,7 @@ def _cut_torn_line(stream: BinaryIO) -> None:
         return
     try:
         json.loads(last)
-    except ValueError:
+    except (ValueError, RecursionError):
         stream.truncate(size - len(last))
         stream.seek(0, os.SEEK_END)
     else:

@@ -12,7 +12,7 @@ from distill.types import TokenPrice, Usage
 if TYPE_CHECKING:
     from distill.spec import Spec
 
-__all__ = ["Budget", "cost_usd", "look_up_price", "teacher_price"]
+__all__ = ["Budget", "check_limit_is_enforceable", "cost_usd", "look_up_price", "price_of", "teacher_price"]
 
 _PER_MILLION = Decimal(1_000_000)
 
@@ -68,10 +68,16 @@ def teacher_price(spec: Spec) -> TokenPrice | None:
     return look_up_price(model) if model else None
 
 
+def price_of(spec: Spec, model: str) -> TokenPrice | None:
+    """The price of the teacher's model (router.yaml's own where given) or of another one, such as ``synth.model``."""
+    return teacher_price(spec) if model == spec.teacher.model else look_up_price(model)
+
+
 def cost_usd(price: TokenPrice, usage: Usage) -> Decimal:
     """What one request cost. Tokens that the server did not count are taken as none."""
-    cached = usage.cached_tokens or 0 if price.cached_input_usd_per_mtok is not None else 0
-    fresh = (usage.prompt_tokens or 0) - cached
+    prompt = usage.prompt_tokens or 0
+    cached = min(usage.cached_tokens or 0, prompt) if price.cached_input_usd_per_mtok is not None else 0
+    fresh = prompt - cached
     total = (
         fresh * price.input_usd_per_mtok
         + cached * (price.cached_input_usd_per_mtok or Decimal(0))
@@ -83,6 +89,8 @@ def cost_usd(price: TokenPrice, usage: Usage) -> Decimal:
 class Budget:
     """Keeps spend under ``teacher.max_usd``: a request is sent only if its dearest outcome still fits.
 
+    Spend is what the server counted; a request that brought no answer is taken as free.
+
     Args:
         price: None when unknown; then nothing is counted.
         limit_usd: None for no limit.
@@ -92,20 +100,39 @@ class Budget:
     def __init__(self, price: TokenPrice | None, limit_usd: Decimal | None, spent_usd: Decimal = Decimal(0)) -> None:
         self.price, self.limit_usd, self.spent_usd = price, limit_usd, spent_usd
         self._reserved_usd = Decimal(0)
+        self._is_counted = True
 
     @property
     def known_spend_usd(self) -> Decimal | None:
-        """Spent so far, or None when the price is unknown."""
-        return None if self.price is None else self.spent_usd
+        """Spent so far, or None when the price or the tokens of an answer are unknown."""
+        return None if self.price is None or not self._is_counted else self.spent_usd
+
+    def count(self, usage: Usage, price: TokenPrice | None = None) -> None:
+        """Counts an answer that was paid for.
+
+        Args:
+            usage: Its tokens.
+            price: Of its model, where that is not the budget's own.
+        """
+        price = price or self.price
+        if price is None:
+            return
+        self._is_counted = self._is_counted and None not in {usage.prompt_tokens, usage.completion_tokens}
+        self.spent_usd += cost_usd(price, usage)
 
     def reserve(self, prompt_bytes: int, max_output_tokens: int) -> Decimal:
         """Sets aside what a request can cost at most (a token is at least a byte); give the sum to ``settle``.
 
         Raises:
-            SpendLimitError: It would not fit under the limit any more.
+            SpendLimitError: It would not fit under the limit any more, or the server does not count tokens.
         """
         if self.price is None:
             return Decimal(0)
+        if self.limit_usd is not None and not self._is_counted:
+            raise SpendLimitError(
+                f"teacher.max_usd {self.limit_usd} cannot be kept: the server does not say how many tokens it used. "
+                f"Everything answered is kept; to go on without a limit set teacher.max_usd: null and run again"
+            )
         dearest = cost_usd(self.price, Usage(prompt_bytes, max_output_tokens))
         if self.limit_usd is not None and self.spent_usd + self._reserved_usd + dearest > self.limit_usd:
             raise SpendLimitError(
@@ -118,11 +145,11 @@ class Budget:
     def settle(self, reserved_usd: Decimal, usage: Usage | None) -> None:
         """Replaces a reservation by what the request really cost."""
         self._reserved_usd -= reserved_usd
-        if self.price is not None and usage is not None:
-            self.spent_usd += cost_usd(self.price, usage)
+        if usage is not None:
+            self.count(usage)
 
 
-def check_limit_is_enforceable(spec: Spec, price: TokenPrice | None, *, loopback: bool) -> None:
+def check_limit_is_enforceable(spec: Spec, model: str, price: TokenPrice | None, *, loopback: bool) -> None:
     """A limit that cannot be kept must not look as if it were.
 
     Raises:
@@ -130,6 +157,6 @@ def check_limit_is_enforceable(spec: Spec, price: TokenPrice | None, *, loopback
     """
     if spec.teacher.max_usd is not None and price is None and not loopback:
         raise SpecError(
-            f"{spec.path}: teacher.max_usd cannot be kept: no price is known for {spec.teacher.model!r}; "
+            f"{spec.path}: teacher.max_usd cannot be kept: no price is known for {model!r}; "
             "give teacher.price (USD per million tokens, with source and date), or set max_usd: null"
         )

@@ -67,7 +67,7 @@ def user_prompt_text(path: Path) -> str:
         SpecError: It cannot be read, or does not contain ``{query}``.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"{path}: teacher.prompt cannot be read as UTF-8 text ({error})") from error
     if "{query}" not in text:
@@ -86,13 +86,23 @@ def user_prompt(path: Path, text: str, *, query: str, intents: tuple[Intent, ...
     described = "\n".join(f"- {i.name}: {i.description}" if i.description else f"- {i.name}" for i in intents)
     examples = "\n".join(f"{example} -> {name}" for example, name in examples_of(intents))
     values = {"{query}": query, "{intents}": described, "{examples}": examples}
-    if path.suffix != ".json":
+    if path.suffix.lower() != ".json":
         return (("user", _replace(text, values)),)
+    return tuple((role, _replace(content, values)) for role, content in _messages(path, text))
+
+
+@lru_cache
+def _messages(path: Path, text: str) -> Messages:
     try:
         messages = json.loads(text)
-        return tuple((str(m["role"]), _replace(str(m["content"]), values)) for m in messages)
-    except (ValueError, TypeError, KeyError) as error:
-        raise SpecError(f'{path}: expected a list of {{"role": ..., "content": ...}} ({error!r})') from error
+    except (ValueError, RecursionError) as error:
+        raise SpecError(f"{path}: not JSON: {error}") from error
+    match messages:
+        case [*parts] if all(isinstance(part, dict) for part in parts):
+            pairs = tuple((part.get("role"), part.get("content")) for part in parts)
+            if pairs and all(isinstance(value, str) for pair in pairs for value in pair):
+                return pairs
+    raise SpecError(f'{path}: expected a list of {{"role": "...", "content": "..."}}, as text')
 
 
 def _replace(text: str, values: dict[str, str]) -> str:

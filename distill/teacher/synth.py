@@ -6,8 +6,11 @@ that was cut goes on where it stopped, and a recorded one replays without a mode
 
 from __future__ import annotations
 
+import json
 import random
+import re
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -30,8 +33,9 @@ from distill.teacher.client import (
     run_sync,
 )
 from distill.teacher.ledger import AppendLog
-from distill.teacher.prices import Budget, check_limit_is_enforceable, cost_usd, look_up_price, teacher_price
+from distill.teacher.prices import check_limit_is_enforceable, cost_usd, price_of
 from distill.teacher.prompt import examples_of, render, template_text
+from distill.teacher.spend import open_budget
 from distill.types import OUT_OF_SCOPE_LABEL, Usage
 
 if TYPE_CHECKING:
@@ -55,6 +59,8 @@ _BEGINNINGS = (
     "begins with 'are'", "begins with 'which'", "begins with 'show' or 'give'", "begins with 'help'", "begins with 'does'",
     "begins with 'who'", "begins with 'would'", "begins with the main thing it is about", "begins with 'for'",
 )  # fmt: skip
+_ECHOES = ("begins with ", "a fragment ", "a command ", "fragment without ")
+"""How an attribute looks when a weak model repeats it in place of a query (normalised)."""
 _LENGTHS = ("very short", "short", "short", "of middle length", "of middle length", "long")
 _DETAILS = (
     "", "", "", "with a company's or bank's name", "with an amount or a number", "with a day, month or time",
@@ -198,7 +204,7 @@ class _Writer:
             ),
             schema=self.schema,
             temperature=self.spec.synth.temperature,
-            max_output_tokens=self.n * _TOKENS_PER_QUERY + 40,
+            max_output_tokens=max(self.n * _TOKENS_PER_QUERY, self.spec.teacher.max_output_tokens),
         )
 
 
@@ -208,12 +214,18 @@ def _read_recording(spec: Spec) -> dict[str, dict[str, Any]]:
     if not path.exists():
         return {}
     lines: dict[str, dict[str, Any]] = {}
-    for number, line in read_jsonl(path):
+    for number, line in read_jsonl(path, skip_torn=True):
         if not isinstance(line.get("key"), str) or not isinstance(line.get("queries", []), list):
             raise DataError(f"{path}:{number}: not a line of a synthesis recording; remove it to go on")
         if "queries" in line:
             lines[line["key"]] = line
     return lines
+
+
+def _is_usable(text: str, plain: str) -> bool:
+    """Whether a query has words, a sane length, UTF-8 (half a surrogate pair has none), and is no echo of the request."""
+    is_unicode = not any("\ud800" <= character <= "\udfff" for character in text)
+    return bool(plain) and len(text) <= _LONGEST_QUERY and is_unicode and not plain.startswith(_ECHOES)
 
 
 @dataclass
@@ -232,7 +244,7 @@ class _Pool:
         for text in texts:
             clean = " ".join(text.split()) if isinstance(text, str) else ""
             plain = normalise(clean)
-            if not plain or len(clean) > _LONGEST_QUERY or plain in own or plain in self.excluded:
+            if not _is_usable(clean, plain) or plain in own or plain in self.excluded:
                 self.dropped[round_.target] += 1
             elif len(own) < self.wanted[round_.target]:
                 own[plain] = (clean, round_.number)
@@ -265,22 +277,52 @@ def synthesise(spec: Spec, *, show_progress: bool = True) -> SynthesisSummary:
         DataError: queries.jsonl is the user's own, or a file is wrong.
     """
     writer = _Writer(spec)
-    recording = _read_recording(spec)
-    run = _Run(writer, recording, _budget(spec, writer, recording))
     if not writer.model:
         raise TeacherError(f"{spec.path}: synth needs a model: give synth.model, or `queries:` with your own")
-    changed = not _is_current(spec, writer)
+    changed, n_asked, dropped = not _is_current(spec, writer), 0, dict[str, int]()
     if changed:
-        run.replay_or_ask(show_progress=show_progress)
-        write_jsonl(spec.queries_path, run.query_lines())
+        run = _Run(writer)
+        if run.left:
+            n_asked = _ask_for_the_rest(writer, run, show_progress=show_progress)
+            run = _Run(writer)  # from the recording alone, so that a replay gives the very same
+        write_jsonl(spec.queries_path, [*run.query_lines(), *_lines_added_by_hand(spec)])
+        dropped = dict(run.pool.dropped)
     return SynthesisSummary(
         wanted=writer.wanted,
         got=_counts(spec, writer),
-        dropped=dict(run.pool.dropped),
+        dropped=dropped,
         changed=changed,
-        n_asked=run.n_asked,
-        spent_usd=run.budget.known_spend_usd,
+        n_asked=n_asked,
+        spent_usd=open_budget(spec, writer.model).known_spend_usd,
     )
+
+
+def _ask_for_the_rest(writer: _Writer, run: _Run, *, show_progress: bool) -> int:
+    """Has the model write what the recording lacks; how many requests that took."""
+    path = writer.spec.synthesis_path
+    try:
+        with AppendLog(path) as log:
+            run = _Run(writer)  # read again: until the file was ours, another process may have written to it
+            with Progress("synth", run.n_missing, show=show_progress) as progress:
+                run_sync(run.ask_all(log, progress))
+    except MissingKeyError as error:
+        raise MissingKeyError(
+            f"{error}. {path} lacks {run.n_missing} queries by {writer.model!r}; {_recorded_by(writer)}"
+        ) from None
+    return run.n_asked
+
+
+def _recorded_by(writer: _Writer) -> str:
+    """Which setting differs from the recording."""
+    lines = _read_recording(writer.spec).values()
+    models = sorted({str(line.get("teacher")) for line in lines})
+    if not models:
+        return "it holds none yet"
+    if writer.model not in models:
+        return f"it was recorded by {', '.join(map(repr, models))}"
+    if all(line.get("prompt_sha256") != writer.settings_sha256 for line in lines):
+        return "it was recorded with other intents or settings of synth"
+    return "the rest was not written yet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,16 +348,15 @@ _SHARE_OF_NEW_QUERIES = 0.75
 def plan_synthesis(spec: Spec) -> SynthesisPlan:
     """Counts the queries that are still to be written and estimates their price; asks nothing."""
     writer = _Writer(spec)
-    price = look_up_price(writer.model) if spec.synth.model else teacher_price(spec)
+    price = price_of(spec, writer.model)
     if _is_current(spec, writer):
         return SynthesisPlan(0, 0, None if price is None else Decimal(0))
-    run = _Run(writer, _read_recording(spec), Budget(price, None))
-    left = {target: run.replay(target) for target in writer.wanted}
-    n_missing = sum(run.pool.n_missing(target) for target, rounds in left.items() if rounds)
+    run = _Run(writer)
+    n_missing = run.n_missing
     n_requests = round(n_missing / (writer.n * _SHARE_OF_NEW_QUERIES) + 0.5) if n_missing else 0
     estimate = None
     if price is not None:
-        rounds = next((rounds for rounds in left.values() if rounds), None)
+        rounds = next(iter(run.left.values()), None)
         characters = sum(len(content) for _, content in writer.request(rounds[0]).messages) if rounds else 0
         written = n_requests * writer.n * _TOKENS_PER_WRITTEN_QUERY
         estimate = cost_usd(price, Usage(n_requests * characters // _CHARACTERS_PER_TOKEN, written))
@@ -323,7 +364,7 @@ def plan_synthesis(spec: Spec) -> SynthesisPlan:
 
 
 def _counts(spec: Spec, writer: _Writer) -> dict[str, int]:
-    targets = Counter(line.get("intended_intent") for _, line in read_jsonl(spec.queries_path))
+    targets = Counter(str(line.get("intended_intent")) for _, line in read_jsonl(spec.queries_path))
     return {target: targets[target] for target in writer.wanted}
 
 
@@ -333,8 +374,10 @@ def _run_sha256(writer: _Writer) -> str:
 
 def _is_current(spec: Spec, writer: _Writer) -> bool:
     if not spec.queries_path.exists():
+        if spec.queries is not None:
+            raise DataError(f"{spec.queries_path}: does not exist; router.yaml names it as `queries:`")
         return False
-    made_by = {line.get("synth") for _, line in read_jsonl(spec.queries_path)}
+    made_by = {_made_by(line) for _, line in read_jsonl(spec.queries_path)}
     if made_by and made_by <= {None}:
         raise DataError(
             f"{spec.queries_path}: was not written by synth; name it in router.yaml as `queries:` to label it"
@@ -342,57 +385,41 @@ def _is_current(spec: Spec, writer: _Writer) -> bool:
     return _run_sha256(writer) in made_by
 
 
-def _budget(spec: Spec, writer: _Writer, recording: dict[str, dict[str, Any]]) -> Budget:
-    from distill.teacher.ledger import Ledger
-
-    price = teacher_price(spec)
-    check_limit_is_enforceable(spec, price, loopback=is_loopback(spec.teacher.base_url))
-    budget = Budget(price, spec.teacher.max_usd)
-    if price is not None:
-        for line in recording.values():
-            if line.get("teacher") == writer.model:
-                budget.spent_usd += cost_usd(price, _usage_of(line))
-        for label in Ledger(spec.ledger_path).lines:
-            if label.teacher == writer.model and "carried_from" not in label.extra:
-                budget.spent_usd += cost_usd(price, label.usage)
-    return budget
+def _made_by(line: dict[str, Any]) -> str | None:
+    """Which synthesis wrote a line of queries.jsonl; None for one that was added by hand."""
+    made_by = line.get("synth")
+    return made_by if isinstance(made_by, str) else None
 
 
-def _usage_of(line: dict[str, Any]) -> Usage:
-    return Usage(line.get("prompt_tokens"), line.get("completion_tokens"), line.get("cached_tokens"))
+def _lines_added_by_hand(spec: Spec) -> list[dict[str, Any]]:
+    if not spec.queries_path.exists():
+        return []
+    return [line for _, line in read_jsonl(spec.queries_path) if _made_by(line) is None]
 
 
 class _Run:
-    """One synthesis in progress."""
+    """One synthesis: what the recording gives, and what is left to be asked.
 
-    def __init__(self, writer: _Writer, recording: dict[str, dict[str, Any]], budget: Budget) -> None:
-        self.writer, self.recording, self.budget = writer, recording, budget
+    Attributes:
+        pool: The queries so far.
+        left: By target that lacks queries: the requests that were never answered, in order.
+        n_asked: Requests whose answer came in this run.
+    """
+
+    def __init__(self, writer: _Writer) -> None:
+        self.writer, self.recording = writer, _read_recording(writer.spec)
         self.pool = _Pool(writer.wanted, frozenset(_excluded(writer.spec)))
         self.n_asked = 0
         self._failures_in_a_row = 0
+        replayed = {target: self._replay(target) for target in writer.wanted}
+        self.left = {target: rounds for target, rounds in replayed.items() if rounds and not self.pool.is_full(target)}
 
-    def replay_or_ask(self, *, show_progress: bool) -> None:
-        """Takes what is recorded; asks for the rest, several targets at once, each one's requests in order."""
-        left = {target: self.replay(target) for target in self.writer.wanted}
-        left = {target: rounds for target, rounds in left.items() if rounds and not self.pool.is_full(target)}
-        if not left:
-            return
-        wanted = sum(self.pool.n_missing(target) for target in left)
-        try:
-            with (
-                AppendLog(self.writer.spec.synthesis_path) as log,
-                Progress("synth", wanted, show=show_progress) as progress,
-            ):
-                self._log, self._progress = log, progress
-                run_sync(self._ask_all(left))
-        except MissingKeyError as error:
-            recorded = sorted({str(line.get("teacher")) for line in self.recording.values()})
-            by = f"it was recorded by {', '.join(map(repr, recorded))}" if recorded else "it holds nothing yet"
-            raise MissingKeyError(
-                f"{error}. {self.writer.spec.synthesis_path} lacks {wanted} queries by {self.writer.model!r}; {by}"
-            ) from error
+    @property
+    def n_missing(self) -> int:
+        """Queries that are not written yet and can be."""
+        return sum(self.pool.n_missing(target) for target in self.left)
 
-    def replay(self, target: str) -> list[_Round]:
+    def _replay(self, target: str) -> list[_Round]:
         """Takes the recorded requests of one target in order; returns those that were never answered."""
         missing = []
         for round_ in self.writer.rounds(target):
@@ -405,17 +432,25 @@ class _Run:
                 self.pool.add(round_, line["queries"])
         return missing
 
-    async def _ask_all(self, targets: dict[str, list[_Round]]) -> None:
-        settings = self.writer.spec.teacher
-        async with ChatClient(settings, self.writer.model, self.budget, DIALECTS[0]) as client:
+    async def ask_all(self, log: AppendLog, progress: Progress) -> None:
+        """Asks for the rest, several targets at once, each one's requests in order."""
+        if not self.left:
+            return
+        self._log, self._progress, spec = log, progress, self.writer.spec
+        self._budget = open_budget(spec, self.writer.model)
+        waiting = {target: iter(rounds) for target, rounds in self.left.items()}
+        async with ChatClient(spec.teacher, self.writer.model, self._budget, DIALECTS[0]) as client:
+            loopback = is_loopback(spec.teacher.base_url)
+            check_limit_is_enforceable(spec, self.writer.model, self._budget.price, loopback=loopback)
 
-            async def fill(target: str) -> None:
-                for round_ in targets[target]:
-                    if self.pool.is_full(target):
-                        break
-                    await self._ask(client, round_)
+            async def ask_next(target: str) -> bool:
+                round_ = next(waiting[target], None)
+                if round_ is None or self.pool.is_full(target):
+                    return False
+                await self._ask(client, round_)
+                return True
 
-            await for_each(targets, fill, settings.concurrency)
+            await for_each(self.left, ask_next, spec.teacher.concurrency)
 
     async def _ask(self, client: ChatClient, round_: _Round) -> None:
         line: dict[str, Any] = {"key": self.writer.key(round_), **round_.line}
@@ -431,7 +466,7 @@ class _Run:
             line["error"] = str(error)
         self._record(line, reply.dialect, reply, asked_at)
         new = self.pool.add(round_, line.get("queries", []))
-        self._progress.advance(new, spend_usd=self.budget.known_spend_usd, note=round_.target)
+        self._progress.advance(new, spend_usd=self._budget.known_spend_usd, note=round_.target)
 
     def _record(self, line: dict[str, Any], dialect: Dialect, reply: Reply | None, asked_at: str) -> None:
         usage = reply.usage if reply else Usage()
@@ -485,10 +520,10 @@ def _queries_in(content: str) -> list[Any]:
         value = parse_json(content)
         queries = value["queries"] if isinstance(value, dict) else value
     except (ValueError, KeyError):
-        import json
-        import re
-
-        queries = [json.loads(f'"{text}"') for text in re.findall(r'"((?:[^"\\]|\\.)+)"\s*[,\]]', content)]
+        queries = []
+        for text in re.findall(r'"((?:[^"\\]|\\.)+)"\s*[,\]]', content):
+            with suppress(ValueError):
+                queries.append(json.loads(f'"{text}"', strict=False))
     if not isinstance(queries, list) or not queries:
         raise ValueError(f"the answer holds no list of queries: {content[:80]!r}")
     return queries

@@ -1,0 +1,231 @@
+"""An OpenAI-compatible server on loopback that answers by keywords, misbehaves on demand, and counts what it is asked."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+_PROMPT_TOKENS, _COMPLETION_TOKENS = 100, 10
+
+
+class FakeServer:
+    """Serves ``/v1/chat/completions`` until the block ends.
+
+    Args:
+        profile: One of the methods ``_profile_*``, with dashes or underscores.
+        delay_s: How long an answer takes.
+    """
+
+    def __init__(self, profile: str = "normal", delay_s: float = 0.0) -> None:
+        self.profile, self.delay_s = profile, delay_s
+        self.asked: Counter[str] = Counter()
+        self.answered: Counter[str] = Counter()
+        self.requests: list[dict[str, Any]] = []
+        self.keys: set[str] = set()
+        self.n_in_flight = self.most_in_flight = 0
+        self.usage: dict[str, Any] | None = {
+            "prompt_tokens": _PROMPT_TOKENS,
+            "completion_tokens": _COMPLETION_TOKENS,
+            "total_tokens": _PROMPT_TOKENS + _COMPLETION_TOKENS,
+        }
+        self.lock = threading.Lock()
+
+    def __enter__(self) -> FakeServer:
+        handler = type("Handler", (_Handler,), {"fake": self})
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_address[1]}/v1"
+
+    @property
+    def n_requests(self) -> int:
+        return len(self.requests)
+
+    def respond(self, body: dict[str, Any], query: str) -> tuple[int, Any, dict[str, str]]:
+        """Status, body (text is sent as it is) and headers."""
+        return getattr(self, f"_profile_{self.profile.replace('-', '_')}")(body, query)
+
+    def completion(self, content: Any, finish_reason: str = "stop") -> tuple[int, Any, dict[str, str]]:
+        message = {"role": "assistant", "content": content}
+        reply = {
+            "id": "chatcmpl-1",
+            "object": "chat.completion",
+            "created": 1,
+            "model": "fake",
+            "choices": [{"index": 0, "message": message, "finish_reason": finish_reason}],
+        }
+        return 200, reply if self.usage is None else reply | {"usage": self.usage}, {}
+
+    def _profile_normal(self, body, query):
+        return self.completion(good_answer(body, query))
+
+    def _profile_reasoning(self, body, query):
+        if "max_tokens" in body:
+            return refusal("Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.", "max_tokens")  # fmt: skip
+        if "temperature" in body:
+            return refusal("Unsupported value: 'temperature' does not support 0 with this model. Only the default (1) value is supported.", "temperature")  # fmt: skip
+        return self._profile_normal(body, query)
+
+    def _profile_schema_refusing(self, body, query):
+        if body.get("response_format", {}).get("type") == "json_schema":
+            return refusal("Invalid parameter: 'response_format' of type 'json_schema' is not supported with this model.", "response_format")  # fmt: skip
+        return self._profile_normal(body, query)
+
+    def _profile_detail_refusing(self, body, query):
+        if "response_format" in body:
+            return 422, {"detail": [{"loc": ["body", "response_format"], "msg": "Extra inputs are not permitted"}]}, {}
+        return self._profile_normal(body, query)
+
+    def _profile_schema_ignoring(self, body, query):
+        if body.get("response_format", {}).get("type") == "json_object":
+            return self._profile_normal(body, query)
+        return self.completion("The user would like to know about something else.")
+
+    def _profile_fenced(self, body, query):
+        return self.completion(f"Sure!\n```json\n{good_answer(body, query)}\n```\nAnything else?")
+
+    def _profile_cut_off(self, body, query):
+        return self.completion('{"intent": "tra', "length")
+
+    def _profile_invalid_json(self, body, query):
+        return self.completion('{"intent": track_order')
+
+    def _profile_no_such_intent(self, body, query):
+        return self.completion('{"intent": "transfer_all_the_money"}')
+
+    def _profile_obedient(self, body, query):
+        """Does what the query says, as a weak model under a prompt injection would."""
+        return self.completion(query.partition("answer exactly ")[2] or good_answer(body, query))
+
+    def _profile_parts(self, body, query):
+        return self.completion([{"type": "text", "text": good_answer(body, query)}])
+
+    def _profile_empty(self, body, query):
+        return self.completion(None)
+
+    def _profile_not_chat(self, body, query):
+        return 200, {"hello": "world"}, {}
+
+    def _profile_list(self, body, query):
+        return 200, ["hello"], {}
+
+    def _profile_html(self, body, query):
+        return 200, "<html>log in first</html>", {"Content-Type": "text/html"}
+
+    def _profile_broken_body(self, body, query):
+        return 200, '{"choices": [', {}
+
+    def _profile_unauthorised(self, body, query):
+        return (
+            401,
+            {"error": {"message": f"Incorrect API key provided: {max(self.keys)}", "code": "invalid_api_key"}},
+            {},
+        )
+
+    def _profile_not_found(self, body, query):
+        return 404, {"error": {"message": "The model does not exist", "code": "model_not_found"}}, {}
+
+    def _profile_limited_once(self, body, query):
+        if self.n_requests == 1:
+            return 429, {"error": {"message": "Rate limit reached"}}, {"retry-after-ms": "1"}
+        return self._profile_normal(body, query)
+
+    def _profile_limited(self, body, query):
+        return 429, {"error": {"message": "Rate limit reached"}}, {"retry-after-ms": "1"}
+
+    def _profile_quota(self, body, query):
+        message = "You exceeded your current quota, please check your plan and billing details."
+        return 429, {"error": {"message": message, "type": "insufficient_quota", "code": "insufficient_quota"}}, {}
+
+    def _profile_broken(self, body, query):
+        return 500, {"error": {"message": "The server had an error"}}, {"retry-after-ms": "1"}
+
+    def _profile_broken_on_odd(self, body, query):
+        return self._profile_broken(body, query) if self.n_requests % 2 else self._profile_normal(body, query)
+
+    def _profile_echoing(self, body, query):
+        return 400, {"error": {"message": f"Bad request with\nAuthorization: Bearer {max(self.keys)}"}}, {}
+
+    def _profile_too_long(self, body, query):
+        if "max_completion_tokens" in body:
+            return refusal("Unrecognized request argument supplied: max_completion_tokens. Use max_tokens.")
+        if "long" in query:
+            return refusal("This model's maximum context length is 10 tokens; reduce your prompt or max_tokens.")
+        return self._profile_normal(body, query)
+
+
+def refusal(message: str, parameter: str | None = None) -> tuple[int, Any, dict[str, str]]:
+    error = {"message": message, "type": "invalid_request_error", "param": parameter, "code": "unsupported_parameter"}
+    return 400, {"error": error}, {}
+
+
+def query_of(body: dict[str, Any]) -> str:
+    """The query in a request: the JSON string after ``Query:``, or the whole last message."""
+    content = body["messages"][-1]["content"]
+    found = re.fullmatch(r"Query: (\".*\")", content, flags=re.DOTALL)
+    return json.loads(found.group(1)) if found else content
+
+
+def good_answer(body: dict[str, Any], query: str) -> str:
+    """Queries where queries are asked for, otherwise an intent by keyword."""
+    if "queries" in body["messages"][0]["content"]:
+        return json.dumps({"queries": written_queries(body["messages"][-1]["content"])})
+    for word, intent in (("parcel", "track_order"), ("cancel", "cancel_order"), ("refund", "refund")):
+        if word in query:
+            return json.dumps({"intent": intent})
+    return json.dumps({"intent": "oos"})
+
+
+def written_queries(prompt: str) -> list[str]:
+    """As many queries as are asked for, and the same ones for the same prompt."""
+    number = sum(map(ord, prompt))
+    return [f"query {number} {line}" for line in re.findall(r"^\d+\. (.*)$", prompt, flags=re.MULTILINE)]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    fake: FakeServer
+
+    def do_POST(self) -> None:  # noqa: N802 - http.server's name
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        query, fake = query_of(body), self.fake
+        with fake.lock:
+            fake.asked[query] += 1
+            fake.requests.append(body)
+            fake.keys.add(self.headers.get("Authorization", "").removeprefix("Bearer "))
+            fake.n_in_flight += 1
+            fake.most_in_flight = max(fake.most_in_flight, fake.n_in_flight)
+            status, reply, headers = fake.respond(body, query)
+        time.sleep(fake.delay_s)
+        content = (reply if isinstance(reply, str) else json.dumps(reply)).encode()
+        with fake.lock:
+            fake.n_in_flight -= 1
+        try:
+            self.send_response(status)
+            for name, value in {"Content-Type": "application/json", **headers}.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+        except OSError:
+            return  # the client was killed
+        with fake.lock:
+            fake.answered[query] += 1
+
+    def log_message(self, *_: object) -> None:
+        """Silent."""
