@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch.nn import functional
 from torch.utils.data import Sampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
@@ -16,6 +17,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from distill.data import storage_errors
+from distill.errors import StorageError
 from distill.student.quiet import quiet
 from distill.student.tokens import batches_of_like_length, pad
 from distill.types import Task
@@ -133,7 +135,7 @@ def fit(
     """
     steps = schedule.epochs * -(-len(data) // schedule.batch_size)
     checkpoints = steps >= _CHECKPOINT_STEPS
-    with quiet(), storage_errors(work), _threads(schedule.threads):
+    with quiet(), _checkpoint_errors(work), _threads(schedule.threads):
         trainer = _DistillTrainer(
             model,
             data,
@@ -179,6 +181,20 @@ def _last_checkpoint(work: Path) -> str | None:
         else:
             shutil.rmtree(folder)
     return str(found[max(found)]) if found else None
+
+
+@contextmanager
+def _checkpoint_errors(work: Path) -> Iterator[None]:
+    """What safetensors and torch raise in the place of an ``OSError`` when the disk is full, as one clear line."""
+    try:
+        with storage_errors(work):
+            yield
+    except SafetensorError as error:
+        raise StorageError(f"{work}: cannot be written ({error})") from error
+    except RuntimeError as error:
+        if "PytorchStreamWriter" not in str(error):
+            raise
+        raise StorageError(f"{work}: a checkpoint cannot be written; is the disk full?") from error
 
 
 @contextmanager

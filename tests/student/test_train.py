@@ -52,7 +52,7 @@ def test_logits_do_not_depend_on_the_company(trained, student):
     router = Router.load(trained / student)
     texts = ["hi", "please pay the invoice now it is my bill", "train"]
     ids = [router.tokenise(text) for text in texts]
-    graph = trained / student / "onnx" / "model.onnx"
+    graph = trained / student / router.manifest.onnx_file
     alone = np.concatenate([onnx_logits(graph, [each]) for each in ids])
     np.testing.assert_allclose(onnx_logits(graph, ids), alone, atol=1e-5)
 

@@ -1,0 +1,63 @@
+"""Temperature scaling, against closed forms and scikit-learn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.special import softmax
+from sklearn.metrics import log_loss
+
+from distill.student.calibrate import (
+    expected_calibration_error,
+    fit_temperature,
+    negative_log_likelihood,
+)
+from distill.types import Task
+
+
+def _sample(seed, n=4_000, n_labels=4):
+    chance = np.random.default_rng(seed)
+    logits = chance.normal(scale=2, size=(n, n_labels)).astype(np.float32)
+    true = (logits + chance.gumbel(size=logits.shape)).argmax(axis=1)  # distributed as softmax(logits)
+    return logits, np.eye(n_labels, dtype=np.float32)[true]
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0, 3.0])
+def test_finds_the_factor_that_was_applied(factor):
+    logits, targets = _sample(0)
+    assert fit_temperature(Task.SINGLE, logits * np.float32(factor), targets) == pytest.approx(factor, rel=0.08)
+
+
+@pytest.mark.parametrize("task", [Task.MULTI, Task.WEIGHTS])
+def test_never_worse_than_none(task):
+    logits, targets = _sample(1)
+    temperature = fit_temperature(task, logits * 4, targets)
+    assert negative_log_likelihood(task, logits * 4 / temperature, targets) < negative_log_likelihood(
+        task, logits * 4, targets
+    )
+
+
+def test_few_examples_are_not_fitted():
+    logits, targets = _sample(2, n=19)
+    assert fit_temperature(Task.SINGLE, logits, targets) == 1.0
+
+
+@given(st.integers(0, 10_000), st.integers(2, 6))
+def test_log_likelihood_is_scikit_learns(seed, n_labels):
+    logits, targets = _sample(seed, n=30, n_labels=n_labels)
+    weights = np.random.default_rng(seed).uniform(0.1, 2, 30).astype(np.float32)
+    expected = log_loss(
+        targets.argmax(1),
+        softmax(logits.astype(float), axis=1),
+        labels=range(n_labels),
+        sample_weight=weights,
+    )
+    assert negative_log_likelihood(Task.SINGLE, logits, targets, weights) == pytest.approx(expected, rel=1e-4)
+
+
+def test_calibration_error_of_the_perfectly_and_the_wholly_wrong():
+    right = np.arange(1_000) % 4 < 3
+    assert expected_calibration_error(np.full(1_000, 0.75, np.float32), right) < 0.02
+    assert expected_calibration_error(np.ones(10, np.float32), np.zeros(10, bool)) == 1.0

@@ -1,0 +1,78 @@
+"""The static student: what is exported is what was trained, whatever the table is stored as."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from distill.errors import ExportError
+from distill.student.export import export_static, onnx_logits, parity
+from distill.student.static import Static, bigram_buckets
+from distill.student.tokens import pad
+
+VOCABULARY, BUCKETS = 50, 61
+
+
+@pytest.fixture
+def static():
+    torch.manual_seed(0)
+    texts = [[1, 2, 3], [4, 5], [6]]
+    model = Static(
+        torch.randn(VOCABULARY, 12), torch.rand(VOCABULARY), texts, n_labels=3, width=8, n_buckets=BUCKETS, dropout=0.1
+    )
+    with torch.no_grad():
+        for table in (model.token_delta, model.gate_delta, model.bigrams):
+            table.weight[1:].normal_()
+    return model.eval()
+
+
+def _logits(model, ids):
+    with torch.inference_mode():
+        return model(*map(torch.from_numpy, pad(ids))).numpy()
+
+
+@pytest.mark.parametrize(("table", "tolerance"), [(np.float32, 1e-5), (np.float16, 5e-3), (np.int8, 0.2)])
+def test_folded_graph_gives_the_modules_logits(static, tmp_path, table, tolerance):
+    export_static(static.fold(), tmp_path / "model.onnx", table)
+    ids = [[1, 2, 3], [3, 2, 1], [4, 5], [0], [], [49, 48, 47, 46, 45]]
+    np.testing.assert_allclose(onnx_logits(tmp_path / "model.onnx", ids), _logits(static, ids), atol=tolerance)
+
+
+def test_logits_do_not_depend_on_padding(static):
+    ids = [[1, 2, 3], [4], [], [7, 8, 9, 10, 11, 12]]
+    np.testing.assert_allclose(
+        _logits(static, ids), np.concatenate([_logits(static, [each]) for each in ids]), atol=1e-6
+    )
+
+
+def test_order_matters_through_bigrams(static):
+    assert np.abs(_logits(static, [[1, 2, 3]]) - _logits(static, [[3, 2, 1]])).max() > 1e-3
+
+
+def test_module_hashes_bigrams_as_documented(static):
+    ids = [1, 2, 3]
+    (seen,) = (slots.tolist() for slots in static.bucket_slot[torch.tensor([bigram_buckets(ids, BUCKETS)])])
+    assert all(slot > 0 for slot, bucket in zip(seen, bigram_buckets(ids, BUCKETS), strict=True) if bucket)
+
+
+def test_temperature_divides_the_logits(static):
+    before = _logits(static, [[1, 2]])
+    static.bake_temperature(2.5)
+    np.testing.assert_allclose(_logits(static, [[1, 2]]) * 2.5, before, rtol=1e-5)
+
+
+def test_graph_is_small(static, tmp_path):
+    export_static(static.fold(), tmp_path / "model.onnx", np.float16)
+    graph = onnx.load(tmp_path / "model.onnx").graph
+    assert len(graph.node) <= 14
+    assert sum(node.op_type == "Gather" for node in graph.node) == 1
+
+
+def test_parity_refuses_another_models_graph(static, tmp_path):
+    export_static(static.fold(), tmp_path / "model.onnx")
+    assert parity(static, tmp_path / "model.onnx", VOCABULARY) < 1e-4
+    static.bake_temperature(0.5)
+    with pytest.raises(ExportError, match="differs from the trained model"):
+        parity(static, tmp_path / "model.onnx", VOCABULARY)

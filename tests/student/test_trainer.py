@@ -1,0 +1,123 @@
+"""Loss, order of the examples, augmentation, and going on after an interruption."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors import SafetensorError
+from scipy.special import log_softmax
+from sklearn.metrics import log_loss
+
+from distill.errors import StorageError
+from distill.progress import Progress
+from distill.student import trainer
+from distill.student.augment import augment
+from distill.student.trainer import Schedule, distillation_loss, fit, training_set
+from distill.types import Task
+
+
+def test_loss_is_soft_cross_entropy():
+    chance = np.random.default_rng(0)
+    logits, target = chance.normal(size=(5, 3)).astype(np.float32), chance.dirichlet([1, 1, 1], 5).astype(np.float32)
+    weight = np.array([1, 2, 0, 1, 1], np.float32)
+    expected = np.average(-(target * log_softmax(logits, axis=1)).sum(1), weights=weight)
+    for task in (Task.SINGLE, Task.WEIGHTS):
+        found = distillation_loss(task, *map(torch.from_numpy, (logits, target, weight)))
+        assert found.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_loss_of_many_labels_is_binary_cross_entropy():
+    logits, target = torch.randn(6, 4), (torch.rand(6, 4) > 0.5).float()
+    expected = sum(
+        log_loss(target[:, label], torch.sigmoid(logits[:, label]).double(), labels=[0, 1]) for label in range(4)
+    )
+    assert distillation_loss(Task.MULTI, logits, target, torch.ones(6)).item() == pytest.approx(expected, rel=1e-4)
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=200), st.integers(1, 16), st.integers(0, 3))
+def test_every_example_once_an_epoch(lengths, batch_size, epoch):
+    sampler = trainer._LikeLengthSampler(lengths, batch_size, seed=0)
+    sampler.set_epoch(epoch)
+    order = list(sampler)
+    assert sorted(order) == list(range(len(lengths)))
+    assert order == list(sampler)
+
+
+def test_batches_have_like_lengths_and_change_company():
+    lengths = np.random.default_rng(0).integers(1, 60, 640)
+    sampler = trainer._LikeLengthSampler(lengths, 16, seed=0)
+    first = np.array(list(sampler)).reshape(-1, 16)
+    assert np.ptp(lengths[first], axis=1).mean() < 5
+    sampler.set_epoch(1)
+    assert {tuple(sorted(batch)) for batch in first.tolist()}.isdisjoint(
+        {tuple(sorted(batch)) for batch in np.array(list(sampler)).reshape(-1, 16).tolist()}
+    )
+
+
+class Bag(torch.nn.Module):
+    """Mean of embeddings; enough to be trained."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.table = torch.nn.Embedding(20, 2)
+
+    def forward(self, input_ids, attention_mask):
+        return (self.table(input_ids) * attention_mask.unsqueeze(-1)).sum(1)
+
+    def head_parameters(self):
+        return []
+
+
+def test_training_that_was_killed_goes_on_to_the_same_model(tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "_CHECKPOINT_STEPS", 1)
+    chance = np.random.default_rng(0)
+    ids = [chance.integers(20, size=length).tolist() for length in chance.integers(1, 9, 40)]
+    data = training_set(ids, np.eye(2, dtype=np.float32)[chance.integers(2, size=40)], np.ones(40, np.float32))
+    schedule = Schedule(epochs=4, batch_size=8, learning_rate=0.05, warmup=0.1, weight_decay=0.0)
+    options = {"task": Task.SINGLE, "seed": 3}
+    whole = Bag()
+    fit(whole, data, schedule, **options, work=tmp_path / "whole", progress=Progress("x", 160, show=False))
+
+    class Killed(Progress):
+        def advance(self, units=1, **_):
+            super().advance(units)
+            if self.done >= 100:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(Bag(), data, schedule, **options, work=tmp_path / "cut", progress=Killed("x", 160, show=False))
+    (tmp_path / "cut" / "checkpoint-99").mkdir()  # what a save that was killed leaves
+    resumed, progress = Bag(), Progress("x", 160, show=False)
+    fit(resumed, data, schedule, **options, work=tmp_path / "cut", progress=progress)
+    torch.testing.assert_close(resumed.state_dict(), whole.state_dict())
+    assert progress.done == 160
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        SafetensorError("I/O error: No space left on device"),
+        RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed"),
+    ],
+)
+def test_full_disk_is_one_clear_line(tmp_path, monkeypatch, error):
+    monkeypatch.setattr(trainer, "_CHECKPOINT_STEPS", 1)
+    monkeypatch.setattr(trainer._DistillTrainer, "_save_checkpoint", lambda *_: (_ for _ in ()).throw(error))
+    data = training_set([[1], [2]], np.eye(2, dtype=np.float32), np.ones(2, np.float32))
+    schedule = Schedule(epochs=1, batch_size=2, learning_rate=0.05, warmup=0.1, weight_decay=0.0)
+    with pytest.raises(StorageError, match="cannot be written"):
+        fit(Bag(), data, schedule, task=Task.SINGLE, seed=0, work=tmp_path, progress=Progress("x", 2, show=False))
+
+
+@given(st.lists(st.text("abc ", min_size=1, max_size=20), max_size=8), st.integers(0, 8), st.integers(0, 5))
+def test_augmented_texts_are_new_distinct_and_reproducible(texts, times, seed):
+    new = augment(texts, times, seed)
+    assert new == augment(texts, times, seed)
+    assert len(new) == len(set(new)) <= times * len(texts)
+    assert not set(new) & set(texts)
+    assert set(" ".join(new).split()) <= set(" ".join(texts).split())
