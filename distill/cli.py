@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import sys
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,33 +18,53 @@ from distill.errors import DistillError, GateError, missing_extra
 from distill.progress import say
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from distill.pipeline import RunPlan
     from distill.spec import Spec
+    from distill.types import Prediction
 
 __all__ = ["app", "main"]
 
 _INTERRUPTED = 130
+_ANSWER_WIDTH = 24
+_LINES_AT_A_TIME = 1024
 
 
 class _Group(TyperGroup):
-    """Turns distill's errors into one line and exit 1, and Ctrl-C into exit 130."""
+    """Turns what a user can cause or mend into one line and exit 1, and Ctrl-C into exit 130."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Takes ``--debug`` after the command's name too: that is where one adds it to a command that failed."""
+        own = args[: args.index("--")] if "--" in args else args
+        if "--debug" in own:
+            args = ["--debug", *(each for each in own if each != "--debug"), *args[len(own) :]]
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except DistillError as error:
-            if ctx.params.get("debug"):
-                raise
-            say(f"distill: {error}")
-            raise typer.Exit(1) from error
-        except ModuleNotFoundError as error:
-            if ctx.params.get("debug") or not error.name or error.name.startswith("distill"):
-                raise
-            say(f"distill: {missing_extra(error.name)}")
-            raise typer.Exit(1) from error
         except KeyboardInterrupt:
             say("distill: interrupted; everything received is kept, the same command goes on where it stopped")
             raise typer.Exit(_INTERRUPTED) from None
+        except (DistillError, ModuleNotFoundError, OSError) as error:
+            line = _line_for(error)
+            if line is None or ctx.params.get("debug"):
+                raise
+            say(f"distill: {line}")
+            raise typer.Exit(1) from error
+
+
+def _line_for(error: DistillError | ModuleNotFoundError | OSError) -> str | None:
+    """What a user is told of an error, on one line; None for what is a bug, or no error at all."""
+    if isinstance(error, DistillError):
+        return " ".join(str(error).split())
+    if isinstance(error, ModuleNotFoundError):
+        is_ours = not error.name or error.name.split(".")[0] == "distill"
+        return None if is_ours else str(missing_extra(str(error.name)))
+    if error.errno == errno.EPIPE:  # `| head`: whoever read the output has enough
+        return None
+    return f"{error.filename or 'the output'}: {error.strerror or error}"
 
 
 app = typer.Typer(
@@ -57,6 +80,7 @@ TeacherModel = Annotated[str | None, typer.Option(help="Takes the place of teach
 BaseUrl = Annotated[str | None, typer.Option(help="Takes the place of teacher.base_url.")]
 Out = Annotated[Path | None, typer.Option(help="Folder for models, bench.json and report.html [models/NAME].")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+AsJsonLines = Annotated[bool, typer.Option("--json", help="Print each answer as one line of JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 Force = Annotated[bool, typer.Option("--force", help="Do it again, even where nothing has changed.")]
 
@@ -82,11 +106,17 @@ def _options(
 def _load(path: Path, teacher_model: str | None = None, base_url: str | None = None) -> Spec:
     from distill.spec import load_spec
 
-    return load_spec(path, teacher_model=teacher_model, base_url=base_url)
+    spec = load_spec(path, teacher_model=teacher_model, base_url=base_url)
+    sys.path.append(str(spec.folder.resolve()))  # teacher.callable and teacher.redact may lie beside router.yaml
+    return spec
 
 
 def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=_as_json))
+
+
+def _as_json(value: Any) -> float | str:
+    return float(value) if isinstance(value, Decimal) else str(value)
 
 
 @app.command()
@@ -136,7 +166,7 @@ def label(
 
 
 def _spent(n_asked: int, spent_usd: Any) -> str:
-    spent = "unknown (no price is known for this model)" if spent_usd is None else f"{spent_usd:.4f}"
+    spent = "unknown (the price or the token counts are not known)" if spent_usd is None else f"{spent_usd:.4f}"
     return f"{n_asked} requests answered in this run; USD spent so far: {spent}"
 
 
@@ -190,9 +220,7 @@ def bench(
         print_result(outcome.result)
     broken = pipeline.broken_gates(outcome.result)
     if check and broken:
-        raise GateError(
-            "; ".join(f"{gate.row} breaks {gate.gate}: {gate.figure:.4g}, limit {gate.limit:g}" for gate in broken)
-        )
+        raise GateError("; ".join(f"{gate.row} breaks {gate.gate}: {gate.detail}" for gate in broken))
 
 
 @app.command()
@@ -282,23 +310,43 @@ def _print_stage(stage: str, detail: str, usd: Any) -> None:
 def route(
     bundle: Annotated[Path, typer.Argument(help="A bundle: models/NAME/STUDENT.")],
     queries: Annotated[list[str] | None, typer.Argument(help="Queries; none: one a line from stdin.")] = None,
-    as_json: AsJson = False,
+    as_json: AsJsonLines = False,
 ) -> None:
-    """Route queries with a trained student."""
+    """Route queries with a trained student: one line of output for each, in order."""
     from distill.router import Router
 
     router = Router.load(bundle)
-    if queries:
-        texts = queries
-    else:
-        sys.stdin.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
-        texts = [line.rstrip("\r\n") for line in sys.stdin]
-    for text, prediction in zip(texts, router.route_batch(texts), strict=True):
-        if as_json:
-            typer.echo(json.dumps({"text": text, **prediction.as_dict()}, ensure_ascii=False))
-        else:
-            answer = prediction.intent or f"- ({prediction.top_intent})"
-            typer.echo(f"{answer:<24} {prediction.score:.3f}  {prediction.reason.value:<14}  {text}")
+    width = max(_ANSWER_WIDTH, *(len(label) + len("- ()") for label in router.labels))
+    for texts in [queries] if queries else _lines_of_stdin():
+        for text, prediction in zip(texts, router.route_batch(texts), strict=True):
+            if as_json:
+                typer.echo(json.dumps({"text": text, **prediction.as_dict()}, ensure_ascii=False))
+            else:
+                answer = f"{_answer(prediction):<{width}} {prediction.score:.3f}"
+                typer.echo(f"{answer}  {prediction.reason.value:<14}  {text}".rstrip())
+
+
+def _lines_of_stdin() -> Iterable[list[str]]:
+    """The lines of stdin, many at a time; from a terminal one by one, as they are typed."""
+    from itertools import islice
+
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(encoding="utf-8-sig", errors="replace")
+    is_terminal = sys.stdin is not None and sys.stdin.isatty()
+    if is_terminal:
+        say("one query a line; Ctrl-D ends")
+    source = iter(sys.stdin or ())
+    while lines := list(islice(source, 1 if is_terminal else _LINES_AT_A_TIME)):
+        yield [line.rstrip("\r\n") for line in lines]
+
+
+def _answer(prediction: Prediction) -> str:
+    """The decision for people; of a query without an intent, the best one in brackets."""
+    if prediction.weights is not None:
+        return ", ".join(f"{name} {weight:.2f}" for name, weight in prediction.weights.items())
+    if prediction.intents:
+        return ", ".join(prediction.intents)
+    return f"- ({prediction.top_intent})" if prediction.top_intent else "-"
 
 
 @app.command()
@@ -327,7 +375,7 @@ def inspect(
     else:
         for name, value in facts.items():
             shown = value if isinstance(value, str | int | float) else json.dumps(value, ensure_ascii=False)
-            typer.echo(f"{name:<16} {shown}")
+            typer.echo(f"{name:<16} {'-' if value in ('', None) else shown}")
     if check is not None and not check.passed:
         raise BundleError(
             f"{bundle}: the self-check fails on this processor: {check.n_label_flips} of {check.n} answers differ, "
@@ -337,4 +385,7 @@ def inspect(
 
 def main() -> None:
     """Entry point of the command ``distill``."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # queries hold what no code page of Windows has
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     app()

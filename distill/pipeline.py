@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass, replace
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from distill import __version__
 from distill.bundle import load_bundle
 from distill.data import leaked, read_gold, read_queries, sha256_json, write_json
-from distill.errors import BundleError, DataError, DistillError
+from distill.errors import DataError, DistillError, SpecError
 from distill.progress import say
 from distill.split import HELD_OUT_SHARE, stratified_holdout
 from distill.types import Example, GateVerdict, Task
@@ -36,6 +37,7 @@ __all__ = [
     "RunPlan",
     "StageOutcome",
     "bench",
+    "broken_gates",
     "examples",
     "label",
     "plan",
@@ -44,6 +46,8 @@ __all__ = [
     "synth",
     "train",
 ]
+
+_SHOWN_TEXTS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +107,18 @@ class RunPlan:
 
 
 def synth(spec: Spec, *, show_progress: bool = True) -> SynthesisSummary:
-    """Has the model write the queries; see ``distill.teacher.synth.synthesise``."""
+    """Has the model write the queries; see ``distill.teacher.synth.synthesise``.
+
+    Raises:
+        SpecError: The spec names the user's own queries; they are not written over.
+    """
     from distill.teacher.synth import synthesise
 
+    if spec.queries is not None:
+        raise SpecError(
+            f"{spec.path}: `queries: {spec.queries}` names your own queries, which synth does not write over; "
+            "take the key out to have queries written"
+        )
     return synthesise(spec, show_progress=show_progress)
 
 
@@ -116,41 +129,62 @@ def label(spec: Spec, *, show_progress: bool = True) -> LabelSummary:
     return label_texts(spec, show_progress=show_progress)
 
 
-def examples(spec: Spec) -> tuple[Example, ...]:
+def examples(spec: Spec, *, show_notes: bool = True) -> tuple[Example, ...]:
     """The labelled queries as training examples, a stratified tenth of them held out.
 
     Queries that are also gold (but for case and punctuation), and those without a good answer, are left out.
 
+    Args:
+        spec: The router's spec.
+        show_notes: Says on stderr what is left out.
+
     Raises:
-        DataError: No query has a label.
+        DataError: There is no query, or none has a label.
     """
     from distill.teacher.label import recorded_labels
 
     texts = [query.text for query in read_queries(spec.queries_path)]
+    if not texts:
+        raise DataError(f"{spec.queries_path}: holds no query")
     also_gold = set(leaked(texts, _gold(spec)))
-    if also_gold:
-        shown = ", ".join(repr(text) for text in sorted(also_gold))
-        say(f"train: {len(also_gold)} queries are also gold and are left out: {shown}")
     answers = recorded_labels(spec, [text for text in texts if text not in also_gold])
-    labelled = [(text, answer) for text, answer in answers.items() if answer.scores is not None]
-    if not labelled:
+    targets = {text: target for text, answer in answers.items() if (target := _target(answer, spec)) is not None}
+    if not targets:
         raise DataError(f"{spec.ledger_path}: no query has a label; `distill label {spec.path}` asks the teacher")
-    if len(labelled) < len(texts) - len(also_gold):
-        say(f"train: {len(texts) - len(also_gold) - len(labelled)} queries have no label and are left out")
-    targets = [_target(answer, spec) for _, answer in labelled]
-    _, held_out = stratified_holdout([int(target.argmax()) for target in targets], HELD_OUT_SHARE, spec.seed)
+    if show_notes:
+        _say_what_is_left_out(sorted(also_gold), len(texts) - len(also_gold) - len(targets))
+    _, held_out = stratified_holdout([int(target.argmax()) for target in targets.values()], HELD_OUT_SHARE, spec.seed)
     chosen = set(held_out)
     return tuple(
         Example(text, target, split="held_out" if position in chosen else "train")
-        for position, ((text, _), target) in enumerate(zip(labelled, targets, strict=True))
+        for position, (text, target) in enumerate(targets.items())
     )
 
 
-def _target(answer: Label, spec: Spec) -> np.ndarray[Any, np.dtype[np.float32]]:
-    scores = answer.scores or {}
-    target = np.asarray([scores.get(name, 0.0) for name in spec.labels], np.float32)
-    total = float(target.sum())
-    return target if spec.task is Task.MULTI or total <= 0 else (target / total).astype(np.float32)
+def _say_what_is_left_out(also_gold: list[str], n_unlabelled: int) -> None:
+    if also_gold:
+        shown = ", ".join(map(repr, also_gold[:_SHOWN_TEXTS]))
+        more = f" and {len(also_gold) - _SHOWN_TEXTS} more" if len(also_gold) > _SHOWN_TEXTS else ""
+        say(f"train: left out because also gold: {_queries(len(also_gold))} ({shown}{more})")
+    if n_unlabelled:
+        say(f"train: left out because without a label: {_queries(n_unlabelled)}")
+
+
+def _queries(n: int) -> str:
+    return "1 query" if n == 1 else f"{n} queries"
+
+
+def _target(answer: Label, spec: Spec) -> np.ndarray[Any, np.dtype[np.float32]] | None:
+    """float32 array of shape (n_labels,), summing to 1 but for ``multi``; None where the answer is no such thing."""
+    if answer.scores is None:
+        return None
+    target = np.asarray([answer.scores.get(name, 0.0) for name in spec.labels], np.float32)
+    if not np.isfinite(target).all() or (target < 0).any():
+        return None
+    if spec.task is Task.MULTI:
+        return target
+    total = target.sum()
+    return (target / total).astype(np.float32) if total > 0 else None
 
 
 def _gold(spec: Spec) -> tuple[GoldQuery, ...]:
@@ -252,8 +286,11 @@ def _bench_inputs(spec: Spec, folder: Path, price_as: str | None) -> BenchInputs
     from distill.teacher.label import recorded_labels
     from distill.teacher.prices import look_up_price, teacher_price
 
-    gold, training = _gold(spec), examples(spec)
-    bundles: dict[str, Bundle] = {student: _bundle(folder / student) for student in spec.students}
+    gold, training = _gold(spec), examples(spec, show_notes=False)
+    bundles: dict[str, Bundle] = {student: load_bundle(folder / student) for student in spec.students}
+    priced_as = look_up_price(price_as) if price_as else None
+    if price_as and priced_as is None:
+        say(f"bench: no list price is known for {price_as!r}, so what it would cost is left out")
     texts = [query.text for query in gold] + [each.text for each in training if each.split == "held_out"]
     answers = {text: replace(answer, text=text) for text, answer in recorded_labels(spec, texts).items()}
     teacher_name = spec.teacher.model or f"callable:{spec.teacher.callable}"
@@ -272,20 +309,13 @@ def _bench_inputs(spec: Spec, folder: Path, price_as: str | None) -> BenchInputs
         gates={name: limit.model_dump() for name, limit in limits.items()},
         cost=CostInputs(
             teacher_price=teacher_price(spec),
-            priced_as=look_up_price(price_as) if price_as else None,
+            priced_as=priced_as,
             queries_per_month=spec.bench.queries_per_month,
             machine_usd_per_hour=spec.bench.machine_usd_per_hour,
         ),
         seed=spec.seed,
     )
     return replace(inputs, provenance=_provenance(spec, inputs, bundles, answers))
-
-
-def _bundle(path: Path) -> Bundle:
-    try:
-        return load_bundle(path)
-    except BundleError as error:
-        raise BundleError(f"{error}; `distill train` makes it") from error
 
 
 def _provenance(
@@ -348,7 +378,12 @@ def plan(spec: Spec, *, out: Path | None = None) -> RunPlan:
     writes_queries = spec.queries is None
     planned = plan_synthesis(spec) if writes_queries else None
     n_unwritten = planned.n_missing if planned else 0
-    return RunPlan(planned, plan_labels(spec, n_unwritten=n_unwritten), spec.students, spec.output(out))
+    labels = plan_labels(spec, n_unwritten=n_unwritten)
+    if not labels.n_missing:  # asking nothing costs nothing, whatever the price is
+        labels = replace(labels, estimated_usd=Decimal(0))
+    if planned and not planned.n_missing:
+        planned = replace(planned, estimated_usd=Decimal(0))
+    return RunPlan(planned, labels, spec.students, spec.output(out))
 
 
 def run(spec: Spec, *, out: Path | None = None, show_progress: bool = True) -> RunOutcome:
@@ -383,7 +418,7 @@ def run(spec: Spec, *, out: Path | None = None, show_progress: bool = True) -> R
     note("bench", started, changed=measured.changed, detail=str(measured.path))
     started = time.monotonic()
     path = spec.output(out) / "report.html"
-    stale = measured.changed or not path.exists()
+    stale = measured.changed or not path.exists() or path.stat().st_mtime_ns < measured.path.stat().st_mtime_ns
     if stale:
         report(spec, out=out)
     note("report", started, changed=stale, detail=str(path))

@@ -20,6 +20,7 @@ from tiny import WORDS  # noqa: E402
 FILLERS = ("the", "a", "my", "please", "now", "is", "it", "to")
 ALL_WORDS = {**WORDS, **KEYWORDS}
 SHOP = tuple(KEYWORDS)[:-1]
+DELAY_S = 0.1
 ASKED: list[str] = []
 """What ``answer`` was asked in this process."""
 
@@ -34,7 +35,7 @@ def answer(text):
 
 
 def slow_answer(text):
-    time.sleep(0.1)
+    time.sleep(DELAY_S)
     return answer(text)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -34,8 +33,8 @@ def parse_json(content: str) -> Any:
     Raises:
         NotJsonError: There is none.
     """
-    inner = re.search(r"\{.*\}|\[.*\]", content, flags=re.DOTALL)
-    for candidate in (content, inner.group() if inner else ""):
+    inner = sorted((content.find(begin), content.rfind(end) + 1) for begin, end in ("{}", "[]"))
+    for candidate in (content, *(content[start:stop] for start, stop in inner if start >= 0)):
         try:
             return json.loads(candidate)
         except (ValueError, RecursionError):

@@ -169,6 +169,7 @@ async def for_each(items: Iterable[_Item], work: Callable[[_Item], Awaitable[boo
     waiting = iter(items)
     stopped = False
     n_in_flight = 0
+    errors: list[BaseException] = []
 
     async def worker() -> None:
         nonlocal stopped, n_in_flight
@@ -180,8 +181,9 @@ async def for_each(items: Iterable[_Item], work: Callable[[_Item], Awaitable[boo
                 n_in_flight += 1
                 try:
                     needs_another = await work(item)
-                except BaseException:
+                except BaseException as error:
                     stopped = True
+                    errors.append(error)
                     raise
                 finally:
                     n_in_flight -= 1
@@ -195,9 +197,9 @@ async def for_each(items: Iterable[_Item], work: Callable[[_Item], Awaitable[boo
             say(f"stopping: waiting for the answers to {n_in_flight} requests in flight; Ctrl-C again to leave them")
         await asyncio.gather(*workers, return_exceptions=True)
         raise
-    for outcome in await asyncio.gather(*workers, return_exceptions=True):
-        if isinstance(outcome, BaseException):
-            raise outcome
+    await asyncio.gather(*workers, return_exceptions=True)
+    if errors:
+        raise errors[0]
 
 
 class ChatClient:

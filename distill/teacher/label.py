@@ -56,7 +56,7 @@ class LabelSummary:
         n_recorded: Of these, already answered before this run.
         n_asked: Requests whose answer came in this run.
         n_failed: Texts that have no label now; the next run asks them again.
-        spent_usd: By all answers in the ledger for this teacher, or None when the price is unknown.
+        spent_usd: By every recorded answer, synthesis included; None when a price or the tokens are unknown.
         teacher: Who labels.
     """
 

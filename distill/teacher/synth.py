@@ -90,7 +90,7 @@ class SynthesisSummary:
         dropped: Written, but left out because they repeat another query, an example or gold, or are unusable.
         changed: Whether queries.jsonl was written.
         n_asked: Requests whose answer came in this run.
-        spent_usd: By all answers recorded for this model, or None when the price is unknown.
+        spent_usd: By every recorded answer, labels included; None when a price or the tokens are unknown.
     """
 
     wanted: dict[str, int]

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distill.spec import Spec
+from distill.teacher.answers import NotJsonError, answer_schema, parse_json, read_scores
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+def spec(**teacher):
+    return Spec.model_validate(
+        {"name": "a", "intents": {"x": "", "y": ""}, "out_of_scope": True, "teacher": {"model": "m", **teacher}}
+    )
+
+
+@given(value=JSON)
+def test_json_is_read(value):
+    assert parse_json(json.dumps(value)) == value
+
+
+@given(value=st.dictionaries(st.text(), JSON, min_size=1), before=st.text("abc ,.\n"), after=st.text("abc ,.\n"))
+def test_json_in_prose_is_read(value, before, after):
+    assert parse_json(f"{before}```json\n{json.dumps(value)}\n```{after}") == value
+
+
+@given(content=st.text())
+def test_any_answer_gives_a_known_label_or_a_value_error(content):
+    try:
+        scores = read_scores(content, spec())
+    except ValueError:
+        return
+    assert set(scores) <= {"x", "y", "oos"}
+
+
+@pytest.mark.parametrize(
+    "content", ["", "  ", "[" * 100_000, "{" * 100_000, "null", "3", '"x"', "x", "{}", '{"intent": ["x"]}']
+)
+def test_nothing_is_guessed(content):
+    with pytest.raises(ValueError):
+        read_scores(content, spec())
+
+
+def test_prose_is_told_from_a_wrong_intent():
+    with pytest.raises(NotJsonError):
+        read_scores("the user wants x", spec())
+    with pytest.raises(ValueError, match="no intent: 'z'") as caught:
+        read_scores('{"intent": "z"}', spec())
+    assert not isinstance(caught.value, NotJsonError)
+
+
+def test_a_prompt_of_ones_own_may_answer_with_the_bare_name():
+    assert read_scores(" x\n", spec(prompt="mine.txt")) == {"x": 1.0}
+    assert read_scores("ex", spec(prompt="mine.txt", answer_map={"ex": "x"})) == {"x": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("path", "content"),
+    [("result.name", '{"result": {"name": "y"}}'), ("0.label", '[{"label": " y "}]'), ("intent", '{"intent": "y"}')],
+)
+def test_a_path_picks_the_field(path, content):
+    assert read_scores(content, spec(answer_path=path)) == {"y": 1.0}
+
+
+def test_the_schema_is_strict():
+    schema = answer_schema(["x", "y"])
+    assert schema["additionalProperties"] is False
+    assert schema["required"] == list(schema["properties"])
+    assert schema["properties"]["intent"]["enum"] == ["x", "y"]

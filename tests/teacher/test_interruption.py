@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from fake_server import FakeServer
+from teacher_specs import ledger_lines
+
+from distill.errors import LedgerError, StorageError
+from distill.teacher import ledger as ledger_module
+from distill.teacher.client import for_each, run_sync
+from distill.teacher.label import label
+from distill.teacher.ledger import AppendLog
+
+PROGRAM = Path(__file__).with_name("label_program.py")
+TEXTS = [f"parcel {number}" for number in range(40)]
+CONCURRENCY = 3
+
+
+def start(spec) -> subprocess.Popen[str]:
+    environment = os.environ | {"PYTHONPATH": str(PROGRAM.parents[2])}
+    return subprocess.Popen(
+        [sys.executable, str(PROGRAM), str(spec.path)], env=environment, stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_for(condition) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happens"
+        time.sleep(0.005)
+
+
+def good(spec) -> list[str]:
+    """The texts that the ledger holds, its torn last line left out."""
+    if not spec.ledger_path.exists():
+        return []
+    lines = spec.ledger_path.read_bytes().split(b"\n")[:-1]
+    return [line.decode().split('"text": "')[1].split('"')[0] for line in lines]
+
+
+@pytest.mark.parametrize("n_answered", [1, 7, 25])
+def test_kill_9_loses_no_answer_and_pays_nothing_twice(make_spec, n_answered):
+    with FakeServer(delay_s=0.01) as fake:
+        spec = make_spec(fake.base_url, TEXTS, teacher={"concurrency": CONCURRENCY})
+        with start(spec) as process:
+            wait_for(lambda: fake.answered.total() >= n_answered)
+            process.kill()
+        kept, asked = good(spec), fake.asked.copy()
+        assert asked.total() - len(kept) <= CONCURRENCY, "only what was in flight may be missing"
+        summary = label(spec, show_progress=False)
+        assert summary.n_recorded == len(kept)
+        assert all(fake.asked[text] == 1 for text in kept), "an answer that was received is never asked for again"
+        assert fake.asked.total() - len(TEXTS) <= CONCURRENCY
+    assert sorted(good(spec)) == sorted(TEXTS)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT to send")
+@pytest.mark.parametrize("n_answered", [0, 5, 20])
+def test_ctrl_c_waits_for_what_is_in_flight_so_nothing_is_paid_twice(make_spec, n_answered):
+    with FakeServer(delay_s=0.05) as fake:
+        spec = make_spec(fake.base_url, TEXTS, teacher={"concurrency": CONCURRENCY})
+        with start(spec) as process:
+            wait_for(lambda: fake.answered.total() >= n_answered and fake.n_in_flight > 0)
+            process.send_signal(signal.SIGINT)
+            _, shown = process.communicate(timeout=30)
+        assert process.returncode == 130
+        assert "Traceback" not in shown
+        assert "in flight; Ctrl-C again to leave them" in shown
+        assert sorted(good(spec)) == sorted(fake.asked)
+        assert len(good(spec)) < len(TEXTS)
+        label(spec, show_progress=False)
+        assert dict(fake.asked) == dict.fromkeys(TEXTS, 1)
+
+
+def test_an_interrupted_notebook_leaves_no_thread_behind(make_spec, monkeypatch):
+    import asyncio
+
+    with FakeServer(delay_s=0.05) as fake:
+        spec = make_spec(fake.base_url, TEXTS, teacher={"concurrency": CONCURRENCY})
+        real_join, interrupted = threading.Thread.join, []
+
+        def join(thread, timeout=None):
+            if thread.name == "distill" and not interrupted:
+                wait_for(lambda: fake.answered.total() >= 2)
+                interrupted.append(True)
+                raise KeyboardInterrupt
+            return real_join(thread, timeout)
+
+        monkeypatch.setattr(threading.Thread, "join", join)
+
+        async def notebook():
+            with pytest.raises(KeyboardInterrupt):
+                label(spec, show_progress=False)
+
+        asyncio.run(notebook())
+        assert not any(thread.name == "distill" for thread in threading.enumerate())
+        assert sorted(good(spec)) == sorted(fake.asked)
+        assert len(fake.asked) < len(TEXTS)
+
+
+def test_an_error_waits_for_what_is_in_flight():
+    import asyncio
+
+    begun, ended = [], []
+
+    async def work(item):
+        begun.append(item)
+        await asyncio.sleep(0.01 if item == 1 else 0.05)
+        if item == 1:
+            raise LedgerError("broken")
+        ended.append(item)
+
+    with pytest.raises(LedgerError, match="broken"):
+        run_sync(for_each(range(10), work, 3))
+    assert begun == [0, 1, 2]
+    assert ended == [0, 2]
+
+
+def test_an_item_that_needs_several_requests_stops_between_them():
+    rounds = []
+
+    async def work(item):
+        rounds.append(item)
+        if len(rounds) == 5:
+            raise LedgerError("broken")
+        return True
+
+    with pytest.raises(LedgerError):
+        run_sync(for_each("ab", work, 2))
+    assert len(rounds) == 5
+
+
+def test_a_full_disk_is_one_clear_line_and_loses_no_line(make_spec, monkeypatch):
+    """The disk takes ten lines and half of the next."""
+    real_write_of, n_written = ledger_module._encode, []
+
+    def write_until_full(line):
+        n_written.append(line)
+        return real_write_of(line)
+
+    class FullDisk:
+        def __init__(self, stream):
+            self.stream = stream
+
+        def write(self, content):
+            if len(n_written) > 10:
+                self.stream.write(content[: len(content) // 2])
+                self.stream.flush()
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return self.stream.write(content)
+
+        def __getattr__(self, name):
+            return getattr(self.stream, name)
+
+    real_enter = AppendLog.__enter__
+
+    def enter(log):
+        real_enter(log)
+        log._stream = FullDisk(log._stream)
+        return log
+
+    with FakeServer() as fake:
+        spec = make_spec(fake.base_url, TEXTS, teacher={"concurrency": 1})
+        with monkeypatch.context() as full:
+            full.setattr(ledger_module, "_encode", write_until_full)
+            full.setattr(AppendLog, "__enter__", enter)
+            with pytest.raises(StorageError, match=r"ledger\.jsonl: cannot be written \(No space left on device\)"):
+                label(spec, show_progress=False)
+        assert len(good(spec)) == 10
+        assert not spec.ledger_path.read_bytes().endswith(b"\n"), "the torn line lies there"
+        label(spec, show_progress=False)
+        assert sorted(line["text"] for line in ledger_lines(spec)) == sorted(TEXTS)
+        assert fake.asked.total() == len(TEXTS) + 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")
+def test_a_full_device(tmp_path):
+    (tmp_path / "ledger.jsonl").symlink_to("/dev/full")
+    log = AppendLog(tmp_path / "ledger.jsonl")
+    with pytest.raises(StorageError, match="No space left"), log:
+        log.append({"key": "a"})
+
+
+def test_a_second_writer_is_refused(server, make_spec):
+    spec = make_spec(server.base_url)
+    with AppendLog(spec.ledger_path), pytest.raises(LedgerError, match="another process is writing to it"):
+        label(spec, show_progress=False)
+    assert server.n_requests == 0
+    assert label(spec, show_progress=False).n_failed == 0
+
+
+def test_what_another_process_wrote_meanwhile_is_not_asked_again(server, make_spec, monkeypatch):
+    spec = make_spec(server.base_url)
+    real_enter, others = AppendLog.__enter__, []
+
+    def enter(log):
+        if not others:
+            others.append(True)
+            label(spec, show_progress=False)  # another process, between our reading and our lock
+        return real_enter(log)
+
+    monkeypatch.setattr(AppendLog, "__enter__", enter)
+    assert label(spec, show_progress=False).n_asked == 0
+    assert set(server.asked.values()) == {1}

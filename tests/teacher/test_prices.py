@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distill.errors import SpecError, SpendLimitError
+from distill.spec import Spec
+from distill.teacher.prices import Budget, check_limit_is_enforceable, cost_usd, look_up_price, price_of, teacher_price
+from distill.types import TokenPrice, Usage
+
+PRICE = TokenPrice("m", Decimal("2.5"), Decimal("0.25"), Decimal(10), "made up", "2026-01-31")
+COUNT = st.integers(0, 10_000)
+
+
+def spec(**teacher):
+    return Spec.model_validate({"name": "a", "intents": {"x": "", "y": ""}, "teacher": {"model": "m", **teacher}})
+
+
+def test_cached_tokens_cost_less():
+    assert cost_usd(PRICE, Usage(1_000_000, 0)) == Decimal("2.5")
+    assert cost_usd(PRICE, Usage(1_000_000, 0, 1_000_000)) == Decimal("0.25")
+    assert cost_usd(PRICE, Usage(1000, 100, 400)) == Decimal("0.0026")
+
+
+def test_without_a_cached_price_every_token_is_fresh():
+    price = TokenPrice("m", Decimal(1), None, Decimal(1), "made up", "2026-01-31")
+    assert cost_usd(price, Usage(1_000_000, 0, 500_000)) == 1
+
+
+@given(prompt=COUNT, completion=COUNT, cached=COUNT)
+def test_a_cost_is_never_negative_nor_above_the_uncached_one(prompt, completion, cached):
+    assert 0 <= cost_usd(PRICE, Usage(prompt, completion, cached)) <= cost_usd(PRICE, Usage(prompt, completion))
+
+
+@given(
+    requests=st.lists(st.tuples(COUNT, COUNT, st.floats(0, 1), st.booleans()), max_size=30),
+    limit=st.decimals("0.001", "0.1", places=4),
+)
+def test_whatever_the_order_of_answers_the_limit_is_never_passed(requests, limit):
+    budget, in_flight = Budget(PRICE, limit), []
+    for prompt, completion, share, settles in requests:
+        try:
+            in_flight.append((budget.reserve(prompt, completion), Usage(int(prompt * share), int(completion * share))))
+        except SpendLimitError:
+            assert budget.spent_usd + cost_usd(PRICE, Usage(prompt, completion)) + budget._reserved_usd > limit
+        if settles and in_flight:
+            budget.settle(*in_flight.pop())
+        assert budget.spent_usd <= limit
+    for reserved, usage in in_flight:
+        budget.settle(reserved, usage)
+    assert budget.spent_usd <= limit
+    assert budget._reserved_usd == 0
+
+
+def test_a_failed_request_gives_its_reservation_back():
+    budget = Budget(PRICE, Decimal("0.01"))
+    for _ in range(5):
+        budget.settle(budget.reserve(1000, 500), None)
+    assert budget.known_spend_usd == 0
+
+
+def test_unknown_stays_unknown():
+    budget = Budget(None, Decimal(1))
+    budget.settle(budget.reserve(10**9, 10**9), Usage(10**9, 10**9))
+    assert budget.known_spend_usd is None
+    uncounted = Budget(PRICE, None)
+    uncounted.settle(uncounted.reserve(10, 10), Usage(10, None))
+    assert uncounted.known_spend_usd is None
+    assert look_up_price("no-such-model-4711") is None
+    assert teacher_price(spec()) is None
+
+
+def test_list_prices_are_dated_decimals():
+    price = look_up_price("gpt-5-mini")
+    assert isinstance(price.input_usd_per_mtok, Decimal)
+    assert price.input_usd_per_mtok < price.output_usd_per_mtok
+    assert price.source.startswith("genai-prices ")
+    assert price.date
+
+
+def test_ones_own_price_goes_before_the_list_and_is_the_teachers_only():
+    own = {"input_per_mtok": 1, "output_per_mtok": 2, "source": "contract", "date": "2026-01-31"}
+    assert teacher_price(spec(model="gpt-5-mini", price=own)).source == "contract"
+    assert price_of(spec(price=own), "m").source == "contract"
+    assert price_of(spec(price=own), "gpt-5-mini").source.startswith("genai-prices")
+
+
+def test_a_limit_needs_a_price_unless_the_server_is_ones_own():
+    check_limit_is_enforceable(spec(max_usd=1), "m", PRICE, loopback=False)
+    check_limit_is_enforceable(spec(max_usd=1), "m", None, loopback=True)
+    check_limit_is_enforceable(spec(), "m", None, loopback=False)
+    with pytest.raises(SpecError, match=r"teacher\.max_usd cannot be kept"):
+        check_limit_is_enforceable(spec(max_usd=1), "m", None, loopback=False)

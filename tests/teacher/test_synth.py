@@ -1,0 +1,259 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections import Counter
+from decimal import Decimal
+
+import pytest
+from fake_server import FakeServer, query_of
+from teacher_specs import INTENTS, PRICE
+
+from distill.data import normalise, read_jsonl, read_queries
+from distill.errors import DataError, MissingKeyError, SpecError, SpendLimitError, TeacherError
+from distill.teacher.synth import plan_synthesis, synthesise
+
+SYNTH = {"per_intent": 10, "out_of_scope": 12, "per_request": 4}
+
+
+@pytest.fixture
+def make_synth_spec(make_spec):
+    def make(base_url=None, **keys):
+        return make_spec(base_url, None, **{"synth": SYNTH, **keys})
+
+    return make
+
+
+def written(spec):
+    return [line for _, line in read_jsonl(spec.queries_path)]
+
+
+def test_it_writes_what_is_asked_for(server, make_synth_spec):
+    spec = make_synth_spec(server.base_url)
+    summary = synthesise(spec, show_progress=False)
+    assert summary.changed
+    assert summary.got == summary.wanted == {**dict.fromkeys(INTENTS, 10), "oos": 12}
+    lines = written(spec)
+    assert Counter(line["intended_intent"] for line in lines) == summary.got
+    assert len({normalise(line["text"]) for line in lines}) == len({line["id"] for line in lines}) == 42
+    assert {query.source for query in read_queries(spec.queries_path)} == {"synth"}
+    assert summary.n_asked == server.n_requests == len(list(read_jsonl(spec.synthesis_path)))
+
+
+def test_a_second_run_does_nothing(server, make_synth_spec):
+    spec = make_synth_spec(server.base_url)
+    synthesise(spec, show_progress=False)
+    n_requests, before = server.n_requests, spec.queries_path.read_bytes()
+    summary = synthesise(spec, show_progress=False)
+    assert (summary.changed, summary.n_asked, server.n_requests) == (False, 0, n_requests)
+    assert spec.queries_path.read_bytes() == before
+
+
+def test_a_replay_gives_the_same_bytes_without_key_and_openai(server, make_synth_spec, monkeypatch):
+    spec = make_synth_spec(server.base_url)
+    synthesise(spec, show_progress=False)
+    live = spec.queries_path.read_bytes()
+    spec.queries_path.unlink()
+    monkeypatch.setitem(sys.modules, "openai", None)
+    spec = make_synth_spec(None, teacher={"max_usd": 5})
+    summary = synthesise(spec, show_progress=False)
+    assert (summary.changed, summary.n_asked) == (True, 0)
+    assert spec.queries_path.read_bytes() == live
+    assert plan_synthesis(spec).n_missing == 0
+
+
+def test_a_replay_gives_the_same_bytes_after_failures_that_were_asked_again(make_synth_spec):
+    with FakeServer("broken-on-odd") as fake:
+        spec = make_synth_spec(
+            fake.base_url, synth=SYNTH | {"per_intent": 20}, teacher={"concurrency": 1, "max_usd": 1}
+        )
+        spec.synthesis_path.write_text('{"torn')
+        fake.profile = "broken"
+        with pytest.raises(TeacherError, match="8 requests in a row failed"):
+            synthesise(spec, show_progress=False)
+        assert not spec.queries_path.exists()
+        fake.profile = "broken-on-odd"
+        synthesise(spec, show_progress=False)
+        live = spec.queries_path.read_bytes()
+    spec.queries_path.unlink()
+    assert synthesise(make_synth_spec(None, synth=SYNTH | {"per_intent": 20}), show_progress=False).n_asked == 0
+    assert spec.queries_path.read_bytes() == live
+
+
+def test_the_order_of_answers_does_not_matter(make_synth_spec):
+    results = []
+    for concurrency in (1, 4):
+        with FakeServer(delay_s=0.01) as fake:
+            spec = make_synth_spec(fake.base_url, teacher={"concurrency": concurrency})
+            synthesise(spec, show_progress=False)
+        results.append(spec.queries_path.read_bytes())
+        spec.queries_path.unlink()
+        spec.synthesis_path.unlink()
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("n_fine", [1, 4])
+def test_a_run_that_was_cut_goes_on_and_pays_nothing_twice(make_synth_spec, n_fine):
+    with FakeServer() as fake:
+        spec = make_synth_spec(fake.base_url, teacher={"concurrency": 1})
+        fine = fake.respond
+        fake.respond = lambda body, query: fine(body, query) if fake.n_requests <= n_fine else (401, {}, {})
+        with pytest.raises(TeacherError, match="was refused"):
+            synthesise(spec, show_progress=False)
+        assert len(list(read_jsonl(spec.synthesis_path))) == n_fine
+        paid = {query_of(body) for body in fake.requests[:n_fine]}
+        with spec.synthesis_path.open("a") as stream:
+            stream.write('{"key": "torn by kill -9')
+        fake.respond, cut = fine, fake.n_requests
+        synthesise(spec, show_progress=False)
+        assert not paid & {query_of(body) for body in fake.requests[cut:]}
+    assert len(written(spec)) == 42
+
+
+def test_nothing_that_is_known_is_written(make_synth_spec, tmp_path):
+    """Examples, gold, repetitions, too long ones, what is no text, and echoes of the request are left out."""
+    (tmp_path / "gold.jsonl").write_text('{"text": "A gold query!", "intent": "refund"}\n')
+    bad = [
+        "a GOLD  query",
+        "Where is it?",
+        "same",
+        "Same!",
+        "x" * 301,
+        7,
+        None,
+        "half \ud83d",
+        "?!",
+        "begins with 'what'",
+    ]
+    with FakeServer() as fake:
+        fine = fake.respond
+
+        def respond(body, query):
+            _, reply, _ = fine(body, query)
+            queries = json.loads(reply["choices"][0]["message"]["content"])["queries"]
+            return fake.completion(json.dumps({"queries": [*bad, *queries]}))
+
+        fake.respond = respond
+        spec = make_synth_spec(fake.base_url, gold="gold.jsonl", synth=SYNTH | {"per_request": 2})
+        summary = synthesise(spec, show_progress=False)
+    texts = [line["text"] for line in written(spec)]
+    assert texts.count("same") == 1
+    assert not {"a GOLD query", "Where is it?", "Same!", "?!", "half \ud83d", "begins with 'what'"} & set(texts)
+    assert max(map(len, texts)) <= 300
+    assert all(number > 0 for number in summary.dropped.values())
+    assert "gold query" not in json.dumps(fake.requests)
+
+
+def test_lines_changed_by_hand_stay(server, make_synth_spec):
+    spec = make_synth_spec(server.base_url)
+    synthesise(spec, show_progress=False)
+    lines = spec.queries_path.read_text().splitlines()[5:]
+    edited = "\n".join([*lines, '{"text": "my own line"}']) + "\n"
+    spec.queries_path.write_text(edited)
+    assert not synthesise(spec, show_progress=False).changed
+    assert spec.queries_path.read_text() == edited
+    changed = make_synth_spec(server.base_url, synth=SYNTH | {"per_intent": 11})
+    assert synthesise(changed, show_progress=False).changed
+    assert written(changed)[-1] == {"text": "my own line"}
+
+
+def test_a_users_own_queries_are_never_overwritten(server, make_synth_spec):
+    spec = make_synth_spec(server.base_url)
+    spec.queries_path.write_text('{"text": "mine"}\n')
+    with pytest.raises(DataError, match="was not written by synth"):
+        synthesise(spec, show_progress=False)
+    assert spec.queries_path.read_text() == '{"text": "mine"}\n'
+    with pytest.raises(DataError, match=r"logs\.jsonl: does not exist; router\.yaml names it"):
+        synthesise(make_synth_spec(server.base_url, queries="logs.jsonl"), show_progress=False)
+    assert server.n_requests == 0
+
+
+@pytest.mark.parametrize("profile", ["reasoning", "schema-refusing", "detail-refusing"])
+def test_servers_with_dialects_of_their_own(make_synth_spec, profile):
+    with FakeServer(profile) as fake:
+        spec = make_synth_spec(fake.base_url)
+        assert synthesise(spec, show_progress=False).got["refund"] == 10
+    assert len(written(spec)) == 42
+
+
+def test_an_answer_that_was_cut_off_gives_its_whole_queries(make_synth_spec):
+    with FakeServer() as fake:
+        answers = iter(range(10_000))
+        fake.respond = lambda *_: fake.completion(
+            f'{{"queries": ["one {next(answers)}", "with a \\"quote\\" {next(answers)}", "a \\x bad one", "cut o',
+            "length",
+        )
+        spec = make_synth_spec(fake.base_url)
+        synthesise(spec, show_progress=False)
+    texts = [line["text"] for line in written(spec)]
+    assert texts[:2] == ["one 0", 'with a "quote" 1']
+    assert not any("cut o" in text or "bad" in text for text in texts)
+
+
+def test_it_runs_inside_a_running_event_loop(server, make_synth_spec):
+    spec = make_synth_spec(server.base_url)
+
+    async def notebook():
+        return synthesise(spec, show_progress=False)
+
+    assert asyncio.run(notebook()).n_asked > 0
+
+
+def test_the_spend_limit_is_kept_and_what_is_written_stays(server, make_synth_spec):
+    teacher = {"price": PRICE, "max_usd": "0.006", "concurrency": 2, "max_output_tokens": 100}
+    spec = make_synth_spec(server.base_url, teacher=teacher)
+    with pytest.raises(SpendLimitError, match="Everything answered is kept"):
+        synthesise(spec, show_progress=False)
+    n_paid = len(list(read_jsonl(spec.synthesis_path)))
+    assert 0 < n_paid == server.n_requests
+    assert n_paid * Decimal("0.0002") <= Decimal("0.006")
+    spec = make_synth_spec(server.base_url, teacher=teacher | {"max_usd": 1})
+    assert synthesise(spec, show_progress=False).spent_usd == server.n_requests * Decimal("0.0002")
+    assert len({json.dumps(body["messages"]) for body in server.requests}) == server.n_requests
+
+
+def test_a_limit_without_a_known_price_is_refused_before_any_call(make_synth_spec, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
+    spec = make_synth_spec(
+        "https://example.invalid/v1", teacher={"max_usd": 1}, synth=SYNTH | {"model": "nobody-knows-it"}
+    )
+    with pytest.raises(SpecError, match="no price is known for 'nobody-knows-it'"):
+        synthesise(spec, show_progress=False)
+
+
+@pytest.mark.parametrize(
+    ("teacher", "intents", "named"),
+    [
+        ({"model": "other"}, INTENTS, "recorded by 'fake'"),
+        ({}, INTENTS | {"refund": "Money"}, "recorded with other intents or settings of synth"),
+    ],
+)
+def test_without_a_key_the_error_says_what_differs(server, make_synth_spec, teacher, intents, named):
+    with pytest.raises(MissingKeyError, match="lacks 42 queries by 'fake'; it holds none yet"):
+        synthesise(make_synth_spec(None), show_progress=False)
+    spec = make_synth_spec(server.base_url)
+    synthesise(spec, show_progress=False)
+    with pytest.raises(MissingKeyError, match=f"OPENAI_API_KEY is not set.*{named}"):
+        synthesise(make_synth_spec(None, teacher=teacher, intents=intents), show_progress=False)
+    assert len(written(spec)) == 42, "what was there stays"
+
+
+def test_a_callable_cannot_write_queries(make_synth_spec):
+    with pytest.raises(TeacherError, match=r"synth needs a model: give synth\.model"):
+        synthesise(make_synth_spec(None, teacher={"model": None, "callable": "a:b"}), show_progress=False)
+
+
+def test_a_damaged_recording_names_its_line(make_synth_spec):
+    spec = make_synth_spec(None)
+    spec.synthesis_path.write_text('{"key": "a", "queries": []}\n{"queries": []}\n')
+    with pytest.raises(DataError, match=r"synth\.jsonl:2: not a line of a synthesis recording"):
+        synthesise(spec, show_progress=False)
+
+
+def test_the_plan_counts_and_prices_without_asking(server, make_synth_spec):
+    plan = plan_synthesis(make_synth_spec(server.base_url, teacher={"price": PRICE}))
+    assert plan.n_missing == 42
+    assert plan.n_requests >= 42 / 4
+    assert plan.estimated_usd > 0
+    assert server.n_requests == 0

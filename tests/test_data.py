@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import json
+import os
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distill.data import (
+    atomic_write,
+    canonical_json,
+    leaked,
+    ledger_key,
+    normalise,
+    read_gold,
+    read_jsonl,
+    read_queries,
+    sha256_bytes,
+    sha256_file,
+    write_json,
+    write_jsonl,
+)
+from distill.errors import DataError, StorageError
+from distill.types import GoldQuery
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+LINES = st.lists(st.dictionaries(TEXT, st.none() | st.booleans() | st.integers() | TEXT), max_size=5)
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_bytes(content: bytes | str):
+        path = tmp_path / "file.jsonl"
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
+
+    return write_bytes
+
+
+@given(lines=LINES)
+def test_lines_are_read_back(tmp_path_factory, lines):
+    path = tmp_path_factory.mktemp("data") / "lines.jsonl"
+    write_jsonl(path, lines)
+    assert [line for _, line in read_jsonl(path)] == lines
+    assert path.read_bytes().count(b"\n") == len(lines)
+
+
+def test_byte_order_mark_crlf_and_blank_lines(write):
+    path = write(b'\xef\xbb\xbf{"a": 1}\r\n\r\n  \n{"a": "\xe2\x80\xa8"}')
+    assert list(read_jsonl(path)) == [(1, {"a": 1}), (4, {"a": "\u2028"})]
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        (b"{", "not a JSON object"),
+        (b"[1]", "expected a JSON object .* found list"),
+        (b"\xff", r"not UTF-8 \(byte 0\)"),
+        (b"[" * 100_000, "not a JSON object"),
+    ],
+)
+def test_a_broken_line_names_file_and_line(write, line, named):
+    with pytest.raises(DataError, match=rf"file\.jsonl:3: {named}"):
+        list(read_jsonl(write(b'{"a": 1}\n\n' + line + b"\n")))
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(DataError, match=r"none\.jsonl: cannot be read \(No such file"):
+        list(read_jsonl(tmp_path / "none.jsonl"))
+
+
+def test_a_torn_last_line_is_passed_over_where_asked_for_and_only_there(write):
+    torn = b'{"a": 1}\n{"a": 2, "b'
+    assert len(list(read_jsonl(write(torn), skip_torn=True))) == 1
+    assert len(list(read_jsonl(write(b'{"a": 1}\n{"a": 2}'), skip_torn=True))) == 2
+    for content in (torn + b"\n", b'{"a"\n{"a": 2}\n'):
+        with pytest.raises(DataError):
+            list(read_jsonl(write(content), skip_torn=True))
+    with pytest.raises(DataError):
+        list(read_jsonl(write(torn)))
+
+
+def test_queries_keep_the_first_of_equal_texts(write):
+    path = write('{"text": "caf\u00e9", "id": "x"}\n{"text": " "}\n{"text": "cafe\u0301"}\n{"text": "b", "other": 1}\n')
+    assert [(query.id, query.text, query.source) for query in read_queries(path)] == [
+        ("x", "caf\u00e9", "logs"),
+        ("4", "b", "logs"),
+    ]
+
+
+@pytest.mark.parametrize("line", ["{}", '{"text": 5}', '{"text": null}', '{"text": "\\ud83d"}'])
+def test_a_query_without_a_usable_text(write, line):
+    with pytest.raises(DataError, match=r"file\.jsonl:1: .*text"):
+        read_queries(write(line))
+
+
+def test_gold_of_every_task(write):
+    path = write(
+        '{"text": "a", "intent": "x"}\n{"text": "b", "intents": ["x", "y"]}\n{"text": "c", "intents": []}\n'
+        '{"text": "d", "weights": {"x": 3, "y": 1}}\n'
+    )
+    assert [dict(query.target) for query in read_gold(path)] == [
+        {"x": 1.0},
+        {"x": 1.0, "y": 1.0},
+        {},
+        {"x": 0.75, "y": 0.25},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("label", "named"),
+    [
+        ('"intent": "trakc"', "the intent 'trakc' does not exist; did you mean 'track'"),
+        ('"intent": "zzz"', "the intent 'zzz' does not exist; router.yaml has 2 labels"),
+        ('"intent": "oos"', "the intent 'oos' needs `out_of_scope: true`"),
+        ('"intent": 5', "no label"),
+        ('"intent": ["track"]', "no label"),
+        ('"intents": [["track"]]', "no label"),
+        ('"intents": "track"', "no label"),
+        ('"label": "track"', "no label"),
+        ('"weights": {"track": "much"}', "the weight of 'track' must be a number"),
+        ('"weights": {"track": -1}', "the weight of 'track' must be a number"),
+        ('"weights": {"track": NaN}', "the weight of 'track' must be a number"),
+        ('"weights": {"track": 0}', "the weights are all 0"),
+    ],
+)
+def test_a_gold_label_that_is_none(write, label, named):
+    with pytest.raises(DataError, match=rf"file\.jsonl:2: {named}"):
+        read_gold(write(f'{{"text": "a", "intent": "track"}}\n{{"text": "b", {label}}}\n'), ["track", "refund"])
+
+
+def test_gold_without_a_query(write):
+    with pytest.raises(DataError, match="holds no query"):
+        read_gold(write("\n"))
+
+
+@given(text=TEXT)
+def test_normalising_twice_changes_nothing_and_case_and_marks_do_not_count(text):
+    plain = normalise(text)
+    assert normalise(plain) == plain
+    assert normalise(f"  {text}?! ") == plain
+    assert "  " not in plain
+
+
+def test_leaked_texts_are_named():
+    gold = [GoldQuery("Where is my parcel?", {"x": 1.0})]
+    assert leaked(["where is MY parcel", "where is my parcel now"], gold) == ["where is MY parcel"]
+
+
+@given(model=TEXT, prompt=TEXT, text=TEXT, sample=st.integers(0, 9))
+def test_a_ledger_key_depends_on_each_part_and_not_on_the_unicode_form(model, prompt, text, sample):
+    key = ledger_key(model, prompt, text, sample)
+    assert len(key) == 64
+    assert ledger_key(model, prompt, unicodedata.normalize("NFD", text), sample) == key
+    others = {
+        ledger_key(model + "x", prompt, text, sample), ledger_key(model, prompt + "x", text, sample),
+        ledger_key(model, prompt, text + "x", sample), ledger_key(model, prompt, text, sample + 1),
+    }  # fmt: skip
+    assert len(others | {key}) == 5
+
+
+@given(value=st.dictionaries(TEXT, st.integers()))
+def test_canonical_json_does_not_depend_on_the_order(value):
+    backwards = dict(reversed(value.items()))
+    assert canonical_json(value) == canonical_json(backwards)
+    assert json.loads(canonical_json(value)) == value
+
+
+def test_a_write_that_fails_leaves_what_was_there(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"a": 1})
+    before = path.read_bytes()
+    assert before.endswith(b"}\n")
+
+    def write_half():
+        with atomic_write(path) as partial:
+            partial.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_half()
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["a.json"]  # noqa: PTH208 - names are what is compared
+    assert sha256_file(path) == sha256_bytes(before)
+
+
+def test_a_place_that_cannot_be_written_to(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match=r"a\.json: cannot be written"):
+        write_json(tmp_path / "file" / "a.json", {})
