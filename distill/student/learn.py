@@ -24,10 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from torch import Tensor
-
     from distill.student.recipe import EncoderRecipe, StaticRecipe
     from distill.student.tokens import Ids
+    from distill.student.vectors import Lexicon
     from distill.student.weights import BaseModel
     from distill.types import Example
 
@@ -123,14 +122,14 @@ def learn_encoder(base: BaseModel, lesson: Lesson, recipe: EncoderRecipe, kept: 
 
 
 def learn_static(
-    base: BaseModel, encoder: Encoder, vectors: Tensor, lesson: Lesson, recipe: StaticRecipe, checkpoints: Path
+    base: BaseModel, encoder: Encoder, words: Lexicon, lesson: Lesson, recipe: StaticRecipe, checkpoints: Path
 ) -> tuple[Static, float]:
     """Trains a static student on the labels and on what the encoder says about the training texts and about augmented ones.
 
     Args:
         base: For its tokenizer.
         encoder: Trained and calibrated: the assistant.
-        vectors: float32 of shape (vocabulary, dimension): the tokens' first vectors.
+        words: What the base knew of words before it was trained.
         lesson: What to learn.
         recipe: How.
         checkpoints: Folder for what an interrupted training needs to go on; of this data, recipe and seed alone.
@@ -144,7 +143,7 @@ def learn_static(
     training = lesson.training
     assistant_tokenizer = bundle_tokenizer(base.tokenizer, lesson.max_length)
     tokenizer = bundle_tokenizer(base.tokenizer, lesson.max_length, special_tokens=False)
-    new_texts = augment(training.texts, recipe.augmentation, lesson.seed)
+    new_texts = augment(training.texts, recipe.augmentation, lesson.seed, words.neighbours)
     texts = [*training.texts, *new_texts]
     with Progress("ask encoder", len(texts), show=lesson.show_progress) as progress:
         logits = predict(encoder, encode(assistant_tokenizer, texts), progress, fast=True)
@@ -155,8 +154,8 @@ def learn_static(
     ids = encode(tokenizer, texts)
     torch.manual_seed(lesson.seed)
     static = Static(
-        vectors,
-        first_gates(ids[:n_known], len(vectors)),
+        words.vectors,
+        first_gates(ids[:n_known], len(words.vectors)),
         ids[:n_known],
         n_labels=lesson.n_labels,
         width=recipe.width,

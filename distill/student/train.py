@@ -247,14 +247,14 @@ class _Run:
     def _make(self, students: Sequence[str], *, force: bool) -> dict[str, Bundle]:
         from distill.student.learn import learn_encoder, learn_static
         from distill.student.ship import ship_encoder, ship_static
-        from distill.student.vectors import token_vectors
+        from distill.student.vectors import lexicon
         from distill.student.weights import load_base_model
 
         base = load_base_model(self.base_model)
         lesson = self._lesson(base)
-        vectors = token_vectors(
-            base, self.static_recipe.dimension
-        )  # of the base as it came: the encoder trains it in place
+        words = lexicon(
+            base, self.training.texts, self.static_recipe.dimension
+        )  # before the encoder trains it in place
         self._forget(all_of_it=force)
         encoder, temperature = learn_encoder(base, lesson, self.encoder_recipe, self._kept("encoder"))
         bundles = {}
@@ -262,7 +262,7 @@ class _Run:
             shipment = self._shipment("encoder", base, temperature)
             bundles["encoder"] = ship_encoder(encoder, shipment, self.work / "bundle", self.out / "encoder")
         if "static" in students:
-            static, temperature = learn_static(base, encoder, vectors, lesson, self.static_recipe, self._kept("static"))
+            static, temperature = learn_static(base, encoder, words, lesson, self.static_recipe, self._kept("static"))
             shipment = self._shipment("static", base, temperature)
             bundles["static"] = ship_static(static, shipment, self.work / "bundle", self.out / "static")
         return bundles

@@ -3,23 +3,50 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from distill.student.augment import plain_word
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor
 
+    from distill.student.augment import Neighbours
     from distill.student.tokens import Ids
     from distill.student.weights import BaseModel
 
-__all__ = ["first_gates", "token_vectors"]
+__all__ = ["Lexicon", "first_gates", "lexicon", "token_vectors", "word_neighbours"]
+
+_NEIGHBOURS = 10
+_WORDS_AT_ONCE = 256
+_WORD_MARKS = ("\u0120", "\u2581")
+"""What stands before a word's first token: in byte-level BPE, in SentencePiece."""
 
 _SMOOTHING = 1e-3
 """``a`` of smooth inverse frequency, a / (a + p) (Arora et al., ICLR 2017)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lexicon:
+    """What the pretrained transformer knows of words, taken before it is trained in place.
+
+    Attributes:
+        vectors: float32 of shape (vocabulary, dimension): the tokens' first vectors.
+        neighbours: Similar words of each word of the training texts.
+    """
+
+    vectors: Tensor
+    neighbours: Neighbours
+
+
+def lexicon(base: BaseModel, texts: Sequence[str], dimension: int) -> Lexicon:
+    """Reads a lexicon from a base model that has not been trained yet."""
+    return Lexicon(token_vectors(base, dimension), word_neighbours(base, texts))
 
 
 def token_vectors(base: BaseModel, dimension: int) -> Tensor:
@@ -42,6 +69,45 @@ def token_vectors(base: BaseModel, dimension: int) -> Tensor:
     reduced = vectors @ directions.flip(1)[:, :dimension]
     scaled: Tensor = (reduced / reduced.square().mean().sqrt()).contiguous()
     return scaled
+
+
+def word_neighbours(base: BaseModel, texts: Sequence[str]) -> dict[str, list[str]]:
+    """The words of the vocabulary that the pretrained transformer holds for most alike, for each word of some texts.
+
+    By cosine of the input embeddings. Through texts varied by such words the static student learns what the encoder thinks of
+    words that no query holds.
+
+    Args:
+        base: Before it is trained.
+        texts: Whose words are looked up; words that are no token of their own have no neighbours.
+
+    Returns:
+        Up to ten words by word, in lower case.
+    """
+    body: Any = base.body
+    weights = body.get_input_embeddings().weight.detach().float()
+    ids = _whole_words(base.tokenizer.get_vocab())
+    words = list(ids)
+    vectors = torch.nn.functional.normalize(weights[list(ids.values())] - weights.mean(dim=0))
+    place = {word: position for position, word in enumerate(words)}
+    wanted = sorted({plain for text in texts for word in text.split() if (plain := plain_word(word)) in place})
+    found: dict[str, list[str]] = {}
+    for start in range(0, len(wanted), _WORDS_AT_ONCE):
+        chunk = wanted[start : start + _WORDS_AT_ONCE]
+        alike = vectors[[place[word] for word in chunk]] @ vectors.T
+        nearest = alike.topk(min(_NEIGHBOURS + 1, len(words))).indices.tolist()
+        found |= {
+            word: [words[other] for other in row if words[other] != word]
+            for word, row in zip(chunk, nearest, strict=True)
+        }
+    return found
+
+
+def _whole_words(vocabulary: Mapping[str, int]) -> dict[str, int]:
+    """Lower-case words of letters that are one token, and its id: WordPiece has no mark on them, BPE and SentencePiece have."""
+    mark = next((mark for mark in _WORD_MARKS if any(token.startswith(mark) for token in vocabulary)), "")
+    tokens = ((token.removeprefix(mark), number) for token, number in vocabulary.items() if token.startswith(mark))
+    return {token: number for token, number in sorted(tokens) if len(token) > 1 and token.isalpha() and token.islower()}
 
 
 def first_gates(texts: Sequence[Ids], vocabulary: int) -> Tensor:
