@@ -22,6 +22,7 @@ clear line. The CLI prints that line and exits with 1; anything else is a bug an
 from __future__ import annotations
 
 __all__ = [
+    "DISTRIBUTION",
     "BundleError",
     "DataError",
     "DistillError",
@@ -40,6 +41,7 @@ __all__ = [
 ]
 
 DISTRIBUTION = "distill-router"
+"""Name under which the package is installed."""
 
 
 class DistillError(Exception):

@@ -19,7 +19,7 @@ from distill.types import OUT_OF_SCOPE_LABEL, Intent, Task
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["BenchSpec", "GateLimits", "PriceSpec", "Spec", "SynthSpec", "TeacherSpec", "load_spec"]
+__all__ = ["BenchSpec", "GateLimits", "GatesSpec", "PriceSpec", "Spec", "SynthSpec", "TeacherSpec", "load_spec"]
 
 _MINIMUM_INTENTS = 2
 _OUT_OF_SCOPE_DESCRIPTION = (
@@ -381,6 +381,8 @@ def _read_intents(path: Path, named_at: str) -> Any:
 def _explain(error: ValidationError, path: Path, lines: dict[tuple[Any, ...], int], intents_file: Path | None) -> str:
     # `out_of_scope` may be a boolean or a mapping: of a mapping, what is wrong inside it is said
     problems = [problem for problem in error.errors() if problem["type"] != "bool_type"] or error.errors()
+    # a misspelt key comes first: it is why another one is missing
+    problems.sort(key=lambda problem: problem["type"] != "extra_forbidden")
     problem = problems[0]
     location = tuple(part for part in problem["loc"] if part not in {"GatesSpec", "GateLimits", "bool", "_IntentBody"})
     in_intents_file = intents_file is not None and location[:1] == ("intents",)

@@ -26,6 +26,7 @@ __all__ = [
     "GateVerdict",
     "GoldQuery",
     "Intent",
+    "Interval",
     "Label",
     "Prediction",
     "Query",
@@ -231,6 +232,7 @@ class Classifier(Protocol):
 
 
 Interval = tuple[float, float]
+"""Lower and upper bound."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,10 @@ __all__ = [
     "gate_word",
     "headline",
     "milliseconds",
+    "number",
     "share",
     "speed_captions",
+    "usd",
 ]
 
 MISSING = "-"

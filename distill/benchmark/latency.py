@@ -24,7 +24,19 @@ if TYPE_CHECKING:
 
     from distill.types import Prediction
 
-__all__ = ["ColdStart", "Latency", "cold_start", "environment", "measure_latency", "measure_throughput", "one_thread"]
+__all__ = [
+    "ROUNDS",
+    "ColdStart",
+    "Latency",
+    "cold_start",
+    "environment",
+    "instruction_sets",
+    "measure_latency",
+    "measure_throughput",
+    "one_thread",
+    "peak_rss_bytes",
+    "processor_name",
+]
 
 ROUNDS = 5
 WARM_UP_CALLS = 50

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from distill.spec import Spec
     from distill.teacher.prices import Budget
 
-__all__ = ["LabelPlan", "LabelSummary", "label", "plan_labels", "recorded_labels", "texts_to_label"]
+__all__ = ["LabelPlan", "LabelSummary", "label", "load_function", "plan_labels", "recorded_labels", "texts_to_label"]
 
 TEMPLATE = "label_single_001"
 _FAILURES_IN_A_ROW = 12
