@@ -44,7 +44,7 @@ demo: $(READY) ## Distil the demo's router from its recording, measure it, and r
 DEMO_QUERIES ?= "when is my water bill due" "someone used my card in a town i have never been to" "how many feet are in a mile"
 
 test: $(READY) ## Run the tests.
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto
 
 check: $(READY) ## Format, lint, types, import rules, generated documentation up to date: what CI checks.
 	$(BIN)/ruff format --check .

@@ -25,6 +25,7 @@ _SINGLE, _MULTI = Task.SINGLE, Task.MULTI
 _ACCEPTED, _LOW_CONFIDENCE, _OUT_OF_SCOPE = Reason.ACCEPTED, Reason.LOW_CONFIDENCE, Reason.OUT_OF_SCOPE
 _MULTI_DEFAULT = 0.5
 _KEPT_SHARE = 0.99
+_ONE_SIDED_95 = 1.645
 _PRIOR_POSITIVES = 10.0
 _MINIMUM_LABELS = 2
 
@@ -188,9 +189,11 @@ def fit_policy(
 ) -> Policy:
     """Fits the thresholds on held-out examples, in O(n log n).
 
-    ``single``: the threshold at which the decision (an intent or none) agrees most often with the target's best label
-    (none when that is out of scope); of equally good ones the lowest. Where no target is out of scope there is nothing
-    to reject by, and the threshold is the highest that still accepts 99 % of what is answered rightly.
+    ``single``: the lowest threshold that does not agree significantly less often than the best one with the target's best
+    label (none when that is out of scope): one-sided at 95 %, by McNemar's normal approximation. Of calibrated
+    probabilities 0 is the best threshold (``oos`` competes as a label), so leaving it takes evidence: the best threshold of
+    few, noisy examples is mostly chance, and costs new queries their answers. Where no target is out of scope there is
+    nothing to reject by, and the threshold is the highest that still accepts 99 % of what is answered rightly.
 
     ``multi``: for each label the threshold with the highest F1 (a target of 0.5 or more is a positive), drawn towards
     the one best for all labels together as if by ten more positives, so that rare labels do not overfit.
@@ -236,7 +239,11 @@ def _fit_single(probabilities: Floats, targets: Floats, weights: Floats, n_in_sc
     scores = scores[order]
     gain = np.concatenate([[0.0], np.cumsum(rejectable[order] - right[order])])
     gain[1:-1][scores[1:] == scores[:-1]] = -np.inf  # a threshold cannot part equal scores
-    return _boundary(scores, int(gain.argmax()))
+    most = int(gain.argmax())
+    variance = np.concatenate([[0.0], np.cumsum(rejectable[order] + right[order])])
+    lost = gain[most] - gain[: most + 1]
+    is_as_good = lost <= _ONE_SIDED_95 * np.sqrt(variance[most] - variance[: most + 1])
+    return _boundary(scores, int(is_as_good.argmax()))
 
 
 def _boundary(scores: Floats, n_rejected: int) -> float:
