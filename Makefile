@@ -6,7 +6,7 @@ TORCH_INDEX ?=
 # Passed to every command that may ask the teacher: make record ARGS="--teacher-model gpt-5-mini"
 ARGS ?=
 
-NAME = $(shell sed -n 's/^name: *\([A-Za-z0-9._-]*\).*/\1/p' $(SPEC))
+NAME = $(shell sed -n "s/^name: *[\"']*\([A-Za-z0-9._-]*\).*/\1/p" $(SPEC))
 VENV := .venv
 ifeq ($(OS),Windows_NT)
 BIN := $(VENV)/Scripts

@@ -106,9 +106,7 @@ def _options(
 def _load(path: Path, teacher_model: str | None = None, base_url: str | None = None) -> Spec:
     from distill.spec import load_spec
 
-    spec = load_spec(path, teacher_model=teacher_model, base_url=base_url)
-    sys.path.append(str(spec.folder.resolve()))  # teacher.callable and teacher.redact may lie beside router.yaml
-    return spec
+    return load_spec(path, teacher_model=teacher_model, base_url=base_url)
 
 
 def _print_json(value: Any) -> None:
@@ -281,7 +279,7 @@ def _print_plan(plan: RunPlan, spec: Spec, *, as_json: bool) -> None:
 
         _print_json(asdict(plan) | {"estimated_usd": plan.estimated_usd})
         return
-    teacher = spec.teacher.model or spec.teacher.callable
+    teacher = spec.teacher_name
     if plan.synth is not None:
         _print_stage(
             "synth",

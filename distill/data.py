@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from distill.errors import DataError, LedgerError, StorageError
-from distill.types import OUT_OF_SCOPE_LABEL, GoldQuery, Label, Query, Usage
+from distill.types import OUT_OF_SCOPE_LABEL, GoldQuery, Label, Query, Task, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -199,18 +199,24 @@ def _weights(path: Path, number: int, weights: dict[str, Any]) -> dict[str, floa
     return {name: weight / total for name, weight in weights.items()}
 
 
-def read_gold(path: Path, labels: Sequence[str] | None = None) -> list[GoldQuery]:
+_LABEL_KEYS = {Task.SINGLE: "intent", Task.MULTI: "intents", Task.WEIGHTS: "weights"}
+
+
+def read_gold(path: Path, labels: Sequence[str] | None = None, task: Task | None = None) -> list[GoldQuery]:
     """Human-labelled queries.
 
     Args:
         path: JSONL with ``text`` and ``intent``, ``intents`` or ``weights``.
         labels: The labels that may occur; None takes any.
+        task: What the labels must be; None takes any.
 
     Raises:
         DataError: As ``read_jsonl``; or a line without a text or label, or with a label that does not exist.
     """
     gold = []
     for number, line in read_jsonl(path):
+        if task is not None and _LABEL_KEYS[task] not in line:
+            raise DataError(f'{path}:{number}: `task: {task.value}` needs "{_LABEL_KEYS[task]}" beside "text"')
         text, target = _text(path, number, line), _target(path, number, line)
         for name in target:
             if labels is not None and name not in labels:

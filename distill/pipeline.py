@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from distill.benchmark.bench import BenchInputs
     from distill.bundle import Bundle
     from distill.spec import Spec
+    from distill.student.train import TrainingData
     from distill.teacher.label import LabelPlan, LabelSummary
     from distill.teacher.synth import SynthesisPlan, SynthesisSummary
     from distill.types import BenchResult, GoldQuery, Label
@@ -141,13 +142,14 @@ def examples(spec: Spec, *, show_notes: bool = True) -> tuple[Example, ...]:
     Raises:
         DataError: There is no query, or none has a label.
     """
-    from distill.teacher.label import recorded_labels
+    from distill.teacher.label import recorded_labels, redactor
 
-    texts = [query.text for query in read_queries(spec.queries_path)]
+    redact = redactor(spec)
+    texts = list(dict.fromkeys(redact(query.text) for query in read_queries(spec.queries_path)))
     if not texts:
         raise DataError(f"{spec.queries_path}: holds no query")
     also_gold = set(leaked(texts, _gold(spec)))
-    answers = recorded_labels(spec, [text for text in texts if text not in also_gold])
+    answers = recorded_labels(spec, [text for text in texts if text not in also_gold], redacted=True)
     targets = {text: target for text, answer in answers.items() if (target := _target(answer, spec)) is not None}
     if not targets:
         raise DataError(f"{spec.ledger_path}: no query has a label; `distill label {spec.path}` asks the teacher")
@@ -188,7 +190,13 @@ def _target(answer: Label, spec: Spec) -> np.ndarray[Any, np.dtype[np.float32]] 
 
 
 def _gold(spec: Spec) -> tuple[GoldQuery, ...]:
-    return tuple(read_gold(spec.gold_path, spec.labels)) if spec.gold_path else ()
+    """Gold as it may be stored and shown: redacted."""
+    from distill.teacher.label import redactor
+
+    if spec.gold_path is None:
+        return ()
+    redact = redactor(spec)
+    return tuple(replace(query, text=redact(query.text)) for query in read_gold(spec.gold_path, spec.labels, spec.task))
 
 
 def train(
@@ -210,26 +218,30 @@ def train(
         force: Trains even where nothing has changed.
         show_progress: Shows progress on stderr.
     """
-    from distill.student.train import TrainingData, train_students
+    from distill.student.train import train_students
 
-    labelled = examples(spec)
-    data = TrainingData(
-        name=spec.name,
-        task=spec.task,
-        labels=spec.labels,
-        examples=labelled,
-        intents=spec.intent_list,
-        teacher=spec.teacher.model or f"callable:{spec.teacher.callable}",
-        prompt_sha256=_prompt_sha256(spec, labelled),
-    )
     return train_students(
-        data,
+        _training_data(spec, examples(spec)),
         spec.output(out),
         students=spec.students if students is None else students,
         base_model=_base_model(spec),
         seed=spec.seed,
         force=force,
         show_progress=show_progress,
+    )
+
+
+def _training_data(spec: Spec, labelled: tuple[Example, ...]) -> TrainingData:
+    from distill.student.train import TrainingData
+
+    return TrainingData(
+        name=spec.name,
+        task=spec.task,
+        labels=spec.labels,
+        examples=labelled,
+        intents=spec.intent_list,
+        teacher=spec.teacher_name,
+        prompt_sha256=_prompt_sha256(spec, labelled),
     )
 
 
@@ -242,7 +254,7 @@ def _base_model(spec: Spec) -> str:
 def _prompt_sha256(spec: Spec, labelled: tuple[Example, ...]) -> str:
     from distill.teacher.label import recorded_labels
 
-    answers = recorded_labels(spec, [labelled[0].text])
+    answers = recorded_labels(spec, [labelled[0].text], redacted=True)
     return next(iter(answers.values())).prompt_sha256
 
 
@@ -288,15 +300,20 @@ def _bench_inputs(spec: Spec, folder: Path, price_as: str | None) -> BenchInputs
 
     gold, training = _gold(spec), examples(spec, show_notes=False)
     bundles: dict[str, Bundle] = {student: load_bundle(folder / student) for student in spec.students}
+    _check_bundles_are_current(spec, bundles, _training_data(spec, training).data_sha256)
     priced_as = look_up_price(price_as) if price_as else None
     if price_as and priced_as is None:
         say(f"bench: no list price is known for {price_as!r}, so what it would cost is left out")
-    texts = [query.text for query in gold] + [each.text for each in training if each.split == "held_out"]
-    answers = {text: replace(answer, text=text) for text, answer in recorded_labels(spec, texts).items()}
-    teacher_name = spec.teacher.model or f"callable:{spec.teacher.callable}"
+    texts = [query.text for query in gold] or [each.text for each in training if each.split == "held_out"]
+    answers = recorded_labels(spec, texts, redacted=True)
     teacher = RecordedTeacher(
-        answers.values(), spec.labels, spec.task, name=teacher_name, requests_in_flight=spec.teacher.concurrency
+        answers.values(), spec.labels, spec.task, name=spec.teacher_name, requests_in_flight=spec.teacher.concurrency
     )
+    n_unasked = sum(bool(text.strip()) and text not in answers for text in dict.fromkeys(texts))
+    if n_unasked:
+        say(
+            f"bench: no teacher row: {n_unasked} of {len(texts)} queries were never asked; `distill label {spec.path}` asks them"
+        )
     limits = {student: spec.gates.limits(student) for student in spec.students}
     inputs = BenchInputs(
         name=spec.name,
@@ -305,7 +322,7 @@ def _bench_inputs(spec: Spec, folder: Path, price_as: str | None) -> BenchInputs
         gold=gold,
         bundles={name: bundle.path for name, bundle in bundles.items()},
         training=training,
-        teacher=teacher if answers else None,
+        teacher=None if n_unasked else teacher,
         gates={name: limit.model_dump() for name, limit in limits.items()},
         cost=CostInputs(
             teacher_price=teacher_price(spec),
@@ -318,12 +335,22 @@ def _bench_inputs(spec: Spec, folder: Path, price_as: str | None) -> BenchInputs
     return replace(inputs, provenance=_provenance(spec, inputs, bundles, answers))
 
 
+def _check_bundles_are_current(spec: Spec, bundles: Mapping[str, Bundle], data_sha256: str) -> None:
+    """Figures of a student that was trained on other labels, or on what is gold now, would mean nothing."""
+    for student, bundle in bundles.items():
+        if bundle.manifest.data_sha256 != data_sha256:
+            raise DataError(
+                f"{bundle.path}: {student} was trained before the labels, the intents or gold changed; "
+                f"`distill train {spec.path}` trains it anew"
+            )
+
+
 def _provenance(
     spec: Spec, inputs: BenchInputs, bundles: Mapping[str, Bundle], answers: Mapping[str, Label]
 ) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "distill": __version__,
-        "teacher": spec.teacher.model or f"callable:{spec.teacher.callable}",
+        "teacher": spec.teacher_name,
         "prompt_sha256": next((answer.prompt_sha256 for answer in answers.values()), None),
         "bundles": {name: bundle.manifest.bundle_id for name, bundle in bundles.items()},
         "gold_sha256": sha256_json([[query.text, dict(query.target)] for query in inputs.gold]),
@@ -391,6 +418,7 @@ def run(spec: Spec, *, out: Path | None = None, show_progress: bool = True) -> R
 
     A run that was cut goes on where it stopped, and one with nothing changed asks nothing and trains nothing.
     """
+    plan(spec, out=out)  # what cannot work is found before anything is paid for
     stages: list[StageOutcome] = []
 
     def note(stage: str, started: float, *, changed: bool, detail: str) -> None:
@@ -401,7 +429,7 @@ def run(spec: Spec, *, out: Path | None = None, show_progress: bool = True) -> R
     if spec.queries is None:
         started = time.monotonic()
         written = synth(spec, show_progress=show_progress)
-        detail = f"{sum(written.got.values())} queries in {spec.queries_path}"
+        detail = f"{sum(written.got.values())} of {sum(written.wanted.values())} queries in {spec.queries_path}"
         note("synth", started, changed=written.changed, detail=detail)
     started = time.monotonic()
     labelled = label(spec, show_progress=show_progress)

@@ -240,7 +240,7 @@ def _fit_single(probabilities: Floats, targets: Floats, weights: Floats, n_in_sc
     gain = np.concatenate([[0.0], np.cumsum(rejectable[order] - right[order])])
     gain[1:-1][scores[1:] == scores[:-1]] = -np.inf  # a threshold cannot part equal scores
     most = int(gain.argmax())
-    variance = np.concatenate([[0.0], np.cumsum(rejectable[order] + right[order])])
+    variance = np.concatenate([[0.0], np.cumsum(rejectable[order] ** 2 + right[order] ** 2)])
     lost = gain[most] - gain[: most + 1]
     is_as_good = lost <= _ONE_SIDED_95 * np.sqrt(variance[most] - variance[: most + 1])
     return _boundary(scores, int(is_as_good.argmax()))

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Progress", "say"]
 
 _SECONDS_BETWEEN_LINES = 10.0
+_SECONDS_WORTH_A_LINE = 2.0
 
 
 def say(message: str) -> None:
@@ -98,5 +99,5 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
-        elif self.show and self.total and self._last_line != self._started:
+        elif self.show and self.total and time.monotonic() - self._started >= _SECONDS_WORTH_A_LINE:
             self._print_line()

@@ -28,17 +28,22 @@ _OUT_OF_SCOPE_DESCRIPTION = (
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class PriceSpec(_Strict):
     """What the teacher's tokens cost, in USD per million tokens, with where and when that was read."""
 
     input_per_mtok: Decimal = Field(ge=0)
+    """USD per million tokens of the prompt."""
     cached_input_per_mtok: Decimal | None = Field(default=None, ge=0)
+    """The same for tokens that the provider had cached; null: no discount."""
     output_per_mtok: Decimal = Field(ge=0)
+    """USD per million tokens of the answer."""
     source: str
+    """Where the price was read."""
     date: str
+    """When it was read."""
 
     @field_validator("date", mode="before")
     @classmethod
@@ -50,21 +55,37 @@ class TeacherSpec(_Strict):
     """Who labels, and under which limits."""
 
     model: str | None = Field(default=None, min_length=1)
+    """Name of the model, as the endpoint spells it."""
     base_url: str | None = None
+    """An OpenAI-compatible endpoint; null: OpenAI's own."""
     api_key_env: str = "OPENAI_API_KEY"
+    """Environment variable that holds the key; on this machine none is needed."""
     prompt: Path | None = None
+    """Your own prompt: a .txt is one user message, a .json a list of messages; {query}, {intents} and {examples} are replaced."""
     send_schema: bool | None = Field(default=None, alias="schema")
+    """Whether the JSON schema of the answer is sent; null: with our prompt, not with yours."""
     answer_path: str | None = None
+    """Field of a JSON answer that holds the intent, such as `result.intent`."""
     answer_map: dict[str, str] = Field(default_factory=dict)
+    """Your names of intents, to those of this file."""
     callable: str | None = None
+    """`package.module:function` in place of a model: from text to an intent or to scores; the module may lie beside this file."""
     redact: str | None = None
+    """`package.module:function` from text to text: every query passes it before it is sent or stored."""
     max_usd: Decimal | None = Field(default=None, gt=0)
+    """Most that may be spent on this file, over all runs; null: no limit."""
     price: PriceSpec | None = None
+    """Your own price; null: looked up by the name of the model."""
     concurrency: int = Field(default=4, ge=1, le=256)
+    """Requests in flight."""
     timeout_s: float = Field(default=60.0, gt=0)
+    """Seconds until a request is given up."""
     max_retries: int = Field(default=4, ge=0, le=20)
+    """Retries of a request, with back-off."""
     temperature: float | None = Field(default=0.0, ge=0)
+    """Of labelling; null: the server's own."""
     max_output_tokens: int = Field(default=2048, ge=1)
+    """Most tokens of an answer, those of its reasoning included."""
 
     @model_validator(mode="after")
     def _one_teacher(self) -> TeacherSpec:
@@ -99,31 +120,40 @@ class SynthSpec(_Strict):
     """How many queries are written when there are no real ones."""
 
     per_intent: int = Field(default=60, ge=1)
+    """Queries to write for each intent."""
     out_of_scope: int = Field(default=300, ge=0)
+    """Queries to write that fit none: near misses and other subjects."""
     per_request: int = Field(default=10, ge=1, le=50)
+    """Queries a request."""
     temperature: float | None = Field(default=1.0, ge=0)
+    """Of writing; null: the server's own."""
     model: str | None = Field(default=None, min_length=1)
+    """Who writes; null: the teacher."""
 
 
 class GateLimits(_Strict):
     """Limits a student must keep. None: no gate."""
 
     accuracy_drop: float | None = Field(default=None, ge=0)
+    """Most that accuracy_policy may lie under the teacher, 0.01 being a point; null: no gate."""
     p95_ms: float | None = Field(default=None, gt=0)
+    """Most that p95 may be, on one thread; null: no gate."""
 
 
 class GatesSpec(GateLimits):
     """Limits for every student, or nested under a student's name."""
 
     static: GateLimits | None = None
+    """Limits of this student alone."""
     encoder: GateLimits | None = None
+    """Limits of this student alone."""
 
     def limits(self, student: str) -> GateLimits:
-        """The limits of one student: its own where given, the common ones otherwise."""
+        """The limits of one student: its own where given (null lifts a common one), the common ones otherwise."""
         own = getattr(self, student, None) or GateLimits()
         return GateLimits(
-            accuracy_drop=self.accuracy_drop if own.accuracy_drop is None else own.accuracy_drop,
-            p95_ms=self.p95_ms if own.p95_ms is None else own.p95_ms,
+            accuracy_drop=own.accuracy_drop if "accuracy_drop" in own.model_fields_set else self.accuracy_drop,
+            p95_ms=own.p95_ms if "p95_ms" in own.model_fields_set else self.p95_ms,
         )
 
 
@@ -131,13 +161,18 @@ class BenchSpec(_Strict):
     """What the benchmark's cost figures assume."""
 
     queries_per_month: int = Field(default=1_000_000, ge=0)
+    """For the cost of a month."""
     machine_usd_per_hour: Decimal | None = Field(default=None, ge=0)
+    """What the machine costs that the student will run on; null: unknown."""
     price_as: str | None = None
+    """A model whose list price shows what the same tokens would have cost."""
 
 
 class _IntentBody(_Strict):
     description: str = ""
+    """What tells it from the others."""
     examples: tuple[str, ...] = ()
+    """A few queries of your own writing."""
 
 
 def _intent_bodies(value: Any) -> Any:
@@ -156,18 +191,31 @@ class Spec(_Strict):
     """One router.yaml, checked. Paths in it are relative to the file."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Names the folder under models/."""
     task: Task = Task.SINGLE
+    """`single`: one intent a query. (`multi` and `weights` cannot be labelled by a model yet.)"""
     intents: dict[str, _IntentBody]
+    """A path, or name to description, or name to {description, examples}."""
     out_of_scope: bool | _IntentBody = False
+    """Whether a query may fit none; or a mapping with `description` and `examples` of such queries."""
     teacher: TeacherSpec
+    """Who labels."""
     queries: Path | None = None
+    """Your own queries, a JSONL path; null: they are written by synth."""
     synth: SynthSpec = SynthSpec()
+    """How many queries are written."""
     gold: Path | None = None
+    """Human labels, a JSONL path; without it bench gives fidelity only."""
     students: tuple[Literal["static", "encoder"], ...] = ("static", "encoder")
+    """Which to train."""
     base_model: str = "sentence-transformers/all-MiniLM-L6-v2"
+    """The transformer to start from: a folder, or a name on the Hugging Face hub; the default comes from the extra [offline]."""
     gates: GatesSpec = GatesSpec()
+    """What a student must keep."""
     bench: BenchSpec = BenchSpec()
+    """What the benchmark's cost figures assume."""
     seed: Annotated[int, Field(ge=0)] = 0
+    """Of everything drawn by chance."""
     _path: Path = PrivateAttr(default=Path("router.yaml"))
 
     @field_validator("intents", mode="before")
@@ -223,6 +271,11 @@ class Spec(_Strict):
     def folder(self) -> Path:
         """Where the file lies; queries.jsonl and ledger.jsonl lie beside it."""
         return self._path.parent
+
+    @property
+    def teacher_name(self) -> str:
+        """Who labels: the model, or ``callable:package.module:function``."""
+        return self.teacher.model or f"callable:{self.teacher.callable}"
 
     @property
     def queries_path(self) -> Path:

@@ -54,7 +54,7 @@ def read_folder(path: Path) -> Folder:
     task = next((task for key, task in _TASKS.items() if key in first), None)
     if task is None:
         raise DataError(f'{train_path}:1: no label; expected "intent", "intents" or "weights" beside "text"')
-    train = read_gold(train_path)
+    train = read_gold(train_path, task=task)
     descriptions = _descriptions(path / "intents.json")
     names = set(descriptions).union(*(query.target for query in train))
     ordered = [*(name for name in descriptions), *sorted(names - set(descriptions))]
@@ -76,7 +76,12 @@ def read_folder(path: Path) -> Folder:
 def _descriptions(path: Path) -> dict[str, str]:
     if not path.exists():
         return {}
-    value: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not JSON in UTF-8: {error}") from error
+    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+        raise DataError(f"{path}: expected an object from name to description")
     return value
 
 
@@ -105,7 +110,8 @@ def main() -> None:
             teacher="human labels",
         )
         bundles = train_students(data, args.out, students=("encoder", "static"), seed=args.seed)
-        gold = read_gold(folder.path / "test.jsonl", folder.labels)
+        known = (*folder.labels, OUT_OF_SCOPE_LABEL) if folder.task is Task.SINGLE else folder.labels
+        gold = read_gold(folder.path / "test.jsonl", known, folder.task)
         result = run_bench(
             BenchInputs(
                 name=folder.path.name,

@@ -5,14 +5,23 @@ python scripts/readme.py [--check]
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from pydantic import BaseModel
 
 from distill.benchmark.results import read_result
 from distill.benchmark.table import markdown_table
 from distill.data import read_jsonl
+from distill.errors import DistillError
+from distill.spec import Spec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -31,10 +40,15 @@ def recording() -> str:
     queries = [line for _, line in read_jsonl(DEMO / "queries.jsonl")]
     targets = Counter(line["intended_intent"] for line in queries)
     n_oos = targets.pop("oos")
-    writers, labellers = ({line["teacher"] for line in lines} for lines in (synth, ledger))
+    writers = {line["model"] for line in queries if "model" in line}
+    teacher = read_result(DEMO / "results.json").provenance["teacher"]
+    synth, ledger = (
+        [line for line in synth if line["teacher"] in writers],
+        [line for line in ledger if line["teacher"] == teacher],
+    )
     days = sorted({line["asked_at"][:10] for line in [*synth, *ledger]})
     return (
-        f"`{', '.join(sorted(writers | labellers))}` wrote {len(queries):,} distinct queries ({sum(targets.values()):,} for the "
+        f"`{', '.join(sorted(writers | {teacher}))}` wrote {len(queries):,} distinct queries ({sum(targets.values()):,} for the "
         f"{len(targets)} intents, {n_oos} meant to fit none) in {len(synth)} requests, and gave {len(ledger):,} answers as the teacher, "
         f"those to gold included ({' to '.join(dict.fromkeys([days[0], days[-1]]))}).\n"
     )
@@ -45,7 +59,33 @@ def spec() -> str:
     return f"```yaml\n{(DEMO / 'router.yaml').read_text(encoding='utf-8')}```\n"
 
 
-PARTS = {"results": results, "recording": recording, "spec": spec}
+def keys() -> str:
+    """Every key of router.yaml with its default, from the models that check it."""
+    lines = ["| key | default | |", "| --- | --- | --- |", *_rows(Spec, "")]
+    return "\n".join(lines) + "\n"
+
+
+def _rows(model: type[BaseModel], prefix: str) -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        key = f"{prefix}{field.alias or name}"
+        nested = next((part for part in _models_in(field.annotation)), None)
+        default = "" if nested or field.is_required() else f"`{_default(field.get_default(call_default_factory=True))}`"
+        yield f"| `{key}` | {'required' if field.is_required() and not prefix else default} | {field.description} |"
+        if nested and key not in {"intents", "out_of_scope", "gates.static", "gates.encoder"}:
+            yield from _rows(nested, f"{key}.")
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    for part in (annotation, *get_args(annotation)):
+        if isinstance(part, type) and issubclass(part, BaseModel):
+            yield part
+
+
+def _default(value: Any) -> str:
+    return json.dumps(list(value) if isinstance(value, tuple) else value)
+
+
+PARTS = {"keys": keys, "results": results, "recording": recording, "spec": spec}
 
 
 def generated(text: str) -> str:
@@ -65,7 +105,10 @@ def generated(text: str) -> str:
 def main() -> None:
     """Writes README.md, or checks it."""
     current = README.read_text(encoding="utf-8")
-    wanted = generated(current)
+    try:
+        wanted = generated(current)
+    except DistillError as error:
+        raise SystemExit(f"readme.py: {error}") from error
     if "--check" in sys.argv[1:]:
         if wanted != current:
             raise SystemExit("README.md is out of date: run `python scripts/readme.py`")

@@ -34,6 +34,10 @@ def answer(text):
     return next((name for name, own in ALL_WORDS.items() if any(word in own for word in words)), "oos")
 
 
+def without_please(text):
+    return " ".join(word for word in text.split() if word != "please")
+
+
 def slow_answer(text):
     time.sleep(DELAY_S)
     return answer(text)

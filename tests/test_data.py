@@ -23,7 +23,7 @@ from distill.data import (
     write_jsonl,
 )
 from distill.errors import DataError, StorageError
-from distill.types import GoldQuery
+from distill.types import GoldQuery, Task
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 LINES = st.lists(st.dictionaries(TEXT, st.none() | st.booleans() | st.integers() | TEXT), max_size=5)
@@ -190,3 +190,12 @@ def test_a_place_that_cannot_be_written_to(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match=r"a\.json: cannot be written"):
         write_json(tmp_path / "file" / "a.json", {})
+
+
+@pytest.mark.parametrize(
+    ("task", "label"), [(Task.SINGLE, {"intents": []}), (Task.MULTI, {"intent": "a"}), (Task.WEIGHTS, {"intent": "a"})]
+)
+def test_gold_of_another_task_is_refused(write, task, label):
+    path = write(json.dumps({"text": "x", **label}))
+    with pytest.raises(DataError, match=f"{path.name}:1: `task: {task.value}` needs"):
+        read_gold(path, ["a"], task)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from dataclasses import fields, replace
 
 import project
@@ -79,6 +80,14 @@ def line(tmp_path_factory, patches):
 async def _inside_a_loop(line):
     """As a notebook calls it."""
     return line.run()
+
+
+def copy_of(line, folder):
+    """The line's project and its models where a test may change them."""
+    shutil.copytree(line.spec.folder, folder / "project")
+    shutil.copytree(line.out, folder / "out")
+    shutil.copytree(line.spec.folder.parent / "tiny-bert", folder / "tiny-bert")
+    return load_spec(folder / "project" / "router.yaml"), folder / "out"
 
 
 def test_every_stage_had_something_to_do(line):
@@ -227,11 +236,12 @@ def test_bench_measures_again_where_its_file_is_torn(line):
 
 
 def test_held_out_queries_stand_in_for_gold(line, tmp_path):
-    text = line.spec_path.read_text("utf-8").replace("gold: gold.jsonl\n", "")
-    (without_gold := line.spec_path.with_name("without-gold.yaml")).write_text(text, encoding="utf-8")
-    for student in ("encoder", "static"):
-        (tmp_path / student).symlink_to(line.out / student, target_is_directory=True)
-    result = pipeline.bench(load_spec(without_gold), out=tmp_path, show_progress=False).result
+    spec, out = copy_of(line, tmp_path)
+    queries = [query for _, query in read_jsonl(spec.queries_path)]
+    write_lines(spec.queries_path, [query for query in queries if query["text"] != f"{line.also_gold.upper()}?!"])
+    text = spec.path.read_text("utf-8").replace("gold: gold.jsonl\n", "")
+    spec.path.write_text(text, encoding="utf-8")
+    result = pipeline.bench(load_spec(spec.path), out=out, show_progress=False).result
     assert result.n_gold == 0
     assert "without human labels" in result.provenance["measured_on"]
     rows = {row.name: row for row in result.rows}
@@ -307,3 +317,41 @@ def test_plan_gives_a_price_where_one_is_known(tmp_path):
     assert 0 < planned.estimated_usd < 1
     unknown = pipeline.plan(load_spec(write_project(tmp_path / "unknown", teacher="{model: a-model-nobody-sells}")))
     assert unknown.estimated_usd is None
+
+
+def test_bench_refuses_students_that_were_trained_on_what_is_gold_now(line, tmp_path):
+    spec, out = copy_of(line, tmp_path)
+    trained_on = pipeline.examples(spec, show_notes=False)[0]
+    gold = [query for _, query in read_jsonl(spec.gold_path)]
+    write_lines(spec.gold_path, [*gold, {"text": trained_on.text, "intent": gold[0]["intent"]}])
+    with pytest.raises(DataError, match="was trained before the labels, the intents or gold changed"):
+        pipeline.bench(spec, out=out, show_progress=False)
+
+
+def test_gold_that_was_never_asked_gives_no_teacher_row_and_no_verdict(line, tmp_path, capsys):
+    spec, out = copy_of(line, tmp_path)
+    gold = [query for _, query in read_jsonl(spec.gold_path)]
+    write_lines(spec.gold_path, [*gold, {"text": "never seen words", "intent": "oos"}])
+    result = pipeline.bench(spec, out=out, show_progress=False).result
+    assert "teacher" not in [row.name for row in result.rows]
+    assert [gate.passed for gate in result.gates if gate.gate == "accuracy_drop"] == [None, None]
+    assert "1 of " in capsys.readouterr().err
+
+
+def test_a_redacted_word_is_nowhere_in_training_and_gold(tmp_path):
+    path = write_project(tmp_path, teacher="{callable: 'project:answer', redact: 'project:without_please'}")
+    spec = load_spec(path)
+    pipeline.label(spec, show_progress=False)
+    texts = [example.text for example in pipeline.examples(spec)] + [query.text for query in pipeline._gold(spec)]
+    assert "please" in spec.queries_path.read_text(encoding="utf-8")
+    assert not [text for text in texts if "please" in text]
+    assert "please" not in spec.ledger_path.read_text(encoding="utf-8")
+
+
+def test_a_run_checks_gold_before_anything_is_asked(tmp_path):
+    spec = load_spec(write_project(tmp_path))
+    spec.gold_path.unlink()
+    before = len(project.ASKED)
+    with pytest.raises(DataError, match="cannot be read"):
+        pipeline.run(spec, out=tmp_path / "out", show_progress=False)
+    assert len(project.ASKED) == before

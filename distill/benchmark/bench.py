@@ -43,6 +43,7 @@ __all__ = ["BenchInputs", "run_bench"]
 
 _TEACHER = "teacher"
 _STUDENTS = ("encoder", "static")
+_FIGURES_OF_SCORES = ("oos_auroc", "ece")
 _WORST_PAIRS = 8
 _DISAGREEMENTS = 50
 
@@ -253,6 +254,8 @@ def _row(
     comparisons: Mapping[str, Comparison],
 ) -> BenchRow:
     figures = gold_figures(inputs.task, each.answers, gold)
+    if each.name == _TEACHER and inputs.teacher is not None and not inputs.teacher.gives_scores:
+        figures |= dict.fromkeys(_FIGURES_OF_SCORES)
     notes = dict(each.notes) | figures.pop("notes", {})
     if measured[0].name == _TEACHER and each.name != _TEACHER:
         figures |= fidelity_figures(inputs.task, each.answers, measured[0].answers)

@@ -64,6 +64,11 @@ class RecordedTeacher:
             key: np.stack([scores for _, scores in of_text.values()]).mean(axis=0) for key, of_text in samples.items()
         }
 
+    @property
+    def gives_scores(self) -> bool:
+        """Whether any answer says more than its best label: without scores there is nothing to rank or calibrate."""
+        return any(0.0 < score < 1.0 for scores in self._scores.values() for score in scores.tolist())
+
     def failed(self, texts: Sequence[str]) -> npt.NDArray[np.bool_]:
         """Which queries have no answer: bool array of shape (n,)."""
         return np.asarray([_key(text) not in self._scores for text in texts], dtype=np.bool_)

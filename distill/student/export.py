@@ -116,7 +116,7 @@ def export_static(folded: FoldedStatic, path: Path, table: np.dtype[Any] | type 
     Args:
         folded: What ``Static.fold`` gives.
         path: The onnx file.
-        table: How the table is stored: float32, float16 or int8. Arithmetic is float32 whatever it is. The layer norm takes a
+        table: How the table is stored: float32 or int8. Arithmetic is float32 whatever it is. The layer norm takes a
             common factor out, so that int8 needs no scale in the graph.
 
     Raises:
@@ -133,9 +133,6 @@ def _stored(table: Array, dtype: np.dtype[Any]) -> tuple[np.ndarray[Any, Any], f
     """The table as stored, and the factor that its entries were multiplied with."""
     if dtype == np.float32:
         return table, 1.0
-    if dtype == np.float16:
-        factor = _LARGEST_FLOAT16 / max(float(np.abs(table).max()), _TINY)
-        return (table * factor).astype(np.float16), factor
     factor = _LARGEST_INT8 / max(float(np.quantile(np.abs(table[table.any(axis=1)]), _INT8_QUANTILE)), _TINY)
     return np.clip(np.rint(table * factor), -_LARGEST_INT8, _LARGEST_INT8).astype(np.int8), factor
 

@@ -113,9 +113,7 @@ def ship_encoder(model: Encoder, shipment: Shipment, staging: Path, target: Path
 
 
 def ship_static(model: Static, shipment: Shipment, staging: Path, target: Path) -> Bundle:
-    """Exports the static student and puts the bundle at ``target``.
-
-    Parity is checked with a float32 table. What is shipped holds it as float16 and, if the gate lets it, as int8.
+    """Exports the static student with its table as float32 and, if the gate lets it, as int8, and puts the bundle at ``target``.
 
     Raises:
         ExportError: The graph does not give what the model gives.
@@ -124,12 +122,7 @@ def ship_static(model: Static, shipment: Shipment, staging: Path, target: Path) 
     fp32, int8 = _fresh(staging)
     folded = model.fold()
     export_static(folded, fp32)
-    figures: dict[str, Any] = {"parity_max_abs_difference": parity(model, fp32, shipment.tokenizer.get_vocab_size())}
-    float16 = fp32.with_name("float16.onnx")
-    export_static(folded, float16, np.float16)
-    figures |= _gate("float16", fp32, float16, shipment)
-    if float16.is_file():
-        float16.replace(fp32)
+    figures = {"parity_max_abs_difference": parity(model, fp32, shipment.tokenizer.get_vocab_size())}
     export_static(folded, int8, np.int8)
     return _finish(shipment, staging, target, {**figures, **_gate("int8", fp32, int8, shipment)})
 

@@ -17,7 +17,7 @@ import numpy as np
 from distill.bundle import Bundle, load_bundle
 from distill.data import sha256_json, storage_errors
 from distill.errors import BundleError, TrainingError, missing_extra
-from distill.progress import say
+from distill.progress import Progress, say
 from distill.split import HELD_OUT_SHARE, stratified_holdout
 from distill.student.recipe import encoder_recipe, static_recipe
 from distill.types import Example, Intent, Task
@@ -260,11 +260,15 @@ class _Run:
         bundles = {}
         if "encoder" in students:
             shipment = self._shipment("encoder", base, temperature)
-            bundles["encoder"] = ship_encoder(encoder, shipment, self.work / "bundle", self.out / "encoder")
+            with Progress("export encoder", 1, "bundles", show=self.show_progress) as progress:
+                bundles["encoder"] = ship_encoder(encoder, shipment, self.work / "bundle", self.out / "encoder")
+                progress.advance()
         if "static" in students:
             static, temperature = learn_static(base, encoder, words, lesson, self.static_recipe, self._kept("static"))
             shipment = self._shipment("static", base, temperature)
-            bundles["static"] = ship_static(static, shipment, self.work / "bundle", self.out / "static")
+            with Progress("export static", 1, "bundles", show=self.show_progress) as progress:
+                bundles["static"] = ship_static(static, shipment, self.work / "bundle", self.out / "static")
+                progress.advance()
         return bundles
 
     def _kept(self, student: str) -> Path:

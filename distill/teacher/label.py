@@ -41,7 +41,16 @@ if TYPE_CHECKING:
     from distill.spec import Spec
     from distill.teacher.prices import Budget
 
-__all__ = ["LabelPlan", "LabelSummary", "label", "load_function", "plan_labels", "recorded_labels", "texts_to_label"]
+__all__ = [
+    "LabelPlan",
+    "LabelSummary",
+    "label",
+    "load_function",
+    "plan_labels",
+    "recorded_labels",
+    "redactor",
+    "texts_to_label",
+]
 
 TEMPLATE = "label_single_001"
 _FAILURES_IN_A_ROW = 12
@@ -75,27 +84,12 @@ class _Teacher:
         if spec.task is not Task.SINGLE:
             raise SpecError(f"{spec.path}: labelling knows `task: single` so far, found {spec.task.value!r}")
         self.spec = spec
-        self.name = spec.teacher.model or f"callable:{spec.teacher.callable}"
+        self.name = spec.teacher_name
         self.intents = (*spec.intent_list, *((spec.out_of_scope_intent,) if spec.out_of_scope_intent else ()))
-        self._redact = load_function(spec.teacher.redact, spec) if spec.teacher.redact else str
+        self.redact = redactor(spec)
         self.schema = answer_schema(spec.labels) if self._sends_schema else None
         self.prompt_path = spec.folder / spec.teacher.prompt if spec.teacher.prompt else None
         self.template = user_prompt_text(self.prompt_path) if self.prompt_path else template_text(TEMPLATE)
-
-    def redact(self, text: str) -> str:
-        """The text as it may be sent and stored.
-
-        Raises:
-            SpecError: The redact function failed, or returned no text that can be sent.
-        """
-        where = f"{self.spec.path}: teacher.redact {self.spec.teacher.redact}"
-        try:
-            redacted = self._redact(text)
-        except Exception as error:
-            raise SpecError(f"{where} failed on a query ({type(error).__name__}); nothing of it was sent") from error
-        if not isinstance(redacted, str):
-            raise SpecError(f"{where} must return a string, found {type(redacted).__name__}")
-        return redacted
 
     @property
     def _sends_schema(self) -> bool:
@@ -170,6 +164,29 @@ def load_function(reference: str, spec: Spec) -> Callable[..., Any]:
     return function  # type: ignore[no-any-return]
 
 
+def redactor(spec: Spec) -> Callable[[str], str]:
+    """What every text passes before it is sent, stored, trained on or shown: ``teacher.redact``, or nothing.
+
+    Raises:
+        SpecError: The function cannot be imported; or, when it is called, it failed or returned no text.
+    """
+    if spec.teacher.redact is None:
+        return str
+    function = load_function(spec.teacher.redact, spec)
+    where = f"{spec.path}: teacher.redact {spec.teacher.redact}"
+
+    def redact(text: str) -> str:
+        try:
+            redacted = function(text)
+        except Exception as error:
+            raise SpecError(f"{where} failed on a query ({type(error).__name__}); nothing of it was sent") from error
+        if not isinstance(redacted, str):
+            raise SpecError(f"{where} must return a string, found {type(redacted).__name__}")
+        return redacted
+
+    return redact
+
+
 def texts_to_label(spec: Spec) -> list[str]:
     """The queries, then the gold queries (for the benchmark's teacher row); each text once, blank ones left out.
 
@@ -185,16 +202,22 @@ def texts_to_label(spec: Spec) -> list[str]:
     return list(distinct.values())[::-1]
 
 
-def recorded_labels(spec: Spec, texts: Iterable[str]) -> dict[str, Label]:
+def recorded_labels(spec: Spec, texts: Iterable[str], *, redacted: bool = False) -> dict[str, Label]:
     """The ledger's answers for some texts, good or failed; texts that were never asked are left out.
 
     Needs no network and no key.
 
+    Args:
+        spec: The router's spec.
+        texts: What was asked.
+        redacted: Whether the texts have passed ``redactor`` already.
+
     Returns:
-        Answer by text as given (before any redaction).
+        Answer by text as given.
     """
     teacher, ledger = _Teacher(spec), Ledger(spec.ledger_path)
-    found = ((text, ledger.get(teacher.keys(teacher.redact(text)))) for text in texts)
+    redact = str if redacted else teacher.redact
+    found = ((text, ledger.get(teacher.keys(redact(text)))) for text in texts)
     return {text: answer for text, answer in found if answer is not None}
 
 
@@ -227,7 +250,7 @@ def plan_labels(spec: Spec, *, n_unwritten: int = 0) -> LabelPlan:
         n_unwritten: Queries that synth has yet to write, which will be labelled too.
     """
     teacher, ledger = _Teacher(spec), Ledger(spec.ledger_path)
-    texts = texts_to_label(spec) if spec.queries_path.exists() or not n_unwritten else _gold_texts(spec)
+    texts = texts_to_label(spec) if spec.queries_path.exists() or spec.queries else _gold_texts(spec)
     texts = _sendable(teacher, texts)
     missing = _missing(teacher, ledger, texts)
     price = teacher_price(spec)
@@ -242,7 +265,7 @@ def plan_labels(spec: Spec, *, n_unwritten: int = 0) -> LabelPlan:
 
 
 def _gold_texts(spec: Spec) -> list[str]:
-    return [query.text for query in read_gold(spec.gold_path, spec.labels)] if spec.gold_path else []
+    return [query.text for query in read_gold(spec.gold_path, spec.labels, spec.task)] if spec.gold_path else []
 
 
 def _sendable(teacher: _Teacher, texts: Iterable[str]) -> list[str]:

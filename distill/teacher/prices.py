@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from distill.errors import SpecError, SpendLimitError, missing_extra
+from distill.teacher.client import is_loopback
 from distill.types import TokenPrice, Usage
 
 if TYPE_CHECKING:
@@ -54,7 +55,10 @@ def _base(price: Any) -> Decimal:
 
 
 def teacher_price(spec: Spec) -> TokenPrice | None:
-    """The price in router.yaml, or the list price of the teacher's model; None when neither is known."""
+    """The price in router.yaml, or the list price of the teacher's model; None when neither is known.
+
+    A server on this machine has no list price, whatever its model is called.
+    """
     own, model = spec.teacher.price, spec.teacher.model
     if own is not None:
         return TokenPrice(
@@ -65,12 +69,14 @@ def teacher_price(spec: Spec) -> TokenPrice | None:
             source=own.source,
             date=own.date,
         )
-    return look_up_price(model) if model else None
+    return look_up_price(model) if model and not is_loopback(spec.teacher.base_url) else None
 
 
 def price_of(spec: Spec, model: str) -> TokenPrice | None:
     """The price of the teacher's model (router.yaml's own where given) or of another one, such as ``synth.model``."""
-    return teacher_price(spec) if model == spec.teacher.model else look_up_price(model)
+    if model == spec.teacher.model:
+        return teacher_price(spec)
+    return None if is_loopback(spec.teacher.base_url) else look_up_price(model)
 
 
 def cost_usd(price: TokenPrice, usage: Usage) -> Decimal:

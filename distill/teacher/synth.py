@@ -506,8 +506,8 @@ def _excluded(spec: Spec) -> Iterator[str]:
     """Examples and gold, normalised: never training queries."""
     intents = (*spec.intent_list, *((spec.out_of_scope_intent,) if spec.out_of_scope_intent else ()))
     yield from (normalise(text) for text, _ in examples_of(intents))
-    if spec.gold_path is not None and spec.gold_path.exists():
-        yield from (normalise(query.text) for query in read_gold(spec.gold_path, spec.labels))
+    if spec.gold_path is not None:
+        yield from (normalise(query.text) for query in read_gold(spec.gold_path, spec.labels, spec.task))
 
 
 def _queries_in(content: str) -> list[Any]:

@@ -33,7 +33,7 @@ def _logits(model, ids):
         return model(*map(torch.from_numpy, pad(ids))).numpy()
 
 
-@pytest.mark.parametrize(("table", "tolerance"), [(np.float32, 1e-5), (np.float16, 5e-3), (np.int8, 0.2)])
+@pytest.mark.parametrize(("table", "tolerance"), [(np.float32, 1e-5), (np.int8, 0.2)])
 def test_folded_graph_gives_the_modules_logits(static, tmp_path, table, tolerance):
     export_static(static.fold(), tmp_path / "model.onnx", table)
     ids = [[1, 2, 3], [3, 2, 1], [4, 5], [0], [], [49, 48, 47, 46, 45]]
@@ -64,7 +64,7 @@ def test_temperature_divides_the_logits(static):
 
 
 def test_graph_is_small(static, tmp_path):
-    export_static(static.fold(), tmp_path / "model.onnx", np.float16)
+    export_static(static.fold(), tmp_path / "model.onnx", np.int8)
     graph = onnx.load(tmp_path / "model.onnx").graph
     assert len(graph.node) <= 14
     assert sum(node.op_type == "Gather" for node in graph.node) == 1

@@ -94,3 +94,9 @@ def test_a_limit_needs_a_price_unless_the_server_is_ones_own():
     check_limit_is_enforceable(spec(), "m", None, loopback=False)
     with pytest.raises(SpecError, match=r"teacher\.max_usd cannot be kept"):
         check_limit_is_enforceable(spec(max_usd=1), "m", None, loopback=False)
+
+
+def test_a_server_on_this_machine_has_no_list_price():
+    assert teacher_price(spec(model="gpt-5-mini")) is not None
+    assert teacher_price(spec(model="gpt-5-mini", base_url="http://127.0.0.1:8080/v1")) is None
+    assert price_of(spec(model="a", base_url="http://localhost:1/v1"), "gpt-5-mini") is None
