@@ -7,11 +7,14 @@ from typing import Any
 
 __all__ = ["EncoderRecipe", "StaticRecipe", "encoder_recipe", "static_recipe"]
 
-VERSION = 3
+VERSION = 4
 """Part of every recipe's hash: raised when the code of a student changes what is learnt."""
 
-_SMALL, _MEDIUM = 3_000, 20_000
+_SMALL, _MODERATE, _MEDIUM = 3_000, 6_000, 20_000
 """Numbers of training examples between which the recipes differ."""
+
+_AUGMENTED_TEXTS, _LEAST_AUGMENTATION, _MOST_AUGMENTATION = 60_000, 2, 20
+"""How many augmented texts the static student learns from, and bounds of how many that makes for each example."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +99,6 @@ def encoder_recipe(n_examples: int) -> EncoderRecipe:
 
 
 def static_recipe(n_examples: int) -> StaticRecipe:
-    """The static student's recipe for so many training examples."""
-    if n_examples < _SMALL:
-        return StaticRecipe(epochs=10, batch_size=256, augmentation=20)
-    return StaticRecipe(epochs=15, batch_size=256, augmentation=6 if n_examples < _MEDIUM else 2)
+    """The static student's recipe for so many training examples: the fewer, the more augmented texts for each."""
+    augmentation = min(max(round(_AUGMENTED_TEXTS / max(n_examples, 1)), _LEAST_AUGMENTATION), _MOST_AUGMENTATION)
+    return StaticRecipe(epochs=10 if n_examples < _MODERATE else 15, batch_size=256, augmentation=augmentation)
