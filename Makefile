@@ -41,7 +41,7 @@ demo: $(READY) ## Distil the demo's router from its recording, measure it, and r
 	@echo "three queries, routed by the static student:"
 	@$(DISTILL) route models/$(NAME)/static $(DEMO_QUERIES)
 
-DEMO_QUERIES ?= "when is my water bill due" "someone used my card in a town i have never been to" "how many feet are in a mile"
+DEMO_QUERIES ?= "when is my water bill due" "there is a charge on my card that i do not recognize" "how many feet are in a mile"
 
 test: $(READY) ## Run the tests.
 	@$(BIN)/python -m pytest -n auto

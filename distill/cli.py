@@ -277,7 +277,10 @@ def _print_plan(plan: RunPlan, spec: Spec, *, as_json: bool) -> None:
     if as_json:
         from dataclasses import asdict
 
-        _print_json(asdict(plan) | {"estimated_usd": plan.estimated_usd})
+        value = asdict(plan) | {"estimated_usd": plan.estimated_usd}
+        if plan.synth is not None:
+            del value["synth"]["recorded"]  # texts: they stand in synth.jsonl
+        _print_json(value)
         return
     teacher = spec.teacher_name
     if plan.synth is not None:

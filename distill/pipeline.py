@@ -404,8 +404,9 @@ def plan(spec: Spec, *, out: Path | None = None) -> RunPlan:
 
     writes_queries = spec.queries is None
     planned = plan_synthesis(spec) if writes_queries else None
-    n_unwritten = planned.n_missing if planned else 0
-    labels = plan_labels(spec, n_unwritten=n_unwritten)
+    labels = (
+        plan_labels(spec, recorded=planned.recorded, n_unwritten=planned.n_missing) if planned else plan_labels(spec)
+    )
     if not labels.n_missing:  # asking nothing costs nothing, whatever the price is
         labels = replace(labels, estimated_usd=Decimal(0))
     if planned and not planned.n_missing:

@@ -49,7 +49,7 @@ def recording() -> str:
     days = sorted({line["asked_at"][:10] for line in [*synth, *ledger]})
     return (
         f"`{', '.join(sorted(writers | {teacher}))}` wrote {len(queries):,} distinct queries ({sum(targets.values()):,} for the "
-        f"{len(targets)} intents, {n_oos} meant to fit none) in {len(synth)} requests, and gave {len(ledger):,} answers as the teacher, "
+        f"{len(targets)} intents, {n_oos:,} meant to fit none) in {len(synth)} requests, and gave {len(ledger):,} answers as the teacher, "
         f"those to gold included ({' to '.join(dict.fromkeys([days[0], days[-1]]))}).\n"
     )
 

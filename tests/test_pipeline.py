@@ -355,3 +355,18 @@ def test_a_run_checks_gold_before_anything_is_asked(tmp_path):
     with pytest.raises(DataError, match="cannot be read"):
         pipeline.run(spec, out=tmp_path / "out", show_progress=False)
     assert len(project.ASKED) == before
+
+
+def test_plan_of_another_teacher_counts_what_it_would_write_not_what_another_wrote(tmp_path):
+    path = write_project(tmp_path, teacher="{model: any, max_usd: null}")
+    text = path.read_text("utf-8").replace("queries: logs.jsonl\n", "synth: {per_intent: 5, out_of_scope: 10}\n")
+    path.write_text(text, encoding="utf-8")
+    (tmp_path / "logs.jsonl").rename(tmp_path / "queries.jsonl")
+    lines = [query | {"synth": "of another model"} for _, query in read_jsonl(tmp_path / "queries.jsonl")]
+    write_lines(tmp_path / "queries.jsonl", lines)
+    spec = load_spec(path)
+    planned = pipeline.plan(spec)
+    n_gold = len(list(read_jsonl(spec.gold_path)))
+    n_written = 5 * len(spec.intents) + 10
+    assert planned.synth.n_missing == n_written
+    assert planned.label.n_missing == planned.label.n_texts == n_written + n_gold

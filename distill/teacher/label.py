@@ -35,7 +35,7 @@ from distill.teacher.spend import open_budget
 from distill.types import Label, Task, TokenPrice, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from decimal import Decimal
 
     from distill.spec import Spec
@@ -242,15 +242,16 @@ _CHARACTERS_PER_TOKEN = 4
 _ANSWER_TOKENS = 12
 
 
-def plan_labels(spec: Spec, *, n_unwritten: int = 0) -> LabelPlan:
+def plan_labels(spec: Spec, *, recorded: Sequence[str] | None = None, n_unwritten: int = 0) -> LabelPlan:
     """Counts what is missing from the ledger and estimates its price; asks nothing.
 
     Args:
         spec: The router's spec.
+        recorded: The queries that will take the place of queries.jsonl; None: it stays.
         n_unwritten: Queries that synth has yet to write, which will be labelled too.
     """
     teacher, ledger = _Teacher(spec), Ledger(spec.ledger_path)
-    texts = texts_to_label(spec) if spec.queries_path.exists() or spec.queries else _gold_texts(spec)
+    texts = texts_to_label(spec) if recorded is None else [*recorded, *_gold_texts(spec)]
     texts = _sendable(teacher, texts)
     missing = _missing(teacher, ledger, texts)
     price = teacher_price(spec)

@@ -333,11 +333,13 @@ class SynthesisPlan:
         n_missing: Queries that are not written yet.
         n_requests: About how many requests that takes.
         estimated_usd: Their estimated price, or None when the price is unknown.
+        recorded: The queries that are written already and will stand in queries.jsonl; None where that file is up to date.
     """
 
     n_missing: int
     n_requests: int
     estimated_usd: Decimal | None
+    recorded: tuple[str, ...] | None = field(default=None, repr=False)
 
 
 _CHARACTERS_PER_TOKEN = 4
@@ -360,7 +362,7 @@ def plan_synthesis(spec: Spec) -> SynthesisPlan:
         characters = sum(len(content) for _, content in writer.request(rounds[0]).messages) if rounds else 0
         written = n_requests * writer.n * _TOKENS_PER_WRITTEN_QUERY
         estimate = cost_usd(price, Usage(n_requests * characters // _CHARACTERS_PER_TOKEN, written))
-    return SynthesisPlan(n_missing, n_requests, estimate)
+    return SynthesisPlan(n_missing, n_requests, estimate, tuple(text for _, text, _ in run.pool.distinct()))
 
 
 def _counts(spec: Spec, writer: _Writer) -> dict[str, int]:
