@@ -120,6 +120,7 @@ def build_bundle(  # noqa: PLR0913 (keywords, each with its default)
     special_tokens: bool = True,
     inputs: Sequence[str] = ("input_ids", "attention_mask"),
     config: Mapping[str, Any] | None = None,
+    data_sha256: str = "",
 ) -> Bundle:
     """A sealed bundle in the folder ``path``; its answers follow from ``KEYWORDS``."""
     names = tuple(labels or (KEYWORDS if task is Task.SINGLE else [name for name in KEYWORDS if name != "oos"]))
@@ -139,6 +140,7 @@ def build_bundle(  # noqa: PLR0913 (keywords, each with its default)
         onnx_file="onnx/model.onnx",
         max_length=max_length,
         teacher="nobody",
+        data_sha256=data_sha256,
     )
     write_jsonl(path / "selfcheck.jsonl", record_selfcheck(Router(Bundle(path, manifest)), SELFCHECK_TEXTS))
     return seal(path, manifest)

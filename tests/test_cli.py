@@ -52,10 +52,12 @@ def elsewhere(tmp_path_factory, monkeypatch):
 
 
 def train_nothing(data, out, *, students, **_):
-    """Takes the place of training: sealed bundles that know the shop's words, made once."""
+    """Takes the place of training: sealed bundles that know the shop's words, made anew when the data is another."""
     for student in students:
+        if (out / student).exists() and load_bundle(out / student).manifest.data_sha256 != data.data_sha256:
+            shutil.rmtree(out / student)
         if not (out / student).exists():
-            build_bundle(out / student, student=student)
+            build_bundle(out / student, student=student, data_sha256=data.data_sha256)
     return {student: load_bundle(out / student) for student in students}
 
 
@@ -214,7 +216,7 @@ def test_dry_run_prints_the_stages_and_asks_nothing(spec_path):
         "report",
         "USD",
     ]
-    assert "64 of 64 queries to label, by project:answer" in done.stdout
+    assert "64 of 64 queries to label, by callable:project:answer" in done.stdout
     assert done.stdout.endswith("Nothing was asked.\n")
     assert project.ASKED == []
     assert not (spec_path.parent / "ledger.jsonl").exists()
@@ -521,7 +523,7 @@ DATA_ERRORS = {
     "queries not UTF-8": ("logs.jsonl", b'{"text": "a"}\n{"text": "\xe9"}\n', ["logs.jsonl:2: not UTF-8"]),
     "broken gold": ("gold.jsonl", b'{"text": "a", "intent": "refund"}\n{]\n', ["gold.jsonl:2: not a JSON object"]),
     "gold intent": ("gold.jsonl", b'{"text": "a", "intent": "refnd"}\n', ["gold.jsonl:1", "did you mean 'refund'?"]),
-    "gold without": ("gold.jsonl", b'{"text": "a"}\n', ["gold.jsonl:1: no label"]),
+    "gold without": ("gold.jsonl", b'{"text": "a"}\n', ['gold.jsonl:1: `task: single` needs "intent"']),
     "gold not UTF-8": ("gold.jsonl", b'{"text": "\xe9", "intent": "refund"}\n', ["gold.jsonl:1: not UTF-8"]),
     "empty gold": ("gold.jsonl", b"", ["gold.jsonl: holds no query"]),
     "ledger": ("ledger.jsonl", b'{"key": "a"}\n{"key": 1}\n', ["ledger.jsonl:1", "remove it to go on"]),
@@ -705,7 +707,7 @@ class Blocker(importlib.abc.MetaPathFinder):
     [
         ("openai", "label", UNREACHABLE),
         ("filelock", "label", "{callable: 'project:answer'}"),
-        ("genai_prices", "label", UNREACHABLE),
+        ("genai_prices", "label", "{model: m, max_retries: 0}"),
         ("yaml", "label", UNREACHABLE),
         ("torch", "train", None),
         ("transformers", "train", None),
