@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from distill.errors import DistillError
+from distill.errors import BundleError, DistillError, QueryError
 from distill.types import Prediction, Reason, Task
 
 if TYPE_CHECKING:
     from distill.router import Router
 
-__all__ = ["DistillError", "Prediction", "Reason", "Router", "Task", "__version__"]
+__all__ = ["BundleError", "DistillError", "Prediction", "QueryError", "Reason", "Router", "Task", "__version__"]
 
 __version__ = "0.1.0"
 

@@ -298,6 +298,8 @@ def _print_plan(plan: RunPlan, spec: Spec, *, as_json: bool) -> None:
     _print_stage("report", f"{plan.out / 'report.html'}", 0)
     total = "unknown" if plan.estimated_usd is None else f"about {plan.estimated_usd:.4f}"
     limit = "none" if spec.teacher.max_usd is None else f"{spec.teacher.max_usd}"
+    if spec.teacher.max_usd is not None and plan.label.price is None:
+        limit += " cannot be kept without a price"
     source = f"; price: {plan.label.price.source}, {plan.label.price.date}" if plan.label.price else ""
     typer.echo(f"USD {total}, limit {limit} (teacher.max_usd){source}. Nothing was asked.")
 

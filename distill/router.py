@@ -412,11 +412,11 @@ def _first_line(error: Exception) -> str:
 
 def _check_texts(texts: Any) -> list[str]:
     if isinstance(texts, str):
-        raise QueryError("route_batch takes a list of queries, not one string; use route for one query")
+        raise QueryError("a batch is a list of queries, not one string; for one query use route, or a list of one")
     try:
         queries = list(texts)
     except TypeError as error:
-        raise QueryError(f"route_batch takes a list of queries, found {_type_name(texts)}") from error
+        raise QueryError(f"a batch is a list of queries, found {_type_name(texts)}") from error
     for position, text in enumerate(queries):
         if not isinstance(text, str):
             raise QueryError(f"query {position} of the batch (from 0) is {_type_name(text)}, not a string")

@@ -145,7 +145,7 @@ def test_what_is_not_a_string_is_refused_by_name(tiny_router, value):
 def test_the_refusal_says_what_to_use_instead(tiny_router):
     with pytest.raises(QueryError, match="use route_batch"):
         tiny_router.route(["refund", "parcel"])
-    with pytest.raises(QueryError, match="use route for one query"):
+    with pytest.raises(QueryError, match="for one query use route"):
         tiny_router.route_batch("refund")
     with pytest.raises(QueryError, match="found None"):
         tiny_router.predict_proba(None)

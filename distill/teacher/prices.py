@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from distill.errors import SpecError, SpendLimitError, missing_extra
+from distill.progress import say
 from distill.teacher.client import is_loopback
 from distill.types import TokenPrice, Usage
 
@@ -165,4 +166,8 @@ def check_limit_is_enforceable(spec: Spec, model: str, price: TokenPrice | None,
         raise SpecError(
             f"{spec.path}: teacher.max_usd cannot be kept: no price is known for {model!r}; "
             "give teacher.price (USD per million tokens, with source and date), or set max_usd: null"
+        )
+    if spec.teacher.max_usd is not None and price is None:
+        say(
+            f"no price is known for {model!r} on this machine, so teacher.max_usd limits nothing; teacher.price would change that"
         )

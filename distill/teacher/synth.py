@@ -131,6 +131,8 @@ class _Writer:
     def __init__(self, spec: Spec) -> None:
         self.spec, self.n = spec, spec.synth.per_request
         self.model = spec.synth.model or spec.teacher.model or ""
+        if not self.model:
+            raise TeacherError(f"{spec.path}: synth needs a model: give synth.model, or `queries:` with your own")
         self.intents = {intent.name: intent for intent in spec.intent_list}
         self.wanted = dict.fromkeys(self.intents, spec.synth.per_intent)
         if spec.out_of_scope and spec.synth.out_of_scope:
@@ -277,8 +279,6 @@ def synthesise(spec: Spec, *, show_progress: bool = True) -> SynthesisSummary:
         DataError: queries.jsonl is the user's own, or a file is wrong.
     """
     writer = _Writer(spec)
-    if not writer.model:
-        raise TeacherError(f"{spec.path}: synth needs a model: give synth.model, or `queries:` with your own")
     changed, n_asked, dropped = not _is_current(spec, writer), 0, dict[str, int]()
     if changed:
         run = _Run(writer)
