@@ -102,7 +102,7 @@ def fails(*arguments, stdin=None):
     assert done.exit_code == 1, (done.exit_code, done.output, done.exception)
     assert not isinstance(done.exception, Exception) or isinstance(done.exception, SystemExit)
     assert done.stdout == ""
-    assert done.stderr.startswith("distill: ")
-    assert done.stderr.count("\n") == 1
-    assert "Traceback" not in done.stderr
-    return done.stderr.removeprefix("distill: ").strip()
+    *before, line = done.stderr.splitlines()
+    assert all(" left" in progress for progress in before), done.stderr  # a slow machine shows progress first
+    assert line.startswith("distill: ")
+    return line.removeprefix("distill: ").strip()

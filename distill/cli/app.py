@@ -1,0 +1,135 @@
+"""The application: what every command shares."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import sys
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from distill import __version__
+from distill.errors import DistillError, missing_extra
+from distill.progress import say
+
+if TYPE_CHECKING:
+    from distill.spec import Spec
+
+__all__ = [
+    "DEFAULT_SPEC",
+    "AsJson",
+    "AsJsonLines",
+    "BaseUrl",
+    "Force",
+    "Out",
+    "Quiet",
+    "SpecPath",
+    "TeacherModel",
+    "app",
+    "load",
+    "main",
+    "print_json",
+]
+
+_INTERRUPTED = 130
+
+
+class _Group(TyperGroup):
+    """Turns what a user can cause or mend into one line and exit 1, and Ctrl-C into exit 130."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Takes ``--debug`` after the command's name too: that is where one adds it to a command that failed."""
+        own = args[: args.index("--")] if "--" in args else args
+        if "--debug" in own:
+            args = ["--debug", *(each for each in own if each != "--debug"), *args[len(own) :]]
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            say("distill: interrupted; everything received is kept, the same command goes on where it stopped")
+            raise typer.Exit(_INTERRUPTED) from None
+        except (DistillError, ModuleNotFoundError, OSError) as error:
+            line = _line_for(error)
+            if line is None or ctx.params.get("debug"):
+                raise
+            say(f"distill: {line}")
+            raise typer.Exit(1) from error
+
+
+def _line_for(error: DistillError | ModuleNotFoundError | OSError) -> str | None:
+    """What a user is told of an error, on one line; None for what is a bug, or no error at all."""
+    if isinstance(error, DistillError):
+        return " ".join(str(error).split())
+    if isinstance(error, ModuleNotFoundError):
+        is_ours = not error.name or error.name.split(".")[0] == "distill"
+        return None if is_ours else str(missing_extra(str(error.name)))
+    if error.errno == errno.EPIPE:  # `| head`: whoever read the output has enough
+        return None
+    return f"{error.filename or 'the output'}: {error.strerror or error}"
+
+
+app = typer.Typer(
+    cls=_Group,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Turns an LLM prompt that routes queries to intents into a small router, and proves that it is as good.",
+)
+
+SpecPath = Annotated[Path, typer.Argument(help="router.yaml, or the folder that holds it.")]
+TeacherModel = Annotated[str | None, typer.Option(help="Takes the place of teacher.model.")]
+BaseUrl = Annotated[str | None, typer.Option(help="Takes the place of teacher.base_url.")]
+Out = Annotated[Path | None, typer.Option(help="Folder for models, bench.json and report.html [models/NAME].")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+AsJsonLines = Annotated[bool, typer.Option("--json", help="Print each answer as one line of JSON.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
+Force = Annotated[bool, typer.Option("--force", help="Do it again, even where nothing has changed.")]
+
+DEFAULT_SPEC = Path("router.yaml")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    del debug, version  # read from the context, and by the callback
+
+
+def load(path: Path, teacher_model: str | None = None, base_url: str | None = None) -> Spec:
+    """Reads a spec, with the options that take the place of its keys."""
+    from distill.spec import load_spec
+
+    return load_spec(path, teacher_model=teacher_model, base_url=base_url)
+
+
+def print_json(value: Any) -> None:
+    """Prints a result as indented JSON."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=_as_json))
+
+
+def _as_json(value: Any) -> float | str:
+    return float(value) if isinstance(value, Decimal) else str(value)
+
+
+def main() -> None:
+    """Entry point of the command ``distill``."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # queries hold what no code page of Windows has
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    app()

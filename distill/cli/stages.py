@@ -1,0 +1,220 @@
+"""The stages as commands: synth, label, train, bench, report, and run for all of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from distill.cli.app import (
+    DEFAULT_SPEC,
+    AsJson,
+    BaseUrl,
+    Force,
+    Out,
+    Quiet,
+    SpecPath,
+    TeacherModel,
+    load,
+    print_json,
+)
+from distill.errors import GateError
+from distill.progress import say
+
+if TYPE_CHECKING:
+    from distill.pipeline import RunPlan
+    from distill.spec import Spec
+
+__all__ = ["add_to"]
+
+
+def synth(
+    spec: SpecPath = DEFAULT_SPEC,
+    teacher_model: TeacherModel = None,
+    base_url: BaseUrl = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Have a model write queries for each intent: queries.jsonl."""
+    from dataclasses import asdict
+
+    from distill import pipeline
+
+    summary = pipeline.synth(load(spec, teacher_model, base_url), show_progress=not quiet)
+    if as_json:
+        print_json(asdict(summary))
+        return
+    width = max(map(len, summary.wanted))
+    for target, wanted in summary.wanted.items():
+        dropped = summary.dropped.get(target, 0)
+        note = f", {dropped} repeated or unusable left out" if dropped else ""
+        typer.echo(f"{target:<{width}}  {summary.got[target]:>5} of {wanted}{note}")
+    typer.echo(_spent(summary.n_asked, summary.spent_usd))
+
+
+def label(
+    spec: SpecPath = DEFAULT_SPEC,
+    teacher_model: TeacherModel = None,
+    base_url: BaseUrl = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Have the teacher label the queries, and gold for the benchmark: ledger.jsonl."""
+    from dataclasses import asdict
+
+    from distill import pipeline
+
+    summary = pipeline.label(load(spec, teacher_model, base_url), show_progress=not quiet)
+    if as_json:
+        print_json(asdict(summary))
+        return
+    typer.echo(f"{summary.n_texts} queries, {summary.n_recorded} answered before, {summary.n_failed} failed")
+    typer.echo(_spent(summary.n_asked, summary.spent_usd))
+
+
+def _spent(n_asked: int, spent_usd: Any) -> str:
+    spent = "unknown (the price or the token counts are not known)" if spent_usd is None else f"{spent_usd:.4f}"
+    return f"{n_asked} requests answered in this run; USD spent so far: {spent}"
+
+
+def train(
+    spec: SpecPath = DEFAULT_SPEC,
+    teacher_model: TeacherModel = None,
+    base_url: BaseUrl = None,
+    student: Annotated[list[str] | None, typer.Option(help="Train only this student (may be repeated).")] = None,
+    out: Out = None,
+    force: Force = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train the students on the labels and export them: models/NAME/STUDENT."""
+    from distill import pipeline
+
+    loaded = load(spec, teacher_model, base_url)
+    bundles = pipeline.train(loaded, out=out, students=student or None, force=force, show_progress=not quiet)
+    if as_json:
+        print_json({name: bundle.manifest.as_dict() | {"path": str(bundle.path)} for name, bundle in bundles.items()})
+        return
+    for name, bundle in bundles.items():
+        typer.echo(f"{name:<8} {bundle.path}  {bundle.size_bytes / 1e6:.1f} MB  {bundle.manifest.bundle_id}")
+
+
+def bench(
+    spec: SpecPath = DEFAULT_SPEC,
+    teacher_model: TeacherModel = None,
+    base_url: BaseUrl = None,
+    out: Out = None,
+    price_as: Annotated[
+        str | None, typer.Option(help="Show what the teacher's tokens would cost as this model.")
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="Exit with 1 when a gate is broken.")] = False,
+    force: Force = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure teacher, students and baselines on gold: bench.json."""
+    from distill import pipeline
+    from distill.benchmark.results import result_as_json
+    from distill.benchmark.table import print_result
+
+    loaded = load(spec, teacher_model, base_url)
+    outcome = pipeline.bench(loaded, out=out, price_as=price_as, force=force, show_progress=not quiet)
+    if as_json:
+        print_json(result_as_json(outcome.result))
+    else:
+        print_result(outcome.result)
+    broken = pipeline.broken_gates(outcome.result)
+    if check and broken:
+        raise GateError("; ".join(f"{gate.row} breaks {gate.gate}: {gate.detail}" for gate in broken))
+
+
+def report(
+    spec: SpecPath = DEFAULT_SPEC,
+    out: Out = None,
+    no_text: Annotated[bool, typer.Option("--no-text", help="Leave the text of queries out.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write report.html from bench.json."""
+    from distill import pipeline
+
+    path = pipeline.report(load(spec), out=out, with_text=not no_text)
+    if as_json:
+        print_json({"report": str(path)})
+    else:
+        typer.echo(path)
+
+
+def run(
+    spec: SpecPath = DEFAULT_SPEC,
+    teacher_model: TeacherModel = None,
+    base_url: BaseUrl = None,
+    out: Out = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the stages, the requests and their price; ask nothing.")
+    ] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """All stages: synth, label, train, bench, report. Does only what is left to do."""
+    from distill import pipeline
+    from distill.benchmark.results import result_as_json
+    from distill.benchmark.table import print_result
+
+    loaded = load(spec, teacher_model, base_url)
+    if dry_run:
+        _print_plan(pipeline.plan(loaded, out=out), loaded, as_json=as_json)
+        return
+    outcome = pipeline.run(loaded, out=out, show_progress=not quiet)
+    if as_json:
+        stages = [
+            {"stage": s.stage, "changed": s.changed, "detail": s.detail, "seconds": round(s.seconds, 1)}
+            for s in outcome.stages
+        ]
+        print_json({"stages": stages, "result": result_as_json(outcome.result), "report": str(outcome.report)})
+        return
+    print_result(outcome.result)
+    typer.echo(f"\nreport: {outcome.report}")
+    if not outcome.changed:
+        say("nothing had to be done: every stage is up to date")
+
+
+def _print_plan(plan: RunPlan, spec: Spec, *, as_json: bool) -> None:
+    if as_json:
+        from dataclasses import asdict
+
+        value = asdict(plan) | {"estimated_usd": plan.estimated_usd}
+        if plan.synth is not None:
+            del value["synth"]["recorded"]  # texts: they stand in synth.jsonl
+        print_json(value)
+        return
+    teacher = spec.teacher_name
+    if plan.synth is not None:
+        _print_stage(
+            "synth",
+            f"{plan.synth.n_missing} queries to write, about {plan.synth.n_requests} requests",
+            plan.synth.estimated_usd,
+        )
+    else:
+        _print_stage("synth", f"not needed: queries come from {spec.queries_path}", 0)
+    detail = f"{plan.label.n_missing} of {plan.label.n_texts} queries to label, by {teacher}"
+    _print_stage("label", detail, plan.label.estimated_usd)
+    _print_stage("train", f"{', '.join(plan.students)} into {plan.out}", 0)
+    _print_stage("bench", f"{plan.out / 'bench.json'}", 0)
+    _print_stage("report", f"{plan.out / 'report.html'}", 0)
+    total = "unknown" if plan.estimated_usd is None else f"about {plan.estimated_usd:.4f}"
+    limit = "none" if spec.teacher.max_usd is None else f"{spec.teacher.max_usd}"
+    if spec.teacher.max_usd is not None and plan.label.price is None:
+        limit += " cannot be kept without a price"
+    source = f"; price: {plan.label.price.source}, {plan.label.price.date}" if plan.label.price else ""
+    typer.echo(f"USD {total}, limit {limit} (teacher.max_usd){source}. Nothing was asked.")
+
+
+def _print_stage(stage: str, detail: str, usd: Any) -> None:
+    price = "" if usd == 0 else f", USD {'unknown' if usd is None else f'about {usd:.4f}'}"
+    typer.echo(f"{stage:<7} {detail}{price}")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds these commands, in the order in which ``--help`` lists them."""
+    for command in (synth, label, train, bench, report, run):
+        app.command()(command)
