@@ -18,7 +18,7 @@ READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check record synth label train bench report run clean wheel-test
+.PHONY: help setup demo test check record synth label train bench report run clean wheel-test check-js
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z][a-z -]*:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,7 +32,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(PIP) --upgrade "pip>=25.1"
 	@$(if $(TORCH_INDEX),$(PIP) --constraint constraints.txt --index-url $(TORCH_INDEX) torch,true)
 	@$(PIP) --constraint constraints.txt torch
-	@$(PIP) --constraint constraints.txt --group dev --editable ".[train,offline]"
+	@$(PIP) --constraint constraints.txt --group dev --editable ".[train,offline,parquet,ray]"
 	@touch $(READY)
 
 demo: $(READY) ## Distil the demo's router from its recording, measure it, and route three queries.
@@ -63,6 +63,9 @@ synth label train bench report run: $(READY) ## One stage, or all that is left t
 
 wheel-test: $(READY) ## Build the wheel, install it alone in a new environment, route a query there.
 	@$(BIN)/python scripts/wheel_test.py
+
+check-js: $(READY) ## Ask bundles in transformers.js, offline, and compare with the Router (needs node and npm).
+	@$(BIN)/python scripts/check_js.py $(BUNDLES)
 
 clean: ## Remove what runs and tools wrote, but not recordings or .venv.
 	rm -rf models/*/ dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -12,9 +12,20 @@ from distill.errors import BundleError, DistillError, QueryError
 from distill.types import Prediction, Reason, Task
 
 if TYPE_CHECKING:
+    from distill.cascade import Cascade
     from distill.router import Router
 
-__all__ = ["BundleError", "DistillError", "Prediction", "QueryError", "Reason", "Router", "Task", "__version__"]
+__all__ = [
+    "BundleError",
+    "Cascade",
+    "DistillError",
+    "Prediction",
+    "QueryError",
+    "Reason",
+    "Router",
+    "Task",
+    "__version__",
+]
 
 __version__ = "0.1.0"
 
@@ -24,4 +35,8 @@ def __getattr__(name: str) -> Any:
         from distill.router import Router
 
         return Router
+    if name == "Cascade":
+        from distill.cascade import Cascade
+
+        return Cascade
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

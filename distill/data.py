@@ -33,6 +33,8 @@ __all__ = [
     "sha256_file",
     "sha256_json",
     "storage_errors",
+    "text_of",
+    "unknown_label",
     "write_json",
     "write_jsonl",
 ]
@@ -143,7 +145,12 @@ def _is_json(content: bytes) -> bool:
     return True
 
 
-def _text(path: Path, number: int, line: dict[str, Any]) -> str:
+def text_of(path: Path, number: int, line: dict[str, Any]) -> str:
+    """The text of one line of a JSONL file.
+
+    Raises:
+        DataError: There is none, or it has no UTF-8.
+    """
     text = line.get("text")
     if not isinstance(text, str):
         raise DataError(f'{path}:{number}: "text" must be a string, found {text!r}')
@@ -164,7 +171,7 @@ def read_queries(path: Path) -> list[Query]:
     """
     queries: dict[str, Query] = {}
     for number, line in read_jsonl(path):
-        text = _text(path, number, line)
+        text = text_of(path, number, line)
         if text.strip():
             query = Query(
                 id=str(line.get("id", number)),
@@ -217,19 +224,25 @@ def read_gold(path: Path, labels: Sequence[str] | None = None, task: Task | None
     for number, line in read_jsonl(path):
         if task is not None and _LABEL_KEYS[task] not in line:
             raise DataError(f'{path}:{number}: `task: {task.value}` needs "{_LABEL_KEYS[task]}" beside "text"')
-        text, target = _text(path, number, line), _target(path, number, line)
+        text, target = text_of(path, number, line), _target(path, number, line)
         for name in target:
             if labels is not None and name not in labels:
-                raise DataError(f"{path}:{number}: {_unknown_label(name, labels)}")
+                raise DataError(f"{path}:{number}: {unknown_label(name, labels)}")
         gold.append(GoldQuery(text=text, target=target))
     if not gold:
         raise DataError(f"{path}: holds no query")
     return gold
 
 
-def _unknown_label(name: Any, labels: Sequence[str]) -> str:
+_FITS_NONE = frozenset({"out of scope", "outofscope", "out of domain", "ood", "none", "no intent", "none of these"})
+
+
+def unknown_label(name: Any, labels: Sequence[str]) -> str:
+    """What is said of a name that is no label, with the label that was probably meant."""
     if name == OUT_OF_SCOPE_LABEL:
         return f"the intent {name!r} needs `out_of_scope: true` in router.yaml"
+    if normalise(str(name)) in _FITS_NONE:
+        return f"the intent {name!r} does not exist; a query that fits none is {OUT_OF_SCOPE_LABEL!r}"
     from difflib import get_close_matches
 
     near = get_close_matches(str(name), labels, n=1)

@@ -111,7 +111,7 @@ def missing_extra(module: str) -> MissingExtraError:
     import re
     from importlib import metadata
 
-    project_names = {"yaml": "pyyaml", "sklearn": "scikit-learn", "genai_prices": "genai-prices"}
+    project_names = {"yaml": "pyyaml", "sklearn": "scikit-learn", "genai_prices": "genai-prices", "svg": "svg-py"}
     root = module.split(".", maxsplit=1)[0]
     wanted = project_names.get(root, root).replace("_", "-").lower()
     distribution = metadata.metadata(DISTRIBUTION)

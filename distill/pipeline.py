@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from distill.bundle import Bundle
     from distill.spec import Spec
     from distill.student.train import TrainingData
+    from distill.teacher.fallback import TeacherFallback
+    from distill.teacher.imported import ImportSummary
     from distill.teacher.label import LabelPlan, LabelSummary
     from distill.teacher.synth import SynthesisPlan, SynthesisSummary
     from distill.types import BenchResult, GoldQuery, Label
@@ -40,15 +42,19 @@ __all__ = [
     "bench",
     "broken_gates",
     "examples",
+    "fallback",
+    "import_answers",
     "label",
     "plan",
     "report",
     "run",
     "synth",
     "train",
+    "trained_on",
 ]
 
 _SHOWN_TEXTS = 5
+_MEASURES = 2  # which figures bench takes: a bench.json with fewer is measured again
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +121,10 @@ def synth(spec: Spec, *, show_progress: bool = True) -> SynthesisSummary:
     """
     from distill.teacher.synth import synthesise
 
-    if spec.queries is not None:
+    if not spec.writes_queries:
+        named = f"queries: {spec.queries}" if spec.queries else f"teacher.labels: {spec.teacher.labels}"
         raise SpecError(
-            f"{spec.path}: `queries: {spec.queries}` names your own queries, which synth does not write over; "
+            f"{spec.path}: `{named}` names your own queries, which synth does not write over; "
             "take the key out to have queries written"
         )
     return synthesise(spec, show_progress=show_progress)
@@ -128,6 +135,13 @@ def label(spec: Spec, *, show_progress: bool = True) -> LabelSummary:
     from distill.teacher.label import label as label_texts
 
     return label_texts(spec, show_progress=show_progress)
+
+
+def import_answers(spec: Spec, path: Path, *, teacher: str | None = None) -> ImportSummary:
+    """Takes answers paid for elsewhere into the ledger; see ``distill.teacher.imported.import_answers``."""
+    from distill.teacher.imported import import_answers as take
+
+    return take(spec, path, teacher=teacher)
 
 
 def examples(spec: Spec, *, show_notes: bool = True) -> tuple[Example, ...]:
@@ -161,6 +175,16 @@ def examples(spec: Spec, *, show_notes: bool = True) -> tuple[Example, ...]:
         Example(text, target, split="held_out" if position in chosen else "train")
         for position, (text, target) in enumerate(targets.items())
     )
+
+
+def trained_on(spec: Spec, bundle: Bundle) -> tuple[tuple[Example, ...], bool]:
+    """A spec's examples as they are now, and whether the bundle was made from just these.
+
+    Raises:
+        DataError: There is no query, or none has a label.
+    """
+    labelled = examples(spec, show_notes=False)
+    return labelled, _training_data(spec, labelled).data_sha256 == bundle.manifest.data_sha256
 
 
 def _say_what_is_left_out(also_gold: list[str], n_unlabelled: int) -> None:
@@ -226,6 +250,7 @@ def train(
         students=spec.students if students is None else students,
         base_model=_base_model(spec),
         seed=spec.seed,
+        budget_minutes=spec.budget_minutes,
         force=force,
         show_progress=show_progress,
     )
@@ -297,6 +322,7 @@ def _bench_inputs(spec: Spec, folder: Path, price_as: str | None) -> BenchInputs
     from distill.benchmark.recorded import RecordedTeacher
     from distill.teacher.label import recorded_labels
     from distill.teacher.prices import look_up_price, teacher_price
+    from distill.teacher.spend import spend_by_stage
 
     gold, training = _gold(spec), examples(spec, show_notes=False)
     bundles: dict[str, Bundle] = {student: load_bundle(folder / student) for student in spec.students}
@@ -306,11 +332,13 @@ def _bench_inputs(spec: Spec, folder: Path, price_as: str | None) -> BenchInputs
         say(f"bench: no list price is known for {price_as!r}, so what it would cost is left out")
     texts = [query.text for query in gold] or [each.text for each in training if each.split == "held_out"]
     answers = recorded_labels(spec, texts, redacted=True)
-    teacher = RecordedTeacher(
-        answers.values(), spec.labels, spec.task, name=spec.teacher_name, requests_in_flight=spec.teacher.concurrency
-    )
+    who = _who_answered(spec, answers)
+    teacher = RecordedTeacher(answers.values(), spec.labels, spec.task, name=who)
     n_unasked = sum(bool(text.strip()) and text not in answers for text in dict.fromkeys(texts))
-    if n_unasked:
+    has_human_teacher = bool(gold) and spec.labels_path is not None
+    if has_human_teacher:
+        say(f"bench: no teacher row: the teacher is {who}; the students are measured against gold alone")
+    elif n_unasked:
         say(
             f"bench: no teacher row: {n_unasked} of {len(texts)} queries were never asked; `distill label {spec.path}` asks them"
         )
@@ -322,17 +350,28 @@ def _bench_inputs(spec: Spec, folder: Path, price_as: str | None) -> BenchInputs
         gold=gold,
         bundles={name: bundle.path for name, bundle in bundles.items()},
         training=training,
-        teacher=None if n_unasked else teacher,
+        teacher=None if n_unasked or has_human_teacher else teacher,
         gates={name: limit.model_dump() for name, limit in limits.items()},
         cost=CostInputs(
-            teacher_price=teacher_price(spec),
+            teacher_price=teacher_price(spec) if who == spec.teacher_name else look_up_price(who),
             priced_as=priced_as,
             queries_per_month=spec.bench.queries_per_month,
             machine_usd_per_hour=spec.bench.machine_usd_per_hour,
+            spent=spend_by_stage(spec),
         ),
         seed=spec.seed,
     )
     return replace(inputs, provenance=_provenance(spec, inputs, bundles, answers))
+
+
+def _who_answered(spec: Spec, answers: Mapping[str, Label]) -> str:
+    """The teacher, or who gave the answers that were imported as its own: latency and tokens are theirs."""
+    sources = (answer.extra.get("carried_from") for answer in answers.values())
+    names = {
+        source.get("teacher", spec.teacher_name) if isinstance(source, dict) else spec.teacher_name
+        for source in sources
+    }
+    return ", ".join(sorted(names)) or spec.teacher_name
 
 
 def _check_bundles_are_current(spec: Spec, bundles: Mapping[str, Bundle], data_sha256: str) -> None:
@@ -362,17 +401,18 @@ def _provenance(
     }
     settings = {
         "gates": {name: dict(limits) for name, limits in inputs.gates.items()},
-        "cost": {name: str(value) for name, value in _undated(asdict(inputs.cost)).items()},
+        # what was spent grows with every failed query that is asked again, which is no reason to measure again
+        "cost": str(_undated(asdict(replace(inputs.cost, spent=())))),
+        "measures": _MEASURES,
     }
     return facts | {"inputs_sha256": sha256_json(facts | settings)}
 
 
-def _undated(cost: dict[str, Any]) -> dict[str, Any]:
+def _undated(cost: Any) -> Any:
     """Cost settings without the day on which a list price was looked up, which is no reason to measure again."""
-    return {
-        name: {key: part for key, part in value.items() if key != "date"} if isinstance(value, dict) else value
-        for name, value in cost.items()
-    }
+    if isinstance(cost, dict):
+        return {name: _undated(value) for name, value in cost.items() if name != "date"}
+    return cost
 
 
 def report(spec: Spec, *, out: Path | None = None, with_text: bool = True) -> Path:
@@ -397,13 +437,19 @@ def report(spec: Spec, *, out: Path | None = None, with_text: bool = True) -> Pa
     return path
 
 
+def fallback(spec: Spec, *, timeout_s: float = 5.0) -> TeacherFallback:
+    """The spec's teacher as the fallback of a ``Cascade``; see ``distill.teacher.fallback.TeacherFallback``."""
+    from distill.teacher.fallback import TeacherFallback
+
+    return TeacherFallback(spec, timeout_s=timeout_s)
+
+
 def plan(spec: Spec, *, out: Path | None = None) -> RunPlan:
     """What ``run`` would ask and spend; asks nothing."""
     from distill.teacher.label import plan_labels
     from distill.teacher.synth import plan_synthesis
 
-    writes_queries = spec.queries is None
-    planned = plan_synthesis(spec) if writes_queries else None
+    planned = plan_synthesis(spec) if spec.writes_queries else None
     labels = (
         plan_labels(spec, recorded=planned.recorded, n_unwritten=planned.n_missing) if planned else plan_labels(spec)
     )
@@ -427,7 +473,7 @@ def run(spec: Spec, *, out: Path | None = None, show_progress: bool = True) -> R
         if show_progress:
             say(f"{stage}: {detail if changed else f'nothing to do ({detail})'}")
 
-    if spec.queries is None:
+    if spec.writes_queries:
         started = time.monotonic()
         written = synth(spec, show_progress=show_progress)
         detail = f"{sum(written.got.values())} of {sum(written.wanted.values())} queries in {spec.queries_path}"

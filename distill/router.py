@@ -11,16 +11,17 @@ What counts as a query:
   tokenizer (after leading white space), so that a text of megabytes costs no more than a page.
 - Lone surrogates, which no UTF-8 can hold, are read as U+FFFD.
 
-A Router has no state that a query changes: threads share one. It works after ``fork`` and ``spawn`` and pickles by path.
+A Router has no state that a query changes: threads share one. It works after ``fork`` and ``spawn`` and pickles by path
+(without its hooks). Where an event loop runs, ``aroute`` and ``aroute_batch`` keep it free.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from time import perf_counter, sleep
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakSet
 
@@ -28,8 +29,9 @@ import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
 
-from distill.bundle import CONFIG, SELFCHECK, TOKENIZER, Bundle, load_bundle
+from distill.bundle import CONFIG, TOKENIZER, Bundle, load_bundle
 from distill.errors import BundleError, QueryError, missing_extra
+from distill.hooks import notify
 from distill.policy import Policy
 from distill.types import Prediction, Reason, Task
 
@@ -37,15 +39,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from distill.bundle import Manifest
+    from distill.hooks import Hook
 
     Floats = np.ndarray[Any, np.dtype[np.float32]]
     Integers = np.ndarray[Any, np.dtype[np.int64]]
 
-__all__ = ["Router", "SelfCheck", "record_selfcheck", "verify_selfcheck"]
+__all__ = ["Router"]
 
 _CHARACTERS_PER_TOKEN = 64
 _BATCH_SIZES = {"encoder": 32, "static": 128}
-_INLINE_QUERIES = 16
+_INLINE_QUERIES, _INLINE_CHARACTERS = 16, 2_000
+_DECISIONS_BETWEEN_PAUSES, _PAUSE_S = 128, 1e-6
 _KNOWN_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _OUTPUT = ["logits"]
 _HUB_FILES = ["*.json", "*.jsonl", "onnx/*", "README.md"]
@@ -59,6 +63,10 @@ class Router:
         bundle: What to route with; ``Router.load`` reads and checks one.
         threads: How many threads ONNX Runtime may use for one call. One is fastest for single queries.
 
+    Attributes:
+        on_prediction: Functions that are told of every prediction (``distill.hooks.PredictionEvent``); append your own.
+            One that raises is logged and breaks nothing. Empty, the list costs nothing.
+
     Raises:
         BundleError: The tokenizer or the graph cannot be read, or they do not fit the manifest.
         ValueError: ``threads`` is less than 1.
@@ -68,6 +76,7 @@ class Router:
         if threads < 1:
             raise ValueError(f"threads must be 1 or more, found {threads}")
         manifest = bundle.manifest
+        self.on_prediction: list[Hook] = []
         self._bundle, self._threads = bundle, threads
         self._policy = _read_policy(bundle)
         self._tokenizer = _read_tokenizer(bundle)
@@ -149,6 +158,14 @@ class Router:
         Raises:
             QueryError: ``text`` is not a string.
         """
+        if not self.on_prediction:
+            return self._route(text)
+        started = perf_counter()
+        prediction = self._route(text)
+        self._notify((text,), (prediction,), started)
+        return prediction
+
+    def _route(self, text: str) -> Prediction:
         ids = self.tokenise(text)
         if len(ids) <= self._n_special:
             return self._empty()
@@ -174,10 +191,22 @@ class Router:
         Raises:
             QueryError: ``texts`` is a string, or one of them is not.
         """
+        return self._route_batch(_as_list(texts), batch_size)
+
+    def _route_batch(self, texts: list[str], batch_size: int | None, *, pauses: bool = False) -> list[Prediction]:
+        """``route_batch``; with ``pauses`` another thread gets the interpreter now and then while Python is at work."""
+        started = perf_counter()
         probabilities, is_empty = self._batch(texts, batch_size)
-        predictions = self._policy.decide_batch(probabilities)
+        predictions: list[Prediction] = []
+        step = _DECISIONS_BETWEEN_PAUSES if pauses else max(len(texts), 1)
+        for start in range(0, len(texts), step):
+            predictions += self._policy.decide_batch(probabilities[start : start + step])
+            if pauses:
+                sleep(_PAUSE_S)
         for position in np.flatnonzero(is_empty):
             predictions[position] = self._empty()
+        if self.on_prediction:
+            self._notify(texts, predictions, started)
         return predictions
 
     def predict_proba(self, texts: Iterable[str], *, batch_size: int | None = None) -> Floats:
@@ -196,32 +225,44 @@ class Router:
         Raises:
             QueryError: ``texts`` is a string, or one of them is not.
         """
-        return self._batch(texts, batch_size)[0]
+        return self._batch(_as_list(texts), batch_size)[0]
 
     async def aroute(self, text: str) -> Prediction:
         """``route`` for event loops: in a thread for an encoder, inline for static, where a thread would cost more.
 
+        A very long text goes to a thread too. Hooks are called where the answer is made.
+
         Raises:
             QueryError: ``text`` is not a string.
         """
-        if self.manifest.student == "static":
+        if self._is_quick((text,)):
             return self.route(text)
         from asyncio import to_thread
 
         return await to_thread(self.route, text)
 
     async def aroute_batch(self, texts: Iterable[str], *, batch_size: int | None = None) -> list[Prediction]:
-        """``route_batch`` for event loops: in a thread, but for a few queries to a static student.
+        """``route_batch`` for event loops: in a thread, but for a few short queries to a static student.
+
+        The thread is in compiled code, where the loop can run, most of the time, and pauses while it is in Python.
 
         Raises:
             QueryError: ``texts`` is a string, or one of them is not.
         """
-        queries = _check_texts(texts)
-        if self.manifest.student == "static" and len(queries) <= _INLINE_QUERIES:
-            return self.route_batch(queries, batch_size=batch_size)
+        queries = _as_list(texts)
+        if self._is_quick(queries):
+            return self._route_batch(queries, batch_size)
         from asyncio import to_thread
 
-        return await to_thread(self.route_batch, queries, batch_size=batch_size)
+        return await to_thread(self._route_batch, queries, batch_size, pauses=True)
+
+    def _is_quick(self, texts: Sequence[str]) -> bool:
+        """Whether answering takes less than handing the texts to a thread and back, or little more."""
+        return (
+            self.manifest.student == "static"
+            and len(texts) <= _INLINE_QUERIES
+            and sum(len(text) for text in texts if isinstance(text, str)) <= _INLINE_CHARACTERS
+        )
 
     def tokenise(self, text: str) -> list[int]:
         """Ids of a text as the graph gets them: special tokens included, cut at ``manifest.max_length``, no padding.
@@ -255,6 +296,15 @@ class Router:
         """
         return self._ask(list(ids))
 
+    def decide(self, logits: Floats) -> Prediction:
+        """What the policy makes of the graph's answer.
+
+        Args:
+            logits: float32 array of shape (n_labels,); left as it is.
+        """
+        rows = logits[None, :].copy()
+        return self._policy.decide((_sigmoid(rows) if self._is_multi else _softmax(rows))[0])
+
     def _ask(self, ids: list[int]) -> Floats:
         n_tokens = len(ids)
         feed = {"input_ids": np.array((ids,), dtype=np.int64)}
@@ -275,13 +325,14 @@ class Router:
         return logits
 
     def _batch(
-        self, texts: Iterable[str], batch_size: int | None
+        self, texts: Sequence[str], batch_size: int | None
     ) -> tuple[Floats, np.ndarray[Any, np.dtype[np.bool_]]]:
         """Probabilities (n, n_labels), and which texts (n,) are empty input."""
         size = _BATCH_SIZES.get(self.manifest.student, 1) if batch_size is None else batch_size
         if size < 1:
             raise ValueError(f"batch_size must be 1 or more, found {size}")
-        ids = [self.tokenise(text) for text in _check_texts(texts)]
+        _check_texts(texts)
+        ids = [self.tokenise(text) for text in texts]
         n_labels = len(self.labels)
         probabilities = np.full((len(ids), n_labels), 0.0 if self._is_multi else 1.0 / n_labels, dtype=np.float32)
         lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
@@ -296,6 +347,10 @@ class Router:
 
     def _empty(self) -> Prediction:
         return Prediction(intent=None, score=0.0, reason=Reason.EMPTY_INPUT, top_intent=None, labels=self.labels)
+
+    def _notify(self, texts: Sequence[str], predictions: Sequence[Prediction], started: float) -> None:
+        latency_ms = (perf_counter() - started) * 1000
+        notify(self.on_prediction, texts, predictions, self.manifest.bundle_id, latency_ms)
 
     def _probe(self) -> None:
         """Asks the graph once, so that what does not fit is found when the bundle is opened."""
@@ -410,17 +465,19 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _check_texts(texts: Any) -> list[str]:
+def _as_list(texts: Any) -> list[str]:
     if isinstance(texts, str):
         raise QueryError("a batch is a list of queries, not one string; for one query use route, or a list of one")
     try:
-        queries = list(texts)
+        return list(texts)
     except TypeError as error:
         raise QueryError(f"a batch is a list of queries, found {_type_name(texts)}") from error
-    for position, text in enumerate(queries):
+
+
+def _check_texts(texts: Sequence[Any]) -> None:
+    for position, text in enumerate(texts):
         if not isinstance(text, str):
             raise QueryError(f"query {position} of the batch (from 0) is {_type_name(text)}, not a string")
-    return queries
 
 
 def _not_a_query(value: Any) -> str:
@@ -454,88 +511,3 @@ def _sigmoid(logits: Floats) -> Floats:
     np.exp(logits, out=logits)
     logits += np.float32(1.0)
     return np.reciprocal(logits, out=logits)
-
-
-@dataclass(frozen=True, slots=True)
-class SelfCheck:
-    """How a bundle answers its self-check on this machine.
-
-    Attributes:
-        n: Texts replayed.
-        n_token_mismatches: Texts whose ids differ from the recorded ones.
-        max_abs_difference: Largest difference from a recorded logit.
-        n_label_flips: Texts whose decision (intents and reason) differs from that of the recorded logits.
-        tolerance: Largest difference that passes.
-    """
-
-    n: int
-    n_token_mismatches: int
-    max_abs_difference: float
-    n_label_flips: int
-    tolerance: float
-
-    @property
-    def passed(self) -> bool:
-        """Whether ids and decisions agree and no logit is further off than the tolerance."""
-        return (
-            self.n > 0
-            and not self.n_token_mismatches
-            and not self.n_label_flips
-            and self.max_abs_difference <= self.tolerance
-        )
-
-
-def record_selfcheck(router: Router, texts: Iterable[str]) -> list[dict[str, Any]]:
-    """The lines of selfcheck.jsonl for some texts, asked one by one.
-
-    Args:
-        router: Made from the bundle before it is sealed: ``Router(Bundle(path, manifest))``.
-        texts: What to ask; texts that are empty input are left out.
-
-    Returns:
-        Objects with ``text``, ``input_ids`` and ``logits``.
-    """
-    lines = []
-    for text in texts:
-        ids = router.tokenise(text)
-        if len(ids) > router._n_special:  # noqa: SLF001
-            lines.append({"text": text, "input_ids": ids, "logits": router.logits(ids).tolist()})
-    return lines
-
-
-def verify_selfcheck(router: Router) -> SelfCheck:
-    """Replays the bundle's selfcheck.jsonl on this machine, one text at a time.
-
-    A logit may differ by 1e-3 of the largest recorded one (fp32), or by a twentieth of it (int8: processors round and
-    saturate differently), while every decision must stay.
-
-    Raises:
-        BundleError: selfcheck.jsonl cannot be read.
-    """
-    path = router.bundle.path / SELFCHECK
-    n = n_token_mismatches = n_label_flips = 0
-    max_abs_difference = largest = 0.0
-    try:
-        for number, raw in enumerate(path.read_bytes().splitlines(), 1):
-            line = json.loads(raw)
-            expected = np.array(line["logits"], dtype=np.float32)
-            if expected.shape != (len(router.labels),):
-                raise BundleError(f"{path}:{number}: {expected.size} logits for {len(router.labels)} labels")
-            found = router.logits(line["input_ids"])
-            n += 1
-            n_token_mismatches += router.tokenise(line["text"]) != line["input_ids"]
-            max_abs_difference = max(max_abs_difference, float(np.abs(found - expected).max()))
-            largest = max(largest, float(np.abs(expected).max()))
-            n_label_flips += _decision(router, found) != _decision(router, expected)
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise BundleError(f"{path}: not a self-check: {error!r}") from error
-    is_int8 = "quantized" in router.manifest.onnx_file
-    tolerance = (0.05 if is_int8 else 1e-3) * max(largest, 1.0)
-    return SelfCheck(n, n_token_mismatches, max_abs_difference, n_label_flips, tolerance)
-
-
-def _decision(router: Router, logits: Floats) -> tuple[str | None, tuple[str, ...], Reason]:
-    rows = logits[None, :].copy()
-    row = (_sigmoid(rows) if router.manifest.task is Task.MULTI else _softmax(rows))[0]
-    prediction = router.policy.decide(row)
-    return prediction.top_intent, prediction.intents, prediction.reason

@@ -70,6 +70,8 @@ class TeacherSpec(_Strict):
     """Your names of intents, to those of this file."""
     callable: str | None = None
     """`package.module:function` in place of a model: from text to an intent or to scores; the module may lie beside this file."""
+    labels: Path | None = None
+    """A file of human labels in place of a model, a JSONL path; without `queries` its texts are the queries."""
     redact: str | None = None
     """`package.module:function` from text to text: every query passes it before it is sent or stored."""
     max_usd: Decimal | None = Field(default=None, gt=0)
@@ -89,8 +91,8 @@ class TeacherSpec(_Strict):
 
     @model_validator(mode="after")
     def _one_teacher(self) -> TeacherSpec:
-        if (self.model is None) == (self.callable is None):
-            raise ValueError("give either `model` or `callable`")
+        if sum(each is not None for each in (self.model, self.callable, self.labels)) != 1:
+            raise ValueError("give either `model` or `callable` or `labels`")
         return self
 
     @field_validator("base_url")
@@ -216,6 +218,8 @@ class Spec(_Strict):
     """What the benchmark's cost figures assume."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Of everything drawn by chance."""
+    budget_minutes: Annotated[float, Field(ge=0)] = 30.0
+    """What training may take on two cores, about: several encoders that teach the students are left out where they do not fit."""
     _path: Path = PrivateAttr(default=Path("router.yaml"))
 
     @field_validator("intents", mode="before")
@@ -274,13 +278,25 @@ class Spec(_Strict):
 
     @property
     def teacher_name(self) -> str:
-        """Who labels: the model, or ``callable:package.module:function``."""
+        """Who labels: the model, ``callable:package.module:function``, or ``human labels (FILE)``."""
+        if self.teacher.labels is not None:
+            return f"human labels ({self.teacher.labels.name})"
         return self.teacher.model or f"callable:{self.teacher.callable}"
+
+    @property
+    def labels_path(self) -> Path | None:
+        """The human labels that are the teacher, or None."""
+        return self.folder / self.teacher.labels if self.teacher.labels else None
+
+    @property
+    def writes_queries(self) -> bool:
+        """Whether synth writes the queries: there are none of the user's own, labelled or not."""
+        return self.queries is None and self.teacher.labels is None
 
     @property
     def queries_path(self) -> Path:
         """Queries to label: the user's own, or what synth writes."""
-        return self.folder / (self.queries or "queries.jsonl")
+        return self.folder / (self.queries or self.teacher.labels or "queries.jsonl")
 
     @property
     def synthesis_path(self) -> Path:
@@ -348,7 +364,10 @@ def load_spec(path: str | Path, *, teacher_model: str | None = None, base_url: s
         raw["intents"] = _read_intents(intents_file, f"{path}:{lines.get(('intents',), 1)}")
     if isinstance(raw.get("teacher"), dict):
         if teacher_model is not None:
-            raw["teacher"] = {**raw["teacher"], "model": teacher_model, "callable": None, "price": None}
+            if raw.get("queries") is None:
+                raw["queries"] = raw["teacher"].get("labels")
+            other = {"callable": None, "labels": None, "price": None}
+            raw["teacher"] = {**raw["teacher"], "model": teacher_model, **other}
         if base_url is not None:
             raw["teacher"] = {**raw["teacher"], "base_url": base_url}
     try:

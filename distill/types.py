@@ -26,11 +26,17 @@ __all__ = [
     "GateVerdict",
     "GoldQuery",
     "Intent",
+    "IntentFigures",
     "Interval",
     "Label",
+    "Leakage",
+    "NearPair",
     "Prediction",
     "Query",
     "Reason",
+    "ReliabilityBin",
+    "RiskCoverage",
+    "StageSpend",
     "Task",
     "TokenPrice",
     "Usage",
@@ -127,6 +133,25 @@ class TokenPrice:
     output_usd_per_mtok: Decimal
     source: str
     date: str
+
+
+@dataclass(frozen=True, slots=True)
+class StageSpend:
+    """What one stage has asked and paid so far, by its recording.
+
+    Attributes:
+        stage: ``synth`` or ``label``.
+        n_answers: Answers that were paid for, failed ones included.
+        n_uncounted: Of these, without a count of tokens.
+        usage: Tokens of all the others together.
+        price: What a token costs; None where it is not known.
+    """
+
+    stage: str
+    n_answers: int
+    n_uncounted: int
+    usage: Usage
+    price: TokenPrice | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,18 +264,31 @@ Interval = tuple[float, float]
 class BenchRow:
     """The figures of one classifier on gold. None: does not apply, or is not known.
 
+    Intervals are at 95 %: Wilson's for shares, the percentile bootstrap's for the others.
+
     Attributes:
-        name: ``teacher``, ``encoder``, ``static``, ``tfidf`` or ``majority``.
+        name: ``teacher``, ``teacher+evidence``, ``encoder``, ``static``, ``tfidf`` or ``majority``.
+        n_failed: Queries without an answer (counted apart, wrong in ``accuracy``).
         accuracy: ``top_intent`` against gold on in-scope gold, no rejection.
         accuracy_policy: On all gold; out-of-scope is right if and only if ``intent`` is None.
         coverage: Share of gold queries with an accepted intent.
-        n_failed: Queries without an answer (counted apart, wrong in ``accuracy``).
+        macro_f1: Mean F1 of the intents that occur in gold.
+        micro_f1: F1 of all their answers together.
         fidelity: Top-1 agreement with the teacher on the queries it answered.
         fidelity_kl: Mean KL divergence from the teacher's scores to the row's, nats.
         oos_auroc: AUROC of in-scope against out-of-scope by the out-of-scope score.
         oos_recall: Share of out-of-scope gold that the policy rejects.
-        ece: Expected calibration error of ``score``, 15 equal-mass bins.
-        usd_per_1k: US dollars for a thousand queries; None where no price is known.
+        aurc: Area under the risk-coverage curve: mean risk over all coverages, 0 is best.
+        ece: Expected calibration error, 15 equal-mass bins.
+        ece_noise_floor: What ``ece`` would be in the mean, by chance alone, if every score were exactly right.
+        ece_noise_floor_p95: What it would stay under in 95 of 100 such cases.
+        latency_n: Calls behind the three percentiles.
+        queries_per_s: At batches of 256, one thread.
+        queries_per_s_by_batch: At each batch size, such as ``{"1": 650.0, "32": 900.0, "256": 950.0}``.
+        cold_start_ms: A new process until its first answer.
+        peak_rss_mb: The most memory that process ever held, MB of 10**6 bytes.
+        usd_per_1k: US dollars for a thousand queries, a student's one by one; None where no price is known.
+        notes: What one task or kind of row has alone, and how the figures were come by.
     """
 
     name: str
@@ -261,19 +299,28 @@ class BenchRow:
     accuracy_policy_ci95: Interval | None = None
     coverage: float | None = None
     macro_f1: float | None = None
+    macro_f1_ci95: Interval | None = None
     micro_f1: float | None = None
+    micro_f1_ci95: Interval | None = None
     fidelity: float | None = None
     fidelity_ci95: Interval | None = None
     fidelity_kl: float | None = None
+    fidelity_kl_ci95: Interval | None = None
     oos_auroc: float | None = None
+    oos_auroc_ci95: Interval | None = None
     oos_recall: float | None = None
     oos_recall_ci95: Interval | None = None
+    aurc: float | None = None
+    aurc_ci95: Interval | None = None
     ece: float | None = None
+    ece_noise_floor: float | None = None
+    ece_noise_floor_p95: float | None = None
     p50_ms: float | None = None
     p95_ms: float | None = None
     p99_ms: float | None = None
     latency_n: int | None = None
     queries_per_s: float | None = None
+    queries_per_s_by_batch: Mapping[str, float] = field(default_factory=dict)
     size_mb: float | None = None
     cold_start_ms: float | None = None
     peak_rss_mb: float | None = None
@@ -290,8 +337,13 @@ class GateVerdict:
         gate: ``accuracy_drop`` or ``p95_ms``.
         limit: What router.yaml allows.
         figure: What was measured; None where it could not be.
-        passed: None where the gate could not be judged.
+        passed: Whether the figure itself is within the limit; None where the gate could not be judged.
         detail: One line for people.
+        ci95: Interval of the figure at 95 % (``accuracy_drop``).
+        p_value: Whether the two differ at all: exact McNemar, two-sided (``accuracy_drop``).
+        verdict: ``shown``, ``not shown`` or ``refuted``: what gold says at 95 % about the limit (``accuracy_drop``).
+        more_gold: How many more gold queries would show it, if student and teacher went on differing as they do; None
+            where it is shown already or no number would.
     """
 
     row: str
@@ -300,11 +352,144 @@ class GateVerdict:
     figure: float | None
     passed: bool | None
     detail: str = ""
+    ci95: Interval | None = None
+    p_value: float | None = None
+    verdict: str | None = None
+    more_gold: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IntentFigures:
+    """One intent (or channel) of one row on gold, after the policy, as a caller gets it.
+
+    Attributes:
+        row: Name of the row.
+        intent: The intent; None stands for out-of-scope gold and rejections.
+        n: Gold queries of this intent.
+        n_answered: Queries that got this answer.
+        precision: Share of these that were right; None where there are none.
+        recall: Share of its gold queries that got this answer; None where there are none.
+        recall_ci95: Wilson's interval.
+        f1: Harmonic mean of the two.
+        confused_with: What its gold queries were most often taken for; None is a rejection.
+        n_confused: How often; 0 where it never was.
+        mae: ``weights``: mean absolute error of this channel's weight.
+        bias: ``weights``: mean of predicted minus gold weight.
+    """
+
+    row: str
+    intent: str | None
+    n: int
+    n_answered: int
+    precision: float | None
+    recall: float | None
+    recall_ci95: Interval | None
+    f1: float | None
+    confused_with: str | None = None
+    n_confused: int = 0
+    mae: float | None = None
+    bias: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReliabilityBin:
+    """One of 15 equally full bins of scores, lowest first: is a score of 0.8 right in 80 of 100 cases?
+
+    Attributes:
+        row: Name of the row.
+        n: Answers in the bin.
+        score: Their mean score.
+        accuracy: The share of them that is right.
+        accuracy_ci95: Wilson's interval.
+    """
+
+    row: str
+    n: int
+    score: float
+    accuracy: float
+    accuracy_ci95: Interval
+
+
+@dataclass(frozen=True, slots=True)
+class RiskCoverage:
+    """What is wrong among the surest answers: a curve over how many of them are taken.
+
+    Attributes:
+        row: Name of the row.
+        coverage: Shares of all gold queries, ascending.
+        risk: Share of wrong answers among the surest that many.
+        score: Least score among these.
+        policy_coverage: Coverage at the bundle's own thresholds.
+        policy_risk: Share of wrong answers there; None where nothing is accepted.
+    """
+
+    row: str
+    coverage: tuple[float, ...]
+    risk: tuple[float, ...]
+    score: tuple[float, ...]
+    policy_coverage: float
+    policy_risk: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class NearPair:
+    """A gold query and the training query most like it.
+
+    Attributes:
+        gold: Text of the gold query; empty where texts are left out.
+        training: Text of the training query.
+        similarity: Cosine, 1 for the same text.
+    """
+
+    gold: str
+    training: str
+    similarity: float
+
+
+@dataclass(frozen=True, slots=True)
+class Leakage:
+    """How much of gold stands among the training queries.
+
+    Attributes:
+        n_exact: Gold queries that are training queries but for case and punctuation.
+        n_near: Others that are nearly one.
+        threshold: From which similarity on a pair is near.
+        method: What similarity is.
+        pairs: The near pairs, most alike first, fifty at most.
+        accuracy_policy_without: ``accuracy_policy`` of each row on the gold queries that are neither; empty where all are
+            left or none.
+    """
+
+    n_exact: int
+    n_near: int
+    threshold: float
+    method: str
+    pairs: tuple[NearPair, ...] = ()
+    accuracy_policy_without: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class BenchResult:
-    """What ``bench`` found: the content of bench.json."""
+    """What ``bench`` found: the content of bench.json.
+
+    Attributes:
+        task: What a label means.
+        name: The router's name.
+        n_gold: Gold queries, in scope and out of scope.
+        n_in_scope: Of these, with an intent.
+        n_oos: Of these, without one (``single``).
+        environment: The machine and what runs on it.
+        rows: The figures of each classifier.
+        gates: A verdict for each limit of router.yaml.
+        cost: Assumptions, prices with source and date, dollars a month, what distilling cost and when it has paid.
+        provenance: Hashes and versions.
+        confusions: The pairs of gold and answer that are mixed up most, for teacher and students, after the policy.
+        per_intent: Figures of each intent, for teacher and students.
+        reliability: Bins of each row that gives scores.
+        risk_coverage: A curve for each row that gives scores.
+        cascades: Points of the curve of each student with the teacher behind it (``cascade_curve.CascadePoint``), by row.
+        leakage: Gold among the training queries; None where it was not looked for.
+    """
 
     task: Task
     name: str
@@ -317,3 +502,8 @@ class BenchResult:
     cost: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     confusions: tuple[Mapping[str, Any], ...] = ()
+    per_intent: tuple[IntentFigures, ...] = ()
+    reliability: tuple[ReliabilityBin, ...] = ()
+    risk_coverage: tuple[RiskCoverage, ...] = ()
+    cascades: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    leakage: Leakage | None = None

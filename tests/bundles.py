@@ -19,7 +19,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from distill.bundle import Bundle, Manifest, seal
 from distill.data import write_json, write_jsonl
 from distill.policy import Policy
-from distill.router import Router, record_selfcheck
+from distill.router import Router
 from distill.types import Task
 
 if TYPE_CHECKING:
@@ -142,7 +142,12 @@ def build_bundle(  # noqa: PLR0913 (keywords, each with its default)
         teacher="nobody",
         data_sha256=data_sha256,
     )
-    write_jsonl(path / "selfcheck.jsonl", record_selfcheck(Router(Bundle(path, manifest)), SELFCHECK_TEXTS))
+    router = Router(Bundle(path, manifest))
+    recorded = ((text, router.tokenise(text)) for text in SELFCHECK_TEXTS)
+    write_jsonl(
+        path / "selfcheck.jsonl",
+        ({"text": text, "input_ids": ids, "logits": router.logits(ids).tolist()} for text, ids in recorded),
+    )
     return seal(path, manifest)
 
 

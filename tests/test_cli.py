@@ -67,6 +67,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(train, "train_students", train_nothing)
     monkeypatch.setattr(bench, "cold_start", lambda _: ColdStart(123.4, 56.7))
     monkeypatch.setattr(bench, "environment", lambda: dict(MACHINE))
+    monkeypatch.setattr(bench.LoadWatch, "busy_share", lambda _: 0.0)
 
 
 @pytest.fixture
@@ -82,6 +83,7 @@ def done_once(tmp_path_factory):
         patch.setattr(train, "train_students", train_nothing)
         patch.setattr(bench, "cold_start", lambda _: ColdStart(123.4, 56.7))
         patch.setattr(bench, "environment", lambda: dict(MACHINE))
+        patch.setattr(bench.LoadWatch, "busy_share", lambda _: 0.0)
         path = write_project(folder / "project")
         pipeline.run(load_spec(path), out=folder / "out", show_progress=False)
     return path, folder / "out"
@@ -251,6 +253,32 @@ def test_bench_check_names_the_gate_that_is_broken(finished):
     assert "limit 1e-06 ms; static breaks p95_ms" in line
 
 
+def test_bench_check_says_which_gate_could_not_be_judged(finished):
+    spec_path, out = finished
+    with (spec_path.parent / "gold.jsonl").open("a", encoding="utf-8") as gold:
+        gold.write('{"text": "never asked", "intent": "oos"}\n')
+    checked = distill("bench", spec_path, "--out", out, "--check", "--quiet")
+    assert checked.exit_code == 0
+    judged = [line for line in checked.stderr.splitlines() if "cannot be judged" in line]
+    assert [line.split(" cannot")[0] for line in judged] == [
+        "bench: encoder accuracy_drop",
+        "bench: static accuracy_drop",
+    ]
+
+
+def test_the_tokens_are_priced_as_another_model(finished):
+    spec_path, out = finished
+    lines = [json.loads(line) for line in (spec_path.parent / "ledger.jsonl").read_text("utf-8").splitlines()]
+    counted = [{**line, "prompt_tokens": 1000, "completion_tokens": 10} for line in lines]
+    write_lines(spec_path.parent / "ledger.jsonl", counted)
+    done = distill("bench", spec_path, "--out", out, "--price-as", "gpt-5-mini", "--quiet")
+    assert (done.exit_code, done.stderr) == (0, "")
+    text = " ".join(done.stdout.split())
+    assert "at the price of gpt-5-mini (genai-prices " in text
+    assert f"Spent on distilling: unknown for {len(lines)} answers, $" in text
+    assert "Paid back, the student's machine not counted: encoder after " in text
+
+
 def test_a_price_that_is_not_known_is_said(finished):
     done = distill("bench", finished[0], "--out", finished[1], "--price-as", "a-model-nobody-sells", "--quiet")
     assert done.exit_code == 0, done.output
@@ -325,15 +353,6 @@ def test_route_shows_every_intent_and_every_weight(tiny_bundles):
     weights = distill("route", tiny_bundles[Task.WEIGHTS].path, "where is my parcel")
     assert re.match(r"track_order 0\.\d\d, cancel_order 0\.\d\d, refund 0\.\d\d ", weights.stdout)
     assert first.split("  ")[0].split(", ")[0] in SHOP
-
-
-def test_inspect_prints_a_line_a_fact(tiny_bundle):
-    lines = distill("inspect", tiny_bundle.path, "--verify").stdout.splitlines()
-    facts = dict(line.split(maxsplit=1) for line in lines)
-    assert facts["parent"] == facts["prompt_sha256"] == "-"
-    assert facts["bundle_id"] == tiny_bundle.manifest.bundle_id
-    assert facts["student"] == "static"
-    assert json.loads(facts["selfcheck"])["n_label_flips"] == 0
 
 
 def test_a_self_check_that_fails_is_exit_1(tmp_path):

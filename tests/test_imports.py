@@ -40,6 +40,16 @@ def test_routing_a_query_imports_only_the_runtime(tiny_bundle):
     }
 
 
+def test_a_cascade_imports_the_runtime_and_the_standard_library(tiny_bundle):
+    code = (
+        "from distill import Cascade, Router\n"
+        "cascade = Cascade(Router.load(sys.argv[1]), lambda text: 'refund')\n"
+        "assert cascade.route('unheard words').intent == 'refund'"
+    )
+    modules = modules_after(code, str(tiny_bundle.path))
+    assert modules.isdisjoint({*NOT_FOR_ROUTING} - {"asyncio"})
+
+
 def test_importing_the_package_imports_no_numpy():
     modules = modules_after("import distill")
     assert modules.isdisjoint({*NOT_FOR_ROUTING, "numpy", "onnxruntime", "tokenizers"})

@@ -19,7 +19,7 @@ from distill.benchmark.results import read_result
 from distill.bundle import load_bundle
 from distill.data import read_jsonl
 from distill.errors import BundleError, DataError, SpecError
-from distill.router import verify_selfcheck
+from distill.selfcheck import verify_selfcheck
 from distill.spec import load_spec
 from distill.student import train
 from distill.types import BenchRow
@@ -61,7 +61,7 @@ class Line:
 @pytest.fixture(scope="module")
 def patches():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "encoder_recipe", lambda _: replace(ENCODER_RECIPE, epochs=4))
+        patch.setattr(train, "encoder_recipe", lambda *_: replace(ENCODER_RECIPE, epochs=4))
         patch.setattr(train, "static_recipe", lambda _: STATIC_RECIPE)
         patch.setattr(bench, "cold_start", lambda _: ColdStart(123.4, 56.7))
         yield

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import distill
+from distill.cli.app import app
 
 ROOT = Path(distill.__file__).parent
 MODULES = sorted(
@@ -22,12 +23,10 @@ def source_of(module):
     return Path(importlib.util.find_spec(module).origin).read_text("utf-8")
 
 
-def is_command(definition):
-    """Whether a function is one of the command line's: Typer knows it, nobody imports it."""
-    return any(
-        isinstance(each, ast.Call) and isinstance(each.func, ast.Attribute) and each.func.attr == "command"
-        for each in definition.decorator_list
-    )
+def commands_of(module):
+    """Functions that are commands of the command line: Typer knows them, nobody imports them."""
+    callbacks = (command.callback for command in app.registered_commands)
+    return {each.__name__ for each in callbacks if each.__module__ == module}
 
 
 def defined(module):
@@ -36,8 +35,8 @@ def defined(module):
     return {
         each.name
         for each in ast.parse(source_of(module)).body
-        if isinstance(each, kinds) and not each.name.startswith("_") and not is_command(each)
-    }
+        if isinstance(each, kinds) and not each.name.startswith("_")
+    } - commands_of(module)
 
 
 def imported_elsewhere(module):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import pickle
@@ -8,9 +9,11 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import huggingface_hub
 import numpy as np
@@ -24,8 +27,11 @@ from scipy.special import expit, softmax
 from distill.bundle import Bundle, seal
 from distill.errors import BundleError, DistillError, QueryError
 from distill.policy import Policy
-from distill.router import Router, record_selfcheck, verify_selfcheck
+from distill.router import Router
 from distill.types import Prediction, Reason, Task
+
+if TYPE_CHECKING:
+    from distill.hooks import PredictionEvent
 
 TOLERANCE = 1e-6
 
@@ -182,40 +188,193 @@ def test_a_string_of_numpy_is_a_string(tiny_router):
     assert [each.intent for each in tiny_router.route_batch(texts)] == ["refund", "track_order"]
 
 
-def test_threads_share_a_router(tiny_router):
-    texts = [*GOLDEN_TEXTS] * 20
-    expected = [answer(tiny_router.route(text)) for text in GOLDEN_TEXTS] * 20
-    start = threading.Barrier(8)
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("task", Task)
+def test_32_threads_share_a_router_and_get_the_answers_of_one(tiny_bundles, task, threads):
+    router = Router.load(tiny_bundles[task].path, threads=threads)
+    told: list[str] = []
+    router.on_prediction.append(lambda event: told.append(event.text))
+    texts = [*GOLDEN_TEXTS] * 4
+    expected = [(answer(p), p.scores) for p in map(router.route, GOLDEN_TEXTS)] * 4
+    told.clear()
+    start = threading.Barrier(32)
 
-    def work(_: int) -> tuple[list, list]:
+    def work(number: int) -> tuple[list, list]:
         start.wait()
-        return [answer(tiny_router.route(t)) for t in texts], [answer(p) for p in tiny_router.route_batch(texts)]
+        mine = texts[number:] + texts[:number]  # no two threads ask the same at the same time
+        alone = [(answer(p), p.scores) for p in map(router.route, mine)]
+        return alone[len(texts) - number :] + alone[: len(texts) - number], router.route_batch(texts)
 
-    with ThreadPoolExecutor(8) as pool:
-        for one_by_one, batch in pool.map(work, range(8)):
-            assert one_by_one == batch == expected
+    with ThreadPoolExecutor(32) as pool:
+        for one_by_one, batch in pool.map(work, range(32)):
+            assert one_by_one == expected
+            assert [answer(p) for p in batch] == [each for each, _ in expected]
+    assert sorted(told) == sorted(texts * 64)
+
+
+class WatchedSession:
+    """Remembers in which threads the graph is run, and may take its time as a large one would."""
+
+    def __init__(self, router: Router, delay_s: float = 0.0) -> None:
+        self.run_plainly, self.delay_s = router._session.run, delay_s
+        self.threads: set[threading.Thread] = set()
+        router._session = self
+
+    @property
+    def is_inline(self) -> bool:
+        used, self.threads = self.threads, set()
+        assert len(used) == 1
+        return used == {threading.main_thread()}
+
+    def run(self, *arguments: object) -> object:
+        self.threads.add(threading.current_thread())
+        time.sleep(self.delay_s)
+        return self.run_plainly(*arguments)
 
 
 @pytest.mark.parametrize("student", ["static", "encoder"])
 def test_an_event_loop_gets_the_same_answers(tmp_path, student):
     router = Router.load(build_bundle(tmp_path / student, student=student).path)
-    threads_used: set[str] = set()
-    plain_run = router._session.run
-
-    class Session:
-        def run(self, *arguments: object) -> object:
-            threads_used.add(threading.current_thread().name)
-            return plain_run(*arguments)
-
-    router._session = Session()
 
     async def ask() -> list:
         one = await router.aroute("refund")
-        return [one, *await router.aroute_batch(["parcel", "cancel"]), *await router.aroute_batch(["refund"] * 99)]
+        return [one, *await router.aroute_batch(["parcel", "cancel"]), *await router.aroute_batch(["refund"] * 999)]
 
     answers = asyncio.run(ask())
-    assert [each.intent for each in answers] == ["refund", "track_order", "cancel_order", *["refund"] * 99]
-    assert (threading.main_thread().name in threads_used) == (student == "static")
+    assert [each.intent for each in answers] == ["refund", "track_order", "cancel_order", *["refund"] * 999]
+
+
+@pytest.mark.parametrize(
+    ("texts", "is_quick"),
+    [(["refund"], True), (["refund"] * 16, True), (["refund"] * 17, False), (["refund " * 300], False)],
+)
+def test_static_is_asked_inline_where_that_is_quick_and_an_encoder_never(tmp_path, texts, is_quick):
+    for student in ("static", "encoder"):
+        router = Router.load(build_bundle(tmp_path / student, student=student).path)
+        session = WatchedSession(router)
+        asyncio.run(router.aroute_batch(texts))
+        assert session.is_inline == (is_quick and student == "static")
+        asyncio.run(router.aroute(texts[0]))
+        assert session.is_inline == (len(texts[0]) < 2000 and student == "static")
+
+
+def test_an_event_loop_runs_on_while_an_encoder_answers(tmp_path):
+    router = Router.load(build_bundle(tmp_path / "encoder", student="encoder").path)
+    WatchedSession(router, delay_s=0.025)  # eight batches of 32: 0.2 s that no loop should have to wait
+
+    async def ask() -> list[float]:
+        busy_s = [time.thread_time()]  # of the loop's own thread: other processes' load does not count
+
+        async def turn() -> None:
+            while True:
+                await asyncio.sleep(0.001)
+                busy_s.append(time.thread_time())
+
+        turning = asyncio.create_task(turn())
+        assert len(await router.aroute_batch(["refund"] * 256)) == 256
+        busy_s.append(time.thread_time())
+        turning.cancel()
+        return busy_s
+
+    gc.disable()
+    try:
+        busy_s = asyncio.run(ask())
+    finally:
+        gc.enable()
+    assert len(busy_s) > 20
+    assert max(np.diff(busy_s)) < 0.002
+
+
+def test_a_thread_beside_a_loop_pauses_while_it_is_in_python(tmp_path, monkeypatch):
+    pauses: list[threading.Thread] = []
+    monkeypatch.setattr("distill.router.sleep", lambda _: pauses.append(threading.current_thread()))
+    router = Router.load(build_bundle(tmp_path / "encoder", student="encoder").path)
+    asyncio.run(router.aroute_batch(["refund"] * 1000))
+    assert len(pauses) == 8
+    assert threading.main_thread() not in pauses
+    router.route_batch(["refund"] * 1000)
+    assert len(pauses) == 8
+
+
+def test_what_is_no_query_is_refused_in_an_event_loop_too(tmp_path):
+    for student in ("static", "encoder"):
+        router = Router.load(build_bundle(tmp_path / student, student=student).path)
+        for texts, named in (
+            ("refund", "one string"),
+            (None, "found None"),
+            (["a", None], "query 1"),
+            ([3] * 20, "int"),
+        ):
+            with pytest.raises(QueryError, match=named):
+                asyncio.run(router.aroute_batch(texts))
+
+
+# --- hooks -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hooked(tiny_bundle):
+    """A router of its own, and what its hook was told."""
+    router = Router.load(tiny_bundle.path)
+    events: list[PredictionEvent] = []
+    router.on_prediction.append(events.append)
+    return router, events
+
+
+def test_a_hook_is_told_of_every_prediction(hooked, tiny_bundle):
+    router, events = hooked
+    alone = router.route("refund")
+    batch = router.route_batch(["parcel", "", "cancel"])
+    asyncio.run(router.aroute("joke"))
+    asyncio.run(router.aroute_batch(["money"] * 99))
+    assert [event.text for event in events] == ["refund", "parcel", "", "cancel", "joke", *["money"] * 99]
+    assert [event.prediction for event in events[:4]] == [alone, *batch]
+    assert [event.batch_size for event in events] == [1, 3, 3, 3, 1, *[99] * 99]
+    assert {event.bundle_id for event in events} == {tiny_bundle.manifest.bundle_id}
+    assert all(0 < event.latency_ms < 60_000 for event in events)
+
+
+def test_a_query_that_is_refused_is_no_prediction(hooked):
+    router, events = hooked
+    with pytest.raises(QueryError):
+        router.route(None)
+    router.route_batch([])
+    router.predict_proba(["refund"])
+    assert events == []
+
+
+def test_a_hook_that_fails_breaks_nothing_and_is_logged_once(hooked, caplog):
+    router, events = hooked
+
+    def broken(event: PredictionEvent) -> None:
+        raise RuntimeError(f"told of {event.text}")
+
+    router.on_prediction.insert(0, broken)
+    for _ in range(5):
+        assert router.route("refund").intent == "refund"
+    assert [each.intent for each in router.route_batch(["parcel", "cancel"])] == ["track_order", "cancel_order"]
+    assert len(events) == 7
+    (record,) = caplog.records
+    assert (record.name, record.levelname) == ("distill", "ERROR")
+    assert "broken" in record.getMessage()
+    assert "told of refund" in str(record.exc_info)
+
+
+def test_a_hook_may_stop_the_program(hooked):
+    router, _ = hooked
+
+    def interrupt(_: PredictionEvent) -> None:
+        raise KeyboardInterrupt
+
+    router.on_prediction.append(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        router.route("refund")
+
+
+def test_hooks_do_not_travel(hooked):
+    router, events = hooked
+    assert pickle.loads(pickle.dumps(router)).on_prediction == []  # noqa: S301
+    assert events == []
 
 
 def test_it_pickles_by_path(tiny_router):
@@ -380,52 +539,6 @@ def test_what_cannot_be_fetched_is_one_clear_line(tmp_path, name):
     assert done.stdout.startswith("BundleError ")
     assert name in done.stdout
     assert done.stdout.count("\n") == 1
-
-
-def test_the_selfcheck_of_an_untouched_bundle_passes(tiny_router):
-    check = verify_selfcheck(tiny_router)
-    assert check.passed
-    assert (check.n, check.n_token_mismatches, check.n_label_flips) == (5, 0, 0)
-    assert check.max_abs_difference < 1e-5
-
-
-def test_selfcheck_lines_are_ids_and_logits_and_leave_out_empty_input(tiny_router):
-    (line,) = record_selfcheck(tiny_router, ["refund", "  "])
-    assert line["text"] == "refund"
-    assert line["input_ids"] == tiny_router.tokenise("refund")
-    assert line["logits"] == pytest.approx(tiny_router.logits(line["input_ids"]).tolist())
-
-
-@pytest.mark.parametrize(
-    ("change", "field"),
-    [
-        (lambda line: {"input_ids": [*line["input_ids"], 3]}, "n_token_mismatches"),
-        (lambda line: {"logits": line["logits"][::-1]}, "n_label_flips"),
-        (lambda line: {"logits": [logit + 0.1 for logit in line["logits"]]}, "max_abs_difference"),
-    ],
-)
-def test_a_selfcheck_that_is_answered_otherwise_fails_and_says_how(tiny_bundle, tmp_path, change, field):
-    folder = breakable(tiny_bundle, tmp_path)
-    lines = [json.loads(line) for line in (folder / "selfcheck.jsonl").read_text(encoding="utf-8").splitlines()]
-    lines[0] |= change(lines[0])
-    (folder / "selfcheck.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
-    check = verify_selfcheck(Router.load(reseal(folder, tiny_bundle)))
-    assert not check.passed
-    assert getattr(check, field) > 0.05
-
-
-@pytest.mark.parametrize("content", ["nonsense", "{}", '{"text": "a", "input_ids": [2, 3], "logits": [1.0]}'])
-def test_a_selfcheck_that_cannot_be_read_is_a_bundle_error(tiny_bundle, tmp_path, content):
-    folder = breakable(tiny_bundle, tmp_path)
-    (folder / "selfcheck.jsonl").write_text(content, encoding="utf-8")
-    with pytest.raises(BundleError, match=r"selfcheck\.jsonl"):
-        verify_selfcheck(Router.load(reseal(folder, tiny_bundle)))
-
-
-def test_an_empty_selfcheck_does_not_pass(tiny_bundle, tmp_path):
-    folder = breakable(tiny_bundle, tmp_path)
-    (folder / "selfcheck.jsonl").write_text("", encoding="utf-8")
-    assert not verify_selfcheck(Router.load(reseal(folder, tiny_bundle))).passed
 
 
 def test_every_refusal_is_a_distill_error(tmp_path):

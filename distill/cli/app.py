@@ -86,7 +86,9 @@ app = typer.Typer(
 SpecPath = Annotated[Path, typer.Argument(help="router.yaml, or the folder that holds it.")]
 TeacherModel = Annotated[str | None, typer.Option(help="Takes the place of teacher.model.")]
 BaseUrl = Annotated[str | None, typer.Option(help="Takes the place of teacher.base_url.")]
-Out = Annotated[Path | None, typer.Option(help="Folder for models, bench.json and report.html [models/NAME].")]
+Out = Annotated[
+    Path | None, typer.Option(help="Folder for models, bench.json and report.html; models/NAME unless given.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 AsJsonLines = Annotated[bool, typer.Option("--json", help="Print each answer as one line of JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]

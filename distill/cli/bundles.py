@@ -1,16 +1,18 @@
-"""Commands on a bundle: route, inspect."""
+"""The command that routes queries with a bundle."""
 
 from __future__ import annotations
 
 import io
 import json
 import sys
+from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path  # noqa: TC003  # Typer reads the annotations
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from distill.cli.app import AsJson, AsJsonLines, print_json
+from distill.cli.app import AsJsonLines, Quiet  # noqa: TC001  # Typer reads the annotations
 from distill.progress import say
 
 if TYPE_CHECKING:
@@ -24,12 +26,35 @@ _ANSWER_WIDTH = 24
 _LINES_AT_A_TIME = 1024
 
 
+class _Engine(StrEnum):
+    """Who routes the parts of a file."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
 def route(
     bundle: Annotated[Path, typer.Argument(help="A bundle: models/NAME/STUDENT.")],
     queries: Annotated[list[str] | None, typer.Argument(help="Queries; none: one a line from stdin.")] = None,
+    source: Annotated[
+        Path | None, typer.Option("--input", help="Route a file: .jsonl or .parquet, with `text`; needs --output.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Where the answers go: .jsonl or .parquet.")] = None,
+    engine: Annotated[_Engine, typer.Option(help="Who routes a file: this process, or Ray Data.")] = _Engine.LOCAL,
     as_json: AsJsonLines = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Route queries with a trained student: one line of output for each, in order."""
+    """Route queries with a trained student: one line of output for each, in order.
+
+    With --input and --output a whole file. Killed, it goes on where it was; bad lines go to errors.jsonl beside it.
+    """
+    if source is not None or output is not None or engine is not _Engine.LOCAL:
+        if source is None or output is None:
+            raise typer.BadParameter("--input and --output go together, and --engine with them")
+        if queries:
+            raise typer.BadParameter("give either queries or --input")
+        _route_file(bundle, source, output, engine, as_json=as_json, quiet=quiet)
+        return
     from distill.router import Router
 
     router = Router.load(bundle)
@@ -41,6 +66,19 @@ def route(
             else:
                 answer = f"{_answer(prediction):<{width}} {prediction.score:.3f}"
                 typer.echo(f"{answer}  {prediction.reason.value:<14}  {text}".rstrip())
+
+
+def _route_file(bundle: Path, source: Path, output: Path, engine: _Engine, *, as_json: bool, quiet: bool) -> None:
+    from distill.bulk import route_file
+
+    summary = route_file(bundle, source, output, engine=engine.value, show_progress=not quiet)
+    if as_json:
+        typer.echo(json.dumps(asdict(summary), default=str, ensure_ascii=False))
+        return
+    typer.echo(f"{summary.n_queries:,} queries routed: {output}")
+    if summary.errors is not None:
+        n_lines = "1 line holds" if summary.n_errors == 1 else f"{summary.n_errors:,} lines hold"
+        typer.echo(f"{n_lines} no query: {output.parent / summary.errors.name}")
 
 
 def _lines_of_stdin() -> Iterable[list[str]]:
@@ -66,40 +104,6 @@ def _answer(prediction: Prediction) -> str:
     return f"- ({prediction.top_intent})" if prediction.top_intent else "-"
 
 
-def inspect(
-    bundle: Annotated[Path, typer.Argument(help="A bundle: models/NAME/STUDENT.")],
-    verify: Annotated[bool, typer.Option("--verify", help="Replay the self-check on this processor.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Show what a bundle is: labels, policy, figures, where it came from."""
-    from distill.errors import BundleError
-    from distill.router import Router, verify_selfcheck
-
-    router = Router.load(bundle)
-    facts: dict[str, Any] = router.manifest.as_dict()
-    check = verify_selfcheck(router) if verify else None
-    if check is not None:
-        facts["selfcheck"] = {
-            "n": check.n,
-            "n_token_mismatches": check.n_token_mismatches,
-            "n_label_flips": check.n_label_flips,
-            "max_abs_difference": check.max_abs_difference,
-            "passed": check.passed,
-        }
-    if as_json:
-        print_json(facts)
-    else:
-        for name, value in facts.items():
-            shown = value if isinstance(value, str | int | float) else json.dumps(value, ensure_ascii=False)
-            typer.echo(f"{name:<16} {'-' if value in ('', None) else shown}")
-    if check is not None and not check.passed:
-        raise BundleError(
-            f"{bundle}: the self-check fails on this processor: {check.n_label_flips} of {check.n} answers differ, "
-            f"{check.n_token_mismatches} are tokenised otherwise, logits differ by up to {check.max_abs_difference:.3g}"
-        )
-
-
 def add_to(app: typer.Typer) -> None:
-    """Adds these commands, in the order in which ``--help`` lists them."""
-    for command in (route, inspect):
-        app.command()(command)
+    """Adds this command."""
+    app.command()(route)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path  # noqa: TC003  # Typer reads the annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -24,6 +25,7 @@ from distill.progress import say
 if TYPE_CHECKING:
     from distill.pipeline import RunPlan
     from distill.spec import Spec
+    from distill.teacher.imported import ImportSummary
 
 __all__ = ["add_to"]
 
@@ -56,6 +58,15 @@ def label(
     spec: SpecPath = DEFAULT_SPEC,
     teacher_model: TeacherModel = None,
     base_url: BaseUrl = None,
+    answers: Annotated[
+        Path | None,
+        typer.Option(
+            "--import", help="Take answers paid for elsewhere into the ledger, from this JSONL file; ask nothing."
+        ),
+    ] = None,
+    imported_from: Annotated[
+        str | None, typer.Option(help="With --import: who gave them, where their lines do not say it.")
+    ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -64,12 +75,41 @@ def label(
 
     from distill import pipeline
 
-    summary = pipeline.label(load(spec, teacher_model, base_url), show_progress=not quiet)
+    loaded = load(spec, teacher_model, base_url)
+    if answers is not None:
+        imported = pipeline.import_answers(loaded, answers, teacher=imported_from)
+        if as_json:
+            print_json(asdict(imported))
+        else:
+            _print_import(imported, loaded)
+        return
+    if imported_from is not None:
+        raise typer.BadParameter("goes with --import", param_hint="--imported-from")
+    summary = pipeline.label(loaded, show_progress=not quiet)
     if as_json:
         print_json(asdict(summary))
         return
+    if loaded.labels_path is not None:
+        n_unlabelled = f", {summary.n_failed} without a label" if summary.n_failed else ""
+        typer.echo(f"{summary.n_texts} queries{n_unlabelled}; {summary.n_asked} labels taken from {loaded.labels_path}")
+        return
     typer.echo(f"{summary.n_texts} queries, {summary.n_recorded} answered before, {summary.n_failed} failed")
     typer.echo(_spent(summary.n_asked, summary.spent_usd))
+
+
+def _print_import(summary: ImportSummary, spec: Spec) -> None:
+    whence = ", ".join(f"{count} by {name}" for name, count in summary.teachers.items())
+    typer.echo(
+        f"{summary.n_answers} answers ({whence}): {summary.n_added} added to {spec.ledger_path}, {summary.n_known} there already"
+    )
+    if summary.n_repeated:
+        say(f"label: lines whose text stands again further down: {summary.n_repeated}; the last answer counts")
+    if summary.n_failed:
+        say(f"label: lines without an answer or a text, passed over: {summary.n_failed}")
+    if summary.n_missing is None:
+        say(f"label: there are no queries yet; `queries: FILE` in {spec.path} may name that same file")
+    elif summary.n_missing:
+        say(f"label: queries without an answer: {summary.n_missing}; `distill label {spec.path}` asks the teacher")
 
 
 def _spent(n_asked: int, spent_usd: Any) -> str:
@@ -124,6 +164,9 @@ def bench(
     else:
         print_result(outcome.result)
     broken = pipeline.broken_gates(outcome.result)
+    for gate in outcome.result.gates:
+        if check and gate.passed is None:
+            say(f"bench: {gate.row} {gate.gate} {gate.detail}")
     if check and broken:
         raise GateError("; ".join(f"{gate.row} breaks {gate.gate}: {gate.detail}" for gate in broken))
 

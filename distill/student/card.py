@@ -1,16 +1,19 @@
-"""The model card: a by-product of training, never written by hand."""
+"""The model card: a by-product of training and measuring, never written by hand."""
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
+from distill.errors import DISTRIBUTION, missing_extra
 from distill.types import OUT_OF_SCOPE_LABEL, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
+
+    from huggingface_hub import EvalResult
 
     from distill.bundle import Manifest
+    from distill.types import BenchResult, BenchRow
 
 __all__ = ["model_card"]
 
@@ -23,70 +26,146 @@ _ANSWER = {
     Task.MULTI: "any number of intents for a query",
     Task.WEIGHTS: "a weight for each channel",
 }
+_TASK_TYPE = "text-classification"
+_HEADER_FIRST = ("library_name", "pipeline_tag", "tags", "base_model", "license", "metrics", "model_name")
+_NOT_STATED = "not stated"
 _SHOWN_LABELS = 30
+_GOLD_METRICS = {
+    Task.SINGLE: (
+        ("accuracy", "accuracy", "accuracy, in scope, nothing declined"),
+        ("accuracy_policy", "accuracy", "accuracy after the policy, out-of-scope queries included"),
+        ("macro_f1", "f1", "macro F1, in scope"),
+        ("oos_auroc", "roc_auc", "AUROC of out-of-scope queries"),
+    ),
+    Task.MULTI: (
+        ("accuracy", "accuracy", "accuracy of the exact set"),
+        ("micro_f1", "f1", "micro F1"),
+        ("macro_f1", "f1", "macro F1"),
+    ),
+    Task.WEIGHTS: (
+        ("accuracy", "accuracy", "nearest of the gold's weights"),
+        ("mae", "mae", "mean absolute error of a weight"),
+        ("kl", "kl_divergence", "KL divergence from gold"),
+    ),
+}
+"""Field of a row or of its notes; the hub's name of the metric; what it is."""
+_HELD_OUT_METRICS = (
+    ("held_out_agreement", "accuracy", "agreement with the teacher"),
+    ("held_out_micro_f1", "f1", "micro F1 against the teacher"),
+)
 
 
-def model_card(manifest: Manifest, base_model: str) -> str:
+def model_card(
+    manifest: Manifest,
+    base_model: str,
+    *,
+    result: BenchResult | None = None,
+    table: str = "",
+    repository: str = "",
+    header: Mapping[str, Any] | None = None,
+) -> str:
     """README.md of a bundle, with the metadata header that the Hugging Face hub reads.
 
+    The header is the model card specification's: https://huggingface.co/docs/hub/model-cards.
+
     Args:
-        manifest: Of the bundle; everything in the card comes from it.
-        base_model: Name of the pretrained transformer.
+        manifest: Of the bundle.
+        base_model: Name of the pretrained transformer; empty: not known.
+        result: What ``distill bench`` measured, this bundle among others; None: the card has held-out figures only.
+        table: The same as Markdown.
+        repository: Where it will be published, such as ``org/name``.
+        header: Further metadata, such as ``license`` and ``teacher_terms`` (the teacher's terms of use).
+
+    Raises:
+        MissingExtraError: huggingface_hub, which writes the header, is not installed.
     """
-    is_hub_name = base_model.count("/") == 1
-    header = {
-        "library_name": "distill",
-        "pipeline_tag": "text-classification",
-        "tags": ["intent-classification", "router", "onnx", "knowledge-distillation"],
-        **({"base_model": base_model} if is_hub_name else {}),
-    }
-    activation = "sigmoid" if manifest.task is Task.MULTI else "softmax"
-    lines = [
-        "---",
-        *(f"{key}: {json.dumps(value)}" for key, value in header.items()),
-        "---",
-        "",
+    added = dict(header or {})
+    parts = [
+        f"---\n{_header(manifest, base_model, result, added)}\n---",
         f"# {manifest.name}: {manifest.student} router",
-        "",
-        (
-            f"Gives {_ANSWER[manifest.task]}. It is {_WHAT[manifest.student]}, distilled from "
-            f"{_code(manifest.teacher) if manifest.teacher else 'given labels'}. Base model: {_code(base_model)}."
-        ),
-        "",
-        "```python",
-        "from distill import Router",
-        "",
-        'router = Router.load("path/of/this/folder")',
-        'router.route("...")',
-        "```",
-        "",
-        (
-            f"Without that library: `{manifest.onnx_file}` takes `input_ids` and `attention_mask` (int64) and gives `logits`; "
-            f"{activation}(logits) is calibrated. `tokenizer.json` makes the ids; queries are cut at {manifest.max_length} tokens."
-        ),
-        "",
-        "## Labels",
-        "",
-        _labels(manifest.labels),
-        "",
-        "## Held-out figures",
-        "",
-        (
-            "Measured against the teacher's labels on queries that were not trained on; accuracy against human labels stands in the "
-            "benchmark's `bench.json`."
-        ),
-        "",
-        "| figure | value |",
-        "| --- | --- |",
-        *(f"| {key.replace('_', ' ')} | {_shown(value)} |" for key, value in manifest.figures.items()),
-        "",
-        (
-            f"Seed {manifest.seed}; data `{manifest.data_sha256[:16]}`; recipe `{manifest.recipe_sha256[:16]}`; "
-            f"{_versions(manifest.versions)}."
-        ),
-        "",
+        _summary(manifest, base_model),
+        _usage(manifest, repository),
+        f"## Labels\n\n{_labels(manifest.labels)}",
+        *([f"## Figures\n\n{table.strip()}"] if table else []),
+        _held_out(manifest, "above" if table else "in the benchmark's `bench.json`"),
+        _limits(manifest, result),
+        _rights(manifest, base_model, added),
+        _provenance(manifest),
     ]
-    return "\n".join(lines)
+    return "\n\n".join(parts) + "\n"
+
+
+def _header(manifest: Manifest, base_model: str, result: BenchResult | None, added: Mapping[str, Any]) -> str:
+    try:
+        from huggingface_hub import ModelCardData
+    except ImportError as error:
+        raise missing_extra("huggingface_hub") from error
+    metrics = list(_eval_results(manifest, result))
+    fields: dict[str, Any] = {
+        "library_name": "distill",
+        "pipeline_tag": _TASK_TYPE,
+        "tags": ["intent-classification", "router", "onnx", "knowledge-distillation"],
+        "metrics": list(dict.fromkeys(each.metric_type for each in metrics)) or None,
+        "model_name": f"{manifest.name}-{manifest.student}",
+        "eval_results": metrics or None,
+    }
+    if base_model.count("/") == 1:
+        fields["base_model"] = base_model
+    if not metrics:
+        del fields["model_name"]
+    return ModelCardData(**{**fields, **added}).to_yaml(original_order=list(_HEADER_FIRST))
+
+
+def _eval_results(manifest: Manifest, result: BenchResult | None) -> Iterator[EvalResult]:
+    """What the hub shows as the model's evaluation: on gold where there is some, on held-out queries otherwise."""
+    from huggingface_hub import EvalResult
+
+    row = _own_row(manifest, result)
+    if result is not None and row is not None and result.n_gold:
+        split, dataset = "test", f"{manifest.name}: {result.n_gold:,} queries with human labels"
+        found = [(_figure(row, name), kind, what) for name, kind, what in _GOLD_METRICS[manifest.task]]
+    else:
+        split, dataset = "validation", f"{manifest.name}: held-out queries, labelled by the teacher"
+        found = [(manifest.figures.get(name), kind, what) for name, kind, what in _HELD_OUT_METRICS]
+    for value, kind, what in found:
+        if value is not None:
+            yield EvalResult(
+                task_type=_TASK_TYPE,
+                dataset_type=manifest.name,
+                dataset_name=dataset,
+                dataset_split=split,
+                metric_type=kind,
+                metric_name=what,
+                metric_value=round(float(value), 4),
+            )
+
+
+def _own_row(manifest: Manifest, result: BenchResult | None) -> BenchRow | None:
+    rows = result.rows if result is not None else ()
+    return next((row for row in rows if row.name == manifest.student), None)
+
+
+def _figure(row: BenchRow, name: str) -> Any:
+    return getattr(row, name, row.notes.get(name))
+
+
+def _summary(manifest: Manifest, base_model: str) -> str:
+    based = f" Base model: {_code(base_model)}." if base_model else ""
+    return (
+        f"Gives {_ANSWER[manifest.task]}. It is {_WHAT[manifest.student]}, distilled from "
+        f"{_code(manifest.teacher) if manifest.teacher else 'given labels'}.{based}"
+    )
+
+
+def _usage(manifest: Manifest, repository: str) -> str:
+    opened = f'Router.from_pretrained("{repository}")' if repository else 'Router.load("path/of/this/folder")'
+    activation = "sigmoid" if manifest.task is Task.MULTI else "softmax"
+    return (
+        f'```python\nfrom distill import Router  # pip install {DISTRIBUTION}\n\nrouter = {opened}\nrouter.route("...")\n```\n\n'
+        f"Without that library: `{manifest.onnx_file}` takes `input_ids` and `attention_mask` (int64) and gives `logits`; "
+        f"{activation}(logits) is calibrated. `tokenizer.json` makes the ids; queries are cut at {manifest.max_length} tokens. "
+        "transformers.js loads the folder as it is."
+    )
 
 
 def _labels(labels: tuple[str, ...]) -> str:
@@ -97,13 +176,67 @@ def _labels(labels: tuple[str, ...]) -> str:
     return f"{len(in_scope)} labels: {shown}{more}{out_of_scope}."
 
 
+def _held_out(manifest: Manifest, gold_figures: str) -> str:
+    rows = "\n".join(f"| {name.replace('_', ' ')} | {_shown(value)} |" for name, value in manifest.figures.items())
+    return (
+        "## Held-out figures\n\n"
+        "Measured against the teacher's labels on queries that were not trained on; accuracy against human labels stands "
+        f"{gold_figures}.\n\n| figure | value |\n| --- | --- |\n{rows}"
+    )
+
+
+def _limits(manifest: Manifest, result: BenchResult | None) -> str:
+    row = _own_row(manifest, result)
+    limits = [
+        _limit_of_scope(manifest, row),
+        (
+            "It learnt from its teacher's answers, mistakes included, and from the language and wording of the queries it was "
+            "trained on. Measure it on queries of your own before you rely on it."
+        ),
+        "Probabilities are calibrated on held-out queries that the teacher labelled: they say what the teacher would have said.",
+        f"Of a query longer than {manifest.max_length} tokens the rest is not read.",
+    ]
+    if manifest.student == "static":
+        limits.append("It knows words and pairs of neighbouring words, not the order of a sentence.")
+    if result is None or not result.n_gold:
+        limits.append("It was not measured against human labels.")
+    return "## Limits\n\n" + "\n".join(f"- {limit}" for limit in limits)
+
+
+def _limit_of_scope(manifest: Manifest, row: BenchRow | None) -> str:
+    if manifest.task is not Task.SINGLE:
+        return "It knows the labels above and no others."
+    if manifest.labels[-1] != OUT_OF_SCOPE_LABEL:
+        return "It knows the labels above and no others: what fits none it declines only where it is unsure."
+    recall = (
+        "" if row is None or row.oos_recall is None else f" Of those measured here it declined {row.oos_recall:.1%}."
+    )
+    return f"It knows the labels above and no others: what fits none it should decline.{recall}"
+
+
+def _rights(manifest: Manifest, base_model: str, header: Mapping[str, Any]) -> str:
+    terms = header.get("teacher_terms")
+    unknown = f"{_NOT_STATED}; a provider may restrict training on what its models answer: read them before you publish"
+    facts = {
+        "licence of this model": header.get("license_name") or header.get("license") or _NOT_STATED,
+        "teacher": _code(manifest.teacher) if manifest.teacher else "given labels",
+        "the teacher's terms of use": " ".join(str(terms).split()) if terms else unknown,
+        "base model": _code(base_model) if base_model else _NOT_STATED,
+    }
+    rows = "\n".join(f"| {name} | {str(value).replace('|', '/')} |" for name, value in facts.items())
+    return f"## Teacher and rights\n\n| | |\n| --- | --- |\n{rows}"
+
+
+def _provenance(manifest: Manifest) -> str:
+    hashes = {"data": manifest.data_sha256, "recipe": manifest.recipe_sha256, "prompt": manifest.prompt_sha256}
+    facts = [f"Seed {manifest.seed}", *(f"{name} `{value[:16]}`" for name, value in hashes.items() if value)]
+    versions = ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
+    return "; ".join([*facts, *([versions] if versions else [])]) + "."
+
+
 def _code(text: str) -> str:
     return "`" + " ".join(text.replace("`", "'").split()) + "`"
 
 
 def _shown(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _versions(versions: Mapping[str, str]) -> str:
-    return ", ".join(f"{name} {version}" for name, version in versions.items())

@@ -401,7 +401,7 @@ def write_configuration(
     write_json(
         folder / "tokenizer_config.json",
         {
-            "tokenizer_class": "BertTokenizer" if config["model_type"] == "bert" else "PreTrainedTokenizerFast",
+            "tokenizer_class": "PreTrainedTokenizerFast",  # BertTokenizer would add special tokens to a static student's ids
             "model_max_length": max_length,
             "clean_up_tokenization_spaces": False,
             **{key: name for key, candidates in names.items() for name in candidates if name in special},

@@ -9,15 +9,17 @@ import sys
 import time
 import unicodedata
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-from distill.data import canonical_json, ledger_key, read_gold, read_queries, sha256_json
+from distill.data import canonical_json, ledger_key, read_gold, read_queries, sha256_json, unknown_label
 from distill.errors import DataError, MissingKeyError, SpecError, TeacherError
 from distill.progress import Progress, say
-from distill.teacher.answers import NotJsonError, answer_schema, read_scores
+from distill.teacher.answers import NotJsonError, UnmatchedError, answer_schema, read_scores
 from distill.teacher.client import (
     DIALECTS,
     ChatClient,
@@ -35,7 +37,7 @@ from distill.teacher.spend import open_budget
 from distill.types import Label, Task, TokenPrice, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
     from decimal import Decimal
 
     from distill.spec import Spec
@@ -46,14 +48,17 @@ __all__ = [
     "LabelSummary",
     "label",
     "load_function",
+    "new_lines",
     "plan_labels",
     "recorded_labels",
     "redactor",
+    "requester",
     "texts_to_label",
 ]
 
 TEMPLATE = "label_single_001"
 _FAILURES_IN_A_ROW = 12
+_SHOWN_ANSWERS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,8 @@ class LabelSummary:
         n_failed: Texts that have no label now; the next run asks them again.
         spent_usd: By every recorded answer, synthesis included; None when a price or the tokens are unknown.
         teacher: Who labels.
+        n_unmatched: Answers of this run that name no intent, counted in ``n_failed``.
+        unmatched: The ten commonest of these, with their number, the commonest first.
     """
 
     n_texts: int
@@ -75,13 +82,15 @@ class LabelSummary:
     n_failed: int
     spent_usd: Decimal | None
     teacher: str
+    n_unmatched: int = 0
+    unmatched: Mapping[str, int] = field(default_factory=dict)
 
 
 class _Teacher:
     """The teacher's settings as the ledger knows them: model name, prompt, and hash for each dialect."""
 
     def __init__(self, spec: Spec) -> None:
-        if spec.task is not Task.SINGLE:
+        if spec.task is not Task.SINGLE and spec.labels_path is None:
             raise SpecError(f"{spec.path}: labelling knows `task: single` so far, found {spec.task.value!r}")
         self.spec = spec
         self.name = spec.teacher_name
@@ -98,6 +107,8 @@ class _Teacher:
 
     def settings(self, dialect: Dialect) -> dict[str, Any]:
         """What an answer depends on besides the query: in parts, so that a difference can be named."""
+        if self.spec.teacher.labels is not None:
+            return {"labels": self.spec.teacher.labels.name}
         if self.spec.teacher.callable is not None:
             return {"callable": self.spec.teacher.callable, "intents": self._intents_sha256}
         sends_schema = self.schema is not None and dialect.response_format != "text"
@@ -136,6 +147,10 @@ class _Teacher:
             examples=examples_of(self.intents),
             query=text,
         )
+
+    def request(self, text: str) -> Request:
+        settings = self.spec.teacher
+        return Request(self.messages(text), self.schema, settings.temperature, settings.max_output_tokens)
 
     def dialect_in(self, ledger: Ledger) -> Dialect:
         """The dialect of the recording, so that a resumed run goes on in it."""
@@ -187,6 +202,16 @@ def redactor(spec: Spec) -> Callable[[str], str]:
     return redact
 
 
+def requester(spec: Spec) -> tuple[Callable[[str], Request], Dialect]:
+    """How the teacher's model is asked about one text, which is redacted first, and the dialect of the recording.
+
+    Raises:
+        SpecError: The task cannot be asked, or the prompt or the redacting function cannot be read.
+    """
+    teacher = _Teacher(spec)
+    return lambda text: teacher.request(teacher.redact(text)), teacher.dialect_in(Ledger(spec.ledger_path))
+
+
 def texts_to_label(spec: Spec) -> list[str]:
     """The queries, then the gold queries (for the benchmark's teacher row); each text once, blank ones left out.
 
@@ -194,7 +219,9 @@ def texts_to_label(spec: Spec) -> list[str]:
         DataError: A file is missing or wrong.
     """
     if not spec.queries_path.exists():
-        hint = "router.yaml names it as `queries:`" if spec.queries else f"`distill synth {spec.path}` writes it"
+        named = "queries" if spec.queries else "teacher.labels"
+        written = f"`distill synth {spec.path}` writes it"
+        hint = written if spec.writes_queries else f"router.yaml names it as `{named}:`"
         raise DataError(f"{spec.queries_path}: does not exist; {hint}")
     texts = [query.text for query in read_queries(spec.queries_path)]
     texts += _gold_texts(spec)
@@ -250,6 +277,10 @@ def plan_labels(spec: Spec, *, recorded: Sequence[str] | None = None, n_unwritte
         recorded: The queries that will take the place of queries.jsonl; None: it stays.
         n_unwritten: Queries that synth has yet to write, which will be labelled too.
     """
+    if spec.labels_path is not None:
+        from distill.teacher.imported import plan_human_labels
+
+        return plan_human_labels(spec)
     teacher, ledger = _Teacher(spec), Ledger(spec.ledger_path)
     texts = texts_to_label(spec) if recorded is None else [*recorded, *_gold_texts(spec)]
     texts = _sendable(teacher, texts)
@@ -307,6 +338,10 @@ def label(spec: Spec, texts: list[str] | None = None, *, show_progress: bool = T
         TeacherError: The teacher cannot answer at all, or ``teacher.max_usd`` is reached. Every answer received is kept.
         DataError: A data file is wrong, or the ledger is being written by another process.
     """
+    if spec.labels_path is not None:
+        from distill.teacher.imported import take_human_labels
+
+        return take_human_labels(spec, texts)
     teacher = _Teacher(spec)
     sendable = _sendable(teacher, texts_to_label(spec) if texts is None else texts)
     run = _Run(teacher, Ledger(spec.ledger_path), open_budget(spec, spec.teacher.model))
@@ -322,6 +357,8 @@ def label(spec: Spec, texts: list[str] | None = None, *, show_progress: bool = T
         except MissingKeyError as error:
             why = _why_missing(teacher, run.ledger, len(missing), len(sendable))
             raise MissingKeyError(f"{error}. {why}") from None
+        finally:
+            _say_unmatched(spec, run.unmatched)
     return LabelSummary(
         n_texts=len(sendable),
         n_recorded=len(sendable) - len(missing),
@@ -329,7 +366,44 @@ def label(spec: Spec, texts: list[str] | None = None, *, show_progress: bool = T
         n_failed=run.n_failed,
         spent_usd=run.budget.known_spend_usd,
         teacher=teacher.name,
+        n_unmatched=run.unmatched.total(),
+        unmatched=dict(run.unmatched.most_common(_SHOWN_ANSWERS)),
     )
+
+
+def _say_unmatched(spec: Spec, unmatched: Counter[str]) -> None:
+    """Answers that name no intent, the commonest first: one line each."""
+    if not unmatched:
+        return
+    shown = unmatched.most_common(_SHOWN_ANSWERS)
+    more = "" if len(unmatched) == len(shown) else f", the {len(shown)} commonest of {len(unmatched)}"
+    say(f"label: answers that name no intent: {unmatched.total()}{more}")
+    for answer, count in shown:
+        say(f"  {count:>6}  {answer!r}")
+    if spec.teacher.callable is None:
+        say(f"  to give them one, in {spec.path}: teacher: {{answer_map: {{{shown[0][0]!r}: NAME}}}}")
+
+
+def new_lines(spec: Spec, ledger: Ledger, given: Iterable[Label]) -> list[Label]:
+    """Given answers as lines of this spec's teacher; those that the ledger holds already are left out.
+
+    Args:
+        spec: The router's spec.
+        ledger: Its ledger.
+        given: Answers with text, scores and sample; key, teacher and hash are filled in here. The texts are redacted.
+    """
+    teacher = _Teacher(spec)
+    settings = {hash_: _brief(teacher.settings(dialect)) for dialect, hash_ in teacher.hashes.items()}
+    usual, lines = teacher.hashes[teacher.dialect_in(ledger)], []
+    for answer in given:
+        known = ledger.get(ledger_key(teacher.name, hash_, answer.text, answer.sample) for hash_ in settings)
+        if known is not None and known.scores == answer.scores:
+            continue
+        hash_ = usual if known is None else known.prompt_sha256  # under the same key, so that the last one wins
+        key = ledger_key(teacher.name, hash_, answer.text, answer.sample)
+        extra = {"settings": settings[hash_], **answer.extra}
+        lines.append(replace(answer, key=key, teacher=teacher.name, prompt_sha256=hash_, extra=extra))
+    return lines
 
 
 def _why_missing(teacher: _Teacher, ledger: Ledger, n_missing: int, n_texts: int) -> str:
@@ -364,14 +438,16 @@ class _Run:
     progress: Progress | None = None
     n_asked: int = 0
     n_failed: int = 0
+    unmatched: Counter[str] = field(default_factory=Counter)
     _failures_in_a_row: int = 0
+    _n_in_flight: int = 0
     _client: ChatClient | None = field(default=None, repr=False)
 
     async def ask_all(self, texts: list[str]) -> None:
         if not texts:
             return
         if self.teacher.spec.teacher.callable is not None:
-            await for_each(texts, self._ask_callable, self.teacher.spec.teacher.concurrency)
+            await for_each(texts, self._counted(self._ask_callable), self.teacher.spec.teacher.concurrency)
             return
         dialect = self.teacher.dialect_in(self.ledger)
         settings = self.teacher.spec.teacher
@@ -380,19 +456,25 @@ class _Run:
             check_limit_is_enforceable(self.teacher.spec, self.teacher.name, self.budget.price, loopback=loopback)
             self._client = client
             # The first alone: what the server refuses is found out once, and its prefix cache is warm for the rest.
-            await for_each(texts[:1], self._ask_model, 1)
-            await for_each(texts[1:], self._ask_model, settings.concurrency)
+            await for_each(texts[:1], self._counted(self._ask_model), 1)
+            await for_each(texts[1:], self._counted(self._ask_model), settings.concurrency)
+
+    def _counted(self, ask: Callable[[str], Awaitable[None]]) -> Callable[[str], Awaitable[None]]:
+        """The same, counted as in flight until its answer is recorded: latency depends on how many there are."""
+
+        async def counted(text: str) -> None:
+            self._n_in_flight += 1
+            try:
+                await ask(text)
+            finally:
+                self._n_in_flight -= 1
+
+        return counted
 
     async def _ask_model(self, text: str) -> None:
-        settings = self.teacher.spec.teacher
         if self._client is None:
             raise TeacherError("the client is not open")
-        request = Request(
-            messages=self.teacher.messages(text),
-            schema=self.teacher.schema,
-            temperature=settings.temperature,
-            max_output_tokens=settings.max_output_tokens,
-        )
+        request = self.teacher.request(text)
         asked_at = _now()
         try:
             reply = await self._client.ask(request)
@@ -403,6 +485,7 @@ class _Run:
         try:
             scores, error_line = read_scores(reply.content, self.teacher.spec), None
         except ValueError as error:
+            self._count_unmatched(error)
             cut_off = f"cut off after {reply.usage.completion_tokens} tokens (teacher.max_output_tokens): "
             scores, error_line = None, f"{cut_off if reply.cut_off else ''}{error}"
             if isinstance(error, NotJsonError) and not reply.cut_off and self._ignores_schema(reply.dialect):
@@ -423,12 +506,17 @@ class _Run:
     async def _ask_callable(self, text: str) -> None:
         function = load_function(str(self.teacher.spec.teacher.callable), self.teacher.spec)
         asked_at, started = _now(), time.perf_counter()
+        scores, error_line = None, None
         try:
             answer = await asyncio.to_thread(function, text)
-            scores = _callable_scores(answer, self.teacher.spec.labels)
-            error_line = None
         except Exception as error:  # noqa: BLE001 - the user's own function may raise anything; it is recorded as failed
-            scores, error_line = None, f"{type(error).__name__}: {error}"
+            error_line = f"{type(error).__name__}: {error}"
+        else:
+            try:
+                scores = _callable_scores(answer, self.teacher.spec.labels)
+            except (TypeError, ValueError, ArithmeticError) as error:
+                self._count_unmatched(error)
+                error_line = str(error)
         latency_ms = (time.perf_counter() - started) * 1000
         self._write(text, DIALECTS[0], asked_at, scores, error_line, latency_ms=latency_ms)
         self._finish(error_line)
@@ -453,12 +541,26 @@ class _Run:
             usage=usage or Usage(),
             latency_ms=None if latency_ms is None else round(latency_ms, 1),
             asked_at=asked_at,
-            extra={"settings": _brief(self.teacher.settings(dialect))},
+            extra={"settings": _brief(self.teacher.settings(dialect)), **self._circumstances()},
         )
         if self.log is None:
             raise TeacherError("the ledger is not open")
         self.ledger.write(self.log, answer)
         self.n_asked += 1
+
+    def _circumstances(self) -> dict[str, Any]:
+        """What latency depends on: how many requests were in flight, and whose server answered."""
+        if self._client is None:
+            return {"in_flight": self._n_in_flight}
+        base_url = self.teacher.spec.teacher.base_url
+        server = (
+            "this machine" if is_loopback(base_url) else urlsplit(base_url or "").hostname or "the client's default"
+        )
+        return {"in_flight": self._n_in_flight, "server": server}
+
+    def _count_unmatched(self, error: Exception) -> None:
+        if isinstance(error, UnmatchedError):
+            self.unmatched[error.answer] += 1
 
     def _finish(self, error: str | None) -> None:
         """Counts a text as done."""
@@ -484,14 +586,30 @@ def _brief(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _callable_scores(answer: Any, labels: tuple[str, ...]) -> dict[str, float]:
+    if not isinstance(answer, str | Mapping):
+        raise TypeError(
+            f"the function must return the name of an intent or {{name: score}}, found {_described(answer, labels)}"
+        )
     scores = {answer: 1.0} if isinstance(answer, str) else dict(answer)
-    unknown = [name for name in scores if name not in labels]
-    if unknown or not scores:
-        raise ValueError(f"the answer is no intent: {canonical_json(unknown or answer)[:80]}")
+    unknown = next((str(name) for name in scores if name not in labels), None)
+    if unknown is not None or not scores:
+        hint = "" if unknown is None else f" ({unknown_label(unknown, labels)})"
+        raise UnmatchedError(unknown or str(answer), hint)
     numbers = {name: float(score) for name, score in scores.items()}
     if not all(0 <= score < math.inf for score in numbers.values()) or not any(numbers.values()):
         raise ValueError(f"the scores must be numbers from 0 on, and not all 0: {canonical_json(numbers)[:80]}")
     return numbers
+
+
+def _described(answer: Any, labels: tuple[str, ...]) -> str:
+    """What a function returned instead, and what was probably meant."""
+    if answer is None:
+        return "None: does it lack a return?"
+    shown = " ".join(repr(answer).split())[:80]
+    match answer:
+        case (str(name), float(score)) if isinstance(answer, tuple) and name in labels:
+            return f"the tuple {shown}; return {{{name!r}: {score}}}"
+    return f"{type(answer).__name__}: {shown}"
 
 
 def _now() -> str:

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 from distill.data import read_jsonl, read_labels
 from distill.teacher.prices import Budget, price_of
-from distill.types import Usage
+from distill.types import StageSpend, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from distill.spec import Spec
 
-__all__ = ["open_budget", "paid_answers"]
+__all__ = ["open_budget", "paid_answers", "spend_by_stage"]
 
 
 def open_budget(spec: Spec, model: str | None) -> Budget:
@@ -27,20 +27,40 @@ def open_budget(spec: Spec, model: str | None) -> Budget:
         return Budget(None, None)
     budget = Budget(price_of(spec, model), spec.teacher.max_usd)
     prices = {name: price_of(spec, name) for name in (spec.teacher.model, spec.synth.model) if name}
-    for name, usage in paid_answers(spec):
+    for _, name, usage in paid_answers(spec):
         price = budget.price if name == model else prices.get(name)
         if price is not None:
             budget.count(usage, price)
     return budget
 
 
-def paid_answers(spec: Spec) -> Iterator[tuple[str, Usage]]:
-    """Model and tokens of every answer in synth.jsonl and ledger.jsonl, failed ones included, carried-over ones not."""
+def spend_by_stage(spec: Spec) -> tuple[StageSpend, ...]:
+    """What synth and label have asked of the spec's own models so far, each as far as it has asked anything."""
+    asked: dict[str, list[Usage]] = {}
+    models = {"synth": spec.synth.model or spec.teacher_name, "label": spec.teacher_name}
+    for stage, model, usage in paid_answers(spec):
+        if model == models[stage]:
+            asked.setdefault(stage, []).append(usage)
+    found = []
+    for stage, usages in asked.items():
+        counted = [usage for usage in usages if None not in {usage.prompt_tokens, usage.completion_tokens}]
+        total = Usage(
+            prompt_tokens=sum(usage.prompt_tokens or 0 for usage in counted),
+            completion_tokens=sum(usage.completion_tokens or 0 for usage in counted),
+            cached_tokens=sum(min(usage.cached_tokens or 0, usage.prompt_tokens or 0) for usage in counted),
+        )
+        price = price_of(spec, models[stage])
+        found.append(StageSpend(stage, len(usages), len(usages) - len(counted), total, price))
+    return tuple(found)
+
+
+def paid_answers(spec: Spec) -> Iterator[tuple[str, str, Usage]]:
+    """Stage, model and tokens of every answer in both recordings, failed ones included, carried-over ones not."""
     if spec.synthesis_path.exists():
         for _, line in read_jsonl(spec.synthesis_path, skip_torn=True):
             if line.get("latency_ms") is not None:
                 usage = Usage(line.get("prompt_tokens"), line.get("completion_tokens"), line.get("cached_tokens"))
-                yield str(line.get("teacher")), usage
+                yield "synth", str(line.get("teacher")), usage
     for label in read_labels(spec.ledger_path):
         if label.latency_ms is not None and "carried_from" not in label.extra:
-            yield label.teacher, label.usage
+            yield "label", label.teacher, label.usage

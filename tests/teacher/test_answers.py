@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distill.spec import Spec
-from distill.teacher.answers import NotJsonError, answer_schema, parse_json, read_scores
+from distill.teacher.answers import NotJsonError, UnmatchedError, answer_schema, parse_json, read_scores
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -74,3 +74,29 @@ def test_the_schema_is_strict():
     assert schema["additionalProperties"] is False
     assert schema["required"] == list(schema["properties"])
     assert schema["properties"]["intent"]["enum"] == ["x", "y"]
+
+
+@pytest.mark.parametrize(
+    ("content", "answer"),
+    [
+        ("Refund, please.", "Refund, please."),
+        ("I think [1]", "I think [1]"),
+        ("42", "42"),
+        ('"z"', '"z"'),
+        ("x\ny", "x y"),
+    ],
+)
+def test_a_prompt_of_ones_own_did_not_ask_for_json(content, answer):
+    with pytest.raises(UnmatchedError, match="no intent") as caught:
+        read_scores(content, spec(prompt="mine.txt"))
+    assert caught.value.answer == answer
+    assert "JSON" not in str(caught.value)
+
+
+def test_a_prompt_of_ones_own_that_asked_for_json_is_told_of_it():
+    for asked in ({"answer_path": "label"}, {"schema": True}):
+        with pytest.raises(NotJsonError):
+            read_scores("the user wants x", spec(prompt="mine.txt", **asked))
+    with pytest.raises(ValueError, match=r"no field 'intent'.*teacher\.answer_path names the field"):
+        read_scores('{"label": "x"}', spec(prompt="mine.txt"))
+    assert read_scores('"x"', spec(prompt="mine.txt")) == {"x": 1.0}

@@ -187,7 +187,7 @@ def test_an_answer_that_was_cut_off_gives_its_whole_queries(make_synth_spec):
         spec = make_synth_spec(fake.base_url)
         synthesise(spec, show_progress=False)
     texts = [line["text"] for line in written(spec)]
-    assert texts[:2] == ["one 0", 'with a "quote" 1']
+    assert {"one 0", 'with a "quote" 1'} <= set(texts)
     assert not any("cut o" in text or "bad" in text for text in texts)
 
 

@@ -1,0 +1,290 @@
+"""Many queries, from a file to a file, in constant memory: ``distill route BUNDLE --input ... --output ...``.
+
+    input ─▶ parts ─▶ OUTPUT.parts/000000.parquet, 000000.errors.jsonl, 000000.json (the part is whole), 000001 ...
+                   └▶ when every part is whole: OUTPUT, in the order of the input, and errors.jsonl beside it
+
+A part is written before it is marked as whole, so a run that was killed, however hard, goes on behind the last whole part
+and ends with the same bytes. The parts are routed one after another in this process, or by Ray Data on as many machines
+as it has, which must see the same files.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distill.bulk_files import FORMATS, Line, Part, answer_row, format_of
+from distill.bundle import load_bundle
+from distill.data import write_json
+from distill.errors import DataError, missing_extra
+from distill.progress import Progress, say
+from distill.router import Router
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+__all__ = ["ENGINES", "BulkSummary", "PartRouter", "route_file"]
+
+_ERRORS = "errors.jsonl"
+_JOB = "job.json"
+_ERROR_KEYS = {"line", "error", "raw"}
+_LINES_PER_PART = 16_384
+_RAY_LOG_LEVELS = {"RAY_DATA_LOG_LEVEL": "ERROR", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+
+
+@dataclass(frozen=True, slots=True)
+class BulkSummary:
+    """What a bulk run did.
+
+    Attributes:
+        n_queries: Queries that were routed, those of the runs before this one included.
+        n_errors: Lines that hold no query.
+        n_resumed: Lines that earlier runs had done.
+        output: The answers.
+        errors: The lines without a query, ``{"line", "error", "raw"}`` each; None where there is none.
+    """
+
+    n_queries: int
+    n_errors: int
+    n_resumed: int
+    output: Path
+    errors: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What is routed with what, and where the parts lie. Paths are absolute: a worker may run elsewhere."""
+
+    bundle: Path
+    source: Path
+    output: Path
+
+    @property
+    def folder(self) -> Path:
+        return self.output.with_name(f"{self.output.name}.parts")
+
+    def answers(self, part: Part) -> Path:
+        return self.folder / f"{part.number:06}{self.output.suffix}"
+
+    def errors(self, part: Part) -> Path:
+        return self.folder / f"{part.number:06}.{_ERRORS}"
+
+    def mark(self, part: Part) -> Path:
+        """Exists when the part is whole, and holds its counts."""
+        return self.folder / f"{part.number:06}.json"
+
+
+class PartRouter:
+    """Routes parts of a job. A worker makes one, which loads the router, and calls it with every batch of parts.
+
+    Args:
+        bundle: The bundle's folder.
+        source: The input.
+        output: What the output will be.
+    """
+
+    def __init__(self, bundle: str, source: str, output: str) -> None:
+        self._job = _Job(Path(bundle), Path(source), Path(output))
+        self._router = Router.load(bundle)
+
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[Any]]:
+        """Routes parts, as Ray Data calls it.
+
+        Args:
+            batch: A column for each attribute of ``Part``.
+
+        Returns:
+            Columns ``n_lines``, ``n_errors`` and ``first_error``.
+        """
+        rows = zip(batch["number"], batch["start"], batch["first_line"], batch["n_lines"], strict=True)
+        counts = [self.route(Part(*map(int, row))) for row in rows]
+        return {name: [count[name] for count in counts] for name in ("n_lines", "n_errors", "first_error")}
+
+    def route(self, part: Part) -> dict[str, Any]:
+        """Routes one part and writes its files. The counts are those of its mark."""
+        job, task = self._job, self._router.manifest.task
+        lines: list[Line] = []
+        bad: list[Line] = []
+        for line in format_of(job.source).read(job.source, part):
+            (lines if line.text is not None else bad).append(line)
+        texts = [line.text for line in lines if line.text is not None]
+        predictions = self._router.route_batch(texts)
+        rows = [
+            answer_row(line.number, text, prediction, task)
+            for line, text, prediction in zip(lines, texts, predictions, strict=True)
+        ]
+        format_of(job.output).write(job.answers(part), rows, task)
+        errors = [{"line": line.number, "error": line.error, "raw": line.raw} for line in bad]
+        FORMATS[".jsonl"].write(job.errors(part), errors, task)
+        first = f"{job.source}:{bad[0].number}: {bad[0].error}" if bad else ""
+        counts = {"n_lines": part.n_lines, "n_queries": len(rows), "n_errors": len(bad), "first_error": first}
+        write_json(job.mark(part), counts)
+        return counts
+
+
+def route_file(
+    bundle: Path,
+    source: Path,
+    output: Path,
+    *,
+    engine: str = "local",
+    lines_per_part: int = _LINES_PER_PART,
+    show_progress: bool = True,
+) -> BulkSummary:
+    """Routes every query of a file.
+
+    A row of the output has ``line`` (the input's line or row, from 1), ``text``, ``intent``, ``score``, ``reason`` and
+    ``top_intent``; ``intents`` or ``weights`` where that is the task. The rows stand in the order of the input. Blank lines
+    are passed over. A line without a query is said, counted, and written to ``errors.jsonl`` in the output's folder.
+    Until all is done, the parts that are lie in ``OUTPUT.parts``.
+
+    Args:
+        bundle: The bundle's folder.
+        source: A file of JSON lines with ``text`` (``.jsonl``), or a table with that column (``.parquet``).
+        output: ``.jsonl`` or ``.parquet``; replaced when all is done.
+        engine: ``local`` or ``ray``.
+        lines_per_part: How many lines are routed as one piece.
+        show_progress: Shows progress on stderr.
+
+    Raises:
+        DataError: The input cannot be read or has no texts, or a file that is none of ours stands in the way.
+        BundleError: The bundle cannot be loaded.
+        MissingExtraError: pyarrow or Ray is needed and not installed.
+        StorageError: The output cannot be written.
+    """
+    job = _Job(bundle.absolute(), source.absolute(), output.absolute())
+    _check(job)
+    parts = format_of(job.source).plan(job.source, lines_per_part)
+    _open_folder(job, lines_per_part)
+    left = [part for part in parts if not job.mark(part).exists()]
+    n_resumed = sum(part.n_lines for part in parts) - sum(part.n_lines for part in left)
+    if n_resumed and left:
+        say(f"route: going on where it stopped: {n_resumed:,} lines are done")
+    _route_parts(job, left, engine, show_progress=show_progress)
+    return _finish(job, parts, n_resumed)
+
+
+def _check(job: _Job) -> None:
+    """Finds what cannot end well before anything is routed."""
+    format_of(job.source)
+    format_of(job.output)
+    if job.source == job.output:
+        raise DataError(f"{job.output}: is the input; give another output")
+    errors = job.output.parent / _ERRORS
+    if errors in {job.source, job.output} or (errors.exists() and not _is_ours(errors)):
+        raise DataError(f"{errors}: stands where the lines without a query go; move it, or give another output folder")
+
+
+def _is_ours(errors: Path) -> bool:
+    """Whether a file was written by an earlier run, by its first line."""
+    try:
+        with errors.open("rb") as stream:
+            return bool(json.loads(stream.readline()).keys() == _ERROR_KEYS)
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _open_folder(job: _Job, lines_per_part: int) -> None:
+    """The folder of the parts; one that another input, bundle or option left is emptied."""
+    facts = job.source.stat()
+    described = {
+        "input": str(job.source),
+        "size": facts.st_size,
+        "modified_ns": facts.st_mtime_ns,
+        "bundle_id": load_bundle(job.bundle, verify=False).manifest.bundle_id,
+        "lines_per_part": lines_per_part,
+    }
+    try:
+        found = json.loads((job.folder / _JOB).read_bytes())
+    except (OSError, ValueError):
+        found = None
+    if found == described:
+        return
+    if found is None and job.folder.exists() and any(file.suffix != ".partial" for file in job.folder.iterdir()):
+        raise DataError(f"{job.folder}: stands where the parts of the output go, and is none of ours; move it")
+    if found is not None:
+        say("route: beginning anew: the input or the bundle is not what it was when the run was cut")
+        _remove(job.folder)
+    write_json(job.folder / _JOB, described)
+
+
+def _remove(folder: Path) -> None:
+    """Removes the parts' folder, the file that says whose it is last: one that is cut here can go on."""
+    for file in folder.iterdir():
+        if file.name != _JOB:
+            file.unlink()
+    shutil.rmtree(folder)
+
+
+def _route_parts(job: _Job, parts: Sequence[Part], engine: str, *, show_progress: bool) -> None:
+    arguments = (str(job.bundle), str(job.source), str(job.output))
+    n_errors = 0
+    with Progress("route", sum(part.n_lines for part in parts), show=show_progress) as progress:
+        for counts in ENGINES[engine](arguments, parts):
+            if counts["n_errors"] and not n_errors:
+                say(f"route: {counts['first_error']}; such lines go to {_ERRORS}")
+            n_errors += counts["n_errors"]
+            progress.advance(counts["n_lines"], note=f"{n_errors} malformed" if n_errors else "")
+
+
+def _run_here(arguments: tuple[str, str, str], parts: Sequence[Part]) -> Iterator[dict[str, Any]]:
+    if parts:
+        router = PartRouter(*arguments)
+        yield from map(router.route, parts)
+
+
+def _run_on_ray(arguments: tuple[str, str, str], parts: Sequence[Part]) -> Iterator[dict[str, Any]]:
+    """Has Ray Data map the parts over its workers; the counts come in whatever order the parts are done."""
+    for name, level in _RAY_LOG_LEVELS.items():  # Ray reads them when it is imported
+        os.environ.setdefault(name, level)
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise missing_extra("ray") from error
+    if not parts:
+        return
+    is_ours = not ray.is_initialized()
+    if is_ours:
+        ray.init(log_to_driver=False, logging_level="error")
+    try:
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        n_workers = max(1, min(len(parts), int(ray.cluster_resources().get("CPU", 1))))
+        table = ray.data.from_items([asdict(part) for part in parts], override_num_blocks=len(parts))
+        counts = table.map_batches(
+            PartRouter,
+            fn_constructor_args=arguments,
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=n_workers),
+        )
+        yield from counts.iter_rows()
+    finally:
+        if is_ours:
+            ray.shutdown()
+
+
+ENGINES = {"local": _run_here, "ray": _run_on_ray}
+"""Who routes the parts."""
+
+
+def _finish(job: _Job, parts: Sequence[Part], n_resumed: int) -> BulkSummary:
+    """Joins the parts, the errors first: when the output stands there, everything does."""
+    task = load_bundle(job.bundle, verify=False).manifest.task
+    counts = [json.loads(job.mark(part).read_bytes()) for part in parts]
+    n_errors = sum(count["n_errors"] for count in counts)
+    errors = job.output.parent / _ERRORS
+    if n_errors:
+        FORMATS[".jsonl"].join([job.errors(part) for part in parts], job.folder / _ERRORS, task)
+        (job.folder / _ERRORS).replace(errors)
+    else:
+        errors.unlink(missing_ok=True)
+    joined = job.folder / f"joined{job.output.suffix}"
+    format_of(job.output).join([job.answers(part) for part in parts], joined, task)
+    joined.replace(job.output)
+    _remove(job.folder)
+    n_queries = sum(count["n_queries"] for count in counts)
+    return BulkSummary(n_queries, n_errors, n_resumed, job.output, errors if n_errors else None)

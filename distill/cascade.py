@@ -1,0 +1,409 @@
+"""The cascade: the student answers, and somebody better is asked where the student's policy says so.
+
+    text → Router → sure enough? → yes: the student's answer
+                                 → no:  fallback (a teacher, a larger student, any callable) → its answer
+                                        and where it gives none in time: the student's answer, and why
+
+The fallback can be slow, dear or down. So a call has a time limit, calls have a budget, and a circuit breaker leaves a
+fallback alone that fails. Whatever happens there, ``route`` answers and does not raise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextvars import copy_context
+from dataclasses import dataclass, fields, replace
+from inspect import isawaitable, iscoroutinefunction
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from distill.guard import Breaker, Budget, FallbackOutcome, Guard, Ticket
+from distill.hooks import notify
+from distill.policy import Policy
+from distill.types import OUT_OF_SCOPE_LABEL, Prediction, Reason, Task
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+    from decimal import Decimal
+
+    from distill.hooks import Hook
+    from distill.router import Router
+
+    Floats = np.ndarray[Any, np.dtype[np.floating[Any]]]
+
+__all__ = [
+    "DECLINED",
+    "Breaker",
+    "Budget",
+    "Cascade",
+    "CascadePrediction",
+    "Fallback",
+    "FallbackOutcome",
+    "FallbackReply",
+    "confidence",
+]
+
+DECLINED = frozenset({Reason.LOW_CONFIDENCE, Reason.OUT_OF_SCOPE})
+"""The reasons for which a policy declines a query that is not empty."""
+
+_MULTI_THRESHOLD = 0.5
+_SHOWN_CHARACTERS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class FallbackReply:
+    """An answer with what it cost.
+
+    Attributes:
+        answer: As a fallback may return it.
+        usd: What the call cost, US dollars; None where not known.
+    """
+
+    answer: Any
+    usd: Decimal | None = None
+
+
+Fallback = Callable[[str], Any] | Callable[[str], Awaitable[Any]]
+"""What is asked: a function or a coroutine function from text to an intent's name (``oos`` or None: fits none), to a
+mapping of names to scores, to a list of names (``multi``), to a ``Prediction`` (a larger student's ``route``), or to a
+``FallbackReply`` around one of these."""
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class CascadePrediction(Prediction):
+    """What a cascade answers: a prediction, and where it comes from.
+
+    Where the fallback answered, ``intent``, ``score`` and the rest are the fallback's; a name without a score counts as a
+    score of 1, which is not calibrated. Otherwise all of them are the student's, unchanged.
+
+    Attributes:
+        student: What the student answered.
+        fallback: What became of asking the fallback.
+        error: Why it failed, on one line; None where it did not.
+        usd: What asking cost, where the fallback says so.
+    """
+
+    student: Prediction
+    fallback: FallbackOutcome
+    error: str | None = None
+    usd: Decimal | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """A dictionary that ``json.dumps`` takes."""
+        return {
+            **Prediction.as_dict(self),
+            "fallback": self.fallback.value,
+            "error": self.error,
+            "usd": None if self.usd is None else float(self.usd),
+        }
+
+
+class Cascade:
+    """A router that asks a fallback where its student is not sure. Threads share one, as they do a Router.
+
+    A call whose caller has given up goes on in its thread and keeps its place among ``max_in_flight`` until it ends, so
+    a fallback should have a time limit of its own. A coroutine function is awaited in the caller's event loop by
+    ``aroute``, and cancelled when its time is up; ``route`` runs it in a loop of its own.
+
+    Args:
+        router: The student.
+        fallback: Whom to ask; see ``Fallback``.
+        ask_when: For which reasons of the policy it is asked. ``EMPTY_INPUT`` is never one.
+        ask_below: It is also asked where the student's ``confidence`` is under this, whatever the policy says.
+        timeout_s: How long a caller waits for it, seconds.
+        budget: Most that may be asked in a time window; None is no limit.
+        breaker: When a fallback that fails is left alone; None is the default ``Breaker``.
+        max_in_flight: Most calls at a time; a query over it keeps the student's answer.
+
+    Attributes:
+        on_prediction: Functions that are told of every answer of the cascade, as those of ``Router`` are.
+
+    Raises:
+        ValueError: A limit is not above 0.
+    """
+
+    def __init__(
+        self,
+        router: Router,
+        fallback: Fallback,
+        *,
+        ask_when: Collection[Reason] = DECLINED,
+        ask_below: float = 0.0,
+        timeout_s: float = 5.0,
+        budget: Budget | None = None,
+        breaker: Breaker | None = None,
+        max_in_flight: int = 32,
+    ) -> None:
+        if not timeout_s > 0 or max_in_flight < 1:
+            raise ValueError(f"timeout_s ({timeout_s}) and max_in_flight ({max_in_flight}) must be above 0")
+        self.router, self.fallback = router, fallback
+        self.ask_when, self.ask_below = frozenset(ask_when) - {Reason.EMPTY_INPUT}, ask_below
+        self.timeout_s = timeout_s
+        self.on_prediction: list[Hook] = []
+        self._guard = Guard(budget or Budget(), breaker or Breaker(), max_in_flight)
+        self._is_async = iscoroutinefunction(fallback) or iscoroutinefunction(type(fallback).__call__)
+        task, labels = router.manifest.task, router.labels
+        thresholds = (_MULTI_THRESHOLD,) * len(labels) if task is Task.MULTI else None
+        self._policy = Policy(task, labels, thresholds=thresholds)
+
+    def __repr__(self) -> str:
+        return f"Cascade({self.router!r}, {self.fallback!r})"
+
+    def should_ask(self, student: Prediction) -> bool:
+        """Whether the rule sends this answer of the student to the fallback."""
+        if student.reason in self.ask_when:
+            return True
+        if not self.ask_below or student.probabilities is None:
+            return False
+        return bool(confidence(student.probabilities, self._policy.task) < self.ask_below)
+
+    def route(self, text: str) -> CascadePrediction:
+        """Routes one query; takes ``timeout_s`` at most where the fallback is asked.
+
+        Raises:
+            QueryError: ``text`` is not a string.
+        """
+        started = perf_counter()
+        prediction = self._consult(text, self.router.route(text))
+        self._notify((text,), (prediction,), started)
+        return prediction
+
+    async def aroute(self, text: str) -> CascadePrediction:
+        """``route`` for event loops: the loop runs on while the fallback answers.
+
+        Raises:
+            QueryError: ``text`` is not a string.
+        """
+        started = perf_counter()
+        prediction = await self._aconsult(text, await self.router.aroute(text))
+        self._notify((text,), (prediction,), started)
+        return prediction
+
+    def route_batch(self, texts: Iterable[str], *, batch_size: int | None = None) -> list[CascadePrediction]:
+        """Routes many queries: one prediction for each, in order. The fallback is asked ``max_in_flight`` at a time.
+
+        Args:
+            texts: The queries.
+            batch_size: As for ``Router.route_batch``.
+
+        Raises:
+            QueryError: ``texts`` is a string, or one of them is not.
+        """
+        started, queries = perf_counter(), _listed(texts)
+        students = self.router.route_batch(queries, batch_size=batch_size)
+        predictions = [self._keep(student, FallbackOutcome.NOT_ASKED) for student in students]
+        asked = [position for position, student in enumerate(students) if self.should_ask(student)]
+        if asked:
+            with ThreadPoolExecutor(min(self._guard.max_in_flight, len(asked))) as pool:
+                answers = pool.map(self._consult, [queries[i] for i in asked], [students[i] for i in asked])
+                for position, answer in zip(asked, answers, strict=True):
+                    predictions[position] = answer
+        self._notify(queries, predictions, started)
+        return predictions
+
+    async def aroute_batch(self, texts: Iterable[str], *, batch_size: int | None = None) -> list[CascadePrediction]:
+        """``route_batch`` for event loops.
+
+        Raises:
+            QueryError: ``texts`` is a string, or one of them is not.
+        """
+        started, queries = perf_counter(), _listed(texts)
+        students = await self.router.aroute_batch(queries, batch_size=batch_size)
+        places = asyncio.Semaphore(self._guard.max_in_flight)
+
+        async def consult(text: str, student: Prediction) -> CascadePrediction:
+            if not self.should_ask(student):
+                return self._keep(student, FallbackOutcome.NOT_ASKED)
+            async with places:
+                return await self._aconsult(text, student)
+
+        predictions = await asyncio.gather(*map(consult, queries, students))
+        self._notify(queries, predictions, started)
+        return predictions
+
+    def _consult(self, text: str, student: Prediction) -> CascadePrediction:
+        ticket = self._guard.enter() if self.should_ask(student) else FallbackOutcome.NOT_ASKED
+        if isinstance(ticket, FallbackOutcome):
+            return self._keep(student, ticket)
+        call = self._start(text, ticket)
+        try:
+            wait((call,), self.timeout_s)
+        except BaseException:
+            self._guard.judge(ticket, succeeded=None)
+            raise
+        return self._conclude(call, student, ticket, is_late=not call.done())
+
+    async def _aconsult(self, text: str, student: Prediction) -> CascadePrediction:
+        ticket = self._guard.enter() if self.should_ask(student) else FallbackOutcome.NOT_ASKED
+        if isinstance(ticket, FallbackOutcome):
+            return self._keep(student, ticket)
+        call: asyncio.Future[tuple[Prediction, Decimal | None]]
+        if self._is_async:
+            call = asyncio.ensure_future(self._await(text, ticket))
+            call.add_done_callback(lambda _: self._guard.leave())
+        else:
+            call = asyncio.wrap_future(self._start(text, ticket))
+        call.add_done_callback(lambda done: done.cancelled() or done.exception())  # looked at, though nobody waits
+        try:
+            await asyncio.wait((call,), timeout=self.timeout_s)
+        except BaseException:
+            self._guard.judge(ticket, succeeded=None)
+            call.cancel()
+            raise
+        is_late = not call.done()
+        if is_late:
+            call.cancel()
+        return self._conclude(call, student, ticket, is_late=is_late)
+
+    async def _await(self, text: str, ticket: Ticket) -> tuple[Prediction, Decimal | None]:
+        return self._read(await self.fallback(text), ticket)
+
+    def _start(self, text: str, ticket: Ticket) -> Future[tuple[Prediction, Decimal | None]]:
+        """Asks in a thread of its own: one that hangs then holds up neither the others nor the end of the program."""
+        call: Future[tuple[Prediction, Decimal | None]] = Future()
+        call.set_running_or_notify_cancel()
+
+        def work() -> None:
+            try:
+                answer = self.fallback(text)
+                outcome = self._read(asyncio.run(_awaited(answer)) if isawaitable(answer) else answer, ticket)
+            except BaseException as error:  # noqa: BLE001 - carried over to whoever waits
+                self._guard.leave()
+                call.set_exception(error)
+            else:
+                self._guard.leave()
+                call.set_result(outcome)
+
+        try:
+            threading.Thread(target=copy_context().run, args=(work,), name="distill-fallback", daemon=True).start()
+        except RuntimeError as error:  # the system gives no more threads
+            self._guard.leave()
+            call.set_exception(error)
+        return call
+
+    def _read(self, answer: Any, ticket: Ticket) -> tuple[Prediction, Decimal | None]:
+        usd = None
+        if isinstance(answer, FallbackReply):
+            answer, usd = answer.answer, answer.usd
+            if usd is not None:
+                self._guard.settle(ticket, usd)
+        return _read_answer(answer, self._policy), usd
+
+    def _conclude(
+        self, call: Future[Any] | asyncio.Future[Any], student: Prediction, ticket: Ticket, *, is_late: bool
+    ) -> CascadePrediction:
+        """The fallback's answer, or the student's and why."""
+        problem: BaseException | None = None
+        if not is_late:
+            problem = asyncio.CancelledError() if call.cancelled() else call.exception()
+        self._guard.judge(ticket, succeeded=not is_late and problem is None)
+        if is_late:
+            return self._keep(student, FallbackOutcome.TIMED_OUT, f"no answer within {self.timeout_s:g} s")
+        if problem is None:
+            prediction, usd = call.result()
+            return _cascaded(prediction, student, FallbackOutcome.ANSWERED, usd=usd)
+        if not isinstance(problem, Exception | asyncio.CancelledError):
+            raise problem
+        return self._keep(student, FallbackOutcome.FAILED, _one_line(problem))
+
+    def _keep(self, student: Prediction, outcome: FallbackOutcome, error: str | None = None) -> CascadePrediction:
+        return _cascaded(student, student, outcome, error)
+
+    def _notify(self, texts: Sequence[str], predictions: Sequence[Prediction], started: float) -> None:
+        if self.on_prediction:
+            bundle_id, latency_ms = self.router.manifest.bundle_id, (perf_counter() - started) * 1000
+            notify(self.on_prediction, texts, predictions, bundle_id, latency_ms)
+
+
+def confidence(probabilities: Floats, task: Task) -> Floats:
+    """How sure a student is of its decision: what ``Cascade.ask_below`` is compared with.
+
+    Args:
+        probabilities: Calibrated probabilities, shape (..., n_labels).
+        task: What the labels mean.
+
+    Returns:
+        Shape (...,). ``single``, ``weights``: the highest probability, ``oos`` included. ``multi``: that of the label which
+        is least sure to be accepted or not.
+    """
+    is_multi = task is Task.MULTI
+    sure: Floats = np.maximum(probabilities, 1.0 - probabilities).min(-1) if is_multi else probabilities.max(-1)
+    return sure
+
+
+def _listed(texts: Any) -> list[str]:
+    """The queries as a list; what is none is left to the router, which refuses it."""
+    return list(texts) if isinstance(texts, Iterable) and not isinstance(texts, str) else texts
+
+
+async def _awaited(answer: Awaitable[Any]) -> Any:
+    return await answer
+
+
+_PREDICTION_FIELDS = tuple(each.name for each in fields(Prediction))
+
+
+def _cascaded(
+    prediction: Prediction,
+    student: Prediction,
+    outcome: FallbackOutcome,
+    error: str | None = None,
+    usd: Decimal | None = None,
+) -> CascadePrediction:
+    own = {name: getattr(prediction, name) for name in _PREDICTION_FIELDS}
+    return CascadePrediction(**own, student=student, fallback=outcome, error=error, usd=usd)
+
+
+def _read_answer(answer: Any, policy: Policy) -> Prediction:
+    """A fallback's answer as a prediction.
+
+    Raises:
+        ValueError: It is no answer; nothing is guessed.
+    """
+    if isinstance(answer, Prediction):
+        _check_names(answer.intents, policy.labels)
+        return answer
+    scores = _as_scores(answer, policy.task)
+    outside = 0.0 if OUT_OF_SCOPE_LABEL in policy.labels else scores.pop(OUT_OF_SCOPE_LABEL, 0.0)
+    _check_names(scores, policy.labels)
+    vector = np.asarray([scores.get(name, 0.0) for name in policy.labels], dtype=np.float32)
+    if not all(0.0 <= score < math.inf for score in (*scores.values(), outside)):
+        raise ValueError("the scores must be numbers from 0 on")
+    if policy.task is Task.SINGLE and outside and outside >= vector.max():
+        return Prediction(None, 0.0, Reason.OUT_OF_SCOPE, None, labels=policy.labels)
+    if policy.task is not Task.MULTI:
+        if not vector.any():
+            raise ValueError("every score is 0")
+        vector /= vector.sum()
+    prediction = policy.decide(vector)
+    return prediction if prediction.score else replace(prediction, top_intent=None)  # then no label is the best
+
+
+def _as_scores(answer: Any, task: Task) -> dict[str, float]:
+    match answer:
+        case None if task is Task.SINGLE:
+            return {OUT_OF_SCOPE_LABEL: 1.0}
+        case str():
+            return {answer: 1.0}
+        case Mapping():
+            return {name: float(score) for name, score in answer.items()}
+        case list() | tuple() | set() | frozenset() if task is Task.MULTI:
+            return dict.fromkeys(answer, 1.0)
+    raise ValueError(f"the answer is {type(answer).__name__}, not an intent's name or scores")
+
+
+def _check_names(names: Iterable[str], labels: Sequence[str]) -> None:
+    unknown = [name for name in names if name not in labels]
+    if unknown:
+        raise ValueError(f"the answer is no intent: {unknown[0]!r}")
+
+
+def _one_line(error: BaseException) -> str:
+    line = " ".join(f"{type(error).__name__}: {error}".split())
+    return line if len(line) <= _SHOWN_CHARACTERS else f"{line[:_SHOWN_CHARACTERS]}..."

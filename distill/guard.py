@@ -1,0 +1,184 @@
+"""Whether a fallback may be asked: a budget, a circuit breaker, and how many calls are in flight. Threads share one.
+
+A closed circuit lets calls through. Failures in a row open it: nothing is asked for a while. Then one call is let through
+as a trial; its success closes the circuit, its failure opens it again.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from decimal import Decimal
+from enum import StrEnum
+
+__all__ = ["Breaker", "Budget", "FallbackOutcome", "Guard", "Ticket"]
+
+
+class FallbackOutcome(StrEnum):
+    """What became of asking the fallback. All but ``ANSWERED`` leave the student's own answer as it is."""
+
+    NOT_ASKED = "not_asked"
+    """The student's answer is good enough by the cascade's rule, or the query is empty."""
+    ANSWERED = "answered"
+    """The answer is the fallback's."""
+    TIMED_OUT = "timed_out"
+    """No answer came in time."""
+    FAILED = "failed"
+    """It raised, or what it answered is no answer."""
+    OVER_BUDGET = "over_budget"
+    """It was not asked: the budget of the time window is used up."""
+    CIRCUIT_OPEN = "circuit_open"
+    """It was not asked: it failed several times in a row a short while ago."""
+    BUSY = "busy"
+    """It was not asked: as many calls as may be are in flight."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """Most that may be asked of a fallback in any stretch of time of a given length.
+
+    Attributes:
+        max_calls: Calls; None is no limit.
+        max_usd: US dollars; None is no limit. A call is made only if ``usd_per_call`` still fits.
+        usd_per_call: Most that one call can cost. Counted for each call, until its reply says what it cost
+            (``FallbackReply``); it stays counted where no reply comes.
+        window_s: Length of the time window, seconds.
+
+    Raises:
+        ValueError: A limit is not above 0, or ``max_usd`` is given without ``usd_per_call``.
+    """
+
+    max_calls: int | None = None
+    max_usd: Decimal | None = None
+    usd_per_call: Decimal | None = None
+    window_s: float = 3600.0
+
+    def __post_init__(self) -> None:
+        for name in ("max_usd", "usd_per_call"):
+            amount = getattr(self, name)
+            if amount is not None and not isinstance(amount, Decimal):
+                object.__setattr__(self, name, Decimal(str(amount)))
+        for name in ("max_calls", "max_usd", "usd_per_call", "window_s"):
+            limit = getattr(self, name)
+            if limit is not None and not limit > 0:
+                raise ValueError(f"{name} must be above 0, found {limit}")
+        if self.max_usd is not None and self.usd_per_call is None:
+            raise ValueError("max_usd needs usd_per_call: what a call costs at most is not known before it is made")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Breaker:
+    """When a fallback that fails is left alone.
+
+    Attributes:
+        failures: Failures in a row, a timeout being one, after which it is not asked.
+        pause_s: For how many seconds; then one call is let through as a trial.
+
+    Raises:
+        ValueError: One of them is not above 0.
+    """
+
+    failures: int = 5
+    pause_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        for name in ("failures", "pause_s"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, found {getattr(self, name)}")
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """The right to make one call.
+
+    Attributes:
+        started: When it was given, by the monotonic clock.
+        usd: What is counted for the call.
+        is_trial: Whether it shows that the circuit may be closed again.
+        is_counted: Whether the call is in the budget's window still.
+    """
+
+    started: float
+    usd: Decimal
+    is_trial: bool
+    is_counted: bool = True
+
+
+@dataclass(slots=True, eq=False)
+class Guard:
+    """Gives tickets, and remembers how the calls went.
+
+    Attributes:
+        budget: Calls and dollars in a time window.
+        breaker: When to stop asking.
+        max_in_flight: Most calls at a time; one whose caller has given up counts until it ends.
+    """
+
+    budget: Budget
+    breaker: Breaker
+    max_in_flight: int
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _counted: deque[Ticket] = field(default_factory=deque, repr=False)
+    _spent_usd: Decimal = Decimal(0)
+    _n_in_flight: int = 0
+    _n_failures: int = 0
+    _open_until: float | None = None
+    _is_on_trial: bool = False
+
+    def enter(self) -> Ticket | FallbackOutcome:
+        """A ticket, or why there is none. Every ticket is to be judged once, and every call that ended to be left once."""
+        with self._lock:
+            now = time.monotonic()
+            is_trial = self._open_until is not None
+            if is_trial and (self._is_on_trial or now < (self._open_until or 0.0)):
+                return FallbackOutcome.CIRCUIT_OPEN
+            if self._n_in_flight >= self.max_in_flight:
+                return FallbackOutcome.BUSY
+            self._forget_before(now - self.budget.window_s)
+            if not self._fits():
+                return FallbackOutcome.OVER_BUDGET
+            ticket = Ticket(now, self.budget.usd_per_call or Decimal(0), is_trial)
+            self._n_in_flight += 1
+            self._is_on_trial = is_trial
+            if self.budget.max_calls is not None or self.budget.max_usd is not None:
+                self._counted.append(ticket)
+                self._spent_usd += ticket.usd
+            return ticket
+
+    def _forget_before(self, start: float) -> None:
+        while self._counted and self._counted[0].started <= start:
+            ticket = self._counted.popleft()
+            ticket.is_counted = False
+            self._spent_usd -= ticket.usd
+
+    def _fits(self) -> bool:
+        budget = self.budget
+        if budget.max_calls is not None and len(self._counted) >= budget.max_calls:
+            return False
+        return budget.max_usd is None or self._spent_usd + (budget.usd_per_call or 0) <= budget.max_usd
+
+    def settle(self, ticket: Ticket, usd: Decimal) -> None:
+        """Counts what a call really cost in place of what it could have cost."""
+        with self._lock:
+            if ticket.is_counted:
+                self._spent_usd += usd - ticket.usd
+            ticket.usd = usd
+
+    def judge(self, ticket: Ticket, *, succeeded: bool | None) -> None:
+        """Counts a success or a failure; None where the caller went away before either."""
+        with self._lock:
+            if ticket.is_trial:
+                self._is_on_trial = False
+            if succeeded:
+                self._n_failures, self._open_until = 0, None
+            elif succeeded is False:
+                self._n_failures += 1
+                if ticket.is_trial or (self._open_until is None and self._n_failures >= self.breaker.failures):
+                    self._open_until = time.monotonic() + self.breaker.pause_s
+
+    def leave(self) -> None:
+        """Frees the place of a call that has ended."""
+        with self._lock:
+            self._n_in_flight -= 1

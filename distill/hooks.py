@@ -1,0 +1,79 @@
+"""Hooks: functions of the user's own that are told of every prediction. No logging or metrics library stands behind them.
+
+A hook runs in the thread that routed, before the answer is given: it should be quick. One that raises breaks nothing:
+the answer is given, the next hook is called, and the failure is logged, once for each hook and kind of error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from distill.types import Prediction
+
+__all__ = ["Hook", "PredictionEvent", "notify"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PredictionEvent:
+    """One decision, as a hook is told of it.
+
+    Attributes:
+        text: The query, as it was given. It may hold personal data: think before you store it.
+        prediction: The answer.
+        bundle_id: Which bundle answered.
+        latency_ms: How long the call took that this query was part of.
+        batch_size: How many queries that call had; 1 for ``route`` and ``aroute``.
+    """
+
+    text: str
+    prediction: Prediction
+    bundle_id: str
+    latency_ms: float
+    batch_size: int
+
+
+Hook = Callable[[PredictionEvent], object]
+"""What stands in ``on_prediction``. What it returns is not looked at."""
+
+_reported: set[tuple[str, str]] = set()
+
+
+def notify(
+    hooks: Iterable[Hook], texts: Sequence[str], predictions: Sequence[Prediction], bundle_id: str, latency_ms: float
+) -> None:
+    """Tells every hook of every prediction of one call, in order.
+
+    Args:
+        hooks: Whom to tell.
+        texts: The queries.
+        predictions: One for each.
+        bundle_id: Which bundle answered.
+        latency_ms: How long the call took.
+    """
+    told = tuple(hooks)
+    for text, prediction in zip(texts, predictions, strict=True):
+        event = PredictionEvent(text, prediction, bundle_id, latency_ms, len(texts))
+        for hook in told:
+            try:
+                hook(event)
+            except Exception as error:  # noqa: BLE001 - a hook is the user's own and may raise anything
+                _report(hook, error)
+
+
+def _report(hook: Hook, error: Exception) -> None:
+    """Logs a failure the first time only: at a million queries a day a broken hook would fill a disk."""
+    name = getattr(hook, "__qualname__", type(hook).__qualname__)
+    kind = (name, type(error).__name__)
+    if kind in _reported:
+        return
+    _reported.add(kind)
+    import logging
+
+    logging.getLogger("distill").error(
+        "the hook %s failed; routing goes on, and the same failure is not reported again", name, exc_info=error
+    )

@@ -1,0 +1,225 @@
+"""What router.yaml is to say: put together from what was found and what the user asked for."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from distill.errors import DataError, SpecError
+from distill.types import Intent, Task
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from distill.init.sources import Source
+
+__all__ = ["DEFAULT_MODEL", "Draft", "Options", "draft", "name_of"]
+
+DEFAULT_MODEL = "gpt-5-mini"
+_PLACEHOLDERS = (
+    Intent("track_order", "Where an order is, or when it will arrive."),
+    Intent("cancel_order", "Stop an order that was placed."),
+    Intent("refund", "Get money back for something that was bought."),
+)
+_EXAMPLES = 10
+"""Most examples of an intent that stand in router.yaml: each of them stands in every prompt."""
+
+_LABELS_ENOUGH = 10
+"""Labelled queries an intent, in the mean, from which on they are the teacher where nothing else is said."""
+
+_MANY_INTENTS = 100
+_PER_INTENT, _PER_INTENT_OF_MANY, _OUT_OF_SCOPE = 60, 20, 300
+_WHAT_A_PROMPT_SAID = (
+    "these are the queries; if the labels are what the prompt answered, `distill label --import` takes them, "
+    "if they are people's, `gold:` may name them"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the user asked for. None: what was found decides.
+
+    Attributes:
+        name: Of the router.
+        intents: Given by hand; their descriptions go before those that were found.
+        out_of_scope: Whether a query may fit none.
+        teacher_model: Who labels.
+        base_url: Its endpoint.
+        labels_teach: Whether human labels are the teacher; None: where there are enough and no model was named.
+    """
+
+    name: str | None = None
+    intents: tuple[Intent, ...] = ()
+    out_of_scope: bool | None = None
+    teacher_model: str | None = None
+    base_url: str | None = None
+    labels_teach: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What router.yaml is to say.
+
+    Attributes:
+        name: Of the router.
+        task: What the labels mean.
+        intents: At least two.
+        out_of_scope: Whether a query may fit none.
+        out_of_scope_examples: Of such queries.
+        teacher_model: Who labels; None: the human labels of ``labels``.
+        base_url: Its endpoint; None: OpenAI's own.
+        prompt: The user's own prompt.
+        queries: Whose queries are labelled; None: the model writes them, or the labelled ones are.
+        labels: Human labels that are the teacher.
+        gold: Human labels to measure against.
+        per_intent: Queries to write for each intent.
+        n_out_of_scope: Queries to write that fit none.
+        are_placeholders: Whether the intents are made up, for the user to replace.
+        notes: Lines for people.
+    """
+
+    name: str
+    task: Task
+    intents: tuple[Intent, ...]
+    out_of_scope: bool
+    out_of_scope_examples: tuple[str, ...]
+    teacher_model: str | None
+    base_url: str | None = None
+    prompt: Path | None = None
+    queries: Source | None = None
+    labels: Source | None = None
+    gold: Path | None = None
+    per_intent: int = _PER_INTENT
+    n_out_of_scope: int = _OUT_OF_SCOPE
+    are_placeholders: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def draft(folder: Path, sources: Sequence[Source], options: Options) -> Draft:
+    """Puts together what router.yaml is to say.
+
+    Args:
+        folder: Where it will lie; names the router where no name is given.
+        sources: What the user has.
+        options: What the user asked for.
+
+    Raises:
+        DataError: Two sources say the same thing twice.
+        SpecError: The intents cannot be those of a router.
+    """
+    labelled = _only("labelled queries", [source for source in sources if source.labelled])
+    queries = _only("queries", [source for source in sources if source.queries])
+    prompt = _only("a prompt", [source for source in sources if source.prompt])
+    notes = [f"{source.path}: {source.note}" for source in sources]
+    labels_teach = labelled is not None and prompt is None and _labels_teach(labelled, options)
+    if labelled is not None:
+        what = _WHAT_A_PROMPT_SAID if prompt is not None else _what_labels_do(labelled, labels_teach=labels_teach)
+        notes.append(f"{labelled.path}: {what}")
+    if labelled is not None and prompt is not None:
+        queries = queries or _without_labels(labelled)
+    found = _merged([*options.intents, *(intent for source in sources for intent in source.intents)])
+    if not found:
+        notes.append("no intents were given: router.yaml holds three made-up ones, replace them with yours")
+    intents = found or _PLACEHOLDERS
+    fits_none = [source.out_of_scope for source in sources if source.out_of_scope is not None]
+    made = Draft(
+        name=options.name or name_of(folder),
+        task=labelled.task if labelled else Task.SINGLE,
+        intents=tuple(_brief(intent, bare=labels_teach or prompt is not None) for intent in intents),
+        out_of_scope=_has_out_of_scope(options, labelled, fits_none=bool(fits_none), labels_teach=labels_teach),
+        out_of_scope_examples=()
+        if labels_teach or prompt is not None
+        else tuple(text for texts in fits_none for text in texts)[:_EXAMPLES],
+        teacher_model=None if labels_teach else options.teacher_model or DEFAULT_MODEL,
+        base_url=options.base_url,
+        prompt=prompt.path if prompt else None,
+        queries=queries,
+        labels=labelled if labels_teach else None,
+        gold=labelled.gold if labelled else None,
+        per_intent=_PER_INTENT if len(intents) <= _MANY_INTENTS else _PER_INTENT_OF_MANY,
+        n_out_of_scope=_OUT_OF_SCOPE,
+        are_placeholders=not found,
+        notes=tuple(notes),
+    )
+    _check(made)
+    return made
+
+
+def _only(what: str, found: list[Source]) -> Source | None:
+    if len(found) > 1:
+        raise DataError(f"{found[0].path} and {found[1].path} both hold {what}; give one of them")
+    return found[0] if found else None
+
+
+def _labels_teach(labelled: Source, options: Options) -> bool:
+    if options.labels_teach is not None:
+        return options.labels_teach
+    return options.teacher_model is None and len(labelled.labelled) >= _LABELS_ENOUGH * len(labelled.intents)
+
+
+def _what_labels_do(labelled: Source, *, labels_teach: bool) -> str:
+    if labels_teach:
+        return "these labels are the teacher, no model is asked (--teacher-model NAME: a model labels)"
+    most = max((len(intent.examples) for intent in labelled.intents), default=0)
+    cut = f"; the first {_EXAMPLES} of each intent were taken" if most > _EXAMPLES else ""
+    return f"these are examples for the model that labels{cut}"
+
+
+def _merged(intents: Sequence[Intent]) -> tuple[Intent, ...]:
+    """Each intent once, in the order of first mention: its first description, and all examples."""
+    found: dict[str, Intent] = {}
+    for intent in intents:
+        known = found.get(intent.name, Intent(intent.name))
+        examples = tuple(dict.fromkeys([*known.examples, *intent.examples]))
+        found[intent.name] = Intent(intent.name, known.description or intent.description, examples)
+    return tuple(found.values())
+
+
+def _brief(intent: Intent, *, bare: bool) -> Intent:
+    return Intent(intent.name, intent.description, () if bare else intent.examples[:_EXAMPLES])
+
+
+def _without_labels(labelled: Source) -> Source:
+    """The queries of a labelled source, to be labelled anew."""
+    texts = tuple(dict.fromkeys(str(line["text"]) for line in labelled.labelled))
+    return replace(labelled, queries=texts, labelled=())
+
+
+def _has_out_of_scope(options: Options, labelled: Source | None, *, fits_none: bool, labels_teach: bool) -> bool:
+    if labelled is not None and labelled.task is not Task.SINGLE:
+        return False
+    if options.out_of_scope is not None:
+        return options.out_of_scope
+    return fits_none or not labels_teach
+
+
+def name_of(folder: Path) -> str:
+    """The name of a folder as the name of a router."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-._")
+    return name or "my-router"
+
+
+def _check(made: Draft) -> None:
+    """Raises what ``load_spec`` would say, before anything is written."""
+    from pydantic import ValidationError
+
+    from distill.spec import Spec
+
+    teacher: dict[str, Any] = {"model": made.teacher_model} if made.teacher_model else {"labels": "labelled.jsonl"}
+    raw = {
+        "name": made.name,
+        "task": made.task.value,
+        "intents": {
+            intent.name: {"description": intent.description, "examples": intent.examples} for intent in made.intents
+        },
+        "out_of_scope": made.out_of_scope,
+        "teacher": {**teacher, "base_url": made.base_url},
+    }
+    try:
+        Spec.model_validate(raw)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        name = ".".join(map(str, problem["loc"]))
+        raise SpecError(f"`{name}`: {problem['msg'].removeprefix('Value error, ')}") from error

@@ -1,0 +1,415 @@
+"""What a user has: a file or a folder, recognised by what it holds."""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from distill.data import read_gold
+from distill.errors import DataError, missing_extra
+from distill.init.tables import Table, read_table, text_column
+from distill.types import OUT_OF_SCOPE_LABEL, Intent, Task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
+
+__all__ = ["Source", "read_source"]
+
+_TABLES = frozenset({".csv", ".tsv", ".tab", ".jsonl", ".ndjson"})
+_NO_INTENTS = frozenset({"readme", "license", "licence", "notes"})
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What was found in one file or folder.
+
+    Attributes:
+        path: Where.
+        intents: Names, with description and examples where they are known.
+        out_of_scope: Examples of queries that fit none; None where the source does not say that there are any.
+        queries: Distinct queries without a label.
+        labelled: Lines with a text and its human label.
+        task: What the labels mean.
+        is_ready: Whether the file itself can be named in router.yaml, as it is.
+        prompt: Whether it is a routing prompt.
+        gold: Human labels that are not for training, where they lie beside the others.
+        note: One line for people: what was found.
+    """
+
+    path: Path
+    intents: tuple[Intent, ...] = ()
+    out_of_scope: tuple[str, ...] | None = None
+    queries: tuple[str, ...] = ()
+    labelled: tuple[dict[str, Any], ...] = ()
+    task: Task = Task.SINGLE
+    is_ready: bool = False
+    prompt: bool = False
+    gold: Path | None = None
+    note: str = field(default="", compare=False)
+
+
+def read_source(
+    path: Path,
+    *,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    choose: Callable[[str, Sequence[str]], str] | None = None,
+) -> Source:
+    """Reads what lies at a path, whatever it is.
+
+    A folder: one text file an intent, or a data set (train.jsonl, with intents.json and test.jsonl where they are there).
+    A .csv, .tsv or .jsonl: queries, with their labels where a column ``intent`` holds them. A .json: tools as OpenAI takes
+    them, the messages of a prompt, or intents with descriptions. A .txt: a prompt that holds {query}, intents as
+    ``name: description``, or queries; one a line.
+
+    Args:
+        path: The file or folder.
+        text_column: Where the queries of a table stand; None: it is found, asked for, or an error.
+        label_column: Where its labels stand; None: in ``intent``, ``intents`` or ``weights`` where there is one.
+        choose: Asks a user to pick one of several; None: nobody can be asked.
+
+    Raises:
+        DataError: It cannot be read, or it is none of these.
+    """
+    if path.is_dir():
+        return _read_folder(path)
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder")
+    suffix = path.suffix.lower()
+    if suffix in _TABLES:
+        return _read_rows(read_table(path), text_column, label_column, choose)
+    if suffix in {".yaml", ".yml"}:
+        return _read_mapping(path, _yaml(path))
+    text = _text(path)
+    if suffix == ".json":
+        value = _json(path, text)
+        if isinstance(value, list) and value and all(_is_row(part) for part in value):
+            return _read_rows(read_table(path, value), text_column, label_column, choose)
+        return _read_json(path, value, text)
+    return _read_text(path, text)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise DataError(f"{path}:{line}: not UTF-8 (byte {error.start}); save the file as UTF-8") from error
+
+
+def _lines(path: Path) -> tuple[str, ...]:
+    """The distinct lines that are not blank."""
+    return _distinct(line.strip() for line in _text(path).splitlines())
+
+
+def _distinct(texts: Iterable[str]) -> tuple[str, ...]:
+    found: dict[str, str] = {}
+    for text in texts:
+        if text.strip():
+            found.setdefault(unicodedata.normalize("NFC", text), text)
+    return tuple(found.values())
+
+
+def _json(path: Path, text: str) -> Any:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        value = dict(pairs)
+        if len(value) != len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise DataError(f"{path}: `{twice}` stands twice; keep one")
+        return value
+
+    try:
+        return json.loads(text, object_pairs_hook=unique)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not JSON: {error}") from error
+
+
+def _yaml(path: Path) -> Any:
+    try:
+        import yaml
+    except ImportError as error:
+        raise missing_extra("yaml") from error
+    try:
+        return yaml.safe_load(_text(path))
+    except (yaml.YAMLError, RecursionError) as error:
+        raise DataError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+
+
+# --- folders ---------------------------------------------------------------------------------------------------------
+
+
+def _read_folder(folder: Path) -> Source:
+    if (folder / "train.jsonl").is_file():
+        return _read_data_set(folder)
+    files = sorted(
+        path
+        for path in folder.glob("*.txt")
+        if not path.name.startswith(".") and path.stem.casefold() not in _NO_INTENTS
+    )
+    if not files:
+        raise DataError(f"{folder}: holds neither train.jsonl nor a text file for each intent, such as refund.txt")
+    examples = {path.stem: _lines(path) for path in files}
+    out_of_scope = examples.pop(OUT_OF_SCOPE_LABEL, None)
+    labelled = tuple(
+        {"text": text, "intent": name}
+        for name, texts in [*examples.items(), (OUT_OF_SCOPE_LABEL, out_of_scope or ())]
+        for text in texts
+    )
+    return Source(
+        folder,
+        intents=tuple(Intent(name, "", texts) for name, texts in examples.items()),
+        out_of_scope=out_of_scope,
+        labelled=labelled,
+        note=f"{len(labelled)} examples of {_intents(len(examples))}, a file each",
+    )
+
+
+def _intents(n: int) -> str:
+    return "1 intent" if n == 1 else f"{n:,} intents"
+
+
+def _read_data_set(folder: Path) -> Source:
+    source = _labelled(read_table(folder / "train.jsonl"), "text", None)
+    if source is None:
+        raise DataError(
+            f'{folder / "train.jsonl"}:1: no label; expected "intent", "intents" or "weights" beside "text"'
+        )
+    described = folder / "intents.json"
+    intents = {intent.name: intent for intent in source.intents}
+    if described.is_file():
+        known = {
+            intent.name: intent.description
+            for intent in _read_json(described, _json(described, _text(described))).intents
+        }
+        names = dict.fromkeys([*known, *intents])
+        names.pop(OUT_OF_SCOPE_LABEL, None)
+        intents = {
+            name: Intent(name, known.get(name, ""), intents[name].examples if name in intents else ()) for name in names
+        }
+    gold = folder / "test.jsonl"
+    return Source(
+        folder / "train.jsonl",
+        intents=tuple(intents.values()),
+        out_of_scope=source.out_of_scope,
+        labelled=source.labelled,
+        task=source.task,
+        is_ready=True,
+        gold=gold if gold.is_file() and read_gold(gold) else None,
+        note=source.note,
+    )
+
+
+# --- tables ----------------------------------------------------------------------------------------------------------
+
+
+def _is_row(value: Any) -> bool:
+    """Whether an entry of a JSON list is a row of a table: neither a tool nor a message."""
+    return isinstance(value, dict) and not {"name", "function", "type", "role"} & value.keys()
+
+
+def _read_rows(
+    table: Table,
+    wanted: str | None,
+    label_column: str | None,
+    choose: Callable[[str, Sequence[str]], str] | None,
+) -> Source:
+    if label_column is not None and label_column not in table.columns:
+        raise DataError(f"{table.path}: has no column {label_column!r}; its columns: {', '.join(table.columns)}")
+    column = text_column(table, wanted, choose)
+    source = _labelled(table, column, label_column)
+    if source is not None:
+        return source
+    texts = [_cell(table, number, row, column) for number, row in table.rows]
+    queries = _distinct(texts)
+    if not queries:
+        raise DataError(f"{table.path}: the column {column!r} holds no text")
+    left_out = len(texts) - len(queries)
+    note = f", {left_out:,} repeated or blank left out" if left_out else ""
+    return Source(
+        table.path,
+        queries=queries,
+        is_ready=column == "text" and not left_out and table.path.suffix.lower() in {".jsonl", ".ndjson"},
+        note=f"{len(queries):,} queries in the column {column!r}{note}",
+    )
+
+
+def _cell(table: Table, number: int, row: dict[str, Any], column: str) -> str:
+    value = row.get(column)
+    if value is not None and not isinstance(value, str):
+        raise DataError(f"{table.path}:{number}: {column!r} must be text, found {value!r}")
+    try:
+        (value or "").encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{table.path}:{number}: the text holds half a surrogate pair; mend or remove it") from error
+    return value or ""
+
+
+_LABEL_COLUMNS = {"intent": Task.SINGLE, "intents": Task.MULTI, "weights": Task.WEIGHTS}
+
+
+def _labelled(table: Table, column: str, label_column: str | None) -> Source | None:
+    """The table as human labels; None where not every row has one."""
+    key = next((name for name in _LABEL_COLUMNS if label_column is None and name in table.columns), "intent")
+    column_of_labels, task = label_column or key, _LABEL_COLUMNS[key]
+    if column_of_labels not in table.columns:
+        return None
+    lines: list[dict[str, Any]] = []
+    examples: dict[str, list[str]] = {}
+    for number, row in table.rows:
+        text, label = _cell(table, number, row, column), row.get(column_of_labels)
+        if label is None or label == "":
+            if label_column is None:
+                return None
+            raise DataError(f"{table.path}:{number}: has no label in the column {label_column!r}")
+        if text.strip():
+            lines.append({"text": text, key: label})
+            for name in _names(table, number, label, task):
+                examples.setdefault(name, []).append(text)
+    out_of_scope = examples.pop(OUT_OF_SCOPE_LABEL, None)
+    return Source(
+        table.path,
+        intents=tuple(Intent(name, "", _distinct(texts)) for name, texts in examples.items()),
+        out_of_scope=None if out_of_scope is None else _distinct(out_of_scope),
+        labelled=tuple(lines),
+        task=task,
+        is_ready=(column, column_of_labels) == ("text", key) and table.path.suffix.lower() in {".jsonl", ".ndjson"},
+        note=f"{len(lines):,} labelled queries of {_intents(len(examples))}",
+    )
+
+
+def _names(table: Table, number: int, label: Any, task: Task) -> list[str]:
+    names: list[Any] = [label] if task is Task.SINGLE else list(label) if isinstance(label, list | dict) else [None]
+    if not all(isinstance(name, str) for name in names):
+        raise DataError(f"{table.path}:{number}: not a label: {label!r}")
+    return names
+
+
+# --- JSON and text ---------------------------------------------------------------------------------------------------
+
+
+def _read_json(path: Path, value: Any, text: str = "") -> Source:
+    if isinstance(value, dict):
+        for key in ("tools", "functions"):
+            if isinstance(value.get(key), list):
+                return _read_tools(path, value[key])
+        return _read_mapping(path, value)
+    if isinstance(value, list) and value:
+        if all(isinstance(part, str) for part in value):
+            return _named(path, [(name, "") for name in value])
+        if all(isinstance(part, dict) and "role" in part for part in value):
+            return _read_prompt(path, text, "\n".join(str(part.get("content")) for part in value))
+        if all(isinstance(part, dict) for part in value):
+            return _read_tools(path, value)
+    raise DataError(
+        f"{path}: expected tools as OpenAI takes them, the messages of a prompt, or intents (name to description)"
+    )
+
+
+def _read_tools(path: Path, tools: list[Any]) -> Source:
+    """Each tool an intent. Knows OpenAI's two shapes, its older functions, and those of other makers that have a name too."""
+    pairs: list[tuple[str, str]] = []
+    built_in: list[str] = []
+    for position, tool in enumerate(tools):
+        body = tool.get("function", tool) if isinstance(tool, dict) else None
+        if isinstance(body, dict) and "name" not in body and isinstance(body.get("type"), str):
+            built_in.append(body["type"])  # such as web_search: it has no name of its own
+            continue
+        name = body.get("name") if isinstance(body, dict) else None
+        description = body.get("description") if isinstance(body, dict) else None
+        if not isinstance(name, str) or not isinstance(description, str | None):
+            raise DataError(f"{path}: tool {position} (from 0) has no name, or its description is no text")
+        pairs.append((name, description or ""))
+    skipped = f"; left out, as they have no name: {', '.join(built_in)}" if built_in else ""
+    return _named(path, pairs, what="tools", more=skipped)
+
+
+def _named(path: Path, pairs: Sequence[tuple[str, str]], *, what: str = "intents", more: str = "") -> Source:
+    seen: set[str] = set()
+    for name, _ in pairs:
+        if name in seen:
+            raise DataError(f"{path}: `{name}` stands twice; keep one")
+        seen.add(name)
+    if not pairs:
+        raise DataError(f"{path}: holds no {what}")
+    bare = sum(not description.strip() for _, description in pairs)
+    note = f", {bare:,} without a description" if bare else ""
+    return Source(
+        path,
+        intents=tuple(Intent(name, " ".join(description.split())) for name, description in pairs),
+        note=f"{len(pairs):,} {what}{note}{more}",
+    )
+
+
+def _read_mapping(path: Path, value: Any) -> Source:
+    if not isinstance(value, dict) or not value:
+        raise DataError(f"{path}: expected intents: name to description")
+    if {"name", "intents", "teacher"} <= value.keys():
+        raise DataError(f"{path}: is a router.yaml already; `distill run {path}` runs it")
+    intents = tuple(_described(path, str(name), body) for name, body in value.items())
+    bare = sum(not intent.description for intent in intents)
+    note = f", {bare:,} without a description" if bare else ""
+    return Source(path, intents=intents, note=f"{_intents(len(intents))}{note}")
+
+
+def _described(path: Path, name: str, body: Any) -> Intent:
+    """An intent of a mapping, given as router.yaml takes it."""
+    keys: dict[str, Any] = {"description": body} if body is None or isinstance(body, str) else body
+    if isinstance(keys, dict) and keys.keys() <= {"description", "examples"}:
+        description, examples = keys.get("description") or "", keys.get("examples") or []
+        if isinstance(examples, list) and all(isinstance(text, str) for text in [description, *examples]):
+            return Intent(name, " ".join(description.split()), _distinct(examples))
+    raise DataError(f"{path}: {name!r} must have a description, or {{description, examples}}")
+
+
+_PLACEHOLDER = re.compile(r"\{\{?\s*[A-Za-z_]\w*\s*\}?\}|<(?:query|input|message|text)>", re.IGNORECASE)
+_LISTED = re.compile(
+    r"^\s*(?:[-*\u2022]|\d+[.)])?\s*[`\"'*]*([A-Za-z][\w./-]*)[`\"'*]*\s*(?::|\s[-\u2013\u2014])\s+(\S.*)$"
+)
+_DESCRIBED = re.compile(r"^([^\s:]+)\s*:\s*(.*)$")
+
+
+def _read_text(path: Path, text: str) -> Source:
+    if "{query}" in text:
+        return _read_prompt(path, text, text)
+    if found := _PLACEHOLDER.search(text):
+        raise DataError(
+            f"{path}: looks like a prompt, but holds no {{query}}; write {{query}} in place of {found.group()}"
+        )
+    lines = _lines(path)
+    if not lines:
+        raise DataError(f"{path}: is empty")
+    described = [match.groups() for line in lines if (match := _DESCRIBED.match(line))]
+    if len(described) == len(lines):
+        return _named(path, [(name, about) for name, about in described])
+    return Source(path, queries=lines, note=f"{len(lines):,} queries, one a line")
+
+
+def _read_prompt(path: Path, raw: str, shown: str) -> Source:
+    """A routing prompt, and the intents that it lists as ``- name: description``."""
+    if "{query}" not in raw:
+        raise DataError(f"{path}: looks like a prompt, but holds no {{query}}, where the query is to stand")
+    listed: dict[str, str] = {}
+    for line in shown.splitlines():
+        if (match := _LISTED.match(line)) and match.group(1).casefold() not in _NO_NAMES:
+            listed.setdefault(match.group(1), match.group(2).strip())
+    names = {name: about for name, about in listed.items() if name != OUT_OF_SCOPE_LABEL}
+    found = f"; it lists {_intents(len(names))}: {', '.join(names)}" if len(names) > 1 else ""
+    return Source(
+        path,
+        intents=tuple(Intent(name, about) for name, about in names.items()) if len(names) > 1 else (),
+        out_of_scope=() if OUT_OF_SCOPE_LABEL in listed else None,
+        prompt=True,
+        note=f"a prompt{found}",
+    )
+
+
+_NO_NAMES = frozenset(
+    {"query", "answer", "user", "system", "assistant", "example", "examples", "input", "output", "note", "intents"}
+)

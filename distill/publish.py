@@ -1,0 +1,184 @@
+"""Lays a bundle out as a model repository: its files, and a card with what was measured. Uploads nothing.
+
+    models/NAME/STUDENT + models/NAME/bench.json → FOLDER → `hf upload org/name FOLDER`
+
+Only what the manifest lists goes there: no code, no pickle, nothing that merely lay beside the bundle.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distill.bundle import MANIFEST, load_bundle
+from distill.data import storage_errors
+from distill.errors import BundleError, DataError, missing_extra
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from distill.bundle import Bundle, Manifest
+    from distill.types import BenchResult
+
+__all__ = ["Repository", "publish"]
+
+_CARD = "README.md"
+_BENCH = "bench.json"
+_KEPT = ("base_model", "license", "license_name", "license_link", "language", "datasets", "teacher_terms")
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
+_PLACEHOLDER = "YOUR-NAME"
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """A folder that is ready to be uploaded.
+
+    Attributes:
+        path: The folder.
+        name: Where it belongs on the Hugging Face hub: ``org/name``, or a placeholder for it.
+        files: What is in it, relative to ``path``.
+        bench: The bench.json whose figures the card has, or None.
+        not_stated: Which of ``license`` and ``teacher_terms`` the card lacks.
+    """
+
+    path: Path
+    name: str
+    files: tuple[str, ...]
+    bench: Path | None
+    not_stated: tuple[str, ...]
+
+    @property
+    def upload_command(self) -> str:
+        """The one command that uploads it; huggingface_hub brings ``hf``."""
+        import shlex
+
+        return f"hf upload {self.name} {shlex.quote(str(self.path))}"
+
+
+def publish(
+    bundle_path: str | Path,
+    to: str | Path,
+    *,
+    name: str | None = None,
+    bench: str | Path | None = None,
+    license_name: str | None = None,
+    teacher_terms: str | None = None,
+) -> Repository:
+    """Writes a model repository: a whole, checked copy of the bundle, its card written anew.
+
+    What somebody added to the header of the bundle's own card (licence, language, data sets, the teacher's terms) is kept.
+
+    Args:
+        bundle_path: The bundle's folder.
+        to: Where to: a folder that is not there, is empty, or holds an earlier copy.
+        name: ``org/name`` on the hub; None: a placeholder stands in card and command.
+        bench: The bench.json that measured this bundle; None: the one beside the bundle's folder, if it measured this bundle.
+        license_name: Licence of the model, as the hub spells it, such as ``apache-2.0``.
+        teacher_terms: The teacher's terms of use: a link, or what they say of training on its answers.
+
+    Raises:
+        BundleError: The bundle is not whole, ``name`` is no repository's name, or something else stands at ``to``.
+        DataError: ``bench`` cannot be read, or measured another bundle.
+        MissingExtraError: huggingface_hub is not installed.
+        StorageError: Something could not be written.
+    """
+    bundle, target = load_bundle(bundle_path), Path(to)
+    if name is not None and not _REPOSITORY.fullmatch(name):
+        raise BundleError(f"{name!r} is not the name of a repository; give one such as org/{bundle.manifest.name}")
+    _check_target(bundle, target)
+    found, result = _measured(bundle, None if bench is None else Path(bench))
+    header = _kept_header(bundle.path / _CARD) | {
+        key: value for key, value in (("license", license_name), ("teacher_terms", teacher_terms)) if value
+    }
+    card = _card(bundle.manifest, result, name, header)
+    files = (*sorted(bundle.manifest.files), MANIFEST)
+    _copy(bundle.path, target, files)
+    with storage_errors(target / _CARD):
+        (target / _CARD).write_text(card, encoding="utf-8", newline="\n")
+    load_bundle(target)
+    placeholder = f"{_PLACEHOLDER}/{bundle.manifest.name}-{bundle.manifest.student}"
+    return Repository(
+        path=target,
+        name=name or placeholder,
+        files=(*files, _CARD),
+        bench=found,
+        not_stated=tuple(key for key in ("license", "teacher_terms") if key not in header),
+    )
+
+
+def _check_target(bundle: Bundle, target: Path) -> None:
+    if target.resolve() == bundle.path.resolve():
+        raise BundleError(f"{target}: is the bundle itself; give another folder")
+    if not target.exists():
+        return
+    if not target.is_dir():
+        raise BundleError(f"{target}: is a file; give a folder")
+    strangers = {
+        path.relative_to(target).as_posix()
+        for path in target.rglob("*")
+        if path.is_file() and not {".git", ".cache"} & {*path.relative_to(target).parts}
+    } - {*bundle.manifest.files, MANIFEST, _CARD, ".gitattributes"}
+    if strangers:
+        raise BundleError(
+            f"{target}: holds {min(strangers)}, which is none of the bundle's files and would be uploaded with it; "
+            "give an empty folder"
+        )
+
+
+def _measured(bundle: Bundle, bench: Path | None) -> tuple[Path | None, BenchResult | None]:
+    """The bench.json that measured this bundle, and what it says."""
+    from distill.benchmark.results import read_result
+
+    path = bundle.path.absolute().parent / _BENCH if bench is None else bench
+    if bench is None and not path.is_file():
+        return None, None
+    result = read_result(path)
+    measured = result.provenance.get("bundles", {}).get(bundle.manifest.student)
+    if measured == bundle.manifest.bundle_id:
+        return path, result
+    if bench is None:
+        return None, None
+    raise DataError(
+        f"{path}: measured the bundle {measured}, not {bundle.manifest.bundle_id} ({bundle.path}); run `distill bench` again"
+    )
+
+
+def _kept_header(card: Path) -> dict[str, Any]:
+    """What of the header of a card is not written anew."""
+    try:
+        from huggingface_hub import ModelCard
+        from yaml import YAMLError
+    except ImportError as error:
+        raise missing_extra("huggingface_hub") from error
+    if not card.is_file():
+        return {}
+    try:
+        data = ModelCard.load(card, ignore_metadata_errors=True).data.to_dict()
+    except (OSError, ValueError, YAMLError) as error:
+        raise BundleError(f"{card}: its header is not YAML; mend or remove it: {error}") from error
+    return {key: data[key] for key in _KEPT if key in data}
+
+
+def _card(manifest: Manifest, result: BenchResult | None, name: str | None, header: Mapping[str, Any]) -> str:
+    from distill.benchmark.table import markdown_table
+    from distill.student.card import model_card
+
+    base_model = header.get("base_model", "")
+    return model_card(
+        manifest,
+        base_model if isinstance(base_model, str) else ", ".join(base_model),
+        result=result,
+        table="" if result is None else markdown_table(result),
+        repository=name or "",
+        header=header,
+    )
+
+
+def _copy(source: Path, target: Path, files: tuple[str, ...]) -> None:
+    for name in files:
+        with storage_errors(target / name):
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / name, target / name)

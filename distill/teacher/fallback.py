@@ -1,0 +1,130 @@
+"""The teacher as the fallback of a ``Cascade``: asked one live query at a time, in the prompt that it labelled with.
+
+Nothing is recorded, and ``teacher.max_usd``, which is for making a router, does not limit it: a ``Budget`` does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from distill.cascade import FallbackReply
+from distill.errors import SpecError
+from distill.teacher.answers import read_scores
+from distill.teacher.client import ChatClient
+from distill.teacher.label import load_function, redactor, requester
+from distill.teacher.prices import Budget, cost_usd, teacher_price
+from distill.types import Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from decimal import Decimal
+
+    from distill.spec import Spec
+    from distill.teacher.client import Reply, Request
+
+__all__ = ["TeacherFallback"]
+
+_T = TypeVar("_T")
+_TYPICAL_QUERY = "x" * 500
+_OVERHEAD_BYTES = 16
+
+
+class TeacherFallback:
+    """Asks the teacher of a spec, a model or a callable. Threads share one.
+
+    The connection is held by a thread with an event loop of its own, which every caller's request goes through.
+
+    Args:
+        spec: The router's spec; queries pass ``teacher.redact`` before they are sent.
+        timeout_s: Seconds until a request is given up; it is not sent again. Give ``Cascade`` the same.
+
+    Raises:
+        SpecError: The spec's teacher cannot be asked.
+        MissingKeyError: The key's variable is not set, and the endpoint is not on this machine.
+    """
+
+    def __init__(self, spec: Spec, *, timeout_s: float = 5.0) -> None:
+        if spec.teacher.callable is None and spec.teacher.model is None:
+            raise SpecError(
+                f"{spec.path}: a cascade needs a teacher that can be asked: teacher.model or teacher.callable"
+            )
+        self._spec, self._price = spec, teacher_price(spec)
+        self._function = None if spec.teacher.callable is None else load_function(spec.teacher.callable, spec)
+        self._redact = redactor(spec)
+        self._settings = spec.teacher.model_copy(update={"timeout_s": timeout_s, "max_retries": 0})
+        self._line: _Line | None = None
+        self._lock = threading.Lock()
+        if self._function is None:
+            self._request, self._dialect = requester(spec)
+            self._open()
+
+    @property
+    def usd_per_call(self) -> Decimal | None:
+        """What a query of 500 bytes can cost at most, as ``Budget.usd_per_call`` wants it; None where no price is known."""
+        if self._price is None or self._function is not None:
+            return None
+        return cost_usd(self._price, Usage(_bytes_of(self._request(_TYPICAL_QUERY)), self._settings.max_output_tokens))
+
+    def __call__(self, text: str) -> FallbackReply:
+        """The teacher's answer to one query, and what it cost.
+
+        Raises:
+            TeacherError: The request failed.
+            ValueError: The answer names no intent.
+        """
+        if self._function is not None:
+            return FallbackReply(self._function(self._redact(text)))
+        reply = self._open().ask(self._request(text))
+        is_counted = None not in {reply.usage.prompt_tokens, reply.usage.completion_tokens}
+        usd = cost_usd(self._price, reply.usage) if self._price is not None and is_counted else None
+        return FallbackReply(read_scores(reply.content, self._spec), usd)
+
+    def close(self) -> None:
+        """Closes the connection; the next call opens it again."""
+        with self._lock:
+            line, self._line = self._line, None
+        if line is not None:
+            line.close()
+
+    def _open(self) -> _Line:
+        """The line to the server; a process that was forked opens its own."""
+        with self._lock:
+            if self._line is None or self._line.pid != os.getpid():
+                client = ChatClient(self._settings, self._spec.teacher_name, Budget(self._price, None), self._dialect)
+                self._line = _Line(client)
+            return self._line
+
+
+class _Line:
+    """A client, and the thread and the event loop that it lives in."""
+
+    def __init__(self, client: ChatClient) -> None:
+        self.pid = os.getpid()
+        self._client, self._loop = client, asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="distill-teacher", daemon=True)
+        self._thread.start()
+        self._run(client.__aenter__())
+
+    def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def ask(self, request: Request) -> Reply:
+        return self._run(self._client.ask(request))
+
+    def close(self) -> None:
+        if self.pid != os.getpid():  # its thread stayed in the parent process
+            return
+        self._run(self._client.__aexit__(None, None, None))
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+def _bytes_of(request: Request) -> int:
+    """What a request has at most in tokens: one is at least a byte."""
+    return sum(len(content.encode()) + _OVERHEAD_BYTES for _, content in request.messages) + len(
+        str(request.schema or "")
+    )

@@ -1,0 +1,334 @@
+"""Answers that no request of ours brought: paid for elsewhere, or given by people. They go into the ledger like any other.
+
+A line of such a file: ``{"text": ..., "intent" | "intents" | "weights" | "scores": ...}``, and where they are known ``teacher``,
+``sample``, ``prompt_tokens``, ``completion_tokens``, ``cached_tokens`` (or OpenAI's ``usage``), ``latency_ms`` and ``asked_at``.
+So a ledger is one too.
+"""
+
+from __future__ import annotations
+
+import sys
+import unicodedata
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from distill.data import read_jsonl, read_queries, text_of, unknown_label
+from distill.errors import DataError
+from distill.progress import say
+from distill.teacher.answers import label_names
+from distill.teacher.label import LabelPlan, LabelSummary, new_lines, recorded_labels, redactor
+from distill.teacher.ledger import AppendLog, Ledger
+from distill.types import Label, Task, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from distill.spec import Spec
+
+__all__ = ["ImportSummary", "import_answers", "plan_human_labels", "take_human_labels"]
+
+
+@dataclass(frozen=True, slots=True)
+class ImportSummary:
+    """What an import did.
+
+    Attributes:
+        n_answers: Answers in the file: one for each text (and sample).
+        n_added: Of these, written to the ledger.
+        n_known: Of these, in the ledger already.
+        n_repeated: Lines whose text stands again further down: the last one counts.
+        n_failed: Lines that hold an error, or a blank text, and no answer: passed over.
+        teachers: Who gave the answers, with their number.
+        n_missing: Queries that still have no answer; None where there are no queries yet.
+    """
+
+    n_answers: int
+    n_added: int
+    n_known: int
+    n_repeated: int
+    n_failed: int
+    teachers: Mapping[str, int] = field(default_factory=dict)
+    n_missing: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """The answers of a file, and what was passed over."""
+
+    answers: list[Label]
+    n_repeated: int
+    n_failed: int
+
+
+def import_answers(spec: Spec, path: Path, *, teacher: str | None = None) -> ImportSummary:
+    """Takes answers that were paid for elsewhere into the ledger, as answers of the spec's teacher.
+
+    They count from then on: nothing is asked for these texts. An answer that the ledger holds already is not written
+    again; another answer to the same text takes the place of the one before. ``carried_from`` says where a line came from.
+
+    Args:
+        spec: The router's spec.
+        path: JSONL; see the top of this module.
+        teacher: Who gave the answers of lines that do not say it; None: the spec's teacher.
+
+    Raises:
+        DataError: A line is wrong (names file and line; nothing is imported then), or the ledger is being written to.
+    """
+    given = _read(path, spec)
+    now = _now()
+    answers = [_carried(answer, path.name, teacher or spec.teacher_name, now) for answer in given.answers]
+    n_added = _write(spec, answers)
+    return ImportSummary(
+        n_answers=len(answers),
+        n_added=n_added,
+        n_known=len(answers) - n_added,
+        n_repeated=given.n_repeated,
+        n_failed=given.n_failed,
+        teachers=dict(Counter(answer.extra["carried_from"]["teacher"] for answer in answers).most_common()),
+        n_missing=_n_missing(spec),
+    )
+
+
+def _carried(answer: Label, file: str, teacher: str, now: str) -> Label:
+    source = {"file": file, "teacher": answer.teacher or teacher, "imported_at": now}
+    if answer.prompt_sha256:
+        source["prompt_sha256"] = answer.prompt_sha256
+    return replace(answer, asked_at=answer.asked_at or now, extra={**answer.extra, "carried_from": source})
+
+
+def _write(spec: Spec, answers: Iterable[Label]) -> int:
+    """Writes what the ledger lacks; how many lines that were. The ledger is not touched where it lacks nothing."""
+    answers = list(answers)
+    if not new_lines(spec, Ledger(spec.ledger_path), answers):
+        return 0
+    with AppendLog(spec.ledger_path) as log:
+        ledger = Ledger(spec.ledger_path)  # read again: until the file was ours, another process may have written
+        lines = new_lines(spec, ledger, answers)
+        for line in lines:
+            ledger.write(log, line)
+    return len(lines)
+
+
+def _n_missing(spec: Spec) -> int | None:
+    if not spec.queries_path.exists():
+        return None
+    texts = [query.text for query in read_queries(spec.queries_path)]
+    answered = sum(answer.scores is not None for answer in recorded_labels(spec, texts).values())
+    return len(texts) - answered
+
+
+def take_human_labels(spec: Spec, texts: Iterable[str] | None = None) -> LabelSummary:
+    """``label`` where the teacher is a file of human labels: they are copied into the ledger. Costs nothing.
+
+    Args:
+        spec: The router's spec, with ``teacher.labels``.
+        texts: What to label; None takes the queries. Gold is not among them: people labelled it already.
+
+    Raises:
+        DataError: A line is wrong, or the ledger is being written to.
+    """
+    wanted = _wanted(spec, texts)
+    given = _human_labels(spec)
+    before = set(recorded_labels(spec, wanted, redacted=True))
+    n_written = _write(spec, (answer for text, answer in given.items() if text in wanted))
+    answered = recorded_labels(spec, wanted, redacted=True)
+    return LabelSummary(
+        n_texts=len(wanted),
+        n_recorded=len(before),
+        n_asked=n_written,
+        n_failed=len(wanted) - len(answered),
+        spent_usd=Decimal(0),
+        teacher=spec.teacher_name,
+    )
+
+
+def plan_human_labels(spec: Spec) -> LabelPlan:
+    """What ``take_human_labels`` would copy: how many queries have a label that the ledger lacks. Copies nothing.
+
+    Raises:
+        DataError: A line of the labels is wrong.
+    """
+    wanted = _wanted(spec, None)
+    given = _human_labels(spec)
+    lines = new_lines(spec, Ledger(spec.ledger_path), (answer for text, answer in given.items() if text in wanted))
+    return LabelPlan(len(wanted), len(lines), Decimal(0), None)
+
+
+def _wanted(spec: Spec, texts: Iterable[str] | None) -> dict[str, None]:
+    """Redacted texts in NFC, each once."""
+    if texts is None:
+        texts = [query.text for query in read_queries(spec.queries_path)]
+    redact = redactor(spec)
+    redacted = (unicodedata.normalize("NFC", redact(text)) for text in texts)
+    return dict.fromkeys(text for text in redacted if text.strip())
+
+
+def _human_labels(spec: Spec) -> dict[str, Label]:
+    """Human labels by redacted text in NFC."""
+    if spec.labels_path is None:
+        raise DataError(f"{spec.path}: teacher.labels is not set")
+    now = _now()
+    given = _read(spec.labels_path, spec)
+    if given.n_repeated:
+        say(f"label: {spec.labels_path} repeats {given.n_repeated} of its texts; the last label of each counts")
+    return {
+        unicodedata.normalize("NFC", answer.text): replace(
+            answer, sample=0, usage=Usage(), latency_ms=None, asked_at=answer.asked_at or now, extra={}
+        )
+        for answer in given.answers
+    }
+
+
+_KEPT = ("server", "in_flight")
+"""What a ledger says about how an answer was given, besides what every line has."""
+
+
+def _read(path: Path, spec: Spec) -> _Given:
+    """Every answer of a file, the last one of each text and sample; keys and hashes are empty still."""
+    names, redact = label_names(spec), redactor(spec)
+    answers: dict[tuple[str, int], Label] = {}
+    n_repeated = n_failed = 0
+    for number, line in read_jsonl(path):
+        where = f"{path}:{number}"
+        text, scores = redact(text_of(path, number, line)), _scores(where, line, spec, names)
+        if scores is None or not text.strip():
+            n_failed += 1
+            continue
+        sample = _count(where, line, "sample") or 0
+        position = unicodedata.normalize("NFC", text), sample
+        n_repeated += position in answers
+        answers[position] = Label(
+            key="",
+            text=text,
+            scores=scores,
+            error=None,
+            teacher=_word(where, line, "teacher") or _word(where, line, "model"),
+            prompt_sha256=_word(where, line, "prompt_sha256"),
+            sample=sample,
+            usage=_usage(where, line),
+            latency_ms=_latency_ms(where, line),
+            asked_at=_asked_at(where, line),
+            extra={name: line[name] for name in _KEPT if name in line},
+        )
+    if not answers:
+        raise DataError(f"{path}: holds no answer")
+    return _Given(list(answers.values()), n_repeated, n_failed)
+
+
+_ANSWER_KEYS = {
+    Task.SINGLE: ("scores", "intent"),
+    Task.MULTI: ("scores", "intents"),
+    Task.WEIGHTS: ("scores", "weights"),
+}
+"""Where an answer may stand, what says most first."""
+
+
+def _scores(where: str, line: Mapping[str, Any], spec: Spec, names: Mapping[str, str]) -> dict[str, float] | None:
+    """Score by label; None where the line says that there was no answer."""
+    keys = _ANSWER_KEYS[spec.task]
+    key = next((key for key in keys if line.get(key) is not None), None)
+    if key is None:
+        if line.get("error") is not None:
+            return None
+        wanted = " or ".join(f'"{key}"' for key in reversed(keys))
+        raise DataError(f'{where}: no answer; `task: {spec.task.value}` takes {wanted} beside "text"')
+    match line[key]:
+        case str(name) if key == "intent":
+            numbers: dict[str, Any] = {name: 1.0}
+        case list(named) if key == "intents" and all(isinstance(name, str) for name in named):
+            numbers = dict.fromkeys(named, 1.0)
+        case dict(scored) if key in {"scores", "weights"}:
+            numbers = scored
+        case other:
+            raise DataError(f'{where}: "{key}" is {_EXPECTED[key]}, found {_shown(other)}')
+    scores: dict[str, float] = {}
+    for name, number in numbers.items():
+        label = names.get(name.strip())
+        if label is None:
+            raise DataError(f"{where}: {unknown_label(name, spec.labels)}")
+        scores[label] = scores.get(label, 0.0) + _score(where, name, number, spec.task)
+    if spec.task is not Task.MULTI and not any(scores.values()):
+        raise DataError(f'{where}: the numbers in "{key}" are all 0')
+    return scores
+
+
+_EXPECTED = {
+    "intent": "the name of an intent",
+    "intents": "a list of names",
+    "scores": "{name: number}",
+    "weights": "{name: number}",
+}
+
+
+def _score(where: str, name: str, number: Any, task: Task) -> float:
+    most = 1.0 if task is Task.MULTI else sys.float_info.max
+    if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number <= most:
+        upper = "to 1" if task is Task.MULTI else "on"
+        raise DataError(f"{where}: the score of {name!r} must be a number from 0 {upper}, found {_shown(number)}")
+    return float(number)
+
+
+def _usage(where: str, line: Mapping[str, Any]) -> Usage:
+    """Tokens, beside the text as in a ledger or under ``usage`` as OpenAI gives them."""
+    nested = line.get("usage")
+    if nested is None:
+        nested = {}
+    if not isinstance(nested, dict):
+        raise DataError(
+            f'{where}: "usage" is {{"prompt_tokens": ..., "completion_tokens": ...}}, found {_shown(nested)}'
+        )
+    details = nested.get("prompt_tokens_details")
+    counts = {**(details if isinstance(details, dict) else {}), **nested, **line}
+    return Usage(*(_count(where, counts, name) for name in ("prompt_tokens", "completion_tokens", "cached_tokens")))
+
+
+def _count(where: str, line: Mapping[str, Any], name: str) -> int | None:
+    value = line.get(name)
+    if value is not None and (type(value) is not int or value < 0):
+        raise DataError(f'{where}: "{name}" must be a whole number from 0 on, found {_shown(value)}')
+    return value
+
+
+def _latency_ms(where: str, line: Mapping[str, Any]) -> float | None:
+    value = line.get("latency_ms")
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= sys.float_info.max:
+        raise DataError(f'{where}: "latency_ms" must be a number from 0 on, found {_shown(value)}')
+    return float(value)
+
+
+def _asked_at(where: str, line: Mapping[str, Any]) -> str:
+    """ISO 8601 in UTC; empty where the line does not say it. A time without a zone is taken as UTC."""
+    value = _word(where, line, "asked_at")
+    if not value:
+        return ""
+    try:
+        when = datetime.fromisoformat(value)
+        return _iso(when if when.tzinfo else when.replace(tzinfo=UTC))
+    except (ValueError, OverflowError) as error:
+        raise DataError(f'{where}: "asked_at" must be a time such as {_now()}, found {_shown(value)}') from error
+
+
+def _word(where: str, line: Mapping[str, Any], name: str) -> str:
+    value = line.get(name)
+    if not isinstance(value, str | None):
+        raise DataError(f'{where}: "{name}" must be text, found {_shown(value)}')
+    return value or ""
+
+
+def _shown(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 80 else f"{shown[:80]}..."  # noqa: PLR2004
+
+
+def _now() -> str:
+    return _iso(datetime.now(UTC))
+
+
+def _iso(when: datetime) -> str:
+    return when.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,157 @@
+"""Queries a second of threads that share a Router and of processes that each have one, and how long an event loop waits.
+
+python scripts/throughput.py models/banking-assistant [--queries gold.jsonl] [--seconds 3]
+
+Every bundle in the folder is measured, one query at a time and in batches of 256, with one worker and with two. Then an
+event loop asks for batches of 256 and notes how late a task comes that wants to run every millisecond. Measure on an idle
+machine: the numbers are this machine's, its name is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import multiprocessing
+import os
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from distill import Router
+from distill.benchmark.latency import processor_name
+from distill.bundle import MANIFEST, SELFCHECK
+from distill.data import read_jsonl
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+BATCH = 256
+WORKERS = (1, 2)
+LOOP_BATCHES = 20
+TICK_S = 0.001
+HELD_MS = 2.0
+
+
+def main() -> None:
+    """Prints a table for each bundle."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    parser.add_argument("folder", type=Path, help="A folder of bundles: models/NAME.")
+    parser.add_argument("--queries", type=Path, help="JSON lines with `text` [the bundle's self-check].")
+    parser.add_argument("--seconds", type=float, default=3.0, help="For each figure.")
+    options = parser.parse_args()
+    bundles = sorted(path.parent for path in options.folder.glob(f"*/{MANIFEST}"))
+    if not bundles:
+        sys.exit(f"{options.folder}: holds no bundle")
+    print(f"{processor_name()}, {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}")
+    for bundle in bundles:
+        texts = [line["text"] for _, line in read_jsonl(options.queries or bundle / SELFCHECK)]
+        print_bundle(bundle, [text for text in texts if text.strip()], options.seconds)
+
+
+def print_bundle(bundle: Path, texts: Sequence[str], seconds: float) -> None:
+    """Measures and prints one bundle."""
+    print(f"\n{bundle.name}: {len(texts)} distinct queries")
+    print(f"{'':<16}{'one by one':>14}{f'batches of {BATCH}':>18}   queries/s")
+    for name, run in (("threads", run_threads), ("processes", run_processes)):
+        for n_workers in WORKERS:
+            rates = [run(bundle, texts, seconds, n_workers, in_batches) for in_batches in (False, True)]
+            print(f"{f'{n_workers} {name}':<16}{rates[0]:>14,.0f}{rates[1]:>18,.0f}")
+    idle, busy = asyncio.run(late_ms(Router.load(bundle), batch_of(texts)))
+    for what, late in (("idle", idle), (f"{LOOP_BATCHES} batches of {BATCH}", busy)):
+        p50, p99, most = (float(np.percentile(late, percent)) for percent in (50, 99, 100))
+        n_held = sum(ms > HELD_MS for ms in late)
+        print(
+            f"event loop, {what}: a task is late by p50 {p50:.2f}, p99 {p99:.2f}, max {most:.2f} ms, "
+            f"over {HELD_MS:g} ms in {n_held} of {len(late):,} turns"
+        )
+
+
+def batch_of(texts: Sequence[str]) -> list[str]:
+    """So many queries, repeated where there are fewer."""
+    return [texts[number % len(texts)] for number in range(BATCH)]
+
+
+def count(router: Router, texts: Sequence[str], seconds: float, in_batches: bool) -> int:
+    """How many queries one worker answers in that time."""
+    ends, n_done = time.perf_counter() + seconds, 0
+    batch = batch_of(texts)
+    while time.perf_counter() < ends:
+        if in_batches:
+            router.route_batch(batch)
+            n_done += BATCH
+        else:
+            for text in texts:
+                router.route(text)
+            n_done += len(texts)
+    return n_done
+
+
+def run_threads(bundle: Path, texts: Sequence[str], seconds: float, n_workers: int, in_batches: bool) -> float:
+    """Queries a second of threads that share one router."""
+    router, start = Router.load(bundle), threading.Barrier(n_workers)
+
+    def work(_: int) -> float:
+        start.wait()
+        return rate(router, texts, seconds, in_batches)
+
+    with ThreadPoolExecutor(n_workers) as pool:
+        return sum(pool.map(work, range(n_workers)))
+
+
+def rate(router: Router, texts: Sequence[str], seconds: float, in_batches: bool) -> float:
+    """Queries a second of one worker, by its own clock."""
+    started = time.perf_counter()
+    return count(router, texts, seconds, in_batches) / (time.perf_counter() - started)
+
+
+def run_processes(bundle: Path, texts: Sequence[str], seconds: float, n_workers: int, in_batches: bool) -> float:
+    """Queries a second of processes with a router each."""
+    context = multiprocessing.get_context("spawn")
+    start, results = context.Barrier(n_workers), context.Queue()
+    arguments = (str(bundle), list(texts), seconds, in_batches, start, results)
+    workers = [context.Process(target=work_in_process, args=arguments) for _ in range(n_workers)]
+    for worker in workers:
+        worker.start()
+    rates = [results.get(timeout=60 + 10 * seconds) for _ in workers]
+    for worker in workers:
+        worker.join()
+    return float(sum(rates))
+
+
+def work_in_process(bundle: str, texts: list[str], seconds: float, in_batches: bool, start: Any, results: Any) -> None:
+    """One process's share: it begins when all have loaded."""
+    router = Router.load(bundle)
+    router.route_batch(texts)
+    start.wait()
+    results.put(rate(router, texts, seconds, in_batches))
+
+
+async def late_ms(router: Router, batch: list[str]) -> tuple[list[float], list[float]]:
+    """How late a task comes that wants to run every millisecond: with nothing else to do, and beside batches."""
+    late: list[float] = []
+
+    async def tick() -> None:
+        while True:
+            started = time.perf_counter()
+            await asyncio.sleep(TICK_S)
+            late.append((time.perf_counter() - started - TICK_S) * 1000)
+
+    ticking = asyncio.create_task(tick())
+    await router.aroute_batch(batch)
+    late.clear()
+    await asyncio.sleep(1)
+    idle = list(late)
+    late.clear()
+    for _ in range(LOOP_BATCHES):
+        await router.aroute_batch(batch)
+    ticking.cancel()
+    return idle, late
+
+
+if __name__ == "__main__":
+    main()

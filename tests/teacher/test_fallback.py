@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import sys
+import threading
+from decimal import Decimal
+
+import pytest
+from fake_server import FakeServer
+from teacher_specs import PRICE, TEXTS, ledger_lines
+
+from distill import Cascade, pipeline
+from distill.cascade import Budget, FallbackOutcome
+from distill.errors import MissingKeyError, SpecError, TeacherError
+from distill.teacher.fallback import TeacherFallback
+from distill.teacher.label import label
+
+DOUBTED = "cancel unheard words"
+"""What the tiny student is not sure of, and the server is."""
+
+
+@pytest.fixture
+def make_fallback(make_spec):
+    """The teacher of a spec as a fallback; closed when the test ends."""
+    made = []
+
+    def make(*arguments, timeout_s=20.0, **keys):
+        made.append(pipeline.fallback(make_spec(*arguments, **keys), timeout_s=timeout_s))
+        return made[-1]
+
+    yield make
+    for fallback in made:
+        fallback.close()
+
+
+def test_a_cascade_asks_the_teacher(make_fallback, tiny_router, server, tmp_path):
+    fallback = make_fallback(server.base_url, teacher={"price": PRICE})
+    cascade = Cascade(tiny_router, fallback, timeout_s=20, ask_below=1.0)
+    prediction = cascade.route(DOUBTED)
+    assert (prediction.intent, prediction.fallback) == ("cancel_order", FallbackOutcome.ANSWERED)
+    assert prediction.usd == Decimal("0.0002")
+    assert asyncio.run(cascade.aroute("sing a song")).intent is None
+    assert server.asked == {DOUBTED: 1, "sing a song": 1}
+    assert not (tmp_path / "ledger.jsonl").exists()  # nothing is recorded
+
+
+def test_it_asks_as_labelling_asks(make_spec, make_fallback, server):
+    label(make_spec(server.base_url), show_progress=False)
+    labelling = next(body for body in server.requests if TEXTS[0] in str(body["messages"]))
+    make_fallback(server.base_url)(TEXTS[0])
+    assert server.requests[-1] == labelling
+
+
+def test_it_begins_in_the_dialect_of_the_recording(make_spec, make_fallback):
+    with FakeServer("schema-refusing") as server:
+        spec = make_spec(server.base_url)
+        label(spec, show_progress=False)
+        assert ledger_lines(spec)
+        n_requests = server.n_requests
+        make_fallback(server.base_url)("where is my parcel")
+        assert server.n_requests == n_requests + 1
+
+
+def test_queries_are_redacted(make_fallback, server, tmp_path, monkeypatch):
+    (tmp_path / "redacting.py").write_text("def hide(text):\n    return text.replace('4711', '#')\n", encoding="utf-8")
+    make_fallback(server.base_url, teacher={"redact": "redacting:hide"})("refund 4711")
+    assert [*server.asked] == ["refund #"]
+    monkeypatch.delitem(sys.modules, "redacting")
+
+
+@pytest.mark.parametrize("profile", ["broken", "invalid-json", "no-such-intent", "unauthorised", "empty"])
+def test_a_teacher_that_fails_leaves_the_students_answer(make_fallback, tiny_router, profile):
+    with FakeServer(profile) as server:
+        fallback = make_fallback(server.base_url)
+        with pytest.raises((TeacherError, ValueError)):
+            fallback(DOUBTED)
+        n_requests = server.n_requests
+        prediction = Cascade(tiny_router, fallback, timeout_s=20, ask_below=1.0).route(DOUBTED)
+        assert prediction.fallback is FallbackOutcome.FAILED
+        assert prediction.intent == prediction.student.intent
+        assert server.n_requests == n_requests + 1  # it is not sent again
+
+
+def test_a_slow_teacher_is_given_up(make_fallback, tiny_router):
+    with FakeServer(delay_s=0.5) as server:
+        fallback = make_fallback(server.base_url, timeout_s=0.05)
+        with pytest.raises(TeacherError, match=r"no answer within 0\.05 s"):
+            fallback(DOUBTED)
+        cascade = Cascade(tiny_router, fallback, timeout_s=20, ask_below=1.0)
+        assert "no answer within" in cascade.route(DOUBTED).error
+
+
+def test_threads_share_it(make_fallback, tiny_router):
+    with FakeServer(delay_s=0.05) as server:
+        cascade = Cascade(tiny_router, make_fallback(server.base_url), timeout_s=20, ask_below=1.0)
+        answers = cascade.route_batch([f"cancel unheard {n}" for n in range(24)])
+    assert {each.intent for each in answers} == {"cancel_order"}
+    assert server.most_in_flight > 4
+
+
+def test_what_a_call_costs_at_most_keeps_a_budget(make_fallback, tiny_router, server):
+    fallback = make_fallback(server.base_url, teacher={"price": PRICE, "max_output_tokens": 100})
+    assert Decimal("0.0012") < fallback.usd_per_call < Decimal("0.01")
+    budget = Budget(max_usd=fallback.usd_per_call + Decimal("0.0003"), usd_per_call=fallback.usd_per_call)
+    cascade = Cascade(tiny_router, fallback, timeout_s=20, ask_below=1.0, budget=budget)
+    outcomes = [cascade.route(DOUBTED).fallback.value for _ in range(4)]
+    assert outcomes == ["answered", "answered", "over_budget", "over_budget"]
+
+
+def test_without_a_price_or_a_count_the_cost_is_unknown(make_fallback, server):
+    assert make_fallback(server.base_url).usd_per_call is None
+    assert make_fallback(server.base_url)("refund").usd is None
+    server.usage = None
+    assert make_fallback(server.base_url, teacher={"price": PRICE})("refund").usd is None
+
+
+def test_a_callable_teacher(make_fallback, tiny_router, tmp_path, monkeypatch):
+    (tmp_path / "sorting.py").write_text("def sort(text):\n    return {'refund': 2, 'oos': 1}\n", encoding="utf-8")
+    fallback = make_fallback(teacher={"model": None, "callable": "sorting:sort"})
+    assert Cascade(tiny_router, fallback, ask_below=1.0).route(DOUBTED).intent == "refund"
+    assert fallback.usd_per_call is None
+    monkeypatch.delitem(sys.modules, "sorting")
+
+
+def test_human_labels_cannot_be_asked(make_spec, tmp_path):
+    (tmp_path / "labels.jsonl").write_text('{"text": "a", "intent": "refund"}\n', encoding="utf-8")
+    with pytest.raises(SpecError, match="a teacher that can be asked"):
+        TeacherFallback(make_spec(teacher={"model": None, "labels": "labels.jsonl"}))
+
+
+def test_a_missing_key_is_found_at_once(make_spec):
+    with pytest.raises(MissingKeyError, match="OPENAI_API_KEY"):
+        TeacherFallback(make_spec("https://api.example.com/v1"))
+
+
+def test_closed_it_opens_again(make_fallback, server):
+    fallback = make_fallback(server.base_url)
+    for _ in range(2):
+        assert fallback("refund").answer == {"refund": 1.0}
+        fallback.close()
+    assert not [thread for thread in threading.enumerate() if thread.name == "distill-teacher"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_forked_process_opens_its_own(make_fallback, server):
+    fallback = make_fallback(server.base_url)
+    fallback("refund")
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe()
+    child = context.Process(target=lambda: there.send(fallback("cancel it").answer))
+    child.start()
+    assert here.poll(60)
+    assert here.recv() == {"cancel_order": 1.0}
+    child.join(60)
+    assert child.exitcode == 0

@@ -1,0 +1,400 @@
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import tracemalloc
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from bundles import COMMON_WORDS, KEYWORDS, build_bundle
+from project import distill, fails
+
+from distill import Router, bulk, bulk_files
+from distill.bulk import BulkSummary, route_file
+from distill.errors import BundleError, DataError
+from distill.types import Task
+
+WORDS = [*COMMON_WORDS, *(word for words in KEYWORDS.values() for word in words)]
+MALFORMED = {
+    b"{": "not a JSON object",
+    b"[1, 2]": "expected a JSON object, found list",
+    b'"refund"': "expected a JSON object, found str",
+    b"{}": '"text" must be a string, found none',
+    b'{"text": null}': '"text" must be a string, found none',
+    b'{"text": 3}': '"text" must be a string, found int',
+    b'{"text": "\\ud83d"}': "half a surrogate pair",
+    b'{"text": "\xff"}': "not UTF-8",
+    b"[" * 100_000: "not a JSON object",
+}
+
+
+def make_texts(n, seed=0):
+    chance = random.Random(seed)  # noqa: S311
+    return [" ".join(chance.choices(WORDS, k=chance.randint(0, 12))) for _ in range(n)]
+
+
+def write_texts(path, texts):
+    """Writes an input of either format."""
+    if path.suffix == ".parquet":
+        pq.write_table(
+            pa.table({"id": range(len(texts)), "text": pa.array(texts, pa.string())}), path, row_group_size=70
+        )
+    else:
+        lines = (json.dumps({"id": number, "text": text}, ensure_ascii=False) for number, text in enumerate(texts))
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def read_rows(path):
+    """The rows of an output of either format."""
+    if path.suffix == ".parquet":
+        return pq.read_table(path).to_pylist()
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def files_in(folder):
+    return sorted(file.name for file in folder.iterdir())
+
+
+FORMATS = pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+
+
+@FORMATS
+@pytest.mark.parametrize("output_suffix", [".jsonl", ".parquet"])
+@pytest.mark.parametrize("n", [0, 1, 100, 250])
+def test_every_query_is_answered_in_order_as_the_router_answers(tiny_bundle, tmp_path, suffix, output_suffix, n):
+    texts = make_texts(n)
+    source, output = write_texts(tmp_path / f"queries{suffix}", texts), tmp_path / "out" / f"answers{output_suffix}"
+    summary = route_file(tiny_bundle.path, source, output, lines_per_part=100)
+    assert summary == BulkSummary(n, 0, 0, output, None)
+    rows = read_rows(output)
+    assert [row["line"] for row in rows] == list(range(1, n + 1))
+    assert [row["text"] for row in rows] == texts
+    router = Router.load(tiny_bundle.path)
+    for row, prediction in zip(rows, map(router.route, texts), strict=True):
+        assert (row["intent"], row["reason"], row["top_intent"]) == (
+            prediction.intent, prediction.reason.value, prediction.top_intent,
+        )  # fmt: skip
+        assert row["score"] == pytest.approx(prediction.score, abs=1e-5)
+    assert files_in(output.parent) == [output.name]  # nothing else is left
+
+
+@FORMATS
+def test_intents_and_weights(tiny_bundles, tmp_path, suffix):
+    texts = ["parcel refund", "please", ""]
+    source = write_texts(tmp_path / "queries.jsonl", texts)
+    output = tmp_path / f"answers{suffix}"
+    for task, key in ((Task.MULTI, "intents"), (Task.WEIGHTS, "weights")):
+        route_file(tiny_bundles[task].path, source, output, lines_per_part=2)
+        alone = Router.load(tiny_bundles[task].path).route_batch(texts)
+        for row, prediction in zip(read_rows(output), alone, strict=True):
+            expected = prediction.intents if task is Task.MULTI else prediction.weights or {}
+            assert dict(row[key]) == pytest.approx(expected, abs=1e-5) if key == "weights" else row[key] == [*expected]
+
+
+def test_malformed_lines_are_said_counted_and_kept(tiny_bundle, tmp_path, capsys):
+    good = [b'{"text": "refund"}', b"", b'{"text": ""}', b"   ", b'\t{"text": "parcel"}\r']
+    source, output = tmp_path / "queries.jsonl", tmp_path / "answers.jsonl"
+    source.write_bytes(b"\xef\xbb\xbf" + b"\n".join([*good, *MALFORMED, b'{"text": "cancel"}']))
+    summary = route_file(tiny_bundle.path, source, output, lines_per_part=3)
+    assert summary == BulkSummary(4, len(MALFORMED), 0, output, tmp_path / "errors.jsonl")
+    last = len(good) + len(MALFORMED) + 1
+    assert [(row["line"], row["intent"]) for row in read_rows(output)] == [
+        (1, "refund"), (3, None), (5, "track_order"), (last, "cancel_order"),
+    ]  # fmt: skip
+    errors = read_rows(tmp_path / "errors.jsonl")
+    assert [error["line"] for error in errors] == list(range(6, 6 + len(MALFORMED)))
+    for error, (raw, reason) in zip(errors, MALFORMED.items(), strict=True):
+        assert reason in error["error"]
+        assert error["raw"] == raw.decode("utf-8", "replace")[:10_000]
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith(f"route: {source}:6: not a JSON object")
+    assert said.endswith("such lines go to errors.jsonl")
+
+
+def test_a_run_without_a_malformed_line_leaves_no_errors_of_the_run_before(tiny_bundle, tmp_path):
+    source, output = tmp_path / "queries.jsonl", tmp_path / "answers.jsonl"
+    source.write_text('{"text": "refund"}\n{', encoding="utf-8")
+    assert route_file(tiny_bundle.path, source, output).n_errors == 1
+    source.write_text('{"text": "refund"}\n', encoding="utf-8")
+    assert route_file(tiny_bundle.path, source, output).errors is None
+    assert files_in(tmp_path) == ["answers.jsonl", "queries.jsonl"]
+
+
+def test_a_null_in_a_table_is_malformed(tiny_bundle, tmp_path):
+    table = pa.table({"text": pa.array(["refund", None, "parcel"], pa.large_string())})
+    pq.write_table(table, tmp_path / "queries.parquet")
+    summary = route_file(tiny_bundle.path, tmp_path / "queries.parquet", tmp_path / "answers.parquet")
+    assert (summary.n_queries, summary.n_errors) == (2, 1)
+    assert [row["line"] for row in read_rows(tmp_path / "answers.parquet")] == [1, 3]
+    assert read_rows(tmp_path / "errors.jsonl") == [{"line": 2, "error": '"text" is null', "raw": "null"}]
+
+
+def test_a_line_too_long_for_memory_is_malformed_and_the_next_is_not(tiny_bundle, tmp_path, monkeypatch):
+    monkeypatch.setattr(bulk_files, "_LONGEST_LINE", 64)
+    source = tmp_path / "queries.jsonl"
+    lines = [{"text": "refund"}, {"text": "x" * 500}, {"text": "y" * 51}, {"text": "parcel"}, {"text": "z" * 99}]
+    source.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    route_file(tiny_bundle.path, source, tmp_path / "answers.jsonl", lines_per_part=2)
+    assert [row["line"] for row in read_rows(tmp_path / "answers.jsonl")] == [1, 3, 4]
+    errors = read_rows(tmp_path / "errors.jsonl")
+    assert [(error["line"], error["error"]) for error in errors] == [(n, "longer than 64 bytes") for n in (2, 5)]
+
+
+def test_a_part_is_bounded_in_bytes_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(bulk_files, "_BYTES_PER_PART", 100)
+    source = write_texts(tmp_path / "queries.jsonl", ["x" * 80] * 3 + ["y"] * 20)
+    parts = bulk_files.JsonLines().plan(source, 1000)
+    assert [part.n_lines for part in parts][:3] == [1, 1, 1]
+    assert sum(part.n_lines for part in parts) == 23
+
+
+@FORMATS
+def test_memory_does_not_grow_with_the_input(tiny_bundle, tmp_path, suffix):
+    def peak(n):
+        source = write_texts(tmp_path / f"queries{suffix}", make_texts(n))
+        tracemalloc.start()
+        route_file(tiny_bundle.path, source, tmp_path / f"answers{suffix}", lines_per_part=500)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    peak(500)
+    assert peak(8000) < 1.3 * peak(1500)
+
+
+# --- killed, and run again -------------------------------------------------------------------------------------------
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from distill.bulk import route_file
+bundle, source, output = map(Path, sys.argv[1:])
+route_file(bundle, source, output, lines_per_part=50)
+"""
+
+
+def run_until_killed(arguments, parts, n_whole):
+    """Starts a run, and kills it as soon as it has that many parts."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stderr=subprocess.DEVNULL,
+    )
+    patience = time.monotonic() + 60
+    while process.poll() is None and len(list(parts.glob("0*[0-9].json"))) < n_whole:
+        assert time.monotonic() < patience
+        time.sleep(0.002)
+    process.kill()
+    return process.wait()
+
+
+@FORMATS
+def test_after_kill_9_the_same_run_ends_with_the_same_output(tiny_bundle, tmp_path, suffix, capsys):
+    texts = make_texts(6000)
+    source = write_texts(tmp_path / "queries.jsonl", texts)
+    with source.open("a", encoding="utf-8") as stream:
+        stream.write("{\n" + '{"text": "refund"}')
+    whole, output = tmp_path / "whole" / f"answers{suffix}", tmp_path / "killed" / f"answers{suffix}"
+    route_file(tiny_bundle.path, source, whole, lines_per_part=50)
+    parts = output.with_name(f"answers{suffix}.parts")
+    for n_whole in (1, 40):
+        assert run_until_killed((tiny_bundle.path, source, output), parts, n_whole) == -signal.SIGKILL
+        assert not output.exists()
+    n_done = sum(json.loads(mark.read_bytes())["n_lines"] for mark in parts.glob("0*[0-9].json"))
+    capsys.readouterr()
+    summary = route_file(tiny_bundle.path, source, output, lines_per_part=50)
+    assert f"going on where it stopped: {n_done:,} lines are done" in capsys.readouterr().err
+    assert 2000 <= n_done == summary.n_resumed < 6002
+    assert (summary.n_queries, summary.n_errors) == (6001, 1)
+    assert read_rows(output) == read_rows(whole)
+    assert files_in(output.parent) == files_in(whole.parent) == [f"answers{suffix}", "errors.jsonl"]
+
+
+@pytest.fixture
+def cut(tiny_bundle, tmp_path, monkeypatch):
+    """A run that was cut after two of six parts, the last of which is a line without a query: bundle, input, output."""
+    source, output = write_texts(tmp_path / "queries.jsonl", make_texts(50)), tmp_path / "answers.jsonl"
+    with source.open("a", encoding="utf-8") as stream:
+        stream.write("{")
+    route = bulk.PartRouter.route
+
+    def route_two(self, part):
+        if part.number == 2:
+            raise KeyboardInterrupt
+        return route(self, part)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bulk.PartRouter, "route", route_two)
+        with pytest.raises(KeyboardInterrupt):
+            route_file(tiny_bundle.path, source, output, lines_per_part=10)
+    return tiny_bundle.path, source, output
+
+
+def test_what_is_whole_is_not_routed_again(cut, monkeypatch):
+    routed = []
+    route = bulk.PartRouter.route
+    monkeypatch.setattr(bulk.PartRouter, "route", lambda self, part: routed.append(part.number) or route(self, part))
+    summary = route_file(*cut, lines_per_part=10)
+    assert (routed, summary.n_resumed, summary.n_queries) == ([2, 3, 4, 5], 20, 50)
+
+
+@pytest.mark.parametrize("change", ["input", "bundle", "lines_per_part"])
+def test_parts_of_something_else_are_not_taken(cut, tmp_path, capsys, change):
+    bundle, source, output = cut
+    lines_per_part = 10
+    if change == "input":
+        write_texts(source, ["refund"] * 50)
+    elif change == "bundle":
+        bundle = build_bundle(tmp_path / "other", max_length=8).path
+    else:
+        lines_per_part = 7
+    summary = route_file(bundle, source, output, lines_per_part=lines_per_part)
+    assert "beginning anew" in capsys.readouterr().err
+    assert (summary.n_resumed, len(read_rows(output))) == (0, 50)
+
+
+@pytest.mark.parametrize("left", ["all", "some", "none"])
+def test_a_run_cut_while_it_tidied_up_can_be_run_again(cut, monkeypatch, left):
+    remove = bulk._remove
+
+    def cut_short(folder):
+        files = sorted(file for file in folder.iterdir() if file.name != "job.json")
+        for file in files[: {"all": 0, "some": 3, "none": len(files)}[left]]:
+            file.unlink()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bulk, "_remove", cut_short)
+    with pytest.raises(KeyboardInterrupt):
+        route_file(*cut, lines_per_part=10)
+    first = read_rows(cut[2])
+    monkeypatch.setattr(bulk, "_remove", remove)
+    route_file(*cut, lines_per_part=10)
+    assert read_rows(cut[2]) == first
+    assert len(first) == 50
+
+
+def test_an_old_output_stands_until_the_new_one_is_whole(cut):
+    _, _, output = cut
+    output.write_text("old", encoding="utf-8")
+    output.with_name("answers.jsonl.parts").joinpath("000004.jsonl.123.partial").write_text("torn", encoding="utf-8")
+    route_file(*cut, lines_per_part=10)
+    assert len(read_rows(output)) == 50
+    assert not output.with_name("answers.jsonl.parts").exists()
+
+
+# --- what stands in the way ------------------------------------------------------------------------------------------
+
+
+def test_other_peoples_files_are_not_touched(tiny_bundle, tmp_path):
+    source = write_texts(tmp_path / "queries.jsonl", ["refund"])
+    theirs = tmp_path / "out" / "errors.jsonl"
+    theirs.parent.mkdir()
+    theirs.write_text('{"message": "of another program"}\n', encoding="utf-8")
+    with pytest.raises(DataError, match=r"errors\.jsonl: stands where"):
+        route_file(tiny_bundle.path, source, theirs.parent / "answers.jsonl")
+    theirs.unlink()
+    parts = theirs.parent / "answers.jsonl.parts"
+    parts.mkdir()
+    (parts / "thesis.txt").write_text("theirs", encoding="utf-8")
+    with pytest.raises(DataError, match="none of ours"):
+        route_file(tiny_bundle.path, source, theirs.parent / "answers.jsonl")
+    assert (parts / "thesis.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "output", "complaint"),
+    [
+        ("queries.csv", "answers.jsonl", "queries.csv: expected a file that ends in .jsonl or .parquet"),
+        ("queries.jsonl", "answers", "answers: expected a file"),
+        ("queries.jsonl", "queries.jsonl", "is the input"),
+        ("queries.jsonl", "errors.jsonl", "stands where the lines without a query go"),
+        ("errors.jsonl", "answers.jsonl", "stands where the lines without a query go"),
+        ("missing.jsonl", "answers.jsonl", "missing.jsonl: cannot be read"),
+        ("missing.parquet", "answers.jsonl", "missing.parquet: cannot be read"),
+        ("torn.parquet", "answers.jsonl", "torn.parquet: not a Parquet file"),
+        ("other.parquet", "answers.jsonl", "has no column `text`; it has query, n"),
+        ("numbers.parquet", "answers.jsonl", "the column `text` must hold text, found int64"),
+    ],
+)
+def test_what_cannot_be_routed_is_one_line(tiny_bundle, tmp_path, source, output, complaint):
+    write_texts(tmp_path / "queries.jsonl", ["refund"])
+    (tmp_path / "torn.parquet").write_bytes(b"PAR1 and no more")
+    pq.write_table(pa.table({"query": ["refund"], "n": [1]}), tmp_path / "other.parquet")
+    pq.write_table(pa.table({"text": [1]}), tmp_path / "numbers.parquet")
+    before = files_in(tmp_path)
+    line = fails("route", tiny_bundle.path, "--input", tmp_path / source, "--output", tmp_path / output)
+    assert complaint in line
+    assert files_in(tmp_path) == before
+
+
+def test_a_bundle_that_cannot_be_loaded(tmp_path):
+    with pytest.raises(BundleError):
+        route_file(tmp_path / "nothing", write_texts(tmp_path / "queries.jsonl", ["a"]), tmp_path / "answers.jsonl")
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+def test_the_command_says_what_it_did(tiny_bundle, tmp_path):
+    source = write_texts(tmp_path / "queries.jsonl", make_texts(1200))
+    with source.open("a", encoding="utf-8") as stream:
+        stream.write("{\n")
+    output = tmp_path / "answers.parquet"
+    done = distill("route", tiny_bundle.path, "--input", source, "--output", output)
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines() == [
+        f"1,200 queries routed: {output}",
+        f"1 line holds no query: {tmp_path / 'errors.jsonl'}",
+    ]
+    assert "queries.jsonl:1201: not a JSON object" in done.stderr
+    assert len(read_rows(output)) == 1200
+    done = distill("route", tiny_bundle.path, "--input", source, "--output", output, "--json", "-q")
+    assert json.loads(done.stdout) == {
+        "n_queries": 1200, "n_errors": 1, "n_resumed": 0, "output": str(output), "errors": str(tmp_path / "errors.jsonl"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--input", "a.jsonl"], ["--output", "a.jsonl"], ["--engine", "ray"], ["refund", "--input", "a.jsonl", "--output", "b.jsonl"]]
+)  # fmt: skip
+def test_options_that_do_not_go_together_are_a_usage_error(tiny_bundle, arguments):
+    done = distill("route", tiny_bundle.path, *arguments)
+    assert done.exit_code == 2
+    assert "--input" in done.stderr
+
+
+@pytest.mark.parametrize(("module", "extra", "arguments"), [
+    ("pyarrow", "parquet", ["--output", "answers.parquet"]),
+    ("ray", "ray", ["--output", "answers.jsonl", "--engine", "ray"]),
+])  # fmt: skip
+def test_a_missing_extra_is_named(tiny_bundle, tmp_path, monkeypatch, module, extra, arguments):
+    monkeypatch.chdir(tmp_path)
+    write_texts(tmp_path / "queries.jsonl", ["refund"])
+    monkeypatch.setitem(sys.modules, module, None)
+    line = fails("route", tiny_bundle.path, "--input", "queries.jsonl", *arguments)
+    assert line.startswith(f"{module} is not installed")
+    assert f"[{extra}]" in line
+
+
+# --- Ray -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("default")  # Ray's own
+@pytest.mark.timeout(300)
+def test_ray_goes_on_and_gives_the_same_files(cut, tmp_path, monkeypatch):
+    pytest.importorskip("ray.data")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    bundle, source, output = cut
+    summary = route_file(bundle, source, output, engine="ray", lines_per_part=10)
+    assert (summary.n_queries, summary.n_errors, summary.n_resumed) == (50, 1, 20)
+    here = tmp_path / "here" / output.name
+    route_file(bundle, source, here, lines_per_part=10)
+    for name in (output.name, "errors.jsonl"):
+        assert output.with_name(name).read_bytes() == here.with_name(name).read_bytes()

@@ -1,0 +1,425 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from contextvars import ContextVar
+from decimal import Decimal
+
+import numpy as np
+import pytest
+from bundles import GOLDEN_TEXTS, build_bundle
+
+from distill import Cascade, Router
+from distill.cascade import (
+    DECLINED,
+    Breaker,
+    Budget,
+    CascadePrediction,
+    FallbackOutcome,
+    FallbackReply,
+    confidence,
+)
+from distill.errors import QueryError
+from distill.types import Prediction, Reason, Task
+
+SURE, DOUBTED, OUTSIDE = "where is my parcel", "unheard words", "a joke please"
+"""What the tiny student accepts, has low confidence in, and holds to be out of scope."""
+PATIENCE_S = 30.0
+
+
+class Fallback:
+    """A fallback that remembers what it was asked, and does as it is told: answers, raises, or waits."""
+
+    def __init__(self, answer="refund", *, waits=False):
+        self.answer, self.asked = answer, []
+        self.released = threading.Event()
+        if not waits:
+            self.released.set()
+
+    def __call__(self, text):
+        self.asked.append(text)
+        self.released.wait(PATIENCE_S)
+        if isinstance(self.answer, BaseException):
+            raise self.answer
+        return self.answer
+
+
+def as_coroutine(fallback):
+    async def ask(text):
+        while not fallback.released.is_set():  # noqa: ASYNC110 - it is an event of threads
+            await asyncio.sleep(0.005)
+        return fallback(text)
+
+    return ask
+
+
+def ask_all(cascade, texts, way):
+    """The same queries by each of the four ways."""
+
+    async def one_by_one():
+        return [await cascade.aroute(text) for text in texts]
+
+    return {
+        "route": lambda: [cascade.route(text) for text in texts],
+        "route_batch": lambda: cascade.route_batch(texts),
+        "aroute": lambda: asyncio.run(one_by_one()),
+        "aroute_batch": lambda: asyncio.run(cascade.aroute_batch(texts)),
+    }[way]()
+
+
+WAYS = pytest.mark.parametrize("way", ["route", "route_batch", "aroute", "aroute_batch"])
+KINDS = pytest.mark.parametrize("kind", [lambda fallback: fallback, as_coroutine], ids=["function", "coroutine"])
+
+
+@WAYS
+@KINDS
+def test_only_what_the_policy_declines_is_asked(tiny_router, way, kind):
+    fallback = Fallback()
+    cascade = Cascade(tiny_router, kind(fallback))
+    texts = [SURE, DOUBTED, "", OUTSIDE, "cancel"]
+    answers = ask_all(cascade, texts, way)
+    assert sorted(fallback.asked) == sorted([DOUBTED, OUTSIDE])
+    assert [each.intent for each in answers] == ["track_order", "refund", None, "refund", "cancel_order"]
+    assert [each.fallback.value for each in answers] == [
+        "not_asked", "answered", "not_asked", "answered", "not_asked",
+    ]  # fmt: skip
+    for text, each in zip(texts, answers, strict=True):
+        alone = tiny_router.route(text)
+        assert (each.student.intent, each.student.reason, each.student.score) == (
+            alone.intent, alone.reason, pytest.approx(alone.score, abs=1e-6),
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("ask_when", "asked"),
+    [
+        ({Reason.LOW_CONFIDENCE}, [DOUBTED]),
+        ({Reason.OUT_OF_SCOPE}, [OUTSIDE]),
+        (DECLINED, [DOUBTED, OUTSIDE]),
+        ((), []),
+        (Reason, [SURE, DOUBTED, OUTSIDE]),  # empty input is nothing to ask about
+    ],
+)
+def test_what_is_asked_can_be_chosen(tiny_router, ask_when, asked):
+    fallback = Fallback()
+    cascade = Cascade(tiny_router, fallback, ask_when=ask_when)
+    for text in (SURE, DOUBTED, OUTSIDE, " "):
+        cascade.route(text)
+    assert fallback.asked == asked
+
+
+def test_what_the_student_is_not_sure_of_is_asked_whatever_the_policy_says(tiny_router):
+    fallback = Fallback("cancel_order")
+    cascade = Cascade(tiny_router, fallback, ask_when=(), ask_below=0.5)
+    answers = [cascade.route(text) for text in (SURE, OUTSIDE, "parcel refund", DOUBTED, "")]
+    assert fallback.asked == ["parcel refund", DOUBTED]  # it is sure enough that OUTSIDE fits none
+    assert answers[2].student.intent == "track_order"
+    assert answers[2].intent == "cancel_order"
+
+
+@pytest.mark.parametrize("task", Task)
+def test_confidence_is_that_of_the_decision(task):
+    rows = np.array([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]])
+    assert confidence(rows, task) == pytest.approx([0.7, 0.8])
+    unsure = np.array([0.45, 0.99, 0.98])
+    assert confidence(unsure, task) == pytest.approx(0.55 if task is Task.MULTI else 0.99)
+
+
+# --- what an answer may be -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "intent", "reason", "score"),
+    [
+        ("refund", "refund", Reason.ACCEPTED, 1.0),
+        ("oos", None, Reason.OUT_OF_SCOPE, 0.0),
+        (None, None, Reason.OUT_OF_SCOPE, 0.0),
+        ({"refund": 3, "cancel_order": 1}, "refund", Reason.ACCEPTED, 0.75),
+        ({"refund": 1, "oos": 3}, None, Reason.OUT_OF_SCOPE, 0.25),
+        (FallbackReply("refund"), "refund", Reason.ACCEPTED, 1.0),
+        (Prediction("refund", 0.6, Reason.ACCEPTED, "refund", ("refund",)), "refund", Reason.ACCEPTED, 0.6),
+    ],
+)
+@pytest.mark.parametrize("labels", [None, ("track_order", "cancel_order", "refund")], ids=["oos", "no oos"])
+def test_an_answer_is_a_name_or_scores_or_a_prediction(tmp_path, labels, answer, intent, reason, score):
+    router = Router.load(build_bundle(tmp_path / "static", labels=labels).path)
+    prediction = Cascade(router, Fallback(answer)).route(DOUBTED)
+    assert (prediction.intent, prediction.reason, prediction.fallback.value) == (intent, reason, "answered")
+    assert prediction.intents == ((intent,) if intent else ())
+    if not (labels and reason is Reason.OUT_OF_SCOPE):  # without a label for it there is no distribution
+        assert prediction.score == pytest.approx(score)
+    assert prediction.top_intent == (intent or ("refund" if prediction.score else None))
+    assert json.loads(json.dumps(prediction.as_dict()))["fallback"] == "answered"
+
+
+@pytest.mark.parametrize(
+    ("answer", "intents"),
+    [("refund", ("refund",)), (["refund", "track_order"], ("track_order", "refund")), ([], ()), ({"refund": 0.4}, ())],
+)
+def test_an_answer_for_several_intents(tiny_bundles, answer, intents):
+    router = Router.load(tiny_bundles[Task.MULTI].path)
+    prediction = Cascade(router, Fallback(answer), ask_below=1.0).route(SURE)
+    assert (prediction.intents, prediction.fallback) == (intents, FallbackOutcome.ANSWERED)
+
+
+def test_an_answer_in_weights(tiny_bundles):
+    router = Router.load(tiny_bundles[Task.WEIGHTS].path)
+    prediction = Cascade(router, Fallback({"refund": 3, "track_order": 1}), ask_below=1.0).route(SURE)
+    assert prediction.weights == pytest.approx({"track_order": 0.25, "cancel_order": 0.0, "refund": 0.75})
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        ("no such", "ValueError: the answer is no intent: 'no such'"),
+        (3, "ValueError: the answer is int"),
+        (["refund"], "ValueError: the answer is list"),
+        ({}, "ValueError: every score is 0"),
+        ({"refund": -1, "cancel_order": 2}, "from 0 on"),
+        ({"refund": float("nan")}, "from 0 on"),
+        ({"refund": "much"}, "ValueError: could not convert"),
+        (FallbackReply("no such", Decimal(1)), "no intent"),
+        (Prediction("no such", 1.0, Reason.ACCEPTED, "no such", ("no such",)), "no intent"),
+        (RuntimeError("boom\nand more"), "RuntimeError: boom and more"),
+        (TimeoutError("its own"), "TimeoutError: its own"),
+    ],
+)
+@WAYS
+@KINDS
+def test_what_is_no_answer_leaves_the_students(tiny_router, answer, error, way, kind):
+    (prediction,) = ask_all(Cascade(tiny_router, kind(Fallback(answer))), [DOUBTED], way)
+    alone = tiny_router.route(DOUBTED)
+    assert prediction.fallback is FallbackOutcome.FAILED
+    assert error in prediction.error
+    assert (prediction.intent, prediction.reason, prediction.top_intent) == (None, alone.reason, alone.top_intent)
+    assert prediction.probabilities == pytest.approx(alone.probabilities)
+
+
+def test_a_coroutine_that_cancels_itself_has_failed(tiny_router):
+    cascade = Cascade(tiny_router, as_coroutine(Fallback(asyncio.CancelledError())))
+    assert [each.error for each in ask_all(cascade, [DOUBTED], "aroute")] == ["CancelledError:"]
+
+
+def test_a_larger_student_is_a_fallback(tmp_path, tiny_router):
+    larger = Router.load(build_bundle(tmp_path / "encoder", student="encoder").path)
+    for ask in (larger.route, larger.aroute):
+        cascade = Cascade(tiny_router, ask, ask_when=set(Reason))
+        assert cascade.route(SURE).intent == asyncio.run(cascade.aroute(SURE)).intent == "track_order"
+    last = Fallback("refund")
+    chain = Cascade(tiny_router, Cascade(larger, last).route)
+    assert chain.route(DOUBTED).intent == "refund"
+    assert last.asked == [DOUBTED]
+
+
+def test_the_end_of_the_program_is_not_an_answer(tiny_router):
+    with pytest.raises(KeyboardInterrupt):
+        Cascade(tiny_router, Fallback(KeyboardInterrupt())).route(DOUBTED)
+
+
+# --- time, budget, breaker -------------------------------------------------------------------------------------------
+
+
+@WAYS
+@KINDS
+def test_after_its_time_the_students_answer_is_given(tiny_router, way, kind):
+    fallback = Fallback(waits=True)
+    cascade = Cascade(tiny_router, kind(fallback), timeout_s=0.05)
+    try:
+        started = time.monotonic()
+        (prediction,) = ask_all(cascade, [DOUBTED], way)
+        assert time.monotonic() - started < PATIENCE_S / 2
+    finally:
+        fallback.released.set()
+    assert (prediction.intent, prediction.reason) == (None, Reason.LOW_CONFIDENCE)
+    assert prediction.fallback is FallbackOutcome.TIMED_OUT
+    assert prediction.error == "no answer within 0.05 s"
+
+
+def test_the_loop_runs_on_while_the_fallback_is_asked(tiny_router):
+    fallback = Fallback(waits=True)
+    cascade = Cascade(tiny_router, fallback, timeout_s=PATIENCE_S)
+
+    async def ask():
+        asking = asyncio.create_task(cascade.aroute(DOUBTED))
+        while not fallback.asked:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        fallback.released.set()
+        return await asking
+
+    assert asyncio.run(ask()).intent == "refund"
+
+
+def test_a_coroutine_function_runs_in_the_callers_loop_and_is_cancelled_when_its_time_is_up(tiny_router):
+    ends = []
+
+    async def ask(text):
+        loop = asyncio.get_running_loop()
+        try:
+            await asyncio.sleep(PATIENCE_S)
+        except asyncio.CancelledError:
+            ends.append(loop)
+            raise
+
+    async def check():
+        prediction = await Cascade(tiny_router, ask, timeout_s=0.02).aroute(DOUBTED)
+        await asyncio.sleep(0)
+        assert prediction.fallback is FallbackOutcome.TIMED_OUT
+        assert ends == [asyncio.get_running_loop()]
+
+    asyncio.run(check())
+
+
+def test_calls_that_hang_do_not_pile_up(tiny_router):
+    fallback = Fallback(waits=True)
+    cascade = Cascade(tiny_router, fallback, timeout_s=0.01, max_in_flight=2, breaker=Breaker(failures=99))
+    outcomes = [cascade.route(DOUBTED).fallback.value for _ in range(4)]
+    assert outcomes == ["timed_out", "timed_out", "busy", "busy"]
+    fallback.released.set()
+    for _ in range(1000):
+        if cascade.route(DOUBTED).fallback is FallbackOutcome.ANSWERED:
+            break
+        time.sleep(0.01)
+    else:
+        pytest.fail("the places of calls that ended were not given back")
+
+
+@KINDS
+def test_a_caller_that_goes_away_gives_its_place_back(tiny_router, kind):
+    fallback = Fallback(waits=True)
+    cascade = Cascade(tiny_router, kind(fallback), timeout_s=PATIENCE_S, max_in_flight=1)
+
+    async def leave():
+        for delay_s in (0.0, 0.02):  # before it is asked, and while it is
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(delay_s):
+                    await cascade.aroute(DOUBTED)
+            fallback.released.set()
+            await asyncio.sleep(0.05)
+            while cascade._guard._n_in_flight:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+            assert (await cascade.aroute(DOUBTED)).intent == "refund"
+            fallback.released.clear()
+        fallback.released.set()
+
+    asyncio.run(leave())
+
+
+@WAYS
+def test_a_budget_of_calls(tiny_router, way):
+    fallback = Fallback()
+    cascade = Cascade(tiny_router, fallback, budget=Budget(max_calls=3))
+    outcomes = sorted(each.fallback.value for each in ask_all(cascade, [DOUBTED] * 5, way))
+    assert outcomes == ["answered"] * 3 + ["over_budget"] * 2
+    assert len(fallback.asked) == 3
+
+
+def test_a_budget_of_dollars_counts_what_replies_say(tiny_router):
+    fallback = Fallback(FallbackReply("refund", Decimal("0.1")))
+    cascade = Cascade(tiny_router, fallback, budget=Budget(max_usd=1, usd_per_call="0.5"))
+    answers = [cascade.route(DOUBTED) for _ in range(8)]
+    assert [each.fallback.value for each in answers] == ["answered"] * 6 + ["over_budget"] * 2
+    assert [each.usd for each in answers] == [Decimal("0.1")] * 6 + [None] * 2
+    assert answers[0].as_dict()["usd"] == 0.1
+
+
+def test_an_answer_that_cannot_be_read_is_paid_for_too(tiny_router):
+    cascade = Cascade(tiny_router, Fallback(FallbackReply("no such", Decimal(1))), budget=Budget(max_usd=1, usd_per_call="0.5"))  # fmt: skip
+    assert [cascade.route(DOUBTED).fallback.value for _ in range(2)] == ["failed", "over_budget"]
+
+
+@WAYS
+def test_a_fallback_that_fails_is_left_alone(tiny_router, way):
+    fallback = Fallback(RuntimeError("down"))
+    cascade = Cascade(tiny_router, fallback, breaker=Breaker(failures=2, pause_s=3600), max_in_flight=1)
+    answers = ask_all(cascade, [DOUBTED] * 5, way)
+    assert [each.fallback.value for each in answers] == ["failed"] * 2 + ["circuit_open"] * 3
+    assert len(fallback.asked) == 2
+    assert {each.intent for each in answers} == {None}
+
+
+def test_timeouts_open_the_circuit_and_a_trial_closes_it(tiny_router):
+    fallback = Fallback(waits=True)
+    cascade = Cascade(tiny_router, fallback, timeout_s=0.02, breaker=Breaker(failures=1, pause_s=0.1))
+    assert cascade.route(DOUBTED).fallback is FallbackOutcome.TIMED_OUT
+    assert cascade.route(DOUBTED).fallback is FallbackOutcome.CIRCUIT_OPEN
+    fallback.released.set()
+    cascade.timeout_s = PATIENCE_S
+    time.sleep(0.15)
+    assert [cascade.route(DOUBTED).fallback.value for _ in range(2)] == ["answered"] * 2
+
+
+# --- the rest --------------------------------------------------------------------------------------------------------
+
+
+@WAYS
+def test_hooks_of_a_cascade_are_told_who_answered(tiny_bundle, way):
+    router = Router.load(tiny_bundle.path)
+    students, events = [], []
+    router.on_prediction.append(students.append)
+    cascade = Cascade(router, Fallback())
+    cascade.on_prediction.append(events.append)
+    answers = ask_all(cascade, [SURE, DOUBTED], way)
+    assert [event.prediction for event in events] == answers
+    assert [event.text for event in events] == [event.text for event in students] == [SURE, DOUBTED]
+    assert {event.bundle_id for event in events} == {tiny_bundle.manifest.bundle_id}
+    assert students[1].prediction.intent is None
+
+
+def test_what_a_caller_is_doing_is_known_in_the_fallbacks_thread(tiny_router):
+    request = ContextVar("request", default=None)
+    seen = []
+
+    def ask(text):
+        seen.append(request.get())
+        return "refund"
+
+    request.set("42")
+    Cascade(tiny_router, ask).route(DOUBTED)
+    assert seen == ["42"]
+
+
+def test_many_queries_are_answered_in_order(tiny_router):
+    cascade = Cascade(tiny_router, lambda text: "refund" if "unheard" in text else "cancel_order", max_in_flight=3)
+    texts = [*GOLDEN_TEXTS, DOUBTED] * 2
+    batch = cascade.route_batch(iter(texts))
+    assert [each.intent for each in batch] == [cascade.route(text).intent for text in texts]
+    assert [each.intent for each in asyncio.run(cascade.aroute_batch(texts))] == [each.intent for each in batch]
+    assert cascade.route_batch([]) == []
+
+
+def test_32_threads_share_a_cascade(tiny_router):
+    from concurrent.futures import ThreadPoolExecutor
+
+    cascade = Cascade(tiny_router, Fallback(), max_in_flight=64, timeout_s=PATIENCE_S)
+    with ThreadPoolExecutor(32) as pool:
+        answers = list(pool.map(cascade.route, [SURE, DOUBTED, OUTSIDE] * 64))
+    assert [each.intent for each in answers] == ["track_order", "refund", "refund"] * 64
+
+
+@pytest.mark.parametrize("value", [None, 3, ["refund"]])
+def test_what_is_no_query_is_refused(tiny_router, value):
+    cascade = Cascade(tiny_router, Fallback())
+    with pytest.raises(QueryError):
+        cascade.route(value)
+    with pytest.raises(QueryError):
+        asyncio.run(cascade.aroute(value))
+    for texts in (value if isinstance(value, list) else [value], "refund", None)[1:]:
+        with pytest.raises(QueryError):
+            cascade.route_batch(texts)
+        with pytest.raises(QueryError):
+            asyncio.run(cascade.aroute_batch(texts))
+
+
+@pytest.mark.parametrize("limits", [{"timeout_s": 0}, {"timeout_s": -1}, {"max_in_flight": 0}])
+def test_limits_are_above_0(tiny_router, limits):
+    with pytest.raises(ValueError, match="above 0"):
+        Cascade(tiny_router, Fallback(), **limits)
+
+
+def test_an_answer_shows_itself(tiny_router):
+    prediction = Cascade(tiny_router, Fallback()).route(DOUBTED)
+    assert isinstance(prediction, CascadePrediction)
+    assert "answered" in repr(prediction)
+    assert set(prediction.as_dict()) >= {"intent", "score", "fallback", "error", "usd"}

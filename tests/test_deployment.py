@@ -1,0 +1,127 @@
+"""The recipes of docs/deployment.md, run as they stand. One whose library is not installed is skipped."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from bundles import build_bundle
+from project import distill, write_project
+
+from distill import Router
+from distill.data import read_queries
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
+SECTIONS = dict(re.findall(r"^##+ (.*?)\n(.*?)(?=^##|\Z)", PAGE, re.DOTALL | re.MULTILINE))
+RECIPES = [
+    pytest.param(blocks[: last + 1], id=f"{title} {last + 1}")
+    for title, content in SECTIONS.items()
+    for blocks in [re.findall(r"```python\n(.*?)```", content, re.DOTALL)]
+    for last in range(len(blocks))
+]
+COMMANDS = re.findall(r"^distill .*$", "\n".join(re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)), re.MULTILINE)
+
+
+def libraries_of(block):
+    """What a block imports at its top level, the standard library and distill apart."""
+    nodes = ast.parse(block).body
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom)]
+    return {name.split(".")[0] for name in names} - sys.stdlib_module_names - {"distill"}
+
+
+@pytest.fixture
+def _here(tmp_path, monkeypatch):
+    """A folder with what the recipes name: two bundles, queries, and a router.yaml with a teacher."""
+    write_project(tmp_path, n=2, n_gold=1)
+    for student in ("static", "encoder"):
+        build_bundle(tmp_path / "models" / "banking-assistant" / student, student=student)
+    (tmp_path / "logs.jsonl").rename(tmp_path / "queries.jsonl")
+    monkeypatch.chdir(tmp_path)
+    for name in ("PYTHONPATH", "PYSPARK_PYTHON"):  # for the workers of Ray and of Spark
+        monkeypatch.setenv(name, os.pathsep.join(sys.path) if name == "PYTHONPATH" else sys.executable)
+
+
+def run_blocks(blocks):
+    """Runs the blocks of one section in one namespace, up to one of them."""
+    for library in set().union(*map(libraries_of, blocks)):
+        pytest.importorskip(library)
+    namespace = {"__name__": "__main__"}
+    for block in blocks:
+        exec(compile(block, "docs/deployment.md", "exec"), namespace)  # noqa: S102
+    return namespace
+
+
+def test_there_are_the_recipes_that_are_promised():
+    assert len(RECIPES) >= 9
+    assert {"Logging: one line a decision", "Prometheus", "OpenTelemetry", "Cascade", "On Ray", "On Spark"} <= {
+        *SECTIONS
+    }
+
+
+@pytest.mark.usefixtures("_here")
+@pytest.mark.filterwarnings("default")  # those of the libraries that recipes use
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("blocks", RECIPES)
+def test_the_recipe_runs(blocks):
+    namespace = run_blocks(blocks)
+    spark = namespace.get("spark")
+    if spark is not None:
+        spark.stop()
+    if "answers.write" in blocks[-1]:
+        found = pd.read_parquet("answers").set_index("text")
+        router = Router.load("models/banking-assistant/static")
+        texts = [query.text for query in read_queries(Path("queries.jsonl"))]
+        assert sorted(found.index) == sorted(texts)
+        for text in texts:
+            intent = found.loc[text, "intent"]
+            assert (None if pd.isna(intent) else intent) == router.route(text).intent
+
+
+@pytest.mark.usefixtures("_here")
+def test_the_log_line_says_what_was_decided_and_not_what_was_asked(caplog):
+    caplog.set_level("INFO")
+    run_blocks(re.findall(r"```python\n(.*?)```", SECTIONS["Logging: one line a decision"], re.DOTALL))
+    (record,) = [record for record in caplog.records if record.name == "router"]
+    decision = json.loads(record.getMessage())
+    assert len(decision["bundle_id"]) == 16
+    assert decision["reason"] in {"accepted", "low_confidence", "out_of_scope"}
+    assert "water" not in record.getMessage()
+
+
+@pytest.mark.usefixtures("_here")
+def test_the_function_for_spark_maps_frames():
+    (first, _) = re.findall(r"```python\n(.*?)```", SECTIONS["On Spark"], re.DOTALL)
+    frames = [pd.DataFrame({"text": ["refund", "", "where is my parcel"]}), pd.DataFrame({"text": ["cancel"]})]
+    found = pd.concat(run_blocks([first])["route_frames"](iter(frames)))
+    assert [None if pd.isna(intent) else intent for intent in found["intent"]] == [
+        "refund", None, "track_order", "cancel_order",
+    ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("_here")
+def test_the_table_of_outcomes_is_complete():
+    from distill.cascade import FallbackOutcome
+
+    assert re.findall(r"^\| `(\w+)` \|", SECTIONS["Cascade"], re.MULTILINE) == [each.value for each in FallbackOutcome]
+
+
+@pytest.mark.usefixtures("_here")
+@pytest.mark.timeout(300)
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("line", COMMANDS)
+def test_the_command_runs(line, tmp_path):
+    if "--engine ray" in line:
+        pytest.importorskip("ray")
+    arguments = shlex.split(line)[1:]
+    done = distill(*arguments)
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / arguments[arguments.index("--output") + 1]).exists()

@@ -1,0 +1,518 @@
+"""``distill init``: from what one has to a router.yaml that runs, without writing over anything."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from distill import pipeline
+from distill.cli import app
+from distill.cli import init as command
+from distill.data import read_queries
+from distill.init.project import _scalar
+from distill.spec import load_spec
+from distill.types import Task
+
+TOOL = {"type": "function", "function": {"name": "get_weather", "description": "Tells the weather.", "parameters": {}}}
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    """Commands run in an empty folder; no key is set."""
+    (tmp_path / "shop desk").mkdir()
+    monkeypatch.chdir(tmp_path / "shop desk")
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+
+
+def distill(*arguments, answers=None):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], input=answers)
+
+
+def made(*arguments):
+    """The spec that ``init`` wrote, after ``run --dry-run`` passed on it."""
+    done = distill("init", *arguments)
+    assert done.exit_code == 0, done.output
+    spec_path = done.stdout.splitlines()[0]
+    dry = distill("run", spec_path, "--dry-run")
+    assert dry.exit_code == 0, dry.output
+    assert "Nothing was asked." in dry.stdout
+    return load_spec(spec_path)
+
+
+def refused(*arguments):
+    before = sorted(Path().rglob("*"))
+    done = distill("init", *arguments)
+    assert done.exit_code == 1, done.output
+    assert done.stdout == ""
+    assert sorted(Path().rglob("*")) == before, "nothing was written"
+    (line,) = done.stderr.splitlines()
+    return line.removeprefix("distill: ")
+
+
+def write(name, content):
+    path = Path(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def jsonl(*lines):
+    return "".join(json.dumps(line) + "\n" for line in lines)
+
+
+# --- nothing but intents ---------------------------------------------------------------------------------------------
+
+
+def test_nothing_at_all_gives_a_spec_to_edit():
+    spec = made()
+    assert spec.name == "shop-desk"
+    assert len(spec.intents) == 3
+    assert spec.out_of_scope is True
+    assert (spec.teacher.model, float(spec.teacher.max_usd)) == ("gpt-5-mini", 5.0)
+    assert "# These three are made up: put yours in their place." in Path("router.yaml").read_text()
+    assert sorted(path.name for path in Path().iterdir()) == [".gitignore", "router.yaml"]
+
+
+def test_intents_given_by_hand():
+    spec = made(
+        "--intent", "refund: Money back: all of it", "--intent", "cancel", "--name", "my-shop", "--no-out-of-scope"
+    )
+    assert [(each.name, each.description) for each in spec.intent_list] == [
+        ("refund", "Money back: all of it"),
+        ("cancel", ""),
+    ]
+    assert (spec.name, spec.out_of_scope) == ("my-shop", False)
+    assert "made up" not in Path("router.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("intents.txt", "refund: Money back\n\ncancel: Stop it\n"),
+        ("intents.json", {"refund": "Money back", "cancel": {"description": "Stop it", "examples": ["stop"]}}),
+        ("intents.yaml", "refund: Money back\ncancel: {description: Stop it}\n"),
+        ("names.json", ["refund", "cancel"]),
+    ],
+)
+def test_intents_of_a_file(name, content):
+    spec = made("--from", write(f"given/{name}", content))
+    assert list(spec.intents) == ["refund", "cancel"]
+    assert spec.intents["cancel"].description == ("" if name == "names.json" else "Stop it")
+
+
+def test_another_model_at_another_place():
+    spec = made("--teacher-model", "qwen", "--base-url", "http://127.0.0.1:8080/v1")
+    assert (spec.teacher.model, spec.teacher.base_url, spec.teacher.max_usd) == (
+        "qwen",
+        "http://127.0.0.1:8080/v1",
+        None,
+    )
+    assert "# price: {" in Path("router.yaml").read_text()
+
+
+def test_every_commented_key_is_one_that_works():
+    made()
+    text = Path("router.yaml").read_text()
+    write("gold.jsonl", jsonl({"text": "where is it", "intent": "track_order"}))
+    wanted = re.sub(r"^( *)# ([a-z_]+: \S)", r"\1\2", text, flags=re.MULTILINE)
+    assert wanted.count("\n#") < text.count("\n#")
+    write("router.yaml", wanted)
+    spec = load_spec("router.yaml")
+    assert spec.teacher.base_url
+    assert spec.gates.p95_ms == 5.0
+    assert spec.gold_path.exists()
+
+
+def test_the_key_stands_nowhere(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-planted-4711")
+    done = distill("init")
+    assert "4711" not in done.output + "".join(path.read_text() for path in Path().iterdir())
+
+
+# --- examples --------------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_of_examples():
+    write("ex/refund.txt", "my money back\n\n give me: a refund \nmy money back\n")
+    write("ex/track order.txt", "- where is it # now\nyes\n")
+    write("ex/oos.txt", "who painted it\n")
+    write("ex/README.txt", "about these files\n")
+    spec = made("--from", "ex")
+    assert {name: body.examples for name, body in spec.intents.items()} == {
+        "refund": ("my money back", "give me: a refund"),
+        "track order": ("- where is it # now", "yes"),
+    }
+    assert spec.out_of_scope_intent.examples == ("who painted it",)
+    assert spec.writes_queries
+
+
+def test_many_examples_are_the_teacher():
+    write("ex/refund.txt", "".join(f"refund {n}\n" for n in range(12)))
+    write("ex/cancel.txt", "".join(f"cancel {n}\n" for n in range(12)))
+    spec = made("--from", "ex")
+    assert spec.teacher_name == "human labels (labelled.jsonl)"
+    assert len(read_queries(spec.queries_path)) == 24
+    assert pipeline.label(spec, show_progress=False).n_failed == 0
+
+
+def test_many_examples_are_few_where_a_model_is_to_label():
+    write("ex/refund.txt", "".join(f"refund {n}\n" for n in range(12)))
+    write("ex/cancel.txt", "cancel\n")
+    spec = made("--from", "ex", "--teacher-model", "gpt-5-mini")
+    assert spec.teacher.model == "gpt-5-mini"
+    assert len(spec.intents["refund"].examples) == 10
+
+
+LABELLED = {
+    Task.SINGLE: ({"intent": "refund"}, {"intent": "oos"}),
+    Task.MULTI: ({"intents": ["refund", "cancel"]}, {"intents": []}),
+    Task.WEIGHTS: ({"weights": {"refund": 3, "cancel": 1}}, {"weights": {"cancel": 1.0}}),
+}
+
+
+@pytest.mark.parametrize("task", Task)
+def test_a_data_set_folder(task, tmp_path):
+    first, second = LABELLED[task]
+    lines = [{"text": f"text {n}", **(first, second)[n % 2]} for n in range(60)]
+    write("set/train.jsonl", jsonl(*lines))
+    write("set/test.jsonl", jsonl({"text": "gold", **first}))
+    write("set/intents.json", {"cancel": "Stop it", "refund": "Money back"})
+    spec = made("out", "--from", "set")
+    assert spec.task is task
+    assert spec.labels == ("cancel", "refund", *(("oos",) if task is Task.SINGLE else ()))
+    assert spec.intents["refund"].description == "Money back"
+    assert spec.labels_path.resolve() == Path("set/train.jsonl").resolve(), "it is not copied"
+    assert spec.gold_path.resolve() == Path("set/test.jsonl").resolve()
+    assert pipeline.label(spec, show_progress=False).n_failed == 0
+
+
+def test_inside_the_data_set_folder():
+    write("train.jsonl", jsonl(*({"text": f"text {n}", "intent": "ab"[n % 2]} for n in range(40))))
+    spec = made("--from", ".")
+    assert str(spec.teacher.labels) == "train.jsonl"
+
+
+# --- logs ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "column"),
+    [
+        ("logs.csv", 'id,message,lang\n1,"where, is\nit",en\n2,stop it,en\n2,stop it,en\n3,,en\n', "message"),
+        ("logs.csv", "\ufeffid;Query\n1;where, is\n2;stop it\n", "Query"),
+        ("logs.tsv", "when\twhat was said\n10:00\twhere, is\n10:01\tstop it\n", "what was said"),
+        ("logs.jsonl", jsonl({"id": "a", "text": "where, is"}, {"id": "b", "text": "stop it"}), "text"),
+        (
+            "logs.jsonl",
+            jsonl({"id": 1, "call": {"said": "where, is"}}, {"id": 2, "call": {"said": "stop it"}}),
+            "call.said",
+        ),
+        ("logs.json", [{"text": "where, is"}, {"text": "stop it"}], "text"),
+    ],
+)
+def test_logs(name, content, column):
+    done = distill("init", "out", "--from", write(f"given/{name}", content), "--intent", "a", "--intent", "b")
+    assert f"2 queries in the column {column!r}" in done.stderr
+    spec = load_spec("out")
+    texts = [query.text.replace("\nit", "") for query in read_queries(spec.queries_path)]
+    assert texts == ["where, is", "stop it"]
+    assert distill("run", "out", "--dry-run").exit_code == 0
+
+
+def test_a_log_that_is_ready_is_named_not_copied():
+    write("logs.jsonl", jsonl({"text": "where is it"}, {"text": "stop it"}))
+    assert str(made("--from", "logs.jsonl").queries) == "logs.jsonl"
+    assert "logs.jsonl\n" in Path(".gitignore").read_text()
+    assert sorted(path.name for path in Path().iterdir()) == [".gitignore", "logs.jsonl", "router.yaml"]
+
+
+def test_lines_of_text_are_queries():
+    spec = made("--from", write("logs.txt", "where is it\n\nstop it\nwhere is it\n"))
+    assert [query.text for query in read_queries(spec.queries_path)] == ["where is it", "stop it"]
+    assert str(spec.queries) == "logs.queries.jsonl"
+
+
+def test_the_text_column_is_asked_for_or_an_error():
+    path = write("logs.csv", "id,query,message\n1,a b,c d\n")
+    line = refused("--from", path)
+    assert line == (
+        "logs.csv: it is not clear which column holds the queries; --text-column names it (id, query, message)"
+    )
+    assert "has no column 'nope'; its columns: id, query, message" in refused("--from", path, "--text-column", "nope")
+    spec = made("--from", path, "--text-column", "message")
+    assert [query.text for query in read_queries(spec.queries_path)] == ["c d"]
+
+
+def test_a_column_of_labels():
+    rows = "".join(f"text {n},{'ab'[n % 2]}\n" for n in range(40))
+    spec = made("--from", write("rows.csv", f"message,category\n{rows}"), "--label-column", "category")
+    assert list(spec.intents) == ["a", "b"]
+    assert pipeline.label(spec, show_progress=False).n_failed == 0
+
+
+# --- tools -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "tools",
+    [
+        [TOOL, {"type": "function", "function": {"name": "send_mail"}}, {"type": "web_search"}],
+        [{"type": "function", **TOOL["function"]}, {"type": "function", "name": "send_mail", "description": None}],
+        {"model": "m", "tools": [TOOL, {"type": "function", "function": {"name": "send_mail", "description": ""}}]},
+        {"functions": [TOOL["function"], {"name": "send_mail"}]},
+        {
+            "tools": [
+                {"name": "get_weather", "description": "Tells the\n weather.", "inputSchema": {}},
+                {"name": "send_mail"},
+            ]
+        },
+    ],
+    ids=["chat", "responses", "request", "functions", "mcp"],
+)
+def test_tools_are_intents(tools):
+    spec = made("--from", write("tools.json", tools))
+    assert [(each.name, each.description) for each in spec.intent_list] == [
+        ("get_weather", "Tells the weather."),
+        ("send_mail", ""),
+    ]
+
+
+@pytest.mark.timeout(60)
+def test_a_thousand_tools():
+    names = [f"service_{n // 10}.do-thing_{n}" for n in range(1000)]
+    tools = [{"type": "function", "function": {"name": name, "description": f"Does {name}: well."}} for name in names]
+    spec = made("--from", write("tools.json", tools))
+    assert list(spec.intents) == names
+    assert spec.intents[names[-1]].description == f"Does {names[-1]}: well."
+    assert spec.synth.per_intent == 20
+
+
+# --- prompts ---------------------------------------------------------------------------------------------------------
+
+PROMPT = """Route it.
+
+Intents:
+- `refund`: Money back
+* track_order - where it is
+3. **cancel**: stop: all of it
+- oos: none of these
+Note: be quick.
+
+Query: {query}
+"""
+
+
+def test_a_prompt_and_the_intents_that_it_lists():
+    spec = made("--from", write("prompt.txt", PROMPT))
+    assert {each.name: each.description for each in spec.intent_list} == {
+        "refund": "Money back",
+        "track_order": "where it is",
+        "cancel": "stop: all of it",
+    }
+    assert spec.out_of_scope is True
+    assert str(spec.teacher.prompt) == "prompt.txt"
+
+
+def test_a_prompt_of_messages():
+    messages = [
+        {"role": "system", "content": "- refund: Money\n- cancel: Stop"},
+        {"role": "user", "content": "{query}"},
+    ]
+    spec = made("out", "--from", write("prompt.json", messages))
+    assert list(spec.intents) == ["refund", "cancel"]
+    assert (spec.folder / spec.teacher.prompt).resolve() == Path("prompt.json").resolve()
+
+
+def test_a_prompt_beside_logs():
+    write("prompt.txt", "Which of refund and cancel? {query}")
+    write("logs.txt", "my money\n")
+    spec = made("--from", "prompt.txt", "--from", "logs.txt", "--intent", "refund", "--intent", "cancel")
+    assert spec.teacher.prompt is not None
+    assert not spec.writes_queries
+
+
+def test_what_the_prompt_answered_is_not_taken_for_human_labels():
+    write("prompt.txt", PROMPT)
+    answers = [{"text": f"text {n}", "intent": ["refund", "cancel"][n % 2]} for n in range(60)]
+    write("answers.jsonl", jsonl(*answers))
+    spec = made("--from", "prompt.txt", "--from", "answers.jsonl")
+    assert (str(spec.queries), spec.labels_path, str(spec.teacher.prompt)) == ("answers.jsonl", None, "prompt.txt")
+    assert spec.intents["refund"].examples == ()
+    assert distill("label", ".", "--import", "answers.jsonl").exit_code == 0
+    assert pipeline.label(spec, show_progress=False).n_recorded == 60
+
+
+# --- what is wrong ---------------------------------------------------------------------------------------------------
+
+WRONG = {
+    "no such file": (None, "no such file or folder"),
+    "empty.csv": ("a,b\n", "holds no row"),
+    "wrong.jsonl": ('{"text": "a"}\n{"text"\n', "wrong.jsonl:2: not a JSON object"),
+    "number.jsonl": ('{"text": "a"}\n{"text": 3}\n', "number.jsonl:2: 'text' must be text, found 3"),
+    "wrong.json": ("{", "not JSON"),
+    "twice.json": ('{"a": "x", "a": "y", "b": ""}', "`a` stands twice"),
+    "number.json": ("3", "expected tools as OpenAI takes them"),
+    "bodies.json": ({"a": 3, "b": ""}, "'a' must have a description"),
+    "case.json": ([{"name": "Ab"}, {"name": "ab"}], "the intents 'Ab' and 'ab' differ by case only"),
+    "oos.json": ([{"name": "oos"}, {"name": "ab"}], "set `out_of_scope: true`"),
+    "tools.json": ([TOOL, TOOL], "`get_weather` stands twice; keep one"),
+    "nameless.json": ([TOOL, {"description": "x", "function": {}}], "tool 1 (from 0) has no name"),
+    "alone.json": ([TOOL], "a router needs at least two intents, found 1"),
+    "prompt.txt": ("Pick one for {{ user_input }}.", "write {query} in place of {{ user_input }}"),
+    "prompt.json": ([{"role": "user", "content": "hello"}], "holds no {query}"),
+    "empty.txt": ("\n \n", "is empty"),
+    "router.yaml.yaml": ("name: a\nintents: {a: b, c: d}\nteacher: {model: m}\n", "is a router.yaml already"),
+    "latin.csv": (b"text\n\xe9t\xe9\n", "latin.csv:2: not UTF-8"),
+    "blank.csv": ("id,text\n1,\n", "the column 'text' holds no text"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_cannot_be_read_is_named(name):
+    content, named = WRONG[name]
+    if isinstance(content, bytes):
+        Path(name).write_bytes(content)
+    elif content is not None:
+        write(name, content)
+    assert named in refused("--from", name)
+
+
+def test_a_folder_of_nothing_known():
+    write("things/picture.png", "")
+    assert "holds neither train.jsonl nor a text file for each intent" in refused("--from", "things")
+
+
+def test_two_logs_are_one_too_many():
+    write("a.txt", "where\n")
+    write("b.txt", "stop\n")
+    assert refused("--from", "a.txt", "--from", "b.txt") == "a.txt and b.txt both hold queries; give one of them"
+
+
+@pytest.mark.parametrize("name", ["a b", "../evil"])
+def test_a_name_that_names_no_folder(name):
+    assert "`name`: String should match pattern" in refused("--name", name)
+
+
+def test_nothing_is_written_over_without_force():
+    write("router.yaml", "mine")
+    assert refused() == "router.yaml exists already; --force writes over what is there"
+    Path("router.yaml").unlink()
+    write("intents.json", "mine")
+    tools = write("given/tools.json", [{"name": f"tool_{n}"} for n in range(30)])
+    assert refused("--from", tools) == "intents.json exists already; --force writes over what is there"
+    assert Path("intents.json").read_text() == "mine"
+    assert len(made("--from", tools, "--force").intents) == 30
+
+
+def test_a_gitignore_that_is_there_only_grows():
+    write(".gitignore", "mine\nledger.jsonl")
+    made()
+    lines = Path(".gitignore").read_text().splitlines()
+    assert lines[:2] == ["mine", "ledger.jsonl"]
+    assert {"synth.jsonl", "queries.jsonl", "*.jsonl.lock"} <= set(lines)
+    assert lines.count("ledger.jsonl") == 1
+    before = Path(".gitignore").read_bytes()
+    made("--force")
+    assert Path(".gitignore").read_bytes() == before
+
+
+def test_git_ignores_the_ledger_and_the_logs():
+    write("logs.jsonl", jsonl({"text": "where is it"}, {"text": "stop it"}))
+    made("--from", "logs.jsonl")
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    for name in ("ledger.jsonl", "ledger.jsonl.lock", "synth.jsonl", "queries.jsonl", "logs.jsonl", "models/x/static"):
+        assert subprocess.run(["git", "check-ignore", "--quiet", name], check=False).returncode == 0, name
+    assert subprocess.run(["git", "check-ignore", "--quiet", "router.yaml"], check=False).returncode == 1
+
+
+def test_json_says_what_was_written():
+    done = distill("init", "out", "--json", "--intent", "a", "--intent", "b")
+    shown = json.loads(done.stdout)
+    assert (shown["spec"], shown["n_intents"], shown["are_placeholders"]) == (str(Path("out/router.yaml")), 2, False)
+    assert all(Path(file).exists() for file in shown["files"])
+
+
+@given(text=st.text())
+def test_any_text_comes_back_from_yaml(text):
+    if any(0xD800 <= ord(character) <= 0xDFFF for character in text):
+        return
+    assert yaml.safe_load(f"key: {_scalar(text)}  # comment")["key"] == text
+    assert yaml.safe_load(f"{_scalar(text)}: value") == {text: "value"}
+
+
+# --- asking ----------------------------------------------------------------------------------------------------------
+
+
+def test_without_a_terminal_nothing_is_asked():
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", "from distill.cli import main; main()", "init"],
+        input=b"", capture_output=True, timeout=100, env=environment, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert Path("router.yaml").exists()
+
+
+def test_on_a_terminal_it_asks_for_what_is_not_said(monkeypatch):
+    monkeypatch.setattr(command, "_is_terminal", lambda: True)
+    write("logs.csv", "query,message\na b,c d\n")
+    answers = "nowhere\nlogs.csv\n\n7\n2\nmy-shop\nrefund: Money back\ncancel\n\nqwen\nn\n"
+    done = distill("init", answers=answers)
+    assert done.exit_code == 0, done.output
+    assert "nowhere: no such file or folder" in done.stderr
+    assert "not one of them: 7" in done.stderr
+    assert done.stdout.splitlines()[-3:] == ["router.yaml", "logs.queries.jsonl", ".gitignore"]
+    spec = load_spec("router.yaml")
+    assert (spec.name, spec.teacher.model, spec.out_of_scope) == ("my-shop", "qwen", False)
+    assert list(spec.intents) == ["refund", "cancel"]
+    assert [query.text for query in read_queries(spec.queries_path)] == ["c d"]
+
+
+def test_on_a_terminal_labels_may_be_examples(monkeypatch):
+    monkeypatch.setattr(command, "_is_terminal", lambda: True)
+    write("ex/a.txt", "".join(f"a {n}\n" for n in range(20)))
+    write("ex/b.txt", "".join(f"b {n}\n" for n in range(20)))
+    assert distill("init", "--from", "ex", answers="\nn\n\n\n").exit_code == 0
+    assert load_spec("router.yaml").teacher.model == "gpt-5-mini"
+    assert distill("init", "--from", "ex", "--force", answers="\ny\n").exit_code == 0
+    assert load_spec("router.yaml").labels_path is not None
+
+
+def test_an_end_of_input_writes_nothing(monkeypatch):
+    monkeypatch.setattr(command, "_is_terminal", lambda: True)
+    done = distill("init", answers="")
+    assert done.exit_code == 130
+    assert done.stderr.endswith("init: stopped; nothing was written\n")
+    assert list(Path().iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals of POSIX")
+def test_on_a_real_terminal_ctrl_c_writes_nothing():
+    import pty
+
+    child, terminal = pty.fork()
+    if child == 0:
+        os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
+        os.execv(sys.executable, [sys.executable, "-c", "from distill.cli import main; main()", "init"])  # noqa: S606
+    shown, patience = b"", time.monotonic() + 90
+    while b"File or folder" not in shown and time.monotonic() < patience:
+        if select.select([terminal], [], [], 0.1)[0]:
+            shown += os.read(terminal, 4096)
+    os.write(terminal, b"\x03")
+    _, status = os.waitpid(child, 0)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(status) == 130, shown
+    assert list(Path().iterdir()) == []

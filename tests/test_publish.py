@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from bundles import build_bundle
+from huggingface_hub import ModelCard
+from project import distill, fails
+
+from distill.benchmark.results import result_as_json
+from distill.bundle import load_bundle
+from distill.data import write_json
+from distill.errors import BundleError, DataError, StorageError
+from distill.publish import publish
+from distill.router import Router
+from distill.types import BenchResult, BenchRow, Task
+
+CARD = "---\nlibrary_name: other\nbase_model: org/base\nlicense: mit\nlanguage: en\ncolor: red\n---\nmine\n"
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    made = build_bundle(tmp_path / "models" / "tiny" / "static")
+    (made.path / "README.md").write_text(CARD, encoding="utf-8")
+    (made.path / "notes.py").write_text("print('not part of the bundle')", encoding="utf-8")
+    return made
+
+
+def write_bench(bundle, path=None, *, bundle_id=None):
+    """A bench.json that measured the bundle, or the one with ``bundle_id``."""
+    result = BenchResult(
+        task=Task.SINGLE,
+        name="tiny",
+        n_gold=5,
+        n_in_scope=4,
+        n_oos=1,
+        environment={},
+        rows=(BenchRow("static", accuracy=0.75, accuracy_policy=0.8),),
+        provenance={"bundles": {"static": bundle_id or bundle.manifest.bundle_id}},
+    )
+    path = path or bundle.path.parent / "bench.json"
+    write_json(path, result_as_json(result))
+    return path
+
+
+def files_in(folder):
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_folder_holds_the_bundle_and_nothing_else(bundle, tmp_path):
+    repository = publish(bundle.path, tmp_path / "out", name="org/name")
+    assert files_in(tmp_path / "out") == {*repository.files} == {*bundle.manifest.files, "manifest.json", "README.md"}
+    assert load_bundle(tmp_path / "out").manifest == bundle.manifest
+    assert Router.load(tmp_path / "out").route("refund").intent == "refund"
+
+
+def test_the_card_has_the_benchmarks_figures_and_keeps_what_was_added(bundle, tmp_path):
+    bench = write_bench(bundle)
+    repository = publish(bundle.path, tmp_path / "out", name="org/name", teacher_terms="own model")
+    assert repository.bench == bench
+    card = ModelCard.load(tmp_path / "out" / "README.md")
+    assert (card.data.library_name, card.data.base_model, card.data.license) == ("distill", "org/base", "mit")
+    assert card.data.language == "en"
+    assert card.data.teacher_terms == "own model"
+    assert "color" not in card.data
+    assert [each.metric_value for each in card.data.eval_results] == [0.75, 0.8]
+    assert "| static | 0.750" in card.text
+    assert 'Router.from_pretrained("org/name")' in card.text
+    assert "mine" not in card.text
+    assert repository.not_stated == ()
+
+
+def test_an_option_wins_over_the_header(bundle, tmp_path):
+    publish(bundle.path, tmp_path / "out", license_name="apache-2.0")
+    assert ModelCard.load(tmp_path / "out" / "README.md").data.license == "apache-2.0"
+
+
+def test_figures_of_another_bundle_are_left_out(bundle, tmp_path):
+    write_bench(bundle, bundle_id="0" * 16)
+    assert publish(bundle.path, tmp_path / "out").bench is None
+    assert "| static |" not in (tmp_path / "out" / "README.md").read_text("utf-8")
+    elsewhere = write_bench(bundle, tmp_path / "other.json", bundle_id="0" * 16)
+    with pytest.raises(DataError, match="measured the bundle 0000000000000000, not"):
+        publish(bundle.path, tmp_path / "again", bench=elsewhere)
+    assert not (tmp_path / "again").exists()
+
+
+def test_a_bench_that_is_named_must_be_there(bundle, tmp_path):
+    with pytest.raises(DataError, match="cannot be read"):
+        publish(bundle.path, tmp_path / "out", bench=tmp_path / "nowhere.json")
+
+
+def test_a_second_time_the_copy_is_written_over(bundle, tmp_path):
+    publish(bundle.path, tmp_path / "out")
+    (tmp_path / "out" / "config.json").write_text("{}", encoding="utf-8")
+    publish(bundle.path, tmp_path / "out")
+    assert load_bundle(tmp_path / "out").manifest == bundle.manifest
+
+
+def test_a_folder_with_something_else_in_it_is_refused(bundle, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "ledger.jsonl").write_text("{}", encoding="utf-8")
+    with pytest.raises(BundleError, match=r"out: holds ledger\.jsonl, which is none of the bundle's files"):
+        publish(bundle.path, tmp_path / "out")
+    assert files_in(tmp_path / "out") == {"ledger.jsonl"}
+
+
+def test_the_bundle_itself_and_a_file_are_refused(bundle, tmp_path):
+    with pytest.raises(BundleError, match="is the bundle itself"):
+        publish(bundle.path, bundle.path)
+    with pytest.raises(BundleError, match="is a file"):
+        publish(bundle.path, bundle.path / "README.md")
+    assert (bundle.path / "README.md").read_text("utf-8") == CARD
+
+
+def test_a_damaged_bundle_is_not_published(bundle, tmp_path):
+    (bundle.path / "onnx" / "model.onnx").write_bytes(b"other")
+    with pytest.raises(BundleError, match="altered since it was sealed"):
+        publish(bundle.path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["name", "org/name/more", "org/na me", "https://example.org/name", "/name"])
+def test_what_is_no_repositorys_name_is_refused(bundle, tmp_path, name):
+    with pytest.raises(BundleError, match="not the name of a repository"):
+        publish(bundle.path, tmp_path / "out", name=name)
+
+
+def test_a_card_that_is_not_yaml_names_the_file(bundle, tmp_path):
+    (bundle.path / "README.md").write_text("---\n: : [\n---\n", encoding="utf-8")
+    with pytest.raises(BundleError, match=r"README\.md: its header is not YAML"):
+        publish(bundle.path, tmp_path / "out")
+
+
+def test_a_bundle_without_a_card_gets_one(bundle, tmp_path):
+    (bundle.path / "README.md").unlink()
+    repository = publish(bundle.path, tmp_path / "out")
+    assert repository.not_stated == ("license", "teacher_terms")
+    assert ModelCard.load(tmp_path / "out" / "README.md").data.library_name == "distill"
+
+
+def test_a_full_disk_is_one_clear_line(bundle, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    with pytest.raises(StorageError, match="No space left"):
+        publish(bundle.path, tmp_path / "out")
+
+
+def test_the_command_prints_the_upload_and_nothing_else(bundle, tmp_path):
+    done = distill("publish", bundle.path, "--to", tmp_path / "my out", "--name", "org/name")
+    assert done.exit_code == 0, done.output
+    assert done.stdout == f"hf upload org/name '{tmp_path / 'my out'}'\n"
+    assert "nothing was uploaded" in done.stderr
+    assert "no bench.json measured this bundle" in done.stderr
+    assert "does not state the teacher's terms of use; --teacher-terms does" in done.stderr
+    assert "a licence" not in done.stderr  # the header of its card has one
+
+
+def test_the_command_as_json(bundle, tmp_path):
+    bench = write_bench(bundle)
+    done = distill("publish", bundle.path, "--to", tmp_path / "out", "--teacher-terms", "own model", "--json")
+    facts = json.loads(done.stdout)
+    assert facts["upload"] == f"hf upload YOUR-NAME/tiny-static {tmp_path / 'out'}"
+    assert {*facts["files"]} == files_in(Path(facts["folder"]))
+    assert facts["bench"] == str(bench)
+
+
+def test_the_command_fails_on_one_line(tmp_path):
+    assert fails("publish", tmp_path / "nowhere", "--to", tmp_path / "out").startswith(str(tmp_path / "nowhere"))
+
+
+def test_what_was_fetched_once_is_opened_without_a_network(bundle, tmp_path, monkeypatch):
+    published = publish(bundle.path, tmp_path / "out", name="org/name").path
+    commit = "c" * 40
+    cached = tmp_path / "hub" / "models--org--name"
+    shutil.copytree(published, cached / "snapshots" / commit)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text(commit, encoding="utf-8")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert Router.from_pretrained("org/name").route("refund").intent == "refund"
+    with pytest.raises(BundleError, match="org/other: neither a folder here nor fetched"):
+        Router.from_pretrained("org/other")

@@ -1,0 +1,157 @@
+"""scripts/peers.py, but for what installs: two contenders in this environment, and the protocol between it and its workers."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bundles import build_bundle
+from project import make_texts, write_lines
+
+from distill.types import GoldQuery
+
+SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
+sys.path.append(str(SCRIPTS))
+import peers  # noqa: E402
+import peers_worker  # noqa: E402
+
+INTENTS = ("track_order", "cancel_order", "refund")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A data set folder whose words the tiny bundle knows."""
+    path = tmp_path_factory.mktemp("data")
+    lines = [{"text": text, "intent": intent} for text, intent in make_texts(INTENTS, 12)]
+    write_lines(path / "train.jsonl", lines[::2])
+    write_lines(path / "test.jsonl", lines[1::2])
+    return path
+
+
+@pytest.fixture(scope="module")
+def data(folder):
+    return peers.Data(folder, tuple(peers.read_gold(folder / "test.jsonl")))
+
+
+def contestant(name, kind, model, **facts):
+    """A contender in this environment."""
+    known = {"install_mb": 1.0, "model_mb": 0.5, "packages": {"numpy": "2"}}
+    peer = peers.Peer(name, kind, ("something==1",))
+    return peers.Contestant(peer, Path(sys.executable), model, model, known | facts)
+
+
+@pytest.fixture(scope="module")
+def tfidf(folder, tmp_path_factory):
+    model = tmp_path_factory.mktemp("tfidf")
+    each = contestant("TF-IDF", "tfidf", model)
+    trained = peers.run([each.python, peers.WORKER, "train", "tfidf", folder, model, model], 60)
+    return contestant("TF-IDF", "tfidf", model, **json.loads(trained))
+
+
+@pytest.fixture(scope="module")
+def static(tmp_path_factory):
+    return contestant("static", "distill", build_bundle(tmp_path_factory.mktemp("bundles") / "static").path)
+
+
+def test_contenders_are_measured_side_by_side_and_a_broken_one_does_not_stop_them(
+    static, tfidf, data, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(peers, "BLOCK", 7)
+    monkeypatch.setattr(peers, "COLD_STARTS", 1)
+    monkeypatch.setattr(peers, "clean_environment", lambda **_: dict(peers.os.environ, PYTHONPATH=str(SCRIPTS.parent)))
+    broken, failures = contestant("broken", "distill", tmp_path / "nowhere"), peers.Failures()
+    rows = peers.measure([static, broken, tfidf], data, tmp_path, failures, runs=2, n_texts=20)
+    assert [row["name"] for row in rows] == ["static", "TF-IDF"]
+    assert list(failures.reasons) == ["broken"]
+    assert "no such folder" in failures.reasons["broken"]
+    for row in rows:
+        assert row["latency_n"] == 40
+        assert 0 < row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"]
+        assert len(row["p99_ms_by_run"]) == 2
+        assert row["cold_start_ms"] > 1
+        assert row["queries_per_s"] > 10
+        assert row["accuracy"] == 1.0
+        assert row["oos_auroc"] > 0.9
+    assert rows[0]["accuracy_policy"] == 1.0
+    assert rows[1]["train_s"] > 0
+    result = {"rows": rows, "not_run": [{"name": "broken", "reason": "why"}]}
+    assert "not run: broken: why" in peers.table(result)
+    assert json.loads(json.dumps(result)) == result
+
+
+def test_accuracy_counts_out_of_scope_apart():
+    test = [GoldQuery("a", {"x": 1.0}), GoldQuery("b", {"y": 1.0}), GoldQuery("c", {"oos": 1.0})]
+    answers = [("x", "x", 0.1), (None, "y", 0.6), (None, "x", 0.5)]
+    assert peers.accuracy(answers, test) == {"accuracy": 1.0, "accuracy_policy": pytest.approx(2 / 3), "oos_auroc": 0.5}
+    assert peers.accuracy(answers[:2], test[:2])["oos_auroc"] is None
+
+
+@pytest.mark.parametrize(
+    ("scores", "decision", "top", "out_of_scope"),
+    [
+        ({"x": 0.2, "y": 0.5, "oos": 0.3}, "y", "y", 0.3),
+        ({"x": 0.2, "y": 0.3, "oos": 0.5}, None, "y", 0.5),
+        ({"x": 0.75, "y": 0.25}, "x", "x", 0.25),
+    ],
+)
+def test_probabilities_are_judged_alike_for_every_library(scores, decision, top, out_of_scope):
+    assert peers_worker.judged(scores) == (decision, top, out_of_scope)
+
+
+def test_every_contender_has_its_turn_first(monkeypatch):
+    asked = []
+
+    class Recorder:
+        def __init__(self, name):
+            self.name = name
+
+        def ask(self, what, texts):
+            asked.append((self.name, what, len(texts)))
+            return [1_000_000] * len(texts)
+
+    monkeypatch.setattr(peers, "BLOCK", 2)
+    workers = {name: Recorder(name) for name in ("a", "b")}
+    samples = peers.time_in_turns(workers, ["1", "2", "3"], 2, peers.Failures())
+    assert [name for name, _, _ in asked] == ["a", "b", "b", "a", "b", "a", "a", "b"]
+    assert [n for _, _, n in asked[:4]] == [2, 2, 1, 1]
+    np.testing.assert_array_equal(samples["a"], np.ones((2, 3)))
+
+
+def test_percentiles_are_the_medians_of_the_runs_own(static, data):
+    samples = np.asarray([[1.0, 1.0], [2.0, 2.0], [9.0, 9.0]])
+    answers = [(query.intent, query.intent, 0.0) for query in data.test]
+    start = {"cold_start_ms": 1.0, "peak_rss_mb": None}
+    row = peers.row(static, data, answers, None, samples, start)
+    assert (row["p50_ms"], row["p99_ms"], row["queries_per_s"]) == (2.0, 2.0, None)
+    assert row["p50_ms_by_run"] == [1.0, 2.0, 9.0]
+
+
+def test_the_reason_is_pips_first_error_or_the_last_line():
+    assert peers.reason_in("WARNING: x\nERROR: no wheel\nERROR: later\n") == "ERROR: no wheel"
+    assert peers.reason_in("Traceback\n  File\nOSError: offline\n") == "OSError: offline"
+    assert peers.reason_in("") == "no reason given"
+
+
+def test_what_needs_a_hub_is_listed_with_the_reason(data, tmp_path):
+    cache = peers.Cache(tmp_path)
+    named = [peer for peer in peers.OTHERS if peer.reason]
+    assert named
+    for peer in named:
+        with pytest.raises(peers.NotRunError, match="model hub"):
+            cache.contestant(peer, data, tmp_path, tmp_path)
+
+
+def test_workers_keep_to_one_thread_and_off_the_hub(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "elsewhere")
+    found = peers.clean_environment(one_thread=True)
+    assert found["OMP_NUM_THREADS"] == found["HF_HUB_OFFLINE"] == "1"
+    assert "PYTHONPATH" not in found
+    assert "OMP_NUM_THREADS" not in {*peers.clean_environment(one_thread=False)} - {*peers.os.environ}
+
+
+def test_every_contender_is_one_that_the_worker_knows():
+    kinds = {peer.kind for peer in (*peers.ours(), *peers.OTHERS) if not peer.reason}
+    assert kinds == {*peers_worker.CONTENDERS} - {"bare-imports"}

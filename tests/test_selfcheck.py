@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from distill.bundle import seal
+from distill.errors import BundleError
+from distill.router import Router
+from distill.selfcheck import verify_selfcheck
+
+
+def breakable(bundle, tmp_path):
+    return Path(shutil.copytree(bundle.path, tmp_path / "broken"))
+
+
+def test_the_selfcheck_of_an_untouched_bundle_passes(tiny_router):
+    check = verify_selfcheck(tiny_router)
+    assert check.passed
+    assert (check.n, check.n_token_mismatches, check.n_label_flips) == (5, 0, 0)
+    assert check.max_abs_difference < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        (lambda line: {"input_ids": [*line["input_ids"], 3]}, "n_token_mismatches"),
+        (lambda line: {"logits": line["logits"][::-1]}, "n_label_flips"),
+        (lambda line: {"logits": [logit + 0.1 for logit in line["logits"]]}, "max_abs_difference"),
+    ],
+)
+def test_a_selfcheck_that_is_answered_otherwise_fails_and_says_how(tiny_bundle, tmp_path, change, field):
+    folder = breakable(tiny_bundle, tmp_path)
+    lines = [json.loads(line) for line in (folder / "selfcheck.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines[0] |= change(lines[0])
+    (folder / "selfcheck.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    check = verify_selfcheck(Router.load(seal(folder, tiny_bundle.manifest).path))
+    assert not check.passed
+    assert getattr(check, field) > 0.05
+
+
+@pytest.mark.parametrize("content", ["nonsense", "{}", '{"text": "a", "input_ids": [2, 3], "logits": [1.0]}'])
+def test_a_selfcheck_that_cannot_be_read_is_a_bundle_error(tiny_bundle, tmp_path, content):
+    folder = breakable(tiny_bundle, tmp_path)
+    (folder / "selfcheck.jsonl").write_text(content, encoding="utf-8")
+    with pytest.raises(BundleError, match=r"selfcheck\.jsonl"):
+        verify_selfcheck(Router.load(seal(folder, tiny_bundle.manifest).path))
+
+
+def test_an_empty_selfcheck_does_not_pass(tiny_bundle, tmp_path):
+    folder = breakable(tiny_bundle, tmp_path)
+    (folder / "selfcheck.jsonl").write_text("", encoding="utf-8")
+    assert not verify_selfcheck(Router.load(seal(folder, tiny_bundle.manifest).path)).passed
