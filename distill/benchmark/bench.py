@@ -1,32 +1,39 @@
 """The benchmark: teacher, students and baselines over the same queries, by one harness. Read this file first.
 
 ``run_bench`` gathers the rows, asks each for its answers, times each, and puts the figures together. What a figure means
-stands in ``metrics``, how far it can be trusted in ``statistics``.
+stands in ``metrics``, what a score is worth in ``scores``, how far a figure can be trusted in ``statistics``.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from distill.benchmark.baselines import fit_majority, fit_tfidf
+from distill.benchmark.cascade_curve import CascadeInputs, cascade_curve
 from distill.benchmark.cost import CostInputs, as_number, cost_summary, machine_usd_per_1k, teacher_usd_per_1k
 from distill.benchmark.gates import judge_gates
+from distill.benchmark.intents import confusions, intent_figures
 from distill.benchmark.latency import (
     ROUNDS,
     Latency,
+    LoadWatch,
     cold_start,
     environment,
+    is_loaded,
     measure_latency,
     measure_throughput,
     one_thread,
 )
-from distill.benchmark.metrics import NO_INTENT, Answers, Gold, fidelity_figures, gold_figures, right
+from distill.benchmark.leakage import find_leakage
+from distill.benchmark.metrics import Answers, Gold, fidelity_figures, gold_figures, right
+from distill.benchmark.scores import reliability, risk_coverage, score_figures
 from distill.benchmark.statistics import compare_paired
-from distill.data import leaked
+from distill.cascade import DECLINED, confidence
 from distill.errors import DataError
-from distill.progress import Progress
+from distill.progress import Progress, say
 from distill.router import Router
 from distill.types import OUT_OF_SCOPE_LABEL, BenchResult, BenchRow, Prediction, Task
 
@@ -35,6 +42,9 @@ if TYPE_CHECKING:
     from decimal import Decimal
     from pathlib import Path
 
+    import numpy.typing as npt
+
+    from distill.benchmark.cost import TokensPerQuery
     from distill.benchmark.recorded import RecordedTeacher
     from distill.benchmark.statistics import Comparison
     from distill.types import Classifier, Example, GoldQuery
@@ -42,9 +52,8 @@ if TYPE_CHECKING:
 __all__ = ["BenchInputs", "run_bench"]
 
 _TEACHER = "teacher"
-_STUDENTS = ("encoder", "static")
-_FIGURES_OF_SCORES = ("oos_auroc", "ece")
-_WORST_PAIRS = 8
+_WITH_EVIDENCE = "teacher+evidence"
+_FIGURES_OF_SCORES = ("oos_auroc", "oos_auroc_ci95")
 _DISAGREEMENTS = 50
 
 
@@ -60,6 +69,7 @@ class BenchInputs:
         bundles: Folder of each student, by row name.
         training: Labelled queries that the baselines are fitted on, held-out ones included.
         teacher: The teacher's recorded answers, or None.
+        with_evidence: The same combined with what was shown to the teacher, where that is what trained the students.
         gates: Limits by row and gate; None is no limit.
         cost: Prices and volume.
         provenance: Hashes, versions and the like, passed on as they are.
@@ -73,6 +83,7 @@ class BenchInputs:
     bundles: Mapping[str, Path]
     training: tuple[Example, ...]
     teacher: RecordedTeacher | None = None
+    with_evidence: RecordedTeacher | None = None
     gates: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     cost: CostInputs = field(default_factory=CostInputs)
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -97,14 +108,23 @@ class _Contestant:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Measured:
-    """What one row answered and how fast: ``speed`` holds fields of ``BenchRow``."""
+    """What one row answered and how fast: ``speed`` holds fields of ``BenchRow``.
+
+    Attributes:
+        gives_scores: Whether its scores say more than which label is best.
+        right: bool array of shape (n_gold,): what ``accuracy_policy`` counts as right.
+        samples_ms: Latency of each timed or recorded call: float64 array of shape (n_calls,).
+    """
 
     name: str
     predictions: Sequence[Prediction]
     answers: Answers
+    right: npt.NDArray[np.bool_]
+    samples_ms: npt.NDArray[np.float64]
     speed: Mapping[str, Any]
     notes: Mapping[str, Any]
     usd_per_1k: Decimal | None
+    gives_scores: bool = True
 
 
 def run_bench(inputs: BenchInputs, *, show_progress: bool = True) -> BenchResult:
@@ -112,7 +132,7 @@ def run_bench(inputs: BenchInputs, *, show_progress: bool = True) -> BenchResult
 
     Args:
         inputs: What is measured, on what, and against which limits.
-        show_progress: Whether to show progress on stderr.
+        show_progress: Whether to show progress on stderr. A loaded machine is warned of in any case.
 
     Raises:
         DataError: There is no query to measure on, or gold, teacher and bundles disagree about the labels.
@@ -122,10 +142,12 @@ def run_bench(inputs: BenchInputs, *, show_progress: bool = True) -> BenchResult
         raise DataError("nothing to measure on: there is no gold, and no labelled query was held out")
     gold = Gold.from_queries(inputs.gold, inputs.labels)
     machine = environment()
-    measured = _measure_teacher(inputs) + _measure_local(inputs, show_progress=show_progress)
-    comparisons = _compare(inputs.task, measured, gold)
+    local, busy_share = _measure_local(inputs, gold, show_progress=show_progress)
+    machine |= {"busy_share_during": round(busy_share, 3), "loaded": machine["loaded"] or is_loaded(busy_share)}
+    _warn_if_loaded(machine)
+    measured = [*_measure_recorded(inputs, gold), *local]
+    comparisons = _compare(measured, gold)
     rows = tuple(_row(each, inputs, measured, gold, comparisons) for each in measured)
-    tokens = inputs.teacher.tokens_per_query(inputs.queries) if inputs.teacher else None
     n_oos = int(gold.out_of_scope.sum()) if inputs.task is Task.SINGLE else 0
     return BenchResult(
         task=inputs.task,
@@ -136,42 +158,140 @@ def run_bench(inputs: BenchInputs, *, show_progress: bool = True) -> BenchResult
         environment=machine,
         rows=rows,
         gates=judge_gates(inputs.gates, rows, comparisons),
-        cost=cost_summary(inputs.cost, tokens, {each.name: each.usd_per_1k for each in measured}),
-        provenance={**inputs.provenance, **_measured_on(inputs)},
-        confusions=_confusions(measured, gold) if inputs.task is Task.SINGLE else (),
+        cost=_cost(inputs, measured),
+        **_by_intent_and_score(inputs, measured, gold),
+        **_leakage_and_provenance(inputs, measured),
     )
 
 
-def _measured_on(inputs: BenchInputs) -> dict[str, Any]:
+def _warn_if_loaded(machine: Mapping[str, Any]) -> None:
+    if machine["loaded"]:
+        share = max(machine["busy_share"], machine["busy_share_during"])
+        say(
+            f"bench: the machine was busy with other work ({100 * share:.0f} %): latencies measured here are too high; "
+            "measure again with --force when it is idle"
+        )
+
+
+def _cost(inputs: BenchInputs, measured: Sequence[_Measured]) -> dict[str, Any]:
+    tokens = inputs.teacher.tokens_per_query(inputs.queries) if inputs.teacher else None
+    rates = {each.name: rate for each in measured if (rate := _one_by_one(each.speed)) is not None}
+    usd_per_1k = {each.name: each.usd_per_1k for each in measured}
+    return cost_summary(inputs.cost, tokens, usd_per_1k, rates, [each.name for each in measured if _is_student(each)])
+
+
+def _one_by_one(speed: Mapping[str, Any]) -> float | None:
+    """Queries a second where they come one at a time, as they do in production."""
+    rate: float | None = speed.get("queries_per_s_by_batch", {}).get("1")
+    return rate
+
+
+def _is_student(each: _Measured) -> bool:
+    return each.name in {"encoder", "static"}
+
+
+def _by_intent_and_score(inputs: BenchInputs, measured: Sequence[_Measured], gold: Gold) -> dict[str, Any]:
+    """What is broken down: by intent for teacher and students, by score for every row that gives scores."""
+    if not len(gold.intent):
+        return {}
+    task = inputs.task
+    shown = [each for each in measured if each.name in {_TEACHER, _WITH_EVIDENCE} or _is_student(each)]
+    scored = [each for each in measured if each.gives_scores]
+    curves = (risk_coverage(each.name, task, each.answers, gold) for each in scored)
     return {
-        "measured_on": "gold" if inputs.gold else "held-out queries, without human labels",
-        "n_queries": len(inputs.queries),
-        "n_gold_in_training": len(leaked((example.text for example in inputs.training), inputs.gold)),
+        "confusions": tuple(one for each in shown for one in confusions(each.name, task, each.answers, gold)),
+        "per_intent": tuple(one for each in shown for one in intent_figures(each.name, task, each.answers, gold)),
+        "reliability": tuple(one for each in scored for one in reliability(each.name, task, each.answers, gold)),
+        "risk_coverage": tuple(curve for curve in curves if curve is not None),
+        "cascades": _cascades(inputs, measured),
     }
 
 
-def _measure_teacher(inputs: BenchInputs) -> list[_Measured]:
-    """The teacher's row: everything from the ledger."""
-    teacher = inputs.teacher
-    if teacher is None:
-        return []
-    predictions = teacher.route_batch(inputs.queries)
-    latencies_ms = teacher.latencies_ms(inputs.queries)
-    speed = _latency_fields(Latency(latencies_ms[None, :])) if len(latencies_ms) else {}
-    notes = {
+def _cascades(inputs: BenchInputs, measured: Sequence[_Measured]) -> dict[str, list[dict[str, Any]]]:
+    """Each student with the teacher behind it, by row."""
+    teacher = measured[0]
+    if teacher.name != _TEACHER or inputs.teacher is None:
+        return {}
+    teacher_ms = inputs.teacher.latency_of_each_ms(inputs.queries)
+    curves = {}
+    for student in filter(_is_student, measured):
+        curve = cascade_curve(
+            CascadeInputs(
+                confidence=confidence(student.answers.probabilities, inputs.task).astype(np.float64),
+                declined=np.asarray([prediction.reason in DECLINED for prediction in student.predictions]),
+                student_right=student.right,
+                teacher_right=teacher.right,
+                teacher_failed=teacher.answers.failed,
+                student_ms=student.samples_ms,
+                teacher_ms=teacher_ms,
+                teacher_usd_per_1k=teacher.usd_per_1k,
+            )
+        )
+        curves[student.name] = [point.as_dict() for point in curve]
+    return curves
+
+
+def _leakage_and_provenance(inputs: BenchInputs, measured: Sequence[_Measured]) -> dict[str, Any]:
+    training = [example.text for example in inputs.training]
+    leakage = find_leakage(inputs.gold, training, {each.name: each.right for each in measured})
+    return {
+        "leakage": leakage,
+        "provenance": {
+            **inputs.provenance,
+            "measured_on": "gold" if inputs.gold else "held-out queries, without human labels",
+            "n_queries": len(inputs.queries),
+            "n_gold_in_training": leakage.n_exact if leakage else 0,
+        },
+    }
+
+
+def _measure_recorded(inputs: BenchInputs, gold: Gold) -> list[_Measured]:
+    """The teacher's rows: everything from the ledger."""
+    found = []
+    for name, teacher in ((_TEACHER, inputs.teacher), (_WITH_EVIDENCE, inputs.with_evidence)):
+        if teacher is None:
+            continue
+        predictions = teacher.route_batch(inputs.queries)
+        answers = Answers.from_predictions(predictions, inputs.labels, teacher.failed(inputs.queries))
+        latencies_ms = teacher.latencies_ms(inputs.queries)
+        tokens = teacher.tokens_per_query(inputs.queries)
+        found.append(
+            _Measured(
+                name=name,
+                predictions=predictions,
+                answers=answers,
+                right=_right(inputs.task, answers, gold),
+                samples_ms=latencies_ms,
+                speed=_latency_fields(Latency(latencies_ms[None, :])) if len(latencies_ms) else {},
+                notes=_recorded_notes(teacher, inputs.queries, tokens),
+                usd_per_1k=teacher_usd_per_1k(tokens, inputs.cost.teacher_price),
+                gives_scores=teacher.gives_scores,
+            )
+        )
+    return found
+
+
+def _recorded_notes(teacher: RecordedTeacher, queries: Sequence[str], tokens: TokensPerQuery | None) -> dict[str, Any]:
+    """What the teacher's latency is the latency of."""
+    return {
         "model": teacher.name,
-        "latency_source": "ledger: with other requests in flight, network and server included",
-        "requests_in_flight": teacher.requests_in_flight,
-        "recorded_between": teacher.recorded_between(inputs.queries),
+        "latency_source": "ledger: network and server included, beside the other requests in flight",
+        "servers": teacher.servers(queries),
+        "requests_in_flight": teacher.requests_in_flight(queries),
+        "prompt_tokens": None if tokens is None else as_number(tokens.prompt),
+        "cached_tokens": None if tokens is None else as_number(tokens.cached),
+        "completion_tokens": None if tokens is None else as_number(tokens.completion),
+        "recorded_between": teacher.recorded_between(queries),
     }
-    answers = Answers.from_predictions(predictions, inputs.labels, teacher.failed(inputs.queries))
-    tokens = teacher.tokens_per_query(inputs.queries)
-    usd_per_1k = teacher_usd_per_1k(tokens, inputs.cost.teacher_price)
-    return [_Measured(_TEACHER, predictions, answers, speed, notes, usd_per_1k)]
 
 
-def _measure_local(inputs: BenchInputs, *, show_progress: bool) -> list[_Measured]:
-    """The rows that run here, on one thread: answers first, then the clock."""
+def _right(task: Task, answers: Answers, gold: Gold) -> npt.NDArray[np.bool_]:
+    """As ``metrics.right``; without gold nothing is."""
+    return right(task, answers, gold) if len(gold.intent) else answers.failed[:0]
+
+
+def _measure_local(inputs: BenchInputs, gold: Gold, *, show_progress: bool) -> tuple[list[_Measured], float]:
+    """The rows that run here, on one thread: answers first, then the clock. And how busy others kept the machine."""
     queries = inputs.queries
     n_rows = len(inputs.bundles) + len(_BASELINES)
     with one_thread(), Progress("bench", n_rows * (ROUNDS + 3), unit="steps", show=show_progress) as progress:
@@ -181,17 +301,18 @@ def _measure_local(inputs: BenchInputs, *, show_progress: bool) -> list[_Measure
             progress.advance(note=f"{contestant.name} ready")
         predictions = {each.name: each.classifier.route_batch(queries) for each in contestants}
         progress.advance(n_rows, note="answered")
+        watch = LoadWatch()
         latencies = measure_latency(
             {each.name: each.route for each in contestants},
             queries,
             after_block=lambda name: progress.advance(note=f"{name} timed"),
         )
+        busy_share = watch.busy_share()
         measured = []
         for each in contestants:
-            speed = _latency_fields(latencies[each.name]) | _other_speed_fields(each, queries)
-            measured.append(_measured(each, inputs, predictions[each.name], speed, latencies[each.name]))
+            measured.append(_measured(each, inputs, gold, predictions[each.name], latencies[each.name]))
             progress.advance(note=f"{each.name} done")
-    return measured
+    return measured, busy_share
 
 
 def _contestants(inputs: BenchInputs) -> Iterator[_Contestant]:
@@ -207,43 +328,49 @@ _BASELINES = {"tfidf": fit_tfidf, "majority": fit_majority}
 
 
 def _measured(
-    contestant: _Contestant,
-    inputs: BenchInputs,
-    predictions: Sequence[Prediction],
-    speed: dict[str, Any],
-    latency: Latency,
+    contestant: _Contestant, inputs: BenchInputs, gold: Gold, predictions: Sequence[Prediction], latency: Latency
 ) -> _Measured:
-    notes = {
-        "latency_source": "measured: one call at a time, one thread",
-        **{f"p{percent}_ms_by_round": latency.spread(percent) for percent in (50, 99)},
-    }
-    answers = Answers.from_predictions(predictions, inputs.labels)
-    usd_per_1k = machine_usd_per_1k(inputs.cost.machine_usd_per_hour, speed["queries_per_s"])
-    return _Measured(contestant.name, predictions, answers, speed, notes, usd_per_1k)
-
-
-def _latency_fields(latency: Latency) -> dict[str, Any]:
-    percentiles = {f"p{percent}_ms": latency.percentile(percent) for percent in (50, 95, 99)}
-    return percentiles | {"latency_n": latency.n}
-
-
-def _other_speed_fields(contestant: _Contestant, queries: Sequence[str]) -> dict[str, Any]:
-    fields: dict[str, Any] = {
-        "queries_per_s": measure_throughput(contestant.classifier.route_batch, queries),
+    by_batch = measure_throughput(contestant.classifier.route_batch, inputs.queries)
+    speed = _latency_fields(latency) | {
+        "queries_per_s": by_batch[max(by_batch)],
+        "queries_per_s_by_batch": {str(size): rate for size, rate in by_batch.items()},
         "size_mb": contestant.size_mb,
+    }
+    notes: dict[str, Any] = {
+        "latency_source": "measured: one call at a time, one thread",
+        **{f"p{percent}_ms_by_round": latency.spread(percent) for percent in _PERCENTILES},
     }
     if contestant.bundle is not None:
         start = cold_start(contestant.bundle)
-        fields |= {"cold_start_ms": start.cold_start_ms, "peak_rss_mb": start.peak_rss_mb}
-    return fields
+        speed |= {"cold_start_ms": start.cold_start_ms, "peak_rss_mb": start.peak_rss_mb}
+        notes["cold_start_ms_range"] = start.range_ms
+    answers = Answers.from_predictions(predictions, inputs.labels)
+    return _Measured(
+        name=contestant.name,
+        predictions=predictions,
+        answers=answers,
+        right=_right(inputs.task, answers, gold),
+        samples_ms=latency.samples_ms.ravel(),
+        speed=speed,
+        notes=notes,
+        usd_per_1k=machine_usd_per_1k(inputs.cost.machine_usd_per_hour, _one_by_one(speed)),
+    )
 
 
-def _compare(task: Task, measured: Sequence[_Measured], gold: Gold) -> dict[str, Comparison]:
+_PERCENTILES = (50, 95, 99)
+
+
+def _latency_fields(latency: Latency) -> dict[str, Any]:
+    percentiles = {f"p{percent}_ms": latency.percentile(percent) for percent in _PERCENTILES}
+    return percentiles | {"latency_n": latency.n}
+
+
+def _compare(measured: Sequence[_Measured], gold: Gold) -> dict[str, Comparison]:
     """Every row against the teacher on gold, paired; empty without gold or teacher."""
-    if not len(gold.intent) or measured[0].name != _TEACHER:
+    teacher = measured[0]
+    if not len(gold.intent) or teacher.name != _TEACHER:
         return {}
-    teacher_right = right(task, measured[0].answers, gold)
-    return {each.name: compare_paired(right(task, each.answers, gold), teacher_right) for each in measured[1:]}
+    return {each.name: compare_paired(each.right, teacher.right) for each in measured[1:]}
 
 
 def _row(
@@ -254,21 +381,25 @@ def _row(
     comparisons: Mapping[str, Comparison],
 ) -> BenchRow:
     figures = gold_figures(inputs.task, each.answers, gold)
-    if each.name == _TEACHER and inputs.teacher is not None and not inputs.teacher.gives_scores:
+    if each.gives_scores:
+        figures |= score_figures(inputs.task, each.answers, gold)
+    else:
         figures |= dict.fromkeys(_FIGURES_OF_SCORES)
     notes = dict(each.notes) | figures.pop("notes", {})
-    if measured[0].name == _TEACHER and each.name != _TEACHER:
-        figures |= fidelity_figures(inputs.task, each.answers, measured[0].answers)
+    teacher = measured[0] if measured[0].name == _TEACHER else None
+    if teacher is not None and each is not teacher:
+        figures |= fidelity_figures(inputs.task, each.answers, teacher.answers)
     if comparison := comparisons.get(each.name):
         notes["against_teacher"] = {
+            "n": comparison.n,
             "drop": comparison.drop,
             "drop_ci95": comparison.drop_ci95,
             "mcnemar_p": comparison.p_value,
             "only_student_right": comparison.only_student,
             "only_teacher_right": comparison.only_teacher,
         }
-    if each.name in _STUDENTS and measured[0].name == _TEACHER:
-        notes["disagreements"] = _disagreements(inputs, each, measured[0])
+    if teacher is not None and _is_student(each):
+        notes["disagreements"] = _disagreements(inputs, each, teacher)
     return BenchRow(
         name=each.name,
         n_failed=int(each.answers.failed.sum()),
@@ -309,20 +440,3 @@ def _shown_gold(query: GoldQuery, task: Task) -> str | None:
     if task is Task.MULTI:
         return ", ".join(sorted(query.target)) or None
     return None if query.intent == OUT_OF_SCOPE_LABEL else query.intent
-
-
-def _confusions(measured: Sequence[_Measured], gold: Gold) -> tuple[dict[str, Any], ...]:
-    """The pairs of gold and decision that are mixed up most, for the teacher and each student."""
-    names: dict[int, str | None] = {NO_INTENT: None, **dict(enumerate(gold.labels))}
-    found: list[dict[str, Any]] = []
-    for each in measured:
-        if each.name in {_TEACHER, *_STUDENTS}:
-            answered = ~each.answers.failed[: len(gold.intent)]
-            decided = each.answers.intent[: len(gold.intent)]
-            pairs = zip(gold.intent[answered].tolist(), decided[answered].tolist(), strict=True)
-            worst = Counter((truth, answer) for truth, answer in pairs if truth != answer).most_common(_WORST_PAIRS)
-            found += [
-                {"row": each.name, "gold": names[truth], "answer": names[answer], "n": n}
-                for (truth, answer), n in worst
-            ]
-    return tuple(found)

@@ -8,22 +8,30 @@ from typing import TYPE_CHECKING, Any
 from distill.types import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from distill.types import BenchResult, BenchRow, GateVerdict, Interval
 
 __all__ = [
     "ACCURACY_COLUMNS",
+    "COST_COLUMNS",
+    "GATE_COLUMNS",
     "MISSING",
+    "SCORE_COLUMNS",
     "SPEED_COLUMNS",
     "Column",
+    "GateColumn",
     "accuracy_caption",
     "columns",
     "cost_lines",
+    "gate_caption",
+    "gate_columns",
     "gate_word",
     "headline",
+    "leakage_caption",
     "milliseconds",
     "number",
+    "score_caption",
     "share",
     "speed_captions",
     "usd",
@@ -31,7 +39,11 @@ __all__ = [
 
 MISSING = "-"
 _TEACHER = "teacher"
+_STUDENTS = ("encoder", "static")
+_DAYS_PER_MONTH = 365 / 12
+_NOT_SHOWN = "not shown"
 _LEAST_USD = 0.0001
+_LEAST_P = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +64,11 @@ def share(value: float | None, interval: Interval | None = None) -> str:
     return f"{value:.3f} [{low}, {high}]"
 
 
-def number(value: float | None, unit: str = "") -> str:
-    """Three significant digits without an exponent, such as ``1,104`` or ``0.0452``."""
+def number(value: float | None, unit: str = "", interval: Interval | None = None) -> str:
+    """Three significant digits without an exponent, such as ``1,104`` or ``0.0452 [0.0440, 0.0471]``."""
+    if interval is not None and value is not None:
+        low, high = (number(bound) for bound in interval)
+        return f"{number(value)} [{low}, {high}]{unit}"
     if value is None:
         return MISSING
     if value == 0:
@@ -78,31 +93,132 @@ def usd(value: float | None) -> str:
     return f"${number(value)}" if value == 0 or value >= _LEAST_USD else f"<${_LEAST_USD:.4f}"
 
 
-def _note(name: str, show: Callable[[Any], str]) -> Callable[[BenchRow], str]:
-    return lambda row: show(row.notes.get(name))
+def _note(name: str) -> Callable[[BenchRow], str]:
+    return lambda row: number(row.notes.get(name), interval=row.notes.get(f"{name}_ci95"))
+
+
+def _with_spread(percent: int) -> Callable[[BenchRow], str]:
+    """A percentile with the least and the greatest that a round of calls gave."""
+    return lambda row: number(getattr(row, f"p{percent}_ms"), interval=row.notes.get(f"p{percent}_ms_by_round"))
+
+
+def _per_second(batch_size: int) -> Callable[[BenchRow], str]:
+    def cell(row: BenchRow) -> str:
+        rate = row.queries_per_s_by_batch.get(str(batch_size))
+        return f"{rate:,.0f}" if rate else MISSING
+
+    return cell
+
+
+def _calibration(row: BenchRow) -> str:
+    if row.ece is None or row.ece_noise_floor is None:
+        return share(row.ece)
+    return f"{row.ece:.3f} (chance {row.ece_noise_floor:.3f})"
 
 
 ACCURACY_COLUMNS = (
     Column("accuracy", lambda row: share(row.accuracy, row.accuracy_ci95)),
     Column("accuracy_policy", lambda row: share(row.accuracy_policy, row.accuracy_policy_ci95)),
+    Column("macro-F1", lambda row: share(row.macro_f1)),
+    Column("micro-F1", lambda row: share(row.micro_f1)),
+    Column("KL", _note("kl")),
+    Column("MAE", _note("mae")),
+    Column("MAE policy", _note("mae_policy")),
     Column("fidelity", lambda row: share(row.fidelity, row.fidelity_ci95)),
-    Column("OOS AUROC", lambda row: share(row.oos_auroc)),
-    Column("OOS recall", lambda row: share(row.oos_recall, row.oos_recall_ci95)),
-    Column("KL", _note("kl", number)),
-    Column("MAE", _note("mae", number)),
+    Column("KL to teacher", lambda row: number(row.fidelity_kl)),
     Column("failed", lambda row: str(row.n_failed) if row.n_failed else MISSING),
 )
+SCORE_COLUMNS = (
+    Column("coverage", lambda row: share(row.coverage)),
+    Column("OOS AUROC", lambda row: share(row.oos_auroc, row.oos_auroc_ci95)),
+    Column("OOS recall", lambda row: share(row.oos_recall, row.oos_recall_ci95)),
+    Column("AURC", lambda row: share(row.aurc, row.aurc_ci95)),
+    Column("ECE", _calibration),
+)
 SPEED_COLUMNS = (
-    Column("p50 ms", lambda row: number(row.p50_ms)),
-    Column("p95 ms", lambda row: number(row.p95_ms)),
-    Column("p99 ms", lambda row: number(row.p99_ms)),
+    Column("p50 ms", _with_spread(50)),
+    Column("p95 ms", _with_spread(95)),
+    Column("p99 ms", _with_spread(99)),
     Column("calls", lambda row: f"{row.latency_n:,}" if row.latency_n else MISSING),
-    Column("queries/s", lambda row: f"{row.queries_per_s:,.0f}" if row.queries_per_s else MISSING),
+)
+COST_COLUMNS = (
+    Column("queries/s: by 1", _per_second(1)),
+    Column("by 32", _per_second(32)),
+    Column("by 256", _per_second(256)),
     Column("size MB", lambda row: number(row.size_mb)),
-    Column("cold start ms", lambda row: number(row.cold_start_ms)),
+    Column("cold start ms", lambda row: number(row.cold_start_ms, interval=row.notes.get("cold_start_ms_range"))),
     Column("memory MB", lambda row: number(row.peak_rss_mb)),
     Column("USD per 1,000", lambda row: usd(row.usd_per_1k)),
 )
+
+
+def gate_word(gate: GateVerdict) -> str:
+    """``kept``, ``broken`` or ``not judged``."""
+    return {True: "kept", False: "broken", None: "not judged"}[gate.passed]
+
+
+@dataclass(frozen=True, slots=True)
+class GateColumn:
+    """A column of the gates' table: its title and what stands in a gate's cell."""
+
+    title: str
+    cell: Callable[[GateVerdict], str]
+
+
+def _in_gates_unit(gate: GateVerdict, value: float | None) -> str:
+    if value is None:
+        return MISSING
+    if gate.gate == "p95_ms":
+        return number(value, " ms")
+    points = f"{100 * value:.3g}"
+    return f"{points} point" if points == "1" else f"{points} points"
+
+
+def _gate_interval(gate: GateVerdict) -> str:
+    return MISSING if gate.ci95 is None else "{:+.1f} to {:+.1f}".format(*(100 * bound for bound in gate.ci95))
+
+
+def _p_value(gate: GateVerdict) -> str:
+    if gate.p_value is None:
+        return MISSING
+    return f"<{_LEAST_P}" if gate.p_value < _LEAST_P else f"{gate.p_value:.3f}"
+
+
+def _more_gold(gate: GateVerdict) -> str:
+    if gate.verdict != _NOT_SHOWN:
+        return MISSING
+    return "no number would" if gate.more_gold is None else f"about {float(f'{gate.more_gold:.2g}'):,.0f}"
+
+
+GATE_COLUMNS = (
+    GateColumn("gate", lambda gate: f"{gate.row} {gate.gate}"),
+    GateColumn("figure", lambda gate: _in_gates_unit(gate, gate.figure)),
+    GateColumn("limit", lambda gate: _in_gates_unit(gate, gate.limit)),
+    GateColumn("", gate_word),
+    GateColumn("95 % interval", _gate_interval),
+    GateColumn("McNemar p", _p_value),
+    GateColumn("at 95 %", lambda gate: gate.verdict or MISSING),
+    GateColumn("more gold", _more_gold),
+)
+
+
+def gate_columns(gates: tuple[GateVerdict, ...]) -> list[GateColumn]:
+    """The columns in which at least one gate has something to show."""
+    return [column for column in GATE_COLUMNS if any(column.cell(gate) != MISSING for gate in gates)]
+
+
+def gate_caption(result: BenchResult) -> str:
+    """How the gates' table is to be read; empty where no gate compares with the teacher."""
+    compared = [gate for gate in result.gates if gate.verdict]
+    if not compared:
+        return ""
+    text = (
+        f"accuracy_drop: teacher's accuracy_policy minus the student's, paired on {result.n_gold:,} gold queries. Kept or "
+        "broken goes by the figure itself; shown (refuted): the whole 95 % interval lies within (beyond) the limit."
+    )
+    if any(gate.verdict == _NOT_SHOWN for gate in compared):
+        text += " More gold: how many more queries would show it if the two go on differing as on these."
+    return text
 
 
 def columns(wanted: tuple[Column, ...], rows: tuple[BenchRow, ...]) -> list[Column]:
@@ -121,9 +237,29 @@ def accuracy_caption(result: BenchResult) -> str:
         if result.task is Task.SINGLE
         else ""
     )
-    leak = result.provenance.get("n_gold_in_training") or 0
-    warning = f" WARNING: {leak:,} gold queries are also training queries." if leak else ""
-    return f"{result.n_gold:,} gold queries{scope}. {policy}Brackets: 95 % intervals.{warning}"
+    return f"{result.n_gold:,} gold queries{scope}. {policy}Brackets: 95 % intervals."
+
+
+def score_caption(result: BenchResult) -> str:
+    """What the table of scores shows; empty where no row gives scores."""
+    if not any(row.ece is not None or row.aurc is not None for row in result.rows):
+        return ""
+    return (
+        "coverage: accepted by the policy. AURC: wrong answers among the surest, over all coverages; 0 is best. "
+        "ECE: 15 equally full bins; chance: what scores that are exactly right would show on as many queries."
+    )
+
+
+def leakage_caption(result: BenchResult) -> str:
+    """How much of gold was trained on, and what is left without it; empty where it was not looked for."""
+    leakage = result.leakage
+    if leakage is None:
+        return ""
+    found = f"{leakage.n_exact:,} gold queries are also training queries"
+    near = f"{leakage.n_near:,} nearly ({leakage.method}, from {leakage.threshold:g} on)"
+    without = ", ".join(f"{name} {share(value)}" for name, value in leakage.accuracy_policy_without.items())
+    rest = f" accuracy_policy without them: {without}." if without else ""
+    return f"{'WARNING: ' if leakage.n_exact else ''}{found}, {near}.{rest}"
 
 
 def speed_captions(result: BenchResult) -> list[str]:
@@ -137,18 +273,39 @@ def speed_captions(result: BenchResult) -> list[str]:
         *(f"{name} {versions[name]}" for name in ("onnxruntime", "tokenizers") if name in versions),
         str(machine.get("measured_at", ""))[:10],
     ]
-    lines = [", ".join(filter(None, parts)) + "."]
+    spread = " Brackets: the least and the greatest of the rounds." if _has_spread(result) else ""
+    lines = [", ".join(filter(None, parts)) + f".{spread}"]
     if machine.get("loaded"):
-        busy = 100 * float(machine.get("busy_share", 1.0))
+        busy = 100 * max(float(machine.get("busy_share", 1.0)), float(machine.get("busy_share_during", 0.0)))
         lines.append(
             f"WARNING: the machine was busy with other work ({busy:.0f} %): the latencies measured here are too high."
         )
     if (teacher := _teacher(result)) is not None and teacher.latency_n:
-        model = teacher.notes.get("model") or "the teacher"
-        flight = teacher.notes.get("requests_in_flight")
-        load = f"{flight} requests in flight" if flight else "other requests in flight"
-        lines.append(f"Teacher: {model}, latency as recorded in the ledger, server included, with {load}.")
+        lines.append(_teachers_latency(teacher))
     return lines
+
+
+def _has_spread(result: BenchResult) -> bool:
+    return any("p50_ms_by_round" in row.notes for row in result.rows)
+
+
+def _teachers_latency(teacher: BenchRow) -> str:
+    """Which server answered, under which load, how long a prompt."""
+    model = teacher.notes.get("model") or "the teacher"
+    servers = ", ".join(teacher.notes.get("servers") or ())
+    in_flight = teacher.notes.get("requests_in_flight")
+    load = "an unknown number of" if in_flight is None else _range(in_flight)
+    tokens = teacher.notes.get("prompt_tokens")
+    prompt = f", prompts of {tokens:,.0f} tokens in the mean" if tokens is not None else ""
+    return (
+        f"Teacher: {model}{f' on {servers}' if servers else ''}, latency as recorded in the ledger, network and server "
+        f"included, with {load} requests in flight{prompt}."
+    )
+
+
+def _range(bounds: Any) -> str:
+    least, most = (bounds, bounds) if isinstance(bounds, int) else bounds
+    return f"{least}" if least == most else f"{least} to {most}"
 
 
 def cost_lines(result: BenchResult) -> list[str]:
@@ -170,13 +327,44 @@ def cost_lines(result: BenchResult) -> list[str]:
             f"1,000, {usd(as_if['usd_per_month'])} for {volume:,} queries a month; without the cached prefix's discount "
             f"{usd(as_if['usd_per_1k_uncached'])} per 1,000."
         )
-    machine = cost.get("machine_usd_per_hour")
-    lines.append(
-        f"Students: a machine at {usd(machine)} an hour, kept busy."
-        if machine is not None
-        else "Students: unknown, as bench.machine_usd_per_hour is not given."
+    return [*lines, _students_cost(cost), *_paid_back(cost)]
+
+
+def _students_cost(cost: Mapping[str, Any]) -> str:
+    hourly, machine = cost.get("machine_usd_per_hour"), cost.get("machine") or {}
+    if hourly is None:
+        return "Students: unknown, as bench.machine_usd_per_hour is not given."
+    text = f"Students: one thread, queries one by one, on a machine at {usd(hourly)} an hour, kept busy"
+    if not machine:
+        return f"{text}."
+    busy = ", ".join(f"{name} {100 * part:.3g} %" for name, part in machine["busy_share"].items() if name in _STUDENTS)
+    return (
+        f"{text}. {cost['queries_per_month']:,} queries a month keep it busy for {busy} of its time; the whole machine is "
+        f"{usd(machine['usd_per_month'])} a month."
     )
-    return lines
+
+
+def _paid_back(cost: Mapping[str, Any]) -> list[str]:
+    """What distilling has cost, and after how many queries it has paid."""
+    spent, even = cost.get("spent"), cost.get("break_even")
+    if spent is None:
+        return []
+    n_answers = sum(stage["n_answers"] for stage in spent["by_stage"])
+    text = f"Spent on distilling: {usd(spent['usd'])} for {n_answers:,} answers"
+    if even is None:
+        return [f"{text}; the break-even is unknown."]
+    if not even["is_the_teachers_own"]:
+        text += f", {usd(even['spent_usd'])} at the price of {even['price_of']}"
+    paid = ", ".join(_after(name, n, even["months"][name]) for name, n in even["queries"].items())
+    machine = "" if even["machine_is_counted"] else ", the student's machine not counted"
+    return [f"{text}. Paid back{machine}: {paid}."]
+
+
+def _after(name: str, n_queries: int | None, months: float | None) -> str:
+    if n_queries is None:
+        return f"{name} never"
+    days = "" if months is None else f" ({number(months * _DAYS_PER_MONTH)} days)"
+    return f"{name} after {n_queries:,} queries{days}"
 
 
 def _source(price: dict[str, Any]) -> str:
@@ -185,11 +373,6 @@ def _source(price: dict[str, Any]) -> str:
 
 def _teacher(result: BenchResult) -> BenchRow | None:
     return next((row for row in result.rows if row.name == _TEACHER), None)
-
-
-def gate_word(gate: GateVerdict) -> str:
-    """``kept``, ``broken`` or ``not judged``."""
-    return {True: "kept", False: "broken", None: "not judged"}[gate.passed]
 
 
 def headline(result: BenchResult) -> str:
@@ -207,5 +390,7 @@ def headline(result: BenchResult) -> str:
         elif unknown:
             sentences.append(f"{student} cannot be judged on {' and '.join(unknown)}")
         else:
-            sentences.append(f"{student} keeps every gate")
+            unproven = [gate.gate for gate in gates if gate.verdict == _NOT_SHOWN]
+            doubt = f" ({' and '.join(unproven)}: {_NOT_SHOWN} at 95 %)" if unproven else ""
+            sentences.append(f"{student} keeps every gate{doubt}")
     return "; ".join(sentences) + "."

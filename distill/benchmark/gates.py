@@ -26,8 +26,8 @@ def judge_gates(
 ) -> tuple[GateVerdict, ...]:
     """One verdict for each limit.
 
-    A gate is kept when the figure itself is within its limit; for ``accuracy_drop`` the detail also says whether that
-    is shown, not shown or refuted at 95 %.
+    A gate is kept when the figure itself is within its limit; for ``accuracy_drop`` the verdict also says whether that
+    is shown, not shown or refuted at 95 %, and how many more gold queries would show it.
 
     Args:
         limits: Limits by row and gate; None is no limit.
@@ -50,13 +50,35 @@ def _judge_accuracy_drop(row: BenchRow, limit: float, comparison: Comparison | N
     place = "below" if drop > 0 else "above"
     found = "level with the teacher" if drop == 0 else f"{100 * abs(drop):.1f} points {place} the teacher"
     verdict = judge_drop(comparison, limit)
+    needed = queries_needed(comparison, limit) if verdict is NonInferiority.NOT_SHOWN else None
+    more_gold = None if needed is None else max(1, needed - comparison.n)
     detail = (
-        f"{found} on {comparison.n} gold queries (drop {100 * low:+.1f} to {100 * high:+.1f} at 95 %); "
+        f"{found} on {comparison.n} gold queries, limit {100 * limit:g} (drop {100 * low:+.1f} to {100 * high:+.1f} at 95 %); "
         f"at most {100 * limit:g} point{'s' if limit != _ONE_POINT else ''} worse: {verdict.value} at 95 %"
     )
-    if verdict is NonInferiority.NOT_SHOWN and (needed := queries_needed(comparison, limit)):
-        detail += f"; about {float(f'{needed:.2g}'):,.0f} gold queries would show it"
-    return GateVerdict(row.name, "accuracy_drop", limit, drop, drop <= limit + _ROUNDING, detail)
+    if verdict is NonInferiority.NOT_SHOWN:
+        detail += f"; {_more_gold(more_gold, possible=drop < limit)}"
+    return GateVerdict(
+        row=row.name,
+        gate="accuracy_drop",
+        limit=limit,
+        figure=drop,
+        passed=drop <= limit + _ROUNDING,
+        detail=detail,
+        ci95=comparison.drop_ci95,
+        p_value=comparison.p_value,
+        verdict=verdict.value,
+        more_gold=more_gold,
+    )
+
+
+def _more_gold(more_gold: int | None, *, possible: bool) -> str:
+    """How many more gold queries would show it, and under which assumption."""
+    if more_gold is not None:
+        number = f"about {float(f'{more_gold:.2g}'):,.0f} more gold queries"
+    else:
+        number = "only millions of gold queries" if possible else "no number of gold queries"
+    return f"{number} would show it if the two go on differing as they do"
 
 
 def _judge_p95_ms(row: BenchRow, limit: float, _comparison: Comparison | None) -> GateVerdict:

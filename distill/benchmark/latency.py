@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,12 +26,15 @@ if TYPE_CHECKING:
     from distill.types import Prediction
 
 __all__ = [
+    "BATCH_SIZES",
     "ROUNDS",
     "ColdStart",
     "Latency",
+    "LoadWatch",
     "cold_start",
     "environment",
     "instruction_sets",
+    "is_loaded",
     "measure_latency",
     "measure_throughput",
     "one_thread",
@@ -41,6 +45,8 @@ __all__ = [
 ROUNDS = 5
 WARM_UP_CALLS = 50
 MAX_TEXTS = 400
+BATCH_SIZES = (1, 32, 256)
+"""Queries given at once when throughput is measured."""
 _THROUGHPUT_REPEATS = 3
 _COLD_STARTS = 3
 _COLD_START_TIMEOUT_S = 120.0
@@ -49,7 +55,7 @@ _INSTRUCTION_SETS = {
     "avx", "avx2", "fma", "avx_vnni", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16",
     "asimd", "asimddp", "i8mm", "bf16", "sve", "sve2",
 }  # fmt: skip
-_VERSIONS = ("numpy", "onnxruntime", "tokenizers", "scikit-learn", "scipy")
+_VERSIONS = ("distill-router", "numpy", "onnxruntime", "tokenizers", "scikit-learn", "scipy")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,14 +121,28 @@ def _time_ms(route: Callable[[str], Prediction], text: str) -> float:
     return (time.perf_counter_ns() - started) / 1e6
 
 
-def measure_throughput(route_batch: Callable[[Sequence[str]], list[Prediction]], texts: Sequence[str]) -> float:
-    """Queries a second when all texts are given at once: the median of three times."""
-    seconds = []
+def measure_throughput(
+    route_batch: Callable[[Sequence[str]], list[Prediction]],
+    texts: Sequence[str],
+    batch_sizes: Sequence[int] = BATCH_SIZES,
+) -> dict[int, float]:
+    """Queries a second at each batch size: the median of three times, the sizes taking turns.
+
+    Args:
+        route_batch: What is timed.
+        texts: The queries; they are taken again from the first until the largest batch is full.
+        batch_sizes: How many queries are given at once.
+    """
+    filled = [text for text, _ in zip(cycle(texts), range(max(batch_sizes)), strict=False)]
+    seconds: dict[int, list[float]] = {size: [] for size in batch_sizes}
     for _ in range(_THROUGHPUT_REPEATS):
-        started = time.perf_counter()
-        route_batch(texts)
-        seconds.append(time.perf_counter() - started)
-    return len(texts) / max(float(np.median(seconds)), 1e-9)
+        for size in batch_sizes:
+            batches = [filled[start : start + size] for start in range(0, len(filled), size)]
+            started = time.perf_counter()
+            for batch in batches:
+                route_batch(batch)
+            seconds[size].append(time.perf_counter() - started)
+    return {size: len(filled) / max(float(np.median(times)), 1e-9) for size, times in seconds.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,10 +153,12 @@ class ColdStart:
         cold_start_ms: From the first line that a new interpreter runs: import distill, load the bundle, one answer.
             The median of three, with the files in the page cache; the interpreter's own start is not in it.
         peak_rss_mb: The most memory that process ever held, MB of 10**6 bytes.
+        range_ms: The least and the greatest of the three.
     """
 
     cold_start_ms: float
     peak_rss_mb: float | None
+    range_ms: tuple[float, float] | None = None
 
 
 _COLD_START_PROGRAM = """
@@ -174,10 +196,12 @@ def cold_start(bundle: Path) -> ColdStart:
             reason = process.stderr.strip().splitlines()[-1:] or ["no reason given"]
             raise BundleError(f"{bundle}: could not be loaded in a new process: {reason[0]}")
         found.append(json.loads(process.stdout))
+    times_ms = [elapsed_ms for elapsed_ms, _ in found]
     peaks = [peak for _, peak in found if peak is not None]
     return ColdStart(
-        cold_start_ms=float(np.median([elapsed_ms for elapsed_ms, _ in found])),
+        cold_start_ms=float(np.median(times_ms)),
         peak_rss_mb=max(peaks) / 1e6 if peaks else None,
+        range_ms=(min(times_ms), max(times_ms)),
     )
 
 
@@ -203,6 +227,35 @@ def one_thread() -> Any:
     return threadpool_limits(limits=1)
 
 
+class LoadWatch:
+    """How much of the machine other work took since this was made."""
+
+    def __init__(self) -> None:
+        self._busy_s, self._total_s, self._own_s = self._times()
+
+    @staticmethod
+    def _times() -> tuple[float, float, float]:
+        """Seconds of all processors busy, in all, and used by this process."""
+        import psutil
+
+        times = psutil.cpu_times()
+        total = (
+            sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
+        )  # in user and nice already
+        return total - times.idle - getattr(times, "iowait", 0.0), total, time.process_time()
+
+    def busy_share(self) -> float:
+        """Share of all processors' time that went to other processes: from 0 to 1."""
+        busy_s, total_s, own_s = self._times()
+        others_s = busy_s - self._busy_s - (own_s - self._own_s)
+        return min(1.0, max(0.0, others_s / max(total_s - self._total_s, 1e-9)))
+
+
+def is_loaded(busy_share: float) -> bool:
+    """Whether latencies measured beside so much other work are not to be trusted."""
+    return busy_share > _BUSY_SHARE
+
+
 def environment() -> dict[str, Any]:
     """The machine and what runs on it, as ``environment`` in bench.json. Looks for a second at how busy it is."""
     import psutil
@@ -220,7 +273,7 @@ def environment() -> dict[str, Any]:
         "threads": 1,
         "load_average": [round(load, 2) for load in psutil.getloadavg()],
         "busy_share": round(busy_share, 3),
-        "loaded": busy_share > _BUSY_SHARE,
+        "loaded": is_loaded(busy_share),
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

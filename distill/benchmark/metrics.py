@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from distill.benchmark.statistics import wilson_interval
+from distill.benchmark.statistics import bootstrap_interval, mean_interval, wilson_interval
 from distill.errors import DataError
 from distill.types import OUT_OF_SCOPE_LABEL, Task
 
@@ -26,19 +26,18 @@ __all__ = [
     "NO_INTENT",
     "Answers",
     "Gold",
+    "absolute_error",
     "coverage",
     "exact_set",
-    "expected_calibration_error",
-    "f1_scores",
-    "f1_scores_of_sets",
+    "f1_figures",
     "fidelity_figures",
     "gold_figures",
     "kl_divergence",
     "kl_divergence_of_sets",
-    "mean_absolute_error",
     "nearest_weights",
     "oos_auroc",
     "oos_score",
+    "resampled_counts",
     "right",
     "right_after_policy",
     "right_on_top",
@@ -50,7 +49,6 @@ Ints = npt.NDArray[np.int64]
 
 NO_INTENT = -1
 """Position that stands for no intent: out of scope in gold, rejected (or failed) in an answer."""
-ECE_BINS = 15
 _CLIP = 1e-6
 
 
@@ -210,35 +208,61 @@ def coverage(answers: Answers) -> float:
     return float((answers.intent != NO_INTENT).mean())
 
 
-def f1_scores(answers: Answers, gold: Gold) -> tuple[float, float]:
-    """Macro and micro F1 (scikit-learn) of ``top_intent`` on in-scope gold, over the intents that occur in gold."""
-    from sklearn.metrics import f1_score
+def f1_figures(truth: Bools, chosen: Bools) -> dict[str, Any]:
+    """Macro and micro F1 (scikit-learn) with bootstrap intervals, as fields of ``BenchRow``.
 
-    in_scope = ~gold.out_of_scope
-    truth, predicted = gold.intent[in_scope], answers.top[in_scope]
-    occurring = np.unique(truth).tolist()
-    macro, micro = (
-        f1_score(truth, predicted, labels=occurring, average=average, zero_division=0) for average in ("macro", "micro")
-    )
-    return float(macro), float(micro)
+    Over the labels that occur in ``truth``; empty where none does. A resample in which a label does not occur leaves it
+    out too.
 
-
-def f1_scores_of_sets(answers: Answers, gold: Gold) -> tuple[float, float] | None:
-    """Macro and micro F1 (scikit-learn) of the accepted intents (``multi``), over the intents that occur in gold.
-
-    None where no intent occurs.
+    Args:
+        truth: bool array of shape (n, n_labels).
+        chosen: bool array of shape (n, n_labels).
     """
     from sklearn.metrics import f1_score
 
-    truth = gold.targets > 0
     occurring = np.flatnonzero(truth.any(axis=0))
     if not len(occurring):
-        return None
-    macro, micro = (
-        f1_score(truth[:, occurring], answers.chosen[:, occurring], average=average, zero_division=0)
-        for average in ("macro", "micro")
-    )
-    return float(macro), float(micro)
+        return {}
+    truth, chosen = truth[:, occurring], chosen[:, occurring]
+    macro, micro = (float(f1_score(truth, chosen, average=average, zero_division=0)) for average in ("macro", "micro"))
+    by_average = _f1_statistics(truth, chosen)
+    return {
+        "macro_f1": macro,
+        "macro_f1_ci95": bootstrap_interval([len(truth)], lambda positions: by_average(positions)[0]),
+        "micro_f1": micro,
+        "micro_f1_ci95": bootstrap_interval([len(truth)], lambda positions: by_average(positions)[1]),
+    }
+
+
+def _f1_statistics(truth: Bools, chosen: Bools) -> Callable[[Ints], tuple[Floats, Floats]]:
+    """Macro and micro F1 of resamples: from positions of shape (batch, n) to two arrays of shape (batch,)."""
+    from scipy.sparse import csr_array
+
+    n, n_labels = truth.shape
+    counted = csr_array(np.hstack([truth & chosen, truth, chosen]).astype(np.float64)).T
+
+    def statistics(positions: Ints) -> tuple[Floats, Floats]:
+        drawn = resampled_counts(positions, n)
+        hits, wanted, given = np.split((counted @ drawn.T).T, [n_labels, 2 * n_labels], axis=1)
+        occurs = wanted > 0
+        f1 = np.where(occurs, 2 * hits / np.maximum(wanted + given, 1), 0.0)
+        macro = f1.sum(axis=1) / np.maximum(occurs.sum(axis=1), 1)
+        return macro, 2 * hits.sum(axis=1) / np.maximum((wanted + given).sum(axis=1), 1)
+
+    return statistics
+
+
+def resampled_counts(codes: Ints, size: int) -> Floats:
+    """How often each code from 0 to ``size`` - 1 stands in each row: (batch, n) to float64 (batch, size)."""
+    batch = len(codes)
+    flat = (codes + size * np.arange(batch)[:, None]).ravel()
+    return np.bincount(flat, minlength=batch * size).reshape(batch, size).astype(np.float64)
+
+
+def _one_hot(columns: Ints, n_labels: int) -> Bools:
+    """Columns as rows with one True, all False for -1: (n,) to bool (n, n_labels)."""
+    marked: Bools = columns[:, None] == np.arange(n_labels)
+    return marked
 
 
 def oos_score(answers: Answers) -> Floats:
@@ -248,51 +272,73 @@ def oos_score(answers: Answers) -> Floats:
     return 1.0 - answers.score
 
 
-def oos_auroc(answers: Answers, gold: Gold) -> float | None:
-    """AUROC (scikit-learn) of in-scope against out-of-scope gold; None where gold lacks one of them."""
+def oos_auroc(answers: Answers, gold: Gold) -> dict[str, Any]:
+    """AUROC (scikit-learn) of in-scope against out-of-scope gold, with a bootstrap interval, as fields of ``BenchRow``.
+
+    In-scope and out-of-scope queries are resampled each on their own. Empty where gold lacks one of them.
+    """
     from sklearn.metrics import roc_auc_score
 
     judged = answers.scored & ~answers.failed
     outside = gold.out_of_scope[judged]
     if outside.all() or not outside.any():
-        return None
-    return float(roc_auc_score(outside, oos_score(answers)[judged]))
+        return {}
+    score = oos_score(answers)[judged]
+    return {
+        "oos_auroc": float(roc_auc_score(outside, score)),
+        "oos_auroc_ci95": bootstrap_interval([int(outside.sum()), int((~outside).sum())], _auroc(score, outside)),
+    }
 
 
-def expected_calibration_error(score: Floats, right: Bools, bins: int = ECE_BINS) -> float:
-    """Expected calibration error with bins of equal mass (Nguyen and O'Connor, 2015): mean of abs(accuracy - score).
+def _auroc(score: Floats, positive: Bools) -> Callable[[Ints, Ints], Floats]:
+    """AUROC of resamples by counting pairs, equal scores half: from positions among positives and among negatives."""
+    distinct, code = np.unique(score, return_inverse=True)
+    positives, negatives = code[positive], code[~positive]
+
+    def statistic(drawn_positives: Ints, drawn_negatives: Ints) -> Floats:
+        above = resampled_counts(positives[drawn_positives], len(distinct))
+        below = resampled_counts(negatives[drawn_negatives], len(distinct))
+        won = (above * (np.cumsum(below, axis=1) - below / 2)).sum(axis=1)
+        auroc: Floats = won / (len(positives) * len(negatives))
+        return auroc
+
+    return statistic
+
+
+def kl_divergence(target: Floats, predicted: Floats) -> Floats:
+    """KL divergence of each query from ``target`` to ``predicted`` in nats, the latter clipped at 1e-6.
 
     Args:
-        score: float64 array of shape (n,).
-        right: bool array of shape (n,).
-        bins: How many.
+        target: float64 array of shape (n, n_labels), rows summing to 1.
+        predicted: The same.
+
+    Returns:
+        float64 array of shape (n,).
     """
-    order = np.argsort(score, kind="stable")
-    gaps = [
-        abs(right[part].mean() - score[part].mean()) * len(part) for part in np.array_split(order, bins) if len(part)
-    ]
-    return float(sum(gaps) / len(score))
-
-
-def kl_divergence(target: Floats, predicted: Floats) -> float:
-    """Mean KL divergence from ``target`` to ``predicted`` in nats, the latter clipped at 1e-6. Shapes (n, n_labels)."""
     from scipy.special import rel_entr
 
-    return float(rel_entr(target, np.clip(predicted, _CLIP, None)).sum(axis=1).mean())
+    divergence: Floats = rel_entr(target, np.clip(predicted, _CLIP, None)).sum(axis=1)
+    return divergence
 
 
-def kl_divergence_of_sets(target: Floats, predicted: Floats) -> float:
+def kl_divergence_of_sets(target: Floats, predicted: Floats) -> Floats:
     """As ``kl_divergence`` for independent probabilities (``multi``): summed over the labels' two-way distributions."""
     from scipy.special import rel_entr
 
     predicted = np.clip(predicted, _CLIP, 1 - _CLIP)
-    divergence = rel_entr(target, predicted) + rel_entr(1 - target, 1 - predicted)
-    return float(divergence.sum(axis=1).mean())
+    divergence: Floats = (rel_entr(target, predicted) + rel_entr(1 - target, 1 - predicted)).sum(axis=1)
+    return divergence
 
 
-def mean_absolute_error(target: Floats, predicted: Floats) -> float:
-    """Mean over queries and labels of abs(target - predicted)."""
-    return float(np.abs(target - predicted).mean())
+def absolute_error(target: Floats, predicted: Floats) -> Floats:
+    """Mean over labels of abs(target - predicted), for each query: (n, n_labels) twice to (n,)."""
+    error: Floats = np.abs(target - predicted).mean(axis=1)
+    return error
+
+
+def _mean(name: str, values: Floats) -> dict[str, Any]:
+    """A mean with its bootstrap interval, as fields of a row."""
+    return {name: float(values.mean()), f"{name}_ci95": mean_interval(values)}
 
 
 def _share(name: str, right: Bools) -> dict[str, Any]:
@@ -305,27 +351,18 @@ def _share(name: str, right: Bools) -> dict[str, Any]:
 def _single_figures(answers: Answers, gold: Gold) -> dict[str, Any]:
     outside = gold.out_of_scope
     figures = _share("accuracy_policy", right_after_policy(answers, gold)) | {"coverage": coverage(answers)}
-    figures |= _share("oos_recall", right_after_policy(answers, gold)[outside])
-    if not outside.all():
-        macro, micro = f1_scores(answers, gold)
-        figures |= _share("accuracy", right_on_top(answers, gold)) | {"macro_f1": macro, "micro_f1": micro}
-    answered = answers.scored & ~answers.failed
-    if answered.any():
-        right = (answers.top == gold.intent) & ~outside
-        figures["ece"] = expected_calibration_error(answers.score[answered], right[answered])
-    return figures | {"oos_auroc": oos_auroc(answers, gold)}
+    figures |= _share("oos_recall", right_after_policy(answers, gold)[outside]) | oos_auroc(answers, gold)
+    if outside.all():
+        return figures
+    figures |= _share("accuracy", right_on_top(answers, gold))
+    n_labels = len(gold.labels)
+    return figures | f1_figures(_one_hot(gold.intent[~outside], n_labels), _one_hot(answers.top[~outside], n_labels))
 
 
 def _multi_figures(answers: Answers, gold: Gold) -> dict[str, Any]:
     right = exact_set(answers, gold)
-    macro, micro = f1_scores_of_sets(answers, gold) or (None, None)
-    return {
-        **_share("accuracy", right),
-        **_share("accuracy_policy", right),
-        "coverage": coverage(answers),
-        "macro_f1": macro,
-        "micro_f1": micro,
-    }
+    figures = _share("accuracy", right) | _share("accuracy_policy", right) | {"coverage": coverage(answers)}
+    return figures | f1_figures(gold.targets > 0, answers.chosen)
 
 
 def _weights_figures(answers: Answers, gold: Gold) -> dict[str, Any]:
@@ -338,9 +375,9 @@ def _weights_figures(answers: Answers, gold: Gold) -> dict[str, Any]:
     if answered.any():
         target, predicted = gold.targets[answered], answers.probabilities[answered]
         figures["notes"] = {
-            "kl": kl_divergence(target, predicted),
-            "mae": mean_absolute_error(target, predicted),
-            "mae_policy": mean_absolute_error(target, answers.weights[answered]),
+            **_mean("kl", kl_divergence(target, predicted)),
+            **_mean("mae", absolute_error(target, predicted)),
+            **_mean("mae_policy", absolute_error(target, answers.weights[answered])),
         }
     return figures
 
@@ -381,5 +418,5 @@ def fidelity_figures(task: Task, answers: Answers, teacher: Answers) -> dict[str
     figures = _share("fidelity", agree[answered])
     both = answered & answers.scored
     if both.any():
-        figures["fidelity_kl"] = divergence(teacher.probabilities[both], answers.probabilities[both])
+        figures |= _mean("fidelity_kl", divergence(teacher.probabilities[both], answers.probabilities[both]))
     return figures

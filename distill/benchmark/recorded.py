@@ -36,7 +36,6 @@ class RecordedTeacher:
         labels: All labels, ``oos`` last where there is one.
         task: What a label means.
         name: Name of the model.
-        requests_in_flight: How many requests were in flight at a time, where known: latency depends on it.
     """
 
     def __init__(
@@ -46,10 +45,8 @@ class RecordedTeacher:
         task: Task = Task.SINGLE,
         *,
         name: str = "",
-        requests_in_flight: int | None = None,
     ) -> None:
         self.labels, self.task = tuple(labels), task
-        self.requests_in_flight = requests_in_flight
         thresholds = (_MULTI_THRESHOLD,) * len(self.labels) if task is Task.MULTI else None
         self._policy = Policy(task, self.labels, thresholds=thresholds)
         column = {label: position for position, label in enumerate(self.labels)}
@@ -87,8 +84,27 @@ class RecordedTeacher:
 
     def latencies_ms(self, texts: Sequence[str]) -> npt.NDArray[np.float64]:
         """Recorded latency of every answer to these queries, with other requests in flight: shape (n_answers,)."""
-        recorded = (answer.latency_ms for text in texts for answer in self._answers.get(_key(text), []))
+        recorded = (answer.latency_ms for answer in self._of(texts))
         return np.asarray([latency for latency in recorded if latency is not None], dtype=np.float64)
+
+    def latency_of_each_ms(self, texts: Sequence[str]) -> npt.NDArray[np.float64]:
+        """Recorded latency of each query, the mean of its samples; NaN where not recorded: shape (n,)."""
+        of_each = [self.latencies_ms([text]) for text in texts]
+        return np.asarray([latencies.mean() if len(latencies) else np.nan for latencies in of_each])
+
+    def requests_in_flight(self, texts: Sequence[str]) -> tuple[int, int] | None:
+        """The fewest and the most requests that were in flight when these answers came; None where not recorded."""
+        recorded = [answer.extra.get("in_flight") for answer in self._of(texts) if answer.latency_ms is not None]
+        known = [n for n in recorded if isinstance(n, int)]
+        return (min(known), max(known)) if known and len(known) == len(recorded) else None
+
+    def servers(self, texts: Sequence[str]) -> tuple[str, ...]:
+        """Where these answers came from, as far as it was recorded."""
+        return tuple(sorted({str(answer.extra["server"]) for answer in self._of(texts) if "server" in answer.extra}))
+
+    def _of(self, texts: Sequence[str]) -> list[Label]:
+        """Every good answer to these queries."""
+        return [answer for text in texts for answer in self._answers.get(_key(text), [])]
 
     def tokens_per_query(self, texts: Sequence[str]) -> TokensPerQuery | None:
         """Mean tokens of these queries, all samples of a query together; None where the server never counted."""
@@ -113,8 +129,7 @@ class RecordedTeacher:
 
     def recorded_between(self, texts: Sequence[str]) -> tuple[str, str] | None:
         """When the first and the last of these answers were given, ISO 8601; None where not recorded."""
-        asked = sorted(answer.asked_at for text in texts for answer in self._answers.get(_key(text), []))
-        dated = [when for when in asked if when]
+        dated = sorted(answer.asked_at for answer in self._of(texts) if answer.asked_at)
         return (dated[0], dated[-1]) if dated else None
 
 

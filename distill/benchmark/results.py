@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import fields
+from dataclasses import asdict, fields, replace
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from distill.errors import DataError
-from distill.types import BenchResult, BenchRow, GateVerdict, Task
+from distill.types import (
+    BenchResult,
+    BenchRow,
+    GateVerdict,
+    IntentFigures,
+    Leakage,
+    NearPair,
+    ReliabilityBin,
+    RiskCoverage,
+    Task,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,6 +33,13 @@ FORMAT = 1
 _ROW_FIELDS = tuple(field.name for field in fields(BenchRow) if field.name != "notes")
 _SIGNIFICANT_DIGITS = 6
 _TEXT_KEYS = frozenset({"disagreements"})
+_LISTS: dict[str, type[Any]] = {
+    "gates": GateVerdict,
+    "per_intent": IntentFigures,
+    "reliability": ReliabilityBin,
+    "risk_coverage": RiskCoverage,
+}
+_T = TypeVar("_T")
 
 
 def result_as_json(result: BenchResult, *, with_text: bool = True) -> dict[str, Any]:
@@ -41,10 +58,12 @@ def result_as_json(result: BenchResult, *, with_text: bool = True) -> dict[str, 
         "n_oos": result.n_oos,
         "environment": result.environment,
         "rows": [_row_as_json(row, with_text=with_text) for row in result.rows],
-        "gates": [{field.name: getattr(gate, field.name) for field in fields(gate)} for gate in result.gates],
         "cost": result.cost,
         "confusions": result.confusions,
+        "cascades": result.cascades,
+        "leakage": None if result.leakage is None else _leakage_as_json(result.leakage, with_text=with_text),
         "provenance": result.provenance,
+        **{name: [asdict(entry) for entry in getattr(result, name)] for name in _LISTS},
     }
     plain: dict[str, Any] = _plain(value)
     return plain
@@ -53,6 +72,12 @@ def result_as_json(result: BenchResult, *, with_text: bool = True) -> dict[str, 
 def _row_as_json(row: BenchRow, *, with_text: bool) -> dict[str, Any]:
     notes = {name: note for name, note in row.notes.items() if with_text or name not in _TEXT_KEYS}
     return {name: getattr(row, name) for name in _ROW_FIELDS} | notes
+
+
+def _leakage_as_json(leakage: Leakage, *, with_text: bool) -> dict[str, Any]:
+    if not with_text:
+        leakage = replace(leakage, pairs=tuple(replace(pair, gold="", training="") for pair in leakage.pairs))
+    return asdict(leakage)
 
 
 def _plain(value: Any) -> Any:
@@ -87,13 +112,25 @@ def result_from_json(value: Mapping[str, Any], where: str = "bench.json") -> Ben
             n_oos=value["n_oos"],
             environment=value["environment"],
             rows=tuple(_row_from_json(row) for row in value["rows"]),
-            gates=tuple(GateVerdict(**gate) for gate in value.get("gates", ())),
             cost=value.get("cost", {}),
             provenance=value.get("provenance", {}),
             confusions=tuple(value.get("confusions", ())),
+            cascades=value.get("cascades", {}),
+            leakage=_leakage_from_json(value.get("leakage")),
+            **{name: tuple(_read(kind, entry) for entry in value.get(name, ())) for name, kind in _LISTS.items()},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{where}: not the result of a benchmark ({error!r}); run `distill bench` again") from error
+
+
+def _read(kind: type[_T], entry: Mapping[str, Any]) -> _T:
+    return kind(**{name: tuple(part) if isinstance(part, list) else part for name, part in entry.items()})
+
+
+def _leakage_from_json(value: Mapping[str, Any] | None) -> Leakage | None:
+    if value is None:
+        return None
+    return Leakage(**{**value, "pairs": tuple(NearPair(**pair) for pair in value["pairs"])})
 
 
 def _row_from_json(row: Mapping[str, Any]) -> BenchRow:

@@ -7,8 +7,11 @@ from enum import StrEnum
 from math import ceil, sqrt
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
-    import numpy as np
+    from collections.abc import Callable, Sequence
+
     import numpy.typing as npt
 
     from distill.types import Interval
@@ -16,9 +19,11 @@ if TYPE_CHECKING:
 __all__ = [
     "Comparison",
     "NonInferiority",
+    "bootstrap_interval",
     "compare_paired",
     "judge_drop",
     "mcnemar_p_value",
+    "mean_interval",
     "paired_difference_interval",
     "queries_needed",
     "wilson_interval",
@@ -26,6 +31,9 @@ __all__ = [
 
 _Z95 = 1.959963984540054
 _MOST_QUERIES = 10_000_000
+_RESAMPLES = 1000
+_MOST_NUMBERS_AT_ONCE = 2_000_000
+_FEWEST = 2
 
 
 class NonInferiority(StrEnum):
@@ -68,6 +76,44 @@ def wilson_interval(n_right: int, n: int) -> Interval | None:
         return None
     interval = binomtest(n_right, n).proportion_ci(confidence_level=0.95, method="wilson")
     return float(interval.low), float(interval.high)
+
+
+def bootstrap_interval(
+    sizes: Sequence[int], statistic: Callable[..., npt.NDArray[np.float64]], *, seed: int = 0
+) -> Interval | None:
+    """Percentile bootstrap (``scipy.stats.bootstrap``) with 1,000 resamples; None where a sample has fewer than two.
+
+    Args:
+        sizes: How many queries each independent sample has.
+        statistic: From int64 arrays of shape (batch, size), positions drawn with replacement from each sample, to the
+            figure of each resample, shape (batch,).
+        seed: Of the resampling.
+    """
+    from scipy.stats import bootstrap
+
+    if min(sizes) < _FEWEST:
+        return None
+
+    def along_last_axis(*positions: npt.NDArray[np.int64], axis: int) -> npt.NDArray[np.float64]:
+        del axis  # scipy's own keyword
+        return statistic(*positions)
+
+    drawn = bootstrap(
+        tuple(np.arange(size) for size in sizes),
+        along_last_axis,
+        n_resamples=_RESAMPLES,
+        batch=max(1, min(_RESAMPLES, _MOST_NUMBERS_AT_ONCE // sum(sizes))),
+        vectorized=True,
+        axis=-1,
+        method="percentile",
+        rng=seed,
+    )
+    return float(drawn.confidence_interval.low), float(drawn.confidence_interval.high)
+
+
+def mean_interval(values: npt.NDArray[np.float64]) -> Interval | None:
+    """Percentile bootstrap of a mean: values of shape (n,), one for each query."""
+    return bootstrap_interval([len(values)], lambda positions: values[positions].mean(axis=-1))
 
 
 def mcnemar_p_value(only_first: int, only_second: int) -> float:
@@ -150,7 +196,8 @@ def judge_drop(comparison: Comparison, limit: float) -> NonInferiority:
 def queries_needed(comparison: Comparison, limit: float) -> int | None:
     """How many gold queries would show it, if student and teacher went on differing as they do.
 
-    None where the drop itself is not under the limit, so that no number of queries would.
+    The assumption: among more queries, the shares that only the one and only the other gets right stay what they are
+    here. None where the drop itself is not under the limit, so that no number of queries would.
     """
     if comparison.drop >= limit:
         return None

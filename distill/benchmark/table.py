@@ -8,25 +8,41 @@ from typing import TYPE_CHECKING
 
 from distill.benchmark.display import (
     ACCURACY_COLUMNS,
+    COST_COLUMNS,
+    SCORE_COLUMNS,
     SPEED_COLUMNS,
     Column,
     accuracy_caption,
     columns,
     cost_lines,
-    gate_word,
+    gate_caption,
+    gate_columns,
     headline,
+    leakage_caption,
+    number,
+    score_caption,
+    share,
     speed_captions,
+    usd,
 )
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.table import Table
 
-    from distill.types import BenchResult, BenchRow
+    from distill.types import BenchResult, BenchRow, GateVerdict
 
 __all__ = ["markdown_table", "print_result"]
 
 _PLAIN_WIDTH = 120
-_STYLES = {"kept": "bold green", "broken": "bold red", "not judged": "bold yellow"}
+_NAMED_PAIRS = 3
+_STYLES = {
+    "kept": "bold green",
+    "broken": "bold red",
+    "not judged": "bold yellow",
+    "shown": "green",
+    "refuted": "red",
+}
 
 
 def print_result(result: BenchResult, console: Console | None = None) -> None:
@@ -43,29 +59,68 @@ def print_result(result: BenchResult, console: Console | None = None) -> None:
 def _renderables(result: BenchResult) -> list[RenderableType]:
     from rich.text import Text
 
-    parts: list[RenderableType] = [
-        _table(ACCURACY_COLUMNS, result.rows),
-        Text(accuracy_caption(result), style="dim"),
-        _table(SPEED_COLUMNS, result.rows),
-        *(
-            Text(line, style="bold yellow" if line.startswith("WARNING") else "dim")
-            for line in (*speed_captions(result), *cost_lines(result))
-        ),
-        Text(),
-    ]
-    for gate in result.gates:
-        word = gate_word(gate)
-        parts.append(Text.assemble((f"{word:<10}", _STYLES[word]), f" {gate.row} {gate.gate}: {gate.detail}"))
+    parts: list[RenderableType] = []
+    for wanted, captions in _tables(result):
+        if shown := columns(wanted, result.rows):
+            parts.append(_table(shown, result.rows))
+            parts += [Text(line, style="bold yellow" if line.startswith("WARNING") else "dim") for line in captions]
+    parts += [Text(f"  {line}", style="dim") for line in _near_pairs(result)]
+    if result.cascades:
+        parts += [_cascade_table(result), Text(_CASCADE_CAPTION, style="dim")]
+    if result.gates:
+        parts += [_gate_table(result.gates), Text(gate_caption(result), style="dim")]
     return [*parts, Text(headline(result), style="bold")]
 
 
-def _table(wanted: tuple[Column, ...], rows: tuple[BenchRow, ...]) -> RenderableType:
-    from rich import box
-    from rich.table import Table
+def _tables(result: BenchResult) -> list[tuple[tuple[Column, ...], list[str]]]:
+    """Columns and captions of each table of rows, in order."""
+    tables = [
+        (ACCURACY_COLUMNS, [accuracy_caption(result)]),
+        (SCORE_COLUMNS, [score_caption(result)]),
+        (SPEED_COLUMNS, speed_captions(result)),
+        (COST_COLUMNS, [*cost_lines(result), leakage_caption(result)]),
+    ]
+    return [(wanted, [line for line in captions if line]) for wanted, captions in tables]
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+
+def _near_pairs(result: BenchResult) -> list[str]:
+    """The gold queries that are most like a training query. For the terminal alone: they are text of queries."""
+    pairs = result.leakage.pairs[:_NAMED_PAIRS] if result.leakage else ()
+    return [f"{pair.similarity:.2f}  {pair.gold!r} is like {pair.training!r}" for pair in pairs if pair.gold]
+
+
+_CASCADE_CAPTION = (
+    "A cascade asks the teacher where the student's policy declines (policy), or where its confidence is under ask_below. "
+    "drop: the teacher's accuracy_policy minus the cascade's, in points. USD: of asking, the student's machine apart."
+)
+
+
+def _cascade_table(result: BenchResult) -> RenderableType:
+    """Accuracy, latency and price over the share that is asked."""
+    table = _empty_table()
+    table.add_column("cascade", no_wrap=True)
+    has_price = any(point["asking_usd_per_1k"] for points in result.cascades.values() for point in points)
+    titles = ["ask_below", "asked", "accuracy_policy", "drop", "p95 ms", *(["USD per 1,000"] if has_price else [])]
+    for title in titles:
+        table.add_column(title, justify="right")
+    for row, points in result.cascades.items():
+        for point in points:
+            low, high = (100 * bound for bound in point["drop_ci95"])
+            cells = [
+                point["rule"] if point["rule"] == "policy" else f"{point['ask_below']:.3f}",
+                f"{100 * point['share_asked']:.1f} %",
+                share(point["accuracy"], point["accuracy_ci95"]),
+                f"{100 * point['drop']:+.1f} [{low:+.1f}, {high:+.1f}]",
+                number(point["p95_ms"]),
+                usd(point["asking_usd_per_1k"]),
+            ]
+            table.add_row(row, *cells[: len(titles)])
+    return table
+
+
+def _table(shown: list[Column], rows: tuple[BenchRow, ...]) -> RenderableType:
+    table = _empty_table()
     table.add_column("", no_wrap=True, style="bold")
-    shown = columns(wanted, rows)
     for column in shown:
         table.add_column(column.title, justify="right")
     for row in rows:
@@ -73,28 +128,41 @@ def _table(wanted: tuple[Column, ...], rows: tuple[BenchRow, ...]) -> Renderable
     return table
 
 
+def _gate_table(gates: tuple[GateVerdict, ...]) -> RenderableType:
+    from rich.text import Text
+
+    table, shown = _empty_table(), gate_columns(gates)
+    for column in shown:
+        table.add_column(column.title)
+    for gate in gates:
+        cells = [column.cell(gate) for column in shown]
+        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in cells))
+    return table
+
+
+def _empty_table() -> Table:
+    from rich import box
+    from rich.table import Table
+
+    return Table(box=box.SIMPLE_HEAD, pad_edge=False)
+
+
 def markdown_table(result: BenchResult) -> str:
-    """The same as Markdown: two tables, what they were measured on and when, and the gates. Ends with a newline."""
-    lines = [
-        *_markdown(ACCURACY_COLUMNS, result.rows),
-        "",
-        accuracy_caption(result),
-        "",
-        *_markdown(SPEED_COLUMNS, result.rows),
-        "",
-        " ".join(speed_captions(result)),
-        "",
-        " ".join(cost_lines(result)),
-    ]
+    """The same as Markdown, without the text of queries: a table each, what they were measured on, and the gates."""
+    blocks = []
+    for wanted, captions in _tables(result):
+        if shown := columns(wanted, result.rows):
+            cells = [[row.name, *(column.cell(row) for column in shown)] for row in result.rows]
+            blocks.append(_markdown(["", *(column.title for column in shown)], cells))
+            blocks += captions
     if result.gates:
-        lines += ["", *(f"- **{gate_word(gate)}**: {gate.row} `{gate.gate}`: {gate.detail}" for gate in result.gates)]
-    return "\n".join(lines) + "\n"
+        shown_gates = gate_columns(result.gates)
+        cells = [[column.cell(gate) for column in shown_gates] for gate in result.gates]
+        blocks += [_markdown([column.title for column in shown_gates], cells), gate_caption(result)]
+    return "\n\n".join([*filter(None, blocks), headline(result)]) + "\n"
 
 
-def _markdown(wanted: tuple[Column, ...], rows: tuple[BenchRow, ...]) -> list[str]:
-    shown = columns(wanted, rows)
-    return [
-        f"| | {' | '.join(column.title for column in shown)} |",
-        f"|---|{'---:|' * len(shown)}",
-        *(f"| {row.name} | {' | '.join(column.cell(row) for column in shown)} |" for row in rows),
-    ]
+def _markdown(titles: list[str], cells: list[list[str]]) -> str:
+    """A table whose first column is to the left and whose others are to the right."""
+    rule = "|---|" + "---:|" * (len(titles) - 1)
+    return "\n".join([f"| {' | '.join(titles)} |", rule, *(f"| {' | '.join(line)} |" for line in cells)])

@@ -19,12 +19,18 @@ MACHINE = {
 }
 
 
+class Idle:
+    def busy_share(self):
+        return 0.0
+
+
 @pytest.fixture(scope="session")
 def quick():
     """No second of looking at the machine, and no new processes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bench, "cold_start", lambda _: ColdStart(123.4, 56.7))
         patch.setattr(bench, "environment", lambda: dict(MACHINE))
+        patch.setattr(bench, "LoadWatch", Idle)
         yield
 
 

@@ -26,7 +26,7 @@ def names_of(task):
 
 def answer(text, name, **changes):
     fields = {"key": text, "text": text, "scores": {name: 1.0}, "error": None, "teacher": "some-model"}
-    fields |= {"prompt_sha256": "p", "usage": Usage(100, 5, 40), "latency_ms": 900.0}
+    fields |= {"prompt_sha256": "p", "usage": Usage(100, 5, 40), "latency_ms": 900.0, "extra": {"in_flight": 2}}
     return Label(**fields | {"asked_at": "2026-02-01T00:00:00Z"} | changes)
 
 
@@ -51,7 +51,7 @@ def make_inputs(bundles, task=Task.SINGLE, **changes):
         "gold": tuple(GoldQuery(text, {name: 1.0}) for text, name in pairs),
         "bundles": {"static": bundles[task].path},
         "training": tuple(training),
-        "teacher": RecordedTeacher(answers, labels, task, requests_in_flight=2),
+        "teacher": RecordedTeacher(answers, labels, task),
         "gates": {"static": {"accuracy_drop": 0.01, "p95_ms": 1000.0}},
         "cost": CostInputs(priced_as=PRICE, machine_usd_per_hour=Decimal("0.36")),
         "provenance": {"data_sha256": "d" * 64},

@@ -4,10 +4,12 @@ from dataclasses import replace
 from decimal import Decimal
 
 import pytest
-from shop import PRICE, TEXTS, make_inputs
+from shop import PRICE, TEXTS, answer, make_inputs
 
+from distill.benchmark import bench
 from distill.benchmark.bench import run_bench
 from distill.benchmark.cost import CostInputs
+from distill.benchmark.recorded import RecordedTeacher
 from distill.benchmark.results import result_as_json, result_from_json
 from distill.errors import BundleError, DataError
 from distill.router import Router
@@ -36,7 +38,9 @@ def test_the_teacher_is_measured_from_its_recorded_answers(result):
     assert (teacher.accuracy, teacher.accuracy_policy, teacher.n_failed) == (10 / 12, 14 / 16, 1)
     assert (teacher.fidelity, teacher.queries_per_s, teacher.size_mb) == (None, None, None)
     assert (teacher.p50_ms, teacher.p99_ms, teacher.latency_n) == (900.0, 900.0, 15)
-    assert teacher.notes["requests_in_flight"] == 2
+    assert teacher.notes["requests_in_flight"] == (2, 2)
+    assert (teacher.notes["prompt_tokens"], teacher.notes["completion_tokens"]) == (100, 5)
+    assert (teacher.ece, teacher.aurc, teacher.oos_auroc) == (None, None, None)  # it gives no scores
     assert "ledger" in teacher.notes["latency_source"]
     assert "against_teacher" not in teacher.notes
 
@@ -51,7 +55,11 @@ def test_the_student_is_measured_as_the_router_answers(result, tiny_router):
     assert (static.cold_start_ms, static.peak_rss_mb) == (123.4, 56.7)
     assert 0 < static.p50_ms <= static.p95_ms <= static.p99_ms
     assert static.latency_n == 5 * 16
-    assert static.queries_per_s > 0
+    assert list(static.queries_per_s_by_batch) == ["1", "32", "256"]
+    assert static.queries_per_s == static.queries_per_s_by_batch["256"] > 0
+    for percent in (50, 95, 99):
+        low, high = static.notes[f"p{percent}_ms_by_round"]
+        assert 0 < low <= high
 
 
 def test_fidelity_is_against_the_teacher_and_not_against_gold(result):
@@ -59,6 +67,7 @@ def test_fidelity_is_against_the_teacher_and_not_against_gold(result):
     assert static.accuracy_policy == 1.0
     assert static.fidelity == pytest.approx(14 / 15)
     assert static.notes["against_teacher"] == {
+        "n": 16,
         "drop": -2 / 16,
         "drop_ci95": static.notes["against_teacher"]["drop_ci95"],
         "mcnemar_p": 0.5,
@@ -72,7 +81,63 @@ def test_gates_are_judged_for_the_rows_that_have_them(result):
         ("static", "accuracy_drop", True),
         ("static", "p95_ms", True),
     ]
-    assert result.gates[0].figure == -2 / 16
+    assert (result.gates[0].figure, result.gates[0].verdict) == (-2 / 16, "not shown")
+
+
+def test_gold_is_broken_down_by_intent_for_teacher_and_students(result):
+    found = {(each.row, each.intent): each for each in result.per_intent}
+    assert {row for row, _ in found} == {"teacher", "static"}
+    teachers = found["teacher", "track_order"]
+    assert (teachers.n, teachers.recall, teachers.confused_with) == (4, 0.5, "cancel_order")
+    assert (found["static", None].n, found["static", None].recall) == (4, 1.0)
+
+
+def test_scores_have_their_curves_for_the_rows_that_give_any(result):
+    assert {each.row for each in result.reliability} == {each.row for each in result.risk_coverage}
+    assert {each.row for each in result.risk_coverage} == {"static", "tfidf", "majority"}
+    ((row, curve),) = result.cascades.items()
+    nobody, everybody = curve[1], curve[-1]
+    assert (row, nobody["share_asked"], nobody["accuracy"]) == ("static", 0.0, 1.0)
+    assert (everybody["share_asked"], everybody["n_failed"], everybody["accuracy"]) == (1.0, 1, 15 / 16)
+    assert everybody["p95_ms"] > 900
+    assert everybody["asking_usd_per_1k"] is None  # the teacher's price is not known
+
+
+def test_a_teacher_with_scores_has_figures_of_them(tiny_bundles):
+    inputs = make_inputs(tiny_bundles)
+    labels = inputs.labels
+    soft = [answer(query.text, None, scores=dict.fromkeys(labels, 0.1) | {query.intent: 0.7}) for query in inputs.gold]
+    result = run_bench(replace(inputs, teacher=RecordedTeacher(soft, labels)), show_progress=False)
+    teacher = rows_of(result)["teacher"]
+    assert (teacher.oos_auroc, teacher.aurc_ci95 is not None) == (1.0, True)
+    assert "teacher" in {each.row for each in result.risk_coverage}
+
+
+def test_what_trained_the_students_has_a_row_of_its_own(tiny_bundles):
+    inputs = make_inputs(tiny_bundles)
+    both = [answer(query.text, query.intent, latency_ms=None) for query in inputs.gold]
+    with_evidence = RecordedTeacher(both, inputs.labels)
+    rows = run_bench(replace(inputs, with_evidence=with_evidence), show_progress=False).rows
+    assert [row.name for row in rows][:2] == ["teacher", "teacher+evidence"]
+    assert (rows[1].accuracy_policy, rows[1].fidelity, rows[1].p50_ms) == (1.0, 14 / 15, None)
+    assert rows[1].notes["against_teacher"]["drop"] == -2 / 16
+
+
+def test_a_loaded_machine_is_warned_of_on_stderr_and_in_the_result(tiny_bundles, monkeypatch, capsys):
+    class Busy:
+        def busy_share(self):
+            return 0.4567
+
+    monkeypatch.setattr(bench, "LoadWatch", Busy)
+    result = run_bench(make_inputs(tiny_bundles), show_progress=False)
+    assert (result.environment["loaded"], result.environment["busy_share_during"]) == (True, 0.457)
+    assert "the machine was busy with other work (46 %)" in capsys.readouterr().err
+
+
+def test_an_idle_machine_is_not_warned_of(tiny_bundles, capsys):
+    result = run_bench(make_inputs(tiny_bundles), show_progress=False)
+    assert (result.environment["loaded"], result.environment["busy_share_during"]) == (False, 0.0)
+    assert capsys.readouterr().err == ""
 
 
 def test_an_unknown_price_stays_unknown_and_the_what_if_is_named(result):
@@ -80,7 +145,7 @@ def test_an_unknown_price_stays_unknown_and_the_what_if_is_named(result):
     assert rows["teacher"].usd_per_1k is None
     assert result.cost["usd_per_month"]["teacher"] is None
     assert result.cost["priced_as"]["model"] == "big-model"
-    expected = 0.36 / 3600 / rows["static"].queries_per_s * 1000
+    expected = 0.36 / 3600 / rows["static"].queries_per_s_by_batch["1"] * 1000
     assert rows["static"].usd_per_1k == pytest.approx(expected, rel=1e-3)
 
 
@@ -129,6 +194,10 @@ def test_the_other_tasks_run_through(tiny_bundles, task):
     assert rows["teacher"].accuracy == pytest.approx(10 / 12)
     assert rows["static"].accuracy_ci95 is not None
     assert rows["static"].oos_auroc is None
+    assert {each.row for each in result.per_intent} == {"teacher", "static"}
+    assert len(result.cascades) == 1
+    assert bool(result.reliability) == bool(result.risk_coverage) == (task is Task.MULTI)
+    assert rows["static"].notes["against_teacher"]["n"] == 12
     assert ("mae_policy" in rows["static"].notes) == (task is Task.WEIGHTS)
     value = result_as_json(result)
     assert result_as_json(result_from_json(value)) == value
@@ -137,7 +206,8 @@ def test_the_other_tasks_run_through(tiny_bundles, task):
 def test_gold_that_was_trained_on_is_counted(tiny_bundles):
     inputs = make_inputs(tiny_bundles)
     seen = replace(inputs, gold=(GoldQuery("Stop it, NOW!", {"cancel_order": 1.0}), *inputs.gold))
-    assert run_bench(seen, show_progress=False).provenance["n_gold_in_training"] == 1
+    result = run_bench(seen, show_progress=False)
+    assert (result.provenance["n_gold_in_training"], result.leakage.n_exact) == (1, 1)
 
 
 def test_nothing_to_measure_on_is_one_clear_line(tiny_bundles):

@@ -9,12 +9,14 @@ import pytest
 from distill.benchmark.cost import (
     CostInputs,
     TokensPerQuery,
+    break_even_queries,
     cost_summary,
     machine_usd_per_1k,
+    spent_usd,
     teacher_usd_per_1k,
     usd_per_month,
 )
-from distill.types import TokenPrice
+from distill.types import StageSpend, TokenPrice, Usage
 
 PRICE = TokenPrice("big", Decimal("2.00"), Decimal("0.50"), Decimal("8.00"), "the maker's page", "2026-01-31")
 TOKENS = TokensPerQuery(prompt=Decimal(1000), completion=Decimal(10), cached=Decimal(800), n=7)
@@ -53,6 +55,80 @@ def test_the_summary_names_model_source_and_date_of_a_price_that_is_not_the_teac
     assert (priced["model"], priced["source"], priced["date"]) == ("big", "the maker's page", "2026-01-31")
     assert (priced["usd_per_1k"], priced["usd_per_1k_uncached"], priced["usd_per_month"]) == (0.88, 2.08, 1.76)
     assert json.loads(json.dumps(summary)) == summary
+
+
+def stage(name="label", n_uncounted=0, price=PRICE, prompt=1_000_000, cached=400_000):
+    return StageSpend(name, 900, n_uncounted, Usage(prompt, 50_000, cached), price)
+
+
+def test_spend_is_the_tokens_of_every_stage_at_their_price():
+    assert spent_usd([stage()]) == Decimal("0.6") * 2 + Decimal("0.4") / 2 + Decimal("0.05") * 8
+    assert spent_usd([stage(), stage("synth", prompt=0, cached=0)]) == Decimal("1.8") + Decimal("0.4")
+    elsewhere = TokenPrice("other", Decimal(1), None, Decimal(2), "a page", "2026-01-01")
+    assert spent_usd([stage()], elsewhere) == Decimal(1) + Decimal("0.1")
+
+
+@pytest.mark.parametrize("spent", [[], [stage(price=None)], [stage(), stage(n_uncounted=1)]])
+def test_spend_that_is_not_known_is_none(spent):
+    assert spent_usd(spent) is None
+
+
+def test_the_break_even_is_where_the_saving_has_paid_for_the_distilling():
+    assert break_even_queries(Decimal(9), Decimal("0.88"), Decimal("0.28")) == 15_000
+    assert break_even_queries(Decimal("9.0001"), Decimal("0.88"), Decimal("0.28")) == 15_001
+    assert break_even_queries(Decimal(9), Decimal("0.28"), Decimal("0.28")) is None
+    assert break_even_queries(None, Decimal(1), Decimal(0)) is None
+    assert break_even_queries(Decimal(9), None, Decimal(0)) is None
+
+
+def summary_of(students=("static",), **changes):
+    inputs = CostInputs(**{"teacher_price": PRICE, "queries_per_month": 30_000, "spent": (stage(),)} | changes)
+    usd = {"teacher": Decimal("0.88"), "static": machine_usd_per_1k(inputs.machine_usd_per_hour, 1000.0)}
+    return cost_summary(inputs, TOKENS, usd, {"static": 1000.0}, students)
+
+
+def test_the_summary_says_when_it_has_paid():
+    even = summary_of()["break_even"]
+    assert even["queries"] == {"static": 2046}  # 1.8 USD at 0.88 a thousand
+    assert even["months"]["static"] == pytest.approx(2046 / 30_000)
+    assert (even["spent_usd"], even["price_of"], even["is_the_teachers_own"]) == (1.8, "big", True)
+    assert not even["machine_is_counted"]
+
+
+def test_the_machine_makes_the_break_even_later_or_never():
+    counted = summary_of(machine_usd_per_hour=Decimal(36))["break_even"]
+    assert counted["machine_is_counted"]
+    assert counted["queries"]["static"] == 2069  # 1.8 USD at 0.87 a thousand
+    never = summary_of(machine_usd_per_hour=Decimal(10_000))["break_even"]
+    assert (never["queries"], never["months"]) == ({"static": None}, {"static": None})
+
+
+def test_an_unknown_price_leaves_the_break_even_to_the_what_if_or_unknown():
+    inputs = {"teacher_price": None, "spent": (stage(price=None),)}
+    assert summary_of(**inputs)["break_even"] is None
+    what_if = summary_of(**inputs, priced_as=PRICE)
+    assert (what_if["spent"]["usd"], what_if["spent"]["priced_as_usd"]) == (None, 1.8)
+    assert (what_if["break_even"]["is_the_teachers_own"], what_if["break_even"]["queries"]["static"]) == (False, 2046)
+
+
+def test_the_spend_is_told_stage_by_stage():
+    (found,) = summary_of()["spent"]["by_stage"]
+    assert found == {
+        "stage": "label", "n_answers": 900, "n_uncounted": 0, "prompt_tokens": 1_000_000, "cached_tokens": 400_000,
+        "completion_tokens": 50_000, "usd": 1.8,
+    }  # fmt: skip
+    assert summary_of(spent=())["spent"] is None
+
+
+def test_a_whole_machine_costs_its_month_however_little_it_does():
+    machine = summary_of(machine_usd_per_hour=Decimal("0.36"))["machine"]
+    assert machine["usd_per_month"] == pytest.approx(0.36 * 730)
+    assert machine["busy_share"] == {"static": pytest.approx(30_000 / (1000 * 3600 * 730))}
+    assert summary_of()["machine"] is None
+
+
+def test_a_month_without_queries_never_pays():
+    assert summary_of(queries_per_month=0)["break_even"]["months"] == {"static": None}
 
 
 def test_without_tokens_nothing_is_priced():

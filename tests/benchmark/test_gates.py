@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from distill.benchmark.gates import judge_gates
 from distill.benchmark.statistics import compare_paired
@@ -23,7 +24,21 @@ def test_the_point_estimate_decides_and_the_detail_says_what_is_shown():
     kept = verdict_of(0.03, compare(10, 20, 470))
     assert (kept.passed, kept.figure) == (True, pytest.approx(0.02))
     assert "2.0 points below the teacher on 500 gold queries" in kept.detail
-    assert "at most 3 points worse: not shown at 95 %; about 2,500 gold" in kept.detail
+    assert "at most 3 points worse: not shown at 95 %; about 2,000 more gold queries would show it if" in kept.detail
+    low, high = kept.ci95
+    assert low < kept.figure < kept.limit < high
+    assert kept.verdict == "not shown"
+    assert kept.p_value == pytest.approx(binomtest(10, 30).pvalue)
+    assert 1900 < kept.more_gold < 2100
+
+
+def test_what_is_not_so_no_number_of_queries_would_show():
+    broken = verdict_of(0.02, compare(10, 25, 465))
+    assert (broken.passed, broken.verdict, broken.more_gold) == (False, "not shown", None)
+    assert "no number of gold queries would show it" in broken.detail
+    close = verdict_of(0.0301, compare(10, 25, 465))
+    assert (close.passed, close.verdict, close.more_gold) == (True, "not shown", None)
+    assert "only millions of gold queries would show it" in close.detail
 
 
 def test_a_drop_of_just_the_limit_keeps_it():
@@ -31,9 +46,12 @@ def test_a_drop_of_just_the_limit_keeps_it():
 
 
 def test_shown_and_refuted():
-    assert "at most 1 point worse: shown at 95 %" in verdict_of(0.01, compare(1, 1, 998)).detail
+    shown = verdict_of(0.01, compare(1, 1, 998))
+    assert (shown.passed, shown.verdict, shown.more_gold) == (True, "shown", None)
+    assert "at most 1 point worse: shown at 95 %" in shown.detail
     broken = verdict_of(0.01, compare(0, 100, 400))
-    assert (broken.passed, "refuted at 95 %" in broken.detail) == (False, True)
+    assert (broken.passed, broken.verdict, broken.more_gold) == (False, "refuted", None)
+    assert "refuted at 95 %" in broken.detail
 
 
 @pytest.mark.parametrize(("counts", "words"), [((20, 10, 70), "10.0 points above"), ((5, 5, 90), "level with")])
@@ -43,7 +61,7 @@ def test_the_direction_is_said(counts, words):
 
 def test_without_a_comparison_nothing_is_judged():
     verdict = verdict_of(0.01, None)
-    assert (verdict.passed, verdict.figure) == (None, None)
+    assert (verdict.passed, verdict.figure, verdict.verdict, verdict.ci95) == (None, None, None, None)
 
 
 @pytest.mark.parametrize(("p95_ms", "passed"), [(4.9, True), (5.0, True), (5.1, False), (None, None)])

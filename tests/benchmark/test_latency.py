@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -12,8 +13,10 @@ import pytest
 from distill.benchmark import latency
 from distill.benchmark.latency import (
     Latency,
+    LoadWatch,
     cold_start,
     environment,
+    is_loaded,
     measure_latency,
     measure_throughput,
     one_thread,
@@ -52,14 +55,56 @@ def test_of_many_texts_some_are_taken_evenly():
     assert len(set(seen)) == latency.MAX_TEXTS
 
 
-def test_throughput_is_queries_a_second():
-    assert 100 <= measure_throughput(lambda _: time.sleep(0.01), ["x"] * 10) <= 1000
+def test_throughput_is_queries_a_second_at_each_batch_size():
+    found = measure_throughput(lambda _: time.sleep(0.01), ["x"] * 3, batch_sizes=(1, 4))
+    assert 10 <= found[1] <= 100
+    assert 40 <= found[4] <= 400
+    assert found[4] > 2 * found[1]
+
+
+def test_every_batch_is_full_and_the_sizes_take_turns():
+    seen = []
+    measure_throughput(seen.append, ["a", "b", "c"], batch_sizes=(2, 4))
+    assert seen == [["a", "b"], ["c", "a"], ["a", "b", "c", "a"]] * 3
+
+
+def test_the_sizes_are_one_thirty_two_and_two_hundred_and_fifty_six():
+    assert list(measure_throughput(lambda texts: None, ["x"])) == [1, 32, 256]
+
+
+class CpuTimes(NamedTuple):
+    user: float
+    system: float
+    idle: float
+
+
+def test_other_work_is_what_this_process_did_not_do(monkeypatch):
+    import psutil
+
+    times = iter([CpuTimes(user=20.0, system=0.0, idle=100.0), CpuTimes(user=27.0, system=3.0, idle=104.0)])
+    own = iter([5.0, 11.0])
+    monkeypatch.setattr(psutil, "cpu_times", lambda: next(times))
+    monkeypatch.setattr(latency.time, "process_time", lambda: next(own))
+    watch = LoadWatch()  # 14 seconds go by, 10 of them busy, 6 with this process
+    assert watch.busy_share() == pytest.approx(4 / 14)
+
+
+def test_the_load_is_a_share_on_the_real_machine_too():
+    watch = LoadWatch()
+    sum(range(200_000))
+    assert 0.0 <= watch.busy_share() <= 1.0
+
+
+@pytest.mark.parametrize(("busy_share", "loaded"), [(0.0, False), (0.19, False), (0.21, True)])
+def test_a_fifth_of_the_machine_is_too_much(busy_share, loaded):
+    assert is_loaded(busy_share) == loaded
 
 
 def test_a_new_process_answers_and_tells_time_and_memory(tiny_bundle, monkeypatch):
     monkeypatch.setattr(latency, "_COLD_STARTS", 1)
     found = cold_start(tiny_bundle.path)
     assert found.cold_start_ms > 1
+    assert found.range_ms == (found.cold_start_ms, found.cold_start_ms)
     assert 5 < found.peak_rss_mb < 1000
 
 

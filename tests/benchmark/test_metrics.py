@@ -5,12 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import entropy
-from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
+from sklearn.metrics import accuracy_score, f1_score, mean_absolute_error, roc_auc_score
 
 from distill.benchmark.metrics import (
     Answers,
     Gold,
-    expected_calibration_error,
+    absolute_error,
+    f1_figures,
     fidelity_figures,
     gold_figures,
     kl_divergence,
@@ -72,7 +73,6 @@ def test_a_teachers_oos_is_wrong_in_scope_and_right_outside():
     predictions = [Prediction(None, 0.0, Reason.OUT_OF_SCOPE, None, labels=LABELS, probabilities=np.eye(4)[3])] * 2
     figures = gold_figures(Task.SINGLE, Answers.from_predictions(predictions, LABELS), gold_of("refund", "oos"))
     assert (figures["accuracy"], figures["accuracy_policy"], figures["oos_recall"]) == (0.0, 0.5, 1.0)
-    assert figures["ece"] == 0.0  # its best intent had no score, and was not right on either query
 
 
 def test_a_failed_answer_is_wrong_even_where_rejection_would_be_right():
@@ -81,8 +81,7 @@ def test_a_failed_answer_is_wrong_even_where_rejection_would_be_right():
     figures = gold_figures(Task.SINGLE, answers, gold_of("refund", "oos"))
     assert (figures["accuracy"], figures["accuracy_policy"], figures["oos_recall"]) == (0.0, 0.0, 0.0)
     assert figures["coverage"] == 0.0
-    assert figures["oos_auroc"] is None
-    assert "ece" not in figures
+    assert "oos_auroc" not in figures
 
 
 def test_without_an_oos_label_a_low_score_speaks_for_out_of_scope():
@@ -97,8 +96,7 @@ def test_without_an_oos_label_a_low_score_speaks_for_out_of_scope():
 
 def test_gold_without_out_of_scope_queries_has_no_figure_for_them():
     figures = gold_figures(Task.SINGLE, answers_of([[0.7, 0.1, 0.1, 0.1]]), gold_of("cancel"))
-    assert figures["oos_auroc"] is None
-    assert "oos_recall" not in figures
+    assert not {"oos_auroc", "oos_auroc_ci95", "oos_recall"} & figures.keys()
 
 
 def test_columns_follow_the_given_labels_whatever_the_classifiers_order_is():
@@ -120,44 +118,81 @@ def test_gold_with_an_unknown_intent_is_refused():
         gold_of("buy")
 
 
-@given(st.integers(0, 10_000), st.integers(1, 200))
-def test_ece_is_the_mean_gap_of_equally_large_bins(seed, n):
+def resampled(score_of, n, *, n_resamples=1000, seed=1):
+    """Percentiles of a library's figure over resamples, drawn here."""
     rng = np.random.default_rng(seed)
-    score, correct = rng.random(n), rng.random(n) < 0.5
-    order = np.argsort(score, kind="stable")
-    expected, start = 0.0, 0
-    for size in [n // 15 + (position < n % 15) for position in range(15)]:
-        part = order[start : start + size]
-        start += size
-        if size:
-            expected += size / n * abs(correct[part].mean() - score[part].mean())
-    assert expected_calibration_error(score, correct) == pytest.approx(expected)
+    return np.percentile([score_of(rng.integers(n, size=n)) for _ in range(n_resamples)], [2.5, 97.5])
 
 
-def test_ece_of_calibrated_scores_is_small_and_of_boasting_ones_large():
+def test_the_f1_intervals_are_the_percentiles_of_scikit_learns_f1_over_resamples():
     rng = np.random.default_rng(0)
-    score = rng.random(20_000)
-    correct = rng.random(20_000) < score
-    assert expected_calibration_error(score, correct) < 0.02
-    assert expected_calibration_error(np.ones(20_000), correct) == pytest.approx(0.5, abs=0.02)
+    truth = rng.integers(4, size=150)
+    given_ = np.where(rng.random(150) < 0.7, truth, rng.integers(4, size=150))
+    figures = f1_figures(truth[:, None] == np.arange(4), given_[:, None] == np.arange(4))
+    for average in ("macro", "micro"):
+        found = figures[f"{average}_f1_ci95"]
+        expected = resampled(
+            lambda drawn, average=average: f1_score(truth[drawn], given_[drawn], average=average), 150, n_resamples=150
+        )
+        assert found == pytest.approx(expected, abs=0.025)
+        assert found[0] < figures[f"{average}_f1"] < found[1]
+
+
+def test_a_resample_without_an_intent_leaves_it_out():
+    truth = np.zeros((40, 2), dtype=bool)
+    truth[:, 0], truth[0] = True, [False, True]
+    figures = f1_figures(truth, truth)
+    assert (figures["macro_f1"], figures["macro_f1_ci95"]) == (1.0, (1.0, 1.0))
+
+
+def test_the_auroc_interval_is_the_percentiles_of_scikit_learns_auroc_over_resamples():
+    rng = np.random.default_rng(0)
+    outside = np.arange(120) < 40
+    score = np.round(rng.normal(size=120) + outside, 1)  # with ties
+    probabilities = np.zeros((120, 4))
+    probabilities[:, 3] = (score - score.min()) / np.ptp(score)
+    probabilities[:, 0] = 1 - probabilities[:, 3]
+    figures = gold_figures(Task.SINGLE, answers_of(probabilities), gold_of(*np.where(outside, "oos", "cancel")))
+
+    def auroc(drawn):
+        kept = np.concatenate([drawn[:40] * 40 // 120, 40 + drawn[40:] * 80 // 120])
+        return roc_auc_score(outside[kept], score[kept])
+
+    assert figures["oos_auroc"] == pytest.approx(roc_auc_score(outside, score), abs=1e-6)
+    assert figures["oos_auroc_ci95"] == pytest.approx(resampled(auroc, 120, n_resamples=150), abs=0.025)
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_too_few_queries_have_a_figure_but_no_interval(n):
+    truth = np.ones((n, 2), dtype=bool)
+    figures = f1_figures(truth, truth)
+    assert figures.get("macro_f1") == (1.0 if n else None)
+    assert figures.get("macro_f1_ci95") is None
 
 
 @given(st.integers(0, 10_000))
 def test_kl_is_scipys_entropy(seed):
     rng = np.random.default_rng(seed)
     target, predicted = rng.dirichlet(np.ones(5), size=8), rng.dirichlet(np.ones(5) * 5, size=8) * 0.99 + 0.002
-    assert kl_divergence(target, predicted) == pytest.approx(entropy(target, predicted, axis=1).mean())
-    assert kl_divergence(target, target) == pytest.approx(0.0, abs=1e-4)
+    assert kl_divergence(target, predicted) == pytest.approx(entropy(target, predicted, axis=1))
+    assert kl_divergence(target, target) == pytest.approx(np.zeros(8), abs=1e-4)
 
 
 def test_kl_is_clipped_at_a_millionth():
-    assert kl_divergence(np.asarray([[1.0, 0.0]]), np.asarray([[0.0, 1.0]])) == pytest.approx(-np.log(1e-6))
+    assert kl_divergence(np.asarray([[1.0, 0.0]]), np.asarray([[0.0, 1.0]])) == pytest.approx([-np.log(1e-6)])
 
 
 def test_kl_of_sets_adds_up_two_way_distributions():
     target, predicted = np.asarray([[1.0, 0.25]]), np.asarray([[0.8, 0.5]])
     expected = entropy([1, 0], [0.8, 0.2]) + entropy([0.25, 0.75], [0.5, 0.5])
-    assert kl_divergence_of_sets(target, predicted) == pytest.approx(expected)
+    assert kl_divergence_of_sets(target, predicted) == pytest.approx([expected])
+
+
+def test_the_absolute_error_is_scikit_learns_over_labels():
+    rng = np.random.default_rng(0)
+    target, predicted = rng.random((7, 3)), rng.random((7, 3))
+    expected = [mean_absolute_error(*pair) for pair in zip(target, predicted, strict=True)]
+    assert absolute_error(target, predicted) == pytest.approx(expected)
 
 
 def test_nearest_weights_asks_for_golds_own_vector():
@@ -194,7 +229,7 @@ def test_a_failed_answer_is_not_an_empty_set():
     failed = Prediction(None, 0.0, Reason.LOW_CONFIDENCE, None, labels=INTENTS)
     answers = Answers.from_predictions([failed], INTENTS, np.asarray([True]))
     figures = gold_figures(Task.MULTI, answers, gold)
-    assert (figures["accuracy"], figures["micro_f1"]) == (0.0, None)
+    assert (figures["accuracy"], figures.get("micro_f1")) == (0.0, None)
 
 
 @pytest.mark.parametrize("task", Task)
@@ -213,6 +248,7 @@ def test_fidelity_leaves_out_what_the_teacher_failed_and_takes_oos_as_an_answer(
     figures = fidelity_figures(Task.SINGLE, student, teacher)
     assert figures["fidelity"] == 0.5
     assert figures["fidelity_kl"] == pytest.approx(-(np.log(0.7) + np.log(0.1)) / 2)
+    assert figures["fidelity_kl_ci95"] == pytest.approx((-np.log(0.7), -np.log(0.1)))
 
 
 def test_nobody_agrees_with_a_teacher_who_never_answered():

@@ -12,7 +12,15 @@ LABELS = ("cancel", "refund", "oos")
 
 
 def answer(
-    text, scores, *, sample=0, error=None, usage=(100, 5, 40), latency_ms=900.0, asked_at="2026-02-01T00:00:00Z"
+    text,
+    scores,
+    *,
+    sample=0,
+    error=None,
+    usage=(100, 5, 40),
+    latency_ms=900.0,
+    asked_at="2026-02-01T00:00:00Z",
+    **extra,
 ):
     return Label(
         key=f"{text}-{sample}",
@@ -25,6 +33,7 @@ def answer(
         usage=Usage(*usage),
         latency_ms=latency_ms,
         asked_at=asked_at,
+        extra=extra,
     )
 
 
@@ -111,6 +120,30 @@ def test_latency_is_that_of_the_answers_to_these_queries():
         answer("z", {"refund": 1.0}, latency_ms=999.0),
     ]
     assert RecordedTeacher(lines, LABELS).latencies_ms(["x", "y"]).tolist() == [100.0, 200.0]
+
+
+def test_each_query_has_the_mean_latency_of_its_samples():
+    lines = [
+        answer("x", {"refund": 1.0}, latency_ms=100.0),
+        answer("x", {"refund": 1.0}, sample=1, latency_ms=200.0),
+        answer("y", {"refund": 1.0}, latency_ms=None),
+    ]
+    found = RecordedTeacher(lines, LABELS).latency_of_each_ms(["y", "x", "unasked"])
+    assert found.tolist() == pytest.approx([np.nan, 150.0, np.nan], nan_ok=True)
+
+
+def test_the_load_is_what_was_recorded_and_unknown_where_a_line_lacks_it():
+    lines = [
+        answer("x", {"refund": 1.0}, in_flight=4, server="this machine"),
+        answer("y", {"refund": 1.0}, in_flight=1, server="this machine"),
+        answer("old", {"refund": 1.0}),
+        answer("carried", {"refund": 1.0}, latency_ms=None),
+    ]
+    teacher = RecordedTeacher(lines, LABELS)
+    assert teacher.requests_in_flight(["x", "y", "carried"]) == (1, 4)
+    assert teacher.requests_in_flight(["x", "old"]) is None
+    assert teacher.requests_in_flight(["unasked"]) is None
+    assert (teacher.servers(["x", "y", "old"]), teacher.servers(["old"])) == (("this machine",), ())
 
 
 def test_a_query_costs_all_its_samples():

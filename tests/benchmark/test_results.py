@@ -34,6 +34,32 @@ def test_it_is_json_and_comes_back(result):
     assert again.gates[0].passed == result.gates[0].passed
 
 
+def test_what_is_broken_down_comes_back(result):
+    again = result_from_json(json.loads(json.dumps(result_as_json(result))))
+    for name in ("per_intent", "reliability", "risk_coverage", "gates"):
+        kept, found = getattr(result, name), getattr(again, name)
+        assert len(kept) == len(found) > 0
+        assert [type(each) for each in kept] == [type(each) for each in found]
+    found, kept = again.cascades["static"], result.cascades["static"]
+    assert [point["accuracy"] for point in found] == pytest.approx([point["accuracy"] for point in kept], abs=1e-5)
+    assert again.leakage.pairs[0].gold == result.leakage.pairs[0].gold
+    assert again.rows[1].queries_per_s_by_batch.keys() == {"1", "32", "256"}
+
+
+def test_a_result_of_an_older_version_is_read(result):
+    value = result_as_json(result)
+    for name in ("per_intent", "reliability", "risk_coverage", "cascades", "leakage"):
+        del value[name]
+    for row in value["rows"]:
+        for name in ("aurc", "macro_f1_ci95", "queries_per_s_by_batch", "ece_noise_floor"):
+            del row[name]
+    for gate in value["gates"]:
+        for name in ("ci95", "verdict", "more_gold"):
+            del gate[name]
+    old = result_from_json(value)
+    assert (old.per_intent, old.leakage, old.rows[1].aurc, old.gates[0].verdict) == ((), None, None, None)
+
+
 def test_text_can_be_left_out(result):
     written = json.dumps(result_as_json(result, with_text=False))
     assert not any(f'"{text}"' in written for texts in TEXTS.values() for text in texts)

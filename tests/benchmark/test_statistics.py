@@ -12,9 +12,11 @@ from scipy.stats import binom, bootstrap
 from distill.benchmark.statistics import (
     NonInferiority,
     _only_second_given,
+    bootstrap_interval,
     compare_paired,
     judge_drop,
     mcnemar_p_value,
+    mean_interval,
     paired_difference_interval,
     queries_needed,
     wilson_interval,
@@ -40,6 +42,38 @@ def test_wilson_interval_is_the_closed_formula(n, data):
 
 def test_nothing_has_no_interval():
     assert wilson_interval(0, 0) is None
+    assert mean_interval(np.zeros(0)) is mean_interval(np.zeros(1)) is None
+    assert bootstrap_interval([1, 9], lambda one, many: one.mean(-1) + many.mean(-1)) is None
+
+
+def test_the_bootstrap_of_a_mean_is_scipys_and_the_same_every_time():
+    values = np.random.default_rng(0).exponential(size=80)
+    expected = bootstrap((values,), np.mean, n_resamples=1000, method="percentile", rng=0).confidence_interval
+    assert mean_interval(values) == pytest.approx((expected.low, expected.high), abs=0.03)
+    assert mean_interval(values) == mean_interval(values)
+
+
+def test_each_sample_is_drawn_from_on_its_own():
+    seen = []
+
+    def statistic(few, many):
+        seen.append((few.shape[-1], many.shape[-1], few.max() < 3, many.max() < 7))
+        return few.mean(axis=-1) - many.mean(axis=-1)
+
+    low, high = bootstrap_interval([3, 7], statistic)
+    assert low < 1 - 3 < high
+    assert set(seen) == {(3, 7, True, True)}
+
+
+def test_many_queries_are_drawn_in_batches_that_fit_memory():
+    sizes = []
+
+    def statistic(positions):
+        sizes.append(positions.size)
+        return positions[:, :10].mean(axis=1)
+
+    bootstrap_interval([50_000], statistic)
+    assert max(sizes) <= 2_000_000
 
 
 @given(st.integers(0, 60), st.integers(0, 60))

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from distill.benchmark.display import MISSING, headline, milliseconds, number, share, usd
 from distill.benchmark.table import markdown_table, print_result
-from distill.types import BenchRow, GateVerdict
+from distill.types import BenchRow, GateVerdict, Leakage, NearPair
 
 
 def printed(result, width=120):
@@ -46,15 +46,15 @@ def test_the_terminal_shows_every_row_gate_and_what_was_measured(result):
         assert words in text
     assert "16 gold queries (12 in scope, 4 out of scope)" in text
     assert "Some CPU, 2 cores, one thread used" in text
-    assert "2 requests in flight" in text
+    assert "with 2 requests in flight, prompts of 100 tokens in the mean" in " ".join(text.split())
     assert "big-model (the maker's page, 2026-01-31)" in text
     assert "kept" in text
-    assert text.rstrip().endswith("static keeps every gate.")
+    assert text.rstrip().endswith("static keeps every gate (accuracy_drop: not shown at 95 %).")
 
 
 def test_an_interval_is_not_taken_for_markup(result):
     row = next(row for row in result.rows if row.name == "static")
-    assert share(row.accuracy_policy, row.accuracy_policy_ci95) in printed(result)
+    assert share(row.accuracy_policy, row.accuracy_policy_ci95) in printed(result, 160)
 
 
 @pytest.mark.parametrize("width", [40, 80, 100, 120])
@@ -76,12 +76,24 @@ def test_a_loaded_machine_is_warned_of(result):
 
 
 def test_gold_in_training_is_warned_of(result):
-    assert "3 gold queries are also training queries" in printed(replace(result, provenance={"n_gold_in_training": 3}))
+    pair = NearPair("what's due", "what is due", 0.97)
+    leaked = Leakage(3, 1, 0.9, "cosine", (pair,), {"static": 0.75})
+    text = " ".join(printed(replace(result, leakage=leaked)).split())
+    assert "WARNING: 3 gold queries are also training queries, 1 nearly (cosine, from 0.9 on)." in text
+    assert "accuracy_policy without them: static 0.750." in text
+    assert "0.97 \"what's due\" is like 'what is due'" in text
+    assert "WARNING" not in printed(replace(result, leakage=replace(leaked, n_exact=0)))
+
+
+def test_markdown_names_no_query(result):
+    assert result.leakage.pairs
+    assert not any(pair.gold in markdown_table(result) for pair in result.leakage.pairs)
 
 
 def test_without_gold_the_table_says_so(result):
     rows = tuple(BenchRow(row.name, fidelity=row.fidelity, fidelity_ci95=row.fidelity_ci95) for row in result.rows)
-    text = printed(replace(result, n_gold=0, rows=rows, provenance={"n_queries": 16}))
+    bare = replace(result, n_gold=0, rows=rows, provenance={"n_queries": 16}, leakage=None, cascades={}, gates=())
+    text = printed(bare)
     assert "No gold: only fidelity to the teacher is known, on 16 held-out queries" in text
     assert "accuracy_policy" not in text
 
@@ -106,11 +118,118 @@ def test_without_gates_there_is_no_verdict(result):
 def test_markdown_tables_are_whole(result):
     text = markdown_table(result)
     tables = [line for line in text.splitlines() if line.startswith("|")]
-    assert sum(line.startswith("| static |") for line in tables) == 2
-    for line, before in zip(tables[1:], tables, strict=False):
-        if before.split("|")[1].strip() and line.split("|")[1].strip():
-            assert line.count("|") == before.count("|")
+    assert sum(line.startswith("| static |") for line in tables) == 4
+    blocks = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
+    assert len(blocks) == 5
+    assert all(len({line.count("|") for line in block}) == 1 for block in blocks)
     assert "Some CPU" in text
     assert "2026-02-01" in text
-    assert "**kept**: static `accuracy_drop`" in text
+    assert "| static accuracy_drop | -12.5 points | 1 point | kept |" in text
     assert text.endswith("\n")
+
+
+def test_calibration_stands_beside_what_chance_would_show(result):
+    row = next(row for row in result.rows if row.name == "static")
+    assert f"{row.ece:.3f} (chance {row.ece_noise_floor:.3f})" in printed(result, 160)
+
+
+def test_a_percentile_stands_beside_its_spread_over_the_rounds(result):
+    static = BenchRow("static", p50_ms=1.5, latency_n=9, notes={"p50_ms_by_round": (1.25, 1.625)})
+    assert "1.50 [1.25, 1.62]" in printed(replace(result, rows=(static,)))
+
+
+def test_throughput_stands_at_each_batch_size(result):
+    static = BenchRow("static", queries_per_s_by_batch={"1": 800.0, "32": 1100.0, "256": 1234.5})
+    for words in ("800", "1,100", "1,234", "by 32", "by 256"):
+        assert words in printed(replace(result, rows=(static,)))
+
+
+@pytest.mark.parametrize(
+    ("in_flight", "words"),
+    [
+        (None, "with an unknown number of requests in flight"),
+        ((1, 4), "with 1 to 4 requests in flight"),
+        (4, "with 4 requests in flight"),
+    ],
+    ids=["unknown", "a range", "an older file"],
+)
+def test_the_teachers_latency_says_how_it_came_by_it(result, in_flight, words):
+    notes = {"model": "big", "servers": ("this machine",), "requests_in_flight": in_flight}
+    teacher = BenchRow("teacher", p50_ms=900.0, latency_n=15, notes=notes)
+    text = " ".join(printed(replace(result, rows=(teacher,))).split())
+    assert "Teacher: big on this machine, latency as recorded in the ledger" in text
+    assert words in text
+
+
+def gate(verdict, more_gold=None, passed=True):
+    return GateVerdict("static", "accuracy_drop", 0.03, 0.02, passed, "", (-0.001, 0.041), 0.0004, verdict, more_gold)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "more_gold", "words"),
+    [
+        ("shown", None, ["shown", "-0.1 to +4.1"]),
+        ("refuted", None, ["refuted"]),
+        ("not shown", 1234, ["not shown", "about 1,200"]),
+        ("not shown", None, ["not shown", "no number would"]),
+    ],
+)
+def test_the_verdict_at_95_per_cent_stands_beside_the_gate(result, verdict, more_gold, words):
+    one = replace(result, gates=(gate(verdict, more_gold),))
+    for text in (printed(one), markdown_table(one)):
+        assert "2 points" in text
+        assert "<0.001" in text
+        assert all(word in text for word in words)
+    assert ("More gold" in printed(one)) == (verdict == "not shown")
+
+
+def test_the_cascade_shows_accuracy_and_what_it_costs_over_the_share_asked(result):
+    rules = ["policy", *["confidence"] * (len(result.cascades["static"]) - 1)]
+    assert [point["rule"] for point in result.cascades["static"]] == rules
+    point = {
+        "rule": "confidence", "ask_below": 0.4567, "share_asked": 0.125, "accuracy": 0.9, "accuracy_ci95": (0.85, 0.95),
+        "drop": 0.01, "drop_ci95": (-0.005, 0.025), "p95_ms": 812.0, "asking_usd_per_1k": None,
+    }  # fmt: skip
+    text = printed(replace(result, cascades={"static": [point]}))
+    for words in ("0.457", "12.5 %", "0.900 [.850, .950]", "+1.0 [-0.5, +2.5]", "812"):
+        assert words in text
+    text = printed(replace(result, cascades={"static": [point, point | {"asking_usd_per_1k": 0.1234}]}))
+    assert ("$0.123" in text, "unknown" in text) == (True, True)
+
+
+COST = {
+    "queries_per_month": 1_000_000,
+    "teacher_price": {"source": "a page", "date": "2026-01-31"},
+    "usd_per_month": {"teacher": 286.0},
+    "machine_usd_per_hour": 0.36,
+    "machine": {"usd_per_month": 262.8, "busy_share": {"static": 0.0123, "tfidf": 0.5}},
+    "spent": {"usd": 9.5, "by_stage": [{"n_answers": 1000}, {"n_answers": 500}]},
+    "break_even": {
+        "is_the_teachers_own": True, "machine_is_counted": True, "spent_usd": 9.5, "price_of": "big",
+        "queries": {"static": 33_000, "encoder": None}, "months": {"static": 0.033, "encoder": None},
+    },
+}  # fmt: skip
+
+
+def test_cost_says_what_was_spent_and_when_it_is_paid_back(result):
+    text = " ".join(printed(replace(result, cost=COST)).split())
+    assert "1,000,000 queries a month keep it busy for static 1.23 % of its time; the whole machine is $263" in text
+    assert "Spent on distilling: $9.50 for 1,500 answers." in text
+    assert "Paid back: static after 33,000 queries (1.00 days), encoder never." in text
+
+
+def test_cost_at_another_models_price_says_so(result):
+    even = COST["break_even"] | {"is_the_teachers_own": False, "machine_is_counted": False}
+    cost = COST | {"break_even": even, "spent": COST["spent"] | {"usd": None}}
+    text = " ".join(printed(replace(result, cost=cost)).split())
+    assert "Spent on distilling: unknown for 1,500 answers, $9.50 at the price of big." in text
+    assert "Paid back, the student's machine not counted: static" in text
+
+
+def test_an_older_result_is_shown(result):
+    cost = {name: COST[name] for name in ("queries_per_month", "teacher_price", "usd_per_month")}
+    bare = replace(
+        result, cost=cost, per_intent=(), reliability=(), risk_coverage=(), cascades={}, leakage=None, gates=()
+    )
+    assert "Students: unknown" in printed(bare)
+    assert "unknown" in markdown_table(bare)
