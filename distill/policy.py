@@ -25,7 +25,9 @@ _SINGLE, _MULTI = Task.SINGLE, Task.MULTI
 _ACCEPTED, _LOW_CONFIDENCE, _OUT_OF_SCOPE = Reason.ACCEPTED, Reason.LOW_CONFIDENCE, Reason.OUT_OF_SCOPE
 _MULTI_DEFAULT = 0.5
 _KEPT_SHARE = 0.99
-_ONE_SIDED_95 = 1.645
+_STANDARD_ERRORS = 1.0
+_LEAST_ODDS = 0.25
+"""Of out-of-scope to in-scope queries, in use: labelled examples often hold next to none."""
 _PRIOR_POSITIVES = 10.0
 _MINIMUM_LABELS = 2
 
@@ -189,11 +191,12 @@ def fit_policy(
 ) -> Policy:
     """Fits the thresholds on held-out examples, in O(n log n).
 
-    ``single``: the lowest threshold that does not agree significantly less often than the best one with the target's best
-    label (none when that is out of scope): one-sided at 95 %, by McNemar's normal approximation. Of calibrated
+    ``single``: the lowest threshold that agrees with the target's best label (none when that is out of scope) as often as the best
+    one but for one standard error of their difference (Breiman et al., 1984; McNemar's normal approximation). Of calibrated
     probabilities 0 is the best threshold (``oos`` competes as a label), so leaving it takes evidence: the best threshold of
-    few, noisy examples is mostly chance, and costs new queries their answers. Where no target is out of scope there is
-    nothing to reject by, and the threshold is the highest that still accepts 99 % of what is answered rightly.
+    few, noisy examples is mostly chance, and costs new queries their answers. Out-of-scope examples count for more where they are
+    rarer than one in five. Where no target is out of scope there is nothing to reject by, and the threshold is the highest that
+    still accepts 99 % of what is answered rightly.
 
     ``multi``: for each label the threshold with the highest F1 (a target of 0.5 or more is a positive), drawn towards
     the one best for all labels together as if by ten more positives, so that rare labels do not overfit.
@@ -232,8 +235,11 @@ def _fit_single(probabilities: Floats, targets: Floats, weights: Floats, n_in_sc
     answered = scores > out_of_scope  # the others are rejected whatever the threshold
     scores = scores[answered].astype(np.float64)
     right = np.where(best == truth, weights, 0.0)[answered]
-    rejectable = np.where(truth >= n_in_scope, weights, 0.0)[answered]
-    if not (truth >= n_in_scope).any():
+    is_out = truth >= n_in_scope
+    n_out, n_in = float(weights[is_out].sum()), float(weights[~is_out].sum())
+    raised = max(1.0, _LEAST_ODDS * n_in / n_out) if n_out else 1.0
+    rejectable = np.where(is_out, raised * weights, 0.0)[answered]
+    if not is_out.any():
         return _threshold_keeping(scores, right, _KEPT_SHARE)
     order = np.argsort(scores, kind="stable")
     scores = scores[order]
@@ -242,7 +248,7 @@ def _fit_single(probabilities: Floats, targets: Floats, weights: Floats, n_in_sc
     most = int(gain.argmax())
     variance = np.concatenate([[0.0], np.cumsum(rejectable[order] ** 2 + right[order] ** 2)])
     lost = gain[most] - gain[: most + 1]
-    is_as_good = lost <= _ONE_SIDED_95 * np.sqrt(variance[most] - variance[: most + 1])
+    is_as_good = lost <= _STANDARD_ERRORS * np.sqrt(variance[most] - variance[: most + 1])
     return _boundary(scores, int(is_as_good.argmax()))
 
 

@@ -5,7 +5,6 @@ import math
 
 import numpy as np
 import pytest
-import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -139,17 +138,18 @@ def rightness(policy: Policy, probabilities: np.ndarray, truth: np.ndarray) -> n
 
 
 @given(coarse_rows)
-def test_the_single_threshold_is_the_lowest_that_is_not_significantly_worse_than_the_best(examples):
+def test_the_single_threshold_is_the_lowest_within_a_standard_error_of_the_best(examples):
     probabilities, truth = examples
     truth[0] = N_LABELS - 1  # with an out-of-scope target agreement is what counts
     fitted = fit_policy(Task.SINGLE, LABELS, probabilities, np.eye(N_LABELS)[truth])
     candidates = [0.0, 0.125, 0.375, 0.625, 0.875, 1.1]  # one in each gap between the values that occur
     right = [rightness(Policy(Task.SINGLE, LABELS, limit), probabilities, truth) for limit in candidates]
-    best = max(right, key=lambda each: each.sum())
-    z = scipy.stats.norm.ppf(0.95)
+    is_out = truth == N_LABELS - 1
+    weights = np.where(is_out, max(1.0, 0.25 * (~is_out).sum() / is_out.sum()), 1.0)  # one in five, at least
+    best = max(right, key=lambda each: (each * weights).sum())
 
-    def is_as_good(each):  # McNemar's statistic of the two decisions, one-sided
-        return best.sum() - each.sum() <= z * np.sqrt((best != each).sum())
+    def is_as_good(each):  # within a standard error of the difference of the two decisions
+        return ((best * weights).sum() - (each * weights).sum()) <= np.sqrt(weights**2 @ (best != each)) + 1e-9
 
     lowest = next(limit for limit, each in zip(candidates, right, strict=True) if is_as_good(each))
     answers_of_lowest = Policy(Task.SINGLE, LABELS, lowest).decide_batch(probabilities)
@@ -160,6 +160,13 @@ def test_many_out_of_scope_examples_under_a_score_move_the_threshold_over_it():
     probabilities = np.array([[0.5, 0.3, 0.2]] * 20 + [[0.9, 0.05, 0.05]] * 20, np.float32)
     policy = fit_policy(Task.SINGLE, ("a", "b", "oos"), probabilities, np.eye(3)[[2] * 20 + [0] * 20])
     assert policy.threshold == pytest.approx(0.7)
+
+
+def test_rare_out_of_scope_examples_count_for_one_query_in_five():
+    probabilities = np.array([[0.6, 0.3, 0.1]] * 12 + [[0.9, 0.05, 0.05]] * 480, np.float32)
+    truth = [2] * 10 + [0] * 2 + [0] * 480
+    few = fit_policy(Task.SINGLE, ("a", "b", "oos"), probabilities, np.eye(3)[truth])
+    assert 0.6 < few.threshold < 0.9
 
 
 @given(coarse_rows, st.sampled_from([0.125, 0.5, 4.0]), st.data())

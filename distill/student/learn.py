@@ -13,7 +13,8 @@ from distill.data import atomic_write
 from distill.progress import Progress, say
 from distill.student.augment import augment
 from distill.student.calibrate import fit_temperature, probabilities
-from distill.student.encoder import Encoder
+from distill.student.encoder import Encoder, Pooled
+from distill.student.probe import linear_probe
 from distill.student.static import Static
 from distill.student.tokens import bundle_tokenizer, encode
 from distill.student.trainer import Schedule, fit, predict, training_set
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[np.float32]]
 
-__all__ = ["Lesson", "Part", "learn_encoder", "learn_static"]
+__all__ = ["Lesson", "Part", "ask_assistants", "distilled", "learn_encoder", "learn_static"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,14 +83,17 @@ class Lesson:
     show_progress: bool
 
 
-def learn_encoder(base: BaseModel, lesson: Lesson, recipe: EncoderRecipe, kept: Path) -> tuple[Encoder, float]:
-    """Trains an encoder, and bakes in the temperature that fits the held-out examples.
+def learn_encoder(
+    base: BaseModel, lesson: Lesson, recipe: EncoderRecipe, kept: Path, name: str = "encoder"
+) -> tuple[Encoder, float]:
+    """Fits a head on the pretrained vectors, fine-tunes both, and bakes in the temperature that suits the held-out examples.
 
     Args:
         base: The pretrained transformer; it is trained in place.
         lesson: What to learn.
         recipe: How.
         kept: Folder for what an interrupted training needs to go on, and for the trained weights; of this data, recipe and seed alone.
+        name: For the progress, and of the file of weights.
 
     Returns:
         The encoder and the temperature.
@@ -100,9 +104,14 @@ def learn_encoder(base: BaseModel, lesson: Lesson, recipe: EncoderRecipe, kept: 
     torch.manual_seed(lesson.seed)
     encoder = Encoder(base, lesson.n_labels, recipe.dropout)
     tokenizer = bundle_tokenizer(base.tokenizer, lesson.max_length)
-    finished = kept / "finished.safetensors"
+    finished, checkpoints = kept / f"{name}.safetensors", kept / name
     if not _restore(encoder, finished):
         training = lesson.training
+        ids = encode(tokenizer, training.texts)
+        if recipe.probe:
+            with Progress(f"probe {name}", len(ids), show=lesson.show_progress) as progress:
+                vectors = predict(Pooled(encoder), ids, progress, fast=True)
+            encoder.start_head(*linear_probe(lesson.task, vectors, training.targets, training.weights))
         schedule = Schedule(
             epochs=recipe.epochs,
             batch_size=recipe.batch_size,
@@ -112,27 +121,63 @@ def learn_encoder(base: BaseModel, lesson: Lesson, recipe: EncoderRecipe, kept: 
             head_rate=recipe.head_rate,
             mixed_precision=True,
         )
-        targets = _smoothed(lesson.task, training.targets, recipe.label_smoothing)
-        data = training_set(encode(tokenizer, training.texts), targets, training.weights)
-        with Progress("train encoder", recipe.epochs * len(data), show=lesson.show_progress) as progress:
-            fit(encoder, data, schedule, task=lesson.task, seed=lesson.seed, work=kept, progress=progress)
-        shutil.rmtree(kept, ignore_errors=True)
+        data = training_set(ids, _smoothed(lesson.task, training.targets, recipe.label_smoothing), training.weights)
+        with Progress(f"train {name}", recipe.epochs * len(data), show=lesson.show_progress) as progress:
+            fit(encoder, data, schedule, task=lesson.task, seed=lesson.seed, work=checkpoints, progress=progress)
+        shutil.rmtree(checkpoints, ignore_errors=True)
         _keep(encoder, finished)
     return encoder, _calibrate(encoder, encode(tokenizer, lesson.held_out.texts), lesson)
 
 
-def learn_static(
-    base: BaseModel, encoder: Encoder, words: Lexicon, lesson: Lesson, recipe: StaticRecipe, checkpoints: Path
-) -> tuple[Static, float]:
-    """Trains a static student on the labels and on what the encoder says about the training texts and about augmented ones.
+def ask_assistants(
+    base: BaseModel, assistants: Sequence[Encoder], texts: Sequence[str], lesson: Lesson, temperature: float
+) -> Array:
+    """What calibrated encoders say of texts: the mean of their probabilities, float32 of shape (n, n_labels).
 
     Args:
         base: For its tokenizer.
-        encoder: Trained and calibrated: the assistant.
+        assistants: One encoder or more.
+        texts: What to ask.
+        lesson: For the task.
+        temperature: Softens the answers.
+    """
+    ids = encode(bundle_tokenizer(base.tokenizer, lesson.max_length), texts)
+    total = np.zeros((len(texts), lesson.n_labels), np.float32)
+    with Progress("ask encoders", len(texts) * len(assistants), show=lesson.show_progress) as progress:
+        for assistant in assistants:
+            logits = predict(assistant, ids, progress, fast=True)
+            total += probabilities(lesson.task, logits / np.float32(temperature))
+    return total / np.float32(len(assistants))
+
+
+def distilled(training: Part, new_texts: Sequence[str], answers: Array, label_share: float) -> Part:
+    """Training examples whose targets are part label, part the assistants' answer, and new texts with the answer alone.
+
+    Args:
+        training: Labelled examples.
+        new_texts: Without a label.
+        answers: float32 of shape (n + n_new, n_labels): to the training examples first.
+        label_share: Share of the label.
+    """
+    n_known = len(training.texts)
+    targets = answers.copy()
+    targets[:n_known] += np.float32(label_share) * (training.targets - targets[:n_known])
+    weights = np.concatenate([training.weights, np.full(len(new_texts), training.weights.mean(), np.float32)])
+    return Part([*training.texts, *new_texts], targets, weights)
+
+
+def learn_static(
+    base: BaseModel, assistants: Sequence[Encoder], words: Lexicon, lesson: Lesson, recipe: StaticRecipe, kept: Path
+) -> tuple[Static, float]:
+    """Trains a static student on the labels and on what encoders say about the training texts and about augmented ones.
+
+    Args:
+        base: For its tokenizer.
+        assistants: Trained and calibrated encoders.
         words: What the base knew of words before it was trained.
         lesson: What to learn.
         recipe: How.
-        checkpoints: Folder for what an interrupted training needs to go on; of this data, recipe and seed alone.
+        kept: Folder for what an interrupted training needs to go on; of this data, recipe and seed alone.
 
     Returns:
         The student, its temperature baked in, and the temperature.
@@ -140,18 +185,12 @@ def learn_static(
     Raises:
         StorageError: A checkpoint could not be written.
     """
-    training = lesson.training
-    assistant_tokenizer = bundle_tokenizer(base.tokenizer, lesson.max_length)
     tokenizer = bundle_tokenizer(base.tokenizer, lesson.max_length, special_tokens=False)
-    new_texts = augment(training.texts, recipe.augmentation, lesson.seed, words.neighbours)
-    texts = [*training.texts, *new_texts]
-    with Progress("ask encoder", len(texts), show=lesson.show_progress) as progress:
-        logits = predict(encoder, encode(assistant_tokenizer, texts), progress, fast=True)
-    targets = probabilities(lesson.task, logits / np.float32(recipe.assistant_temperature))
-    n_known = len(training.texts)
-    targets[:n_known] += recipe.label_share * (training.targets - targets[:n_known])
-    weights = np.concatenate([training.weights, np.full(len(new_texts), training.weights.mean(), np.float32)])
-    ids = encode(tokenizer, texts)
+    new_texts = augment(lesson.training.texts, recipe.augmentation, lesson.seed, words.neighbours)
+    texts = [*lesson.training.texts, *new_texts]
+    answers = ask_assistants(base, assistants, texts, lesson, recipe.assistant_temperature)
+    pupil = distilled(lesson.training, new_texts, answers, recipe.label_share)
+    ids, n_known = encode(tokenizer, texts), len(lesson.training.texts)
     torch.manual_seed(lesson.seed)
     static = Static(
         words.vectors,
@@ -161,6 +200,7 @@ def learn_static(
         width=recipe.width,
         n_buckets=_n_buckets(ids[:n_known], recipe),
         dropout=recipe.dropout,
+        bigram_dropout=recipe.bigram_dropout,
     )
     schedule = Schedule(
         epochs=recipe.epochs,
@@ -171,8 +211,8 @@ def learn_static(
         threads=1,
     )
     with Progress("train static", recipe.epochs * len(ids), show=lesson.show_progress) as progress:
-        data = training_set(ids, targets, weights)
-        fit(static, data, schedule, task=lesson.task, seed=lesson.seed, work=checkpoints, progress=progress)
+        data = training_set(ids, pupil.targets, pupil.weights)
+        fit(static, data, schedule, task=lesson.task, seed=lesson.seed, work=kept, progress=progress)
     return static, _calibrate(static, encode(tokenizer, lesson.held_out.texts), lesson)
 
 

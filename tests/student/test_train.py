@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from distill import Router
 from distill.bundle import load_bundle
 from distill.errors import TrainingError
-from distill.router import verify_selfcheck
+from distill.selfcheck import verify_selfcheck
 from distill.student import learn, train
 from distill.student.encoder import Encoder
 from distill.student.export import onnx_logits
@@ -176,6 +176,45 @@ def test_killed_after_the_encoder_goes_on_with_static(base_model, data, tmp_path
     assert fits == ["Static"]
     assert bundles["static"].manifest.student == "static"
     assert "goes on with the encoder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("task", [Task.SINGLE, Task.MULTI])
+def test_assistants_teach_both_students(base_model, tmp_path, quick, monkeypatch, task):
+    recipe = replace(ENCODER_RECIPE, assistants=2, augmentation=2, epochs_again=3, learning_rate_again=3e-3)
+    monkeypatch.setattr(train, "encoder_recipe", lambda *_: recipe)
+    fitted = []
+    true_fit = learn.fit
+    monkeypatch.setattr(
+        learn,
+        "fit",
+        lambda model, rows, *rest, **options: (
+            fitted.append((type(model).__name__, len(rows))) or true_fit(model, rows, *rest, **options)
+        ),
+    )
+    data = make_data(task=task)
+    bundles = train_students(data, tmp_path, base_model=base_model, show_progress=False)
+    assert [name for name, _ in fitted] == ["Encoder", "Encoder", "Encoder", "Static"]
+    assert fitted[0][1] == fitted[1][1] == 90
+    assert fitted[2][1] > 150  # varied texts too
+    for bundle in bundles.values():
+        assert Router.load(bundle.path).route("hello please hi").top_intent == "greet"
+
+
+def test_killed_between_assistants_does_not_train_the_first_again(base_model, data, tmp_path, quick, monkeypatch):
+    monkeypatch.setattr(train, "encoder_recipe", lambda *_: replace(ENCODER_RECIPE, assistants=2, epochs_again=1))
+    true_fit, asked = learn.fit, []
+
+    def fit(model, *rest, **options):
+        asked.append(model)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return true_fit(model, *rest, **options)
+
+    monkeypatch.setattr(learn, "fit", fit)
+    with pytest.raises(KeyboardInterrupt):
+        train_students(data, tmp_path, base_model=base_model, students=("encoder",), show_progress=False)
+    train_students(data, tmp_path, base_model=base_model, students=("encoder",), show_progress=False)
+    assert len(asked) == 4  # the first, the second twice, the encoder
 
 
 def test_same_seed_same_student(base_model, data, tmp_path, quick, trained):

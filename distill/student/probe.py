@@ -1,0 +1,69 @@
+"""A linear head fitted on the vectors of a pretrained encoder that stays as it is: where fine-tuning starts from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from distill.student.calibrate import negative_log_likelihood, probabilities
+from distill.types import Task
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Array = np.ndarray[Any, np.dtype[np.float32]]
+
+__all__ = ["linear_probe"]
+
+_STRENGTH = 10.0
+_ITERATIONS = 100
+_ROWS = 4_096
+"""Rows a pass: memory does not grow with the number of examples times that of labels."""
+
+
+def linear_probe(task: Task, vectors: Array, targets: Array, weights: Array) -> tuple[Tensor, Tensor]:
+    """Multinomial (``multi``: binary) logistic regression with soft targets and an L2 penalty, by L-BFGS.
+
+    With one label a query it is scikit-learn's ``LogisticRegression(C=10)``. A head that starts here does not pull the pretrained
+    vectors apart before it fits them (linear probing, then fine-tuning: Kumar et al., ICLR 2022).
+
+    Args:
+        task: Picks softmax or sigmoid.
+        vectors: float32 of shape (n, dimension), of length 1.
+        targets: float32 of shape (n, n_labels).
+        weights: float32 of shape (n,).
+
+    Returns:
+        Weight, float32 of shape (n_labels, dimension), and bias, float32 of shape (n_labels,).
+    """
+    from scipy.optimize import minimize
+
+    n_labels, dimension, total = targets.shape[1], vectors.shape[1], float(weights.sum())
+    columns = n_labels if task is Task.MULTI else 1
+
+    def value_and_gradient(flat: np.ndarray[Any, Any]) -> tuple[float, np.ndarray[Any, Any]]:
+        head = flat.reshape(n_labels, dimension + 1).astype(np.float32)
+        weight, bias = head[:, :-1], head[:, -1]
+        gradient = np.zeros((n_labels, dimension + 1))
+        gradient[:, :-1] = weight / (_STRENGTH * total)
+        value = float(np.square(weight, dtype=np.float64).sum()) / (2 * _STRENGTH * total)
+        for start in range(0, len(vectors), _ROWS):
+            x, y, w = (array[start : start + _ROWS] for array in (vectors, targets, weights))
+            logits = x @ weight.T + bias
+            value += negative_log_likelihood(task, logits, y, w) * columns * float(w.sum()) / total
+            error = (probabilities(task, logits) - y) * (w / total)[:, None]
+            gradient[:, :-1] += error.T @ x
+            gradient[:, -1] += error.sum(axis=0)
+        return value, gradient.ravel()
+
+    found = minimize(
+        value_and_gradient,
+        np.zeros(n_labels * (dimension + 1)),
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxiter": _ITERATIONS, "ftol": 1e-7},
+    )
+    head = torch.from_numpy(found.x.reshape(n_labels, dimension + 1).astype(np.float32))
+    return head[:, :-1].contiguous(), head[:, -1].contiguous()

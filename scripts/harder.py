@@ -1,0 +1,132 @@
+"""How much students lose when labels are wrong, and when there are few.
+
+python scripts/harder.py FOLDER --out DIR [--seed 0] [--noise 0.15] [--per-intent 10]
+
+Makes two data set folders from FOLDER: DIR/noisy, in which a share of the training labels is turned to the intent that it is most often
+taken for, and DIR/few, with some examples an intent; measures students on both and on FOLDER itself as scripts/public.py does, and
+prints what they lose, beside the pretrained vectors with a logistic regression on the same few examples.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from public import measure, read_folder
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_val_predict
+
+from distill.data import read_jsonl, write_jsonl
+from distill.errors import DataError, DistillError
+from distill.student.encoder import Encoder, Pooled
+from distill.student.recipe import DEFAULT_BUDGET_MINUTES
+from distill.student.tokens import bundle_tokenizer, encode
+from distill.student.train import DEFAULT_BASE_MODEL
+from distill.student.trainer import predict
+from distill.student.weights import load_base_model
+from distill.types import Task
+
+Line = dict[str, Any]
+
+
+def confusable(lines: list[Line]) -> dict[str, str]:
+    """For each intent the one that a TF-IDF classifier, asked about queries it has not seen, takes it for most often."""
+    texts, intents = [line["text"] for line in lines], [line["intent"] for line in lines]
+    names = sorted(set(intents))
+    vectors = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True).fit_transform(texts)
+    scores = cross_val_predict(LogisticRegression(C=10, max_iter=300), vectors, intents, cv=3, method="predict_proba")
+    truth = np.searchsorted(names, intents)
+    means = np.stack([scores[truth == number].mean(axis=0) for number in range(len(names))])
+    np.fill_diagonal(means, -1.0)
+    return {name: names[int(means[number].argmax())] for number, name in enumerate(names)}
+
+
+def make_noisy(folder: Path, target: Path, share: float, seed: int) -> None:
+    """A copy in which ``share`` of the training labels is wrong."""
+    lines = [line for _, line in read_jsonl(folder / "train.jsonl")]
+    wrong_for = confusable(lines)
+    chosen = np.random.default_rng(seed).permutation(len(lines))[: round(share * len(lines))]
+    for position in chosen:
+        lines[position] = lines[position] | {"intent": wrong_for[lines[position]["intent"]]}
+    _write(folder, target, lines)
+
+
+def make_few(folder: Path, target: Path, per_intent: int, seed: int) -> None:
+    """A copy with ``per_intent`` training examples of each intent, drawn at random."""
+    lines = [line for _, line in read_jsonl(folder / "train.jsonl")]
+    order = np.random.default_rng(seed).permutation(len(lines))
+    taken: dict[str, int] = {}
+    few: list[Line] = []
+    for position in order:
+        intent = lines[position]["intent"]
+        if taken.get(intent, 0) < per_intent:
+            taken[intent] = taken.get(intent, 0) + 1
+            few.append(lines[position])
+    _write(folder, target, few)
+
+
+def _write(folder: Path, target: Path, lines: list[Line]) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    write_jsonl(target / "train.jsonl", lines)
+    for name in ("test.jsonl", "intents.json"):
+        if (folder / name).exists():
+            shutil.copyfile(folder / name, target / name)
+
+
+def frozen_baseline(folder: Path) -> float:
+    """Accuracy of a logistic regression on the pretrained vectors."""
+    base = load_base_model(DEFAULT_BASE_MODEL)
+    tokenizer = bundle_tokenizer(base.tokenizer, base.max_length)
+    pooled = Pooled(Encoder(base, 2, 0.0))
+    parts = [[line for _, line in read_jsonl(folder / f"{part}.jsonl")] for part in ("train", "test")]
+    train, test = (predict(pooled, encode(tokenizer, [line["text"] for line in part])) for part in parts)
+    intents = [[line["intent"] for line in part] for part in parts]
+    model = LogisticRegression(C=10, max_iter=1000).fit(train, intents[0])
+    return float(model.score(test, intents[1]))
+
+
+def main() -> None:
+    """Makes the folders, measures, and prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--noise", type=float, default=0.15, help="share of wrong labels [%(default)s]")
+    parser.add_argument("--per-intent", type=int, default=10, help="examples an intent [%(default)s]")
+    parser.add_argument("--budget-minutes", type=float, default=DEFAULT_BUDGET_MINUTES)
+    args = parser.parse_args()
+    try:
+        if read_folder(args.folder).task is not Task.SINGLE:
+            raise DataError(f"{args.folder}: harder.py is for data sets with one intent a query")
+        name = args.folder.resolve().name
+        noisy, few = args.out / f"{name}-noise-{args.noise:g}", args.out / f"{name}-{args.per_intent}-an-intent"
+        make_noisy(args.folder, noisy, args.noise, args.seed)
+        make_few(args.folder, few, args.per_intent, args.seed)
+        figures = {}
+        for folder in (args.folder, noisy, few):
+            result = measure(
+                folder, args.out / "models" / folder.resolve().name, seed=args.seed, budget_minutes=args.budget_minutes
+            )
+            figures[folder] = {row.name: row.accuracy for row in result.rows if row.name in {"encoder", "static"}}
+        clean = figures[args.folder]
+        for student in ("encoder", "static"):
+            lost = 100 * (clean[student] - figures[noisy][student])
+            print(
+                f"{student:<8} {clean[student]:.4f}, with {args.noise:.0%} wrong labels {figures[noisy][student]:.4f} "
+                f"(loses {lost:.2f} points), with {args.per_intent} examples an intent {figures[few][student]:.4f}"
+            )
+        print(
+            f"frozen pretrained vectors + logistic regression, {args.per_intent} an intent: {frozen_baseline(few):.4f}"
+        )
+        print(json.dumps({folder.name: rows for folder, rows in figures.items()}))
+    except DistillError as error:
+        raise SystemExit(f"harder.py: {error}") from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""Hyper-parameters by the size of the data and the budget."""
+
+from __future__ import annotations
+
+import pytest
+
+from distill.student.recipe import encoder_recipe, static_recipe
+
+MINILM, MPNET = 10_616_832, 84_934_656
+"""Parameters of all-MiniLM-L6-v2 and all-mpnet-base-v2 without their tables."""
+
+
+def test_assistants_are_taken_where_they_fit_the_budget():
+    counts = [encoder_recipe(9_000, 108_000, MINILM, budget).assistants for budget in (0, 5, 16, 30, 1_000)]
+    assert counts == sorted(counts)
+    assert counts[0] == 0
+    assert counts[-1] == 2
+
+
+def test_a_larger_transformer_leaves_them_out():
+    assert encoder_recipe(9_000, 108_000, MINILM, 30).assistants == 2
+    assert encoder_recipe(9_000, 108_000, MPNET, 30).assistants == 0
+
+
+def test_the_second_assistant_errs_elsewhere():
+    recipe = encoder_recipe(9_000, 108_000, MINILM, 30)
+    assert recipe.assistant(0) == recipe
+    assert not recipe.assistant(1).probe
+    assert recipe.assistant(1).learning_rate > recipe.learning_rate
+
+
+@pytest.mark.parametrize("n_examples", [1, 100, 3_000, 50_000, 1_000_000])
+def test_augmented_texts_keep_within_bounds(n_examples):
+    augmentation = static_recipe(n_examples).augmentation
+    assert 2 <= augmentation <= 20
+    assert augmentation == 2 or n_examples * augmentation <= 62_000
