@@ -52,6 +52,7 @@ check: $(READY) ## Format, lint, types, import rules, generated documentation up
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/readme.py --check
+	$(BIN)/python scripts/public_table.py --check
 
 record: $(READY) ## The demo, live where the recording lacks answers; its figures are kept for the README.
 	@$(DISTILL) run $(SPEC) $(ARGS)
