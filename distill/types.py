@@ -279,7 +279,7 @@ class BenchRow:
         oos_auroc: AUROC of in-scope against out-of-scope by the out-of-scope score.
         oos_recall: Share of out-of-scope gold that the policy rejects.
         aurc: Area under the risk-coverage curve: mean risk over all coverages, 0 is best.
-        ece: Expected calibration error, 15 equal-mass bins.
+        ece: Expected calibration error of the score on in-scope queries, 15 equal-mass bins; ``multi``: of every label.
         ece_noise_floor: What ``ece`` would be in the mean, by chance alone, if every score were exactly right.
         ece_noise_floor_p95: What it would stay under in 95 of 100 such cases.
         latency_n: Calls behind the three percentiles.

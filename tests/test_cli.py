@@ -144,6 +144,7 @@ def test_models_go_under_the_working_directory(spec_path, quick):
         "bench.json",
         "encoder",
         "report.html",
+        "report.md",
         "static",
     ]
 

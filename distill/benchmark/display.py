@@ -246,7 +246,7 @@ def score_caption(result: BenchResult) -> str:
         return ""
     return (
         "coverage: accepted by the policy. AURC: wrong answers among the surest, over all coverages; 0 is best. "
-        "ECE: 15 equally full bins; chance: what scores that are exactly right would show on as many queries."
+        "ECE: of the scores of in-scope queries, 15 equally full bins; chance: what scores that are exactly right would show on as many queries."
     )
 
 

@@ -155,11 +155,16 @@ def _right_before_policy(task: Task, answers: Answers, gold: Gold) -> Bools:
 
 
 def _scores_and_right(task: Task, answers: Answers, gold: Gold) -> tuple[Floats, Bools]:
-    """What calibration is about: ``single``: top intents; ``multi``: every label of every query. Shape (n,) each."""
+    """What calibration is about: ``single``: top intents of in-scope queries; ``multi``: every label of every query. Shape (n,) each.
+
+    ``score`` is the probability over all labels, out-of-scope among them. How often that is right depends on how many queries are out of
+    scope, which gold chooses as it likes; so those are left out, as they are for ``accuracy``.
+    """
     answered = answers.scored & ~answers.failed
     if task is Task.MULTI:
         return answers.probabilities[answered].ravel(), (gold.targets[answered] > 0).ravel()
-    return answers.score[answered], _right_before_policy(task, answers, gold)[answered]
+    counted = answered & ~gold.out_of_scope
+    return answers.score[counted], _right_before_policy(task, answers, gold)[counted]
 
 
 def score_figures(task: Task, answers: Answers, gold: Gold) -> dict[str, Any]:
@@ -167,10 +172,10 @@ def score_figures(task: Task, answers: Answers, gold: Gold) -> dict[str, Any]:
     if task is Task.WEIGHTS or not len(gold.intent) or not (answers.scored & ~answers.failed).any():
         return {}
     score, right = _scores_and_right(task, answers, gold)
-    floor, floor_p95 = calibration_noise_floor(score)
+    floor, floor_p95 = calibration_noise_floor(score) if len(score) else (None, None)
     sure, right_answers = _sureness(task, answers), _right_before_policy(task, answers, gold)
     return {
-        "ece": expected_calibration_error(score, right),
+        "ece": expected_calibration_error(score, right) if len(score) else None,
         "ece_noise_floor": floor,
         "ece_noise_floor_p95": floor_p95,
         "aurc": area_under_risk_coverage(sure, right_answers),

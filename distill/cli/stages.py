@@ -177,7 +177,7 @@ def report(
     no_text: Annotated[bool, typer.Option("--no-text", help="Leave the text of queries out.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write report.html from bench.json."""
+    """Write report.html from bench.json, and report.md for pull requests."""
     from distill import pipeline
 
     path = pipeline.report(load(spec), out=out, with_text=not no_text)
