@@ -11,6 +11,7 @@ as it has, which must see the same files.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from dataclasses import asdict, dataclass
@@ -250,7 +251,7 @@ def _run_on_ray(arguments: tuple[str, str, str], parts: Sequence[Part]) -> Itera
         return
     is_ours = not ray.is_initialized()
     if is_ours:
-        ray.init(log_to_driver=False, logging_level="error")
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
     try:
         ray.data.DataContext.get_current().enable_progress_bars = False
         n_workers = max(1, min(len(parts), int(ray.cluster_resources().get("CPU", 1))))
