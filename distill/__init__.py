@@ -1,4 +1,4 @@
-"""distill: turns an LLM prompt that routes queries to intents into a small router, and proves that it is as good.
+"""distill: turns an LLM prompt that routes queries to intents into a small router, and measures whether it is as good.
 
 The public names. Importing this package loads nothing heavy; ``Router`` brings numpy, onnxruntime and tokenizers when
 it is first asked for, and nothing else.

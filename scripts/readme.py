@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel
 
+from distill.benchmark.display import headline
 from distill.benchmark.results import read_result
 from distill.benchmark.table import markdown_table
 from distill.data import read_jsonl
@@ -40,7 +41,7 @@ def confirmation() -> str:
     figures = ", ".join(f"{row.name} {row.accuracy_policy:.3f} {_interval(row.accuracy_policy_ci95)}" for row in shown)
     return (
         f"On {result.n_gold:,} other human queries ({result.n_in_scope} in scope, {result.n_oos} out of scope), set aside before anything "
-        f"was measured on them, accuracy_policy is: {figures}.\n"
+        f"was measured on them, accuracy_policy is: {figures}. {headline(result)} How often they were opened: [results](results/README.md).\n"
     )
 
 

@@ -572,7 +572,7 @@ def test_a_data_file_that_is_missing_is_named(spec_path, name):
 
 def test_no_queries_at_all(spec_path, quick):
     (spec_path.parent / "logs.jsonl").write_text("\n", encoding="utf-8")
-    assert distill("label", spec_path).exit_code == 0
+    assert "logs.jsonl: holds no query; nothing was asked" in fails("label", spec_path)  # not about gold either
     assert fails("train", spec_path).endswith("logs.jsonl: holds no query")
 
 
@@ -618,6 +618,15 @@ def test_what_differs_from_the_recording_is_named(tmp_path):
 @pytest.fixture(autouse=True)
 def no_key(monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+
+
+def test_a_line_of_stdin_that_is_not_utf8_ends_it(tmp_path):
+    bundle = build_bundle(tmp_path / "static", task=Task.SINGLE).path
+    command = [sys.executable, "-c", "from distill.cli import main; main()", "route", str(bundle)]
+    done = subprocess.run(command, input=b"hello\n\xff\nlater\n", capture_output=True, check=False)
+    assert done.returncode == 1
+    assert len(done.stdout.splitlines()) == 1
+    assert done.stderr.decode().startswith("distill: stdin:2: not UTF-8")
 
 
 def test_a_server_that_cannot_be_reached(tmp_path):

@@ -152,6 +152,15 @@ COST_COLUMNS = (
 )
 
 
+def cost_columns(result: BenchResult) -> tuple[Column, ...]:
+    """``COST_COLUMNS``, and what the teacher's tokens would cost as another model where one was named."""
+    as_if = result.cost.get("priced_as")
+    if not as_if:
+        return COST_COLUMNS
+    price = f"{usd(as_if['usd_per_1k'])}, uncached {usd(as_if['usd_per_1k_uncached'])}"
+    return (*COST_COLUMNS, Column(f"as {as_if['model']}", lambda row: price if row.name == _TEACHER else MISSING))
+
+
 def gate_word(gate: GateVerdict) -> str:
     """``kept``, ``broken`` or ``not judged``."""
     return {True: "kept", False: "broken", None: "not judged"}[gate.passed]
@@ -368,7 +377,7 @@ def _after(name: str, n_queries: int | None, months: float | None) -> str:
 
 
 def _source(price: dict[str, Any]) -> str:
-    return f"{price['source']}, {price['date']}"
+    return f"{price['source']}, read {price['date']}"
 
 
 def _teacher(result: BenchResult) -> BenchRow | None:

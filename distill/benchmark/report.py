@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from distill.benchmark.display import (
     ACCURACY_COLUMNS,
-    COST_COLUMNS,
     MISSING,
     SCORE_COLUMNS,
     SPEED_COLUMNS,
     accuracy_caption,
     columns,
+    cost_columns,
     cost_lines,
     gate_caption,
     gate_columns,
@@ -163,7 +163,7 @@ def _row_tables(result: BenchResult) -> dict[str, Any]:
         "score_lines": [score_caption(result)],
         "speed_columns": columns(SPEED_COLUMNS, result.rows),
         "speed_lines": speed_captions(result),
-        "cost_columns": columns(COST_COLUMNS, result.rows),
+        "cost_columns": columns(cost_columns(result), result.rows),
         "cost_lines": cost_lines(result),
     }
 

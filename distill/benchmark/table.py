@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from distill.benchmark.display import (
     ACCURACY_COLUMNS,
-    COST_COLUMNS,
     SCORE_COLUMNS,
     SPEED_COLUMNS,
     Column,
     accuracy_caption,
     columns,
+    cost_columns,
     cost_lines,
     gate_caption,
     gate_columns,
@@ -78,7 +78,7 @@ def _tables(result: BenchResult) -> list[tuple[tuple[Column, ...], list[str]]]:
         (ACCURACY_COLUMNS, [accuracy_caption(result)]),
         (SCORE_COLUMNS, [score_caption(result)]),
         (SPEED_COLUMNS, speed_captions(result)),
-        (COST_COLUMNS, [*cost_lines(result), leakage_caption(result)]),
+        (cost_columns(result), [*cost_lines(result), leakage_caption(result)]),
     ]
     return [(wanted, [line for line in captions if line]) for wanted, captions in tables]
 

@@ -80,7 +80,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Turns an LLM prompt that routes queries to intents into a small router, and proves that it is as good.",
+    help="Turns an LLM prompt that routes queries to intents into a small router, and measures whether it is as good.",
 )
 
 SpecPath = Annotated[Path, typer.Argument(help="router.yaml, or the folder that holds it.")]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from distill.cli.app import AsJsonLines, Quiet  # noqa: TC001  # Typer reads the annotations
+from distill.errors import DataError
 from distill.progress import say
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ __all__ = ["add_to"]
 
 _ANSWER_WIDTH = 24
 _LINES_AT_A_TIME = 1024
+_FIRST_ESCAPED, _LAST_ESCAPED = "\udc80", "\udcff"
+"""What ``surrogateescape`` makes of bytes that are no UTF-8."""
 
 
 class _Engine(StrEnum):
@@ -82,17 +85,28 @@ def _route_file(bundle: Path, source: Path, output: Path, engine: _Engine, *, as
 
 
 def _lines_of_stdin() -> Iterable[list[str]]:
-    """The lines of stdin, many at a time; from a terminal one by one, as they are typed."""
-    from itertools import islice
+    """The lines of stdin, many at a time; from a terminal one by one, as they are typed.
+
+    Raises:
+        DataError: A line is not UTF-8; those before it were given.
+    """
+    from itertools import count, islice
 
     if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(encoding="utf-8-sig", errors="replace")
+        sys.stdin.reconfigure(encoding="utf-8-sig", errors="surrogateescape")
     is_terminal = sys.stdin is not None and sys.stdin.isatty()
     if is_terminal:
         say("one query a line; Ctrl-D ends")
-    source = iter(sys.stdin or ())
+    source, number = iter(sys.stdin or ()), count(1)
     while lines := list(islice(source, 1 if is_terminal else _LINES_AT_A_TIME)):
-        yield [line.rstrip("\r\n") for line in lines]
+        queries: list[str] = []
+        for line in lines:
+            position = next(number)
+            if any(_FIRST_ESCAPED <= letter <= _LAST_ESCAPED for letter in line):
+                yield queries
+                raise DataError(f"stdin:{position}: not UTF-8; the lines before it were routed")
+            queries.append(line.rstrip("\r\n"))
+        yield queries
 
 
 def _answer(prediction: Prediction) -> str:

@@ -244,6 +244,9 @@ def _print_plan(plan: RunPlan, spec: Spec, *, as_json: bool) -> None:
     _print_stage("train", f"{', '.join(plan.students)} into {plan.out}", 0)
     _print_stage("bench", f"{plan.out / 'bench.json'}", 0)
     _print_stage("report", f"{plan.out / 'report.html'}", 0)
+    if plan.label.n_missing == 0 and (plan.synth is None or plan.synth.n_missing == 0):
+        typer.echo("Nothing is to be asked, and nothing was.")
+        return
     total = "unknown" if plan.estimated_usd is None else f"about {plan.estimated_usd:.4f}"
     limit = "none" if spec.teacher.max_usd is None else f"{spec.teacher.max_usd}"
     if spec.teacher.max_usd is not None and plan.label.price is None:

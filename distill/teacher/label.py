@@ -221,10 +221,12 @@ def texts_to_label(spec: Spec) -> list[str]:
     if not spec.queries_path.exists():
         named = "queries" if spec.queries else "teacher.labels"
         written = f"`distill synth {spec.path}` writes it"
-        hint = written if spec.writes_queries else f"router.yaml names it as `{named}:`"
+        hint = written if spec.writes_queries else f"{spec.path.name} names it as `{named}:`"
         raise DataError(f"{spec.queries_path}: does not exist; {hint}")
-    texts = [query.text for query in read_queries(spec.queries_path)]
-    texts += _gold_texts(spec)
+    queries = read_queries(spec.queries_path)
+    if not queries:
+        raise DataError(f"{spec.queries_path}: holds no query; nothing was asked, not about gold either")
+    texts = [*(query.text for query in queries), *_gold_texts(spec)]
     distinct = {unicodedata.normalize("NFC", text): text for text in reversed(texts) if text.strip()}
     return list(distinct.values())[::-1]
 

@@ -47,7 +47,7 @@ def test_the_terminal_shows_every_row_gate_and_what_was_measured(result):
     assert "16 gold queries (12 in scope, 4 out of scope)" in text
     assert "Some CPU, 2 cores, one thread used" in text
     assert "with 2 requests in flight, prompts of 100 tokens in the mean" in " ".join(text.split())
-    assert "big-model (the maker's page, 2026-01-31)" in text
+    assert "big-model (the maker's page, read 2026-01-31)" in text
     assert "kept" in text
     assert text.rstrip().endswith("static keeps every gate (accuracy_drop: not shown at 95 %).")
 
