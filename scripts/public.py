@@ -134,7 +134,7 @@ def measure(
         intents=folder.intents,
         teacher="human labels",
     )
-    was_begun = (out / ".work").exists()
+    commit, was_begun = _commit(), (out / ".work").exists()
     started = time.monotonic()
     bundles = train_students(data, out, students=("encoder", "static"), seed=seed, budget_minutes=budget_minutes)
     minutes = None if was_begun else round((time.monotonic() - started) / 60, 1)
@@ -164,16 +164,16 @@ def measure(
         )
     )
     write_json(bench_path, result_as_json(result))
-    note_opening(data.name, seed, result)
+    note_opening(data.name, seed, commit, result)
     return result
 
 
-def note_opening(name: str, seed: int, result: BenchResult) -> None:
+def note_opening(name: str, seed: int, commit: str, result: BenchResult) -> None:
     """Appends to results/openings.jsonl that the test part of a set was opened, and what it showed."""
     rows = [row for row in result_as_json(result)["rows"] if row["name"] in {"encoder", "static", "tfidf"}]
     line = {
         "opened_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": _commit(),
+        "commit": commit,
         "set": name,
         "seed": seed,
         "n_in_scope": result.n_in_scope,
