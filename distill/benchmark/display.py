@@ -23,6 +23,7 @@ __all__ = [
     "GateColumn",
     "accuracy_caption",
     "columns",
+    "cost_columns",
     "cost_lines",
     "gate_caption",
     "gate_columns",
