@@ -14,7 +14,7 @@ from distill.progress import Progress, say
 from distill.student.augment import augment
 from distill.student.calibrate import fit_temperature, probabilities
 from distill.student.encoder import Encoder, Pooled
-from distill.student.probe import linear_probe
+from distill.student.probe import ITERATIONS, linear_probe
 from distill.student.static import Static
 from distill.student.tokens import bundle_tokenizer, encode
 from distill.student.trainer import Schedule, fit, predict, training_set
@@ -86,7 +86,7 @@ class Lesson:
 def learn_encoder(
     base: BaseModel, lesson: Lesson, recipe: EncoderRecipe, kept: Path, name: str = "encoder"
 ) -> tuple[Encoder, float]:
-    """Fits a head on the pretrained vectors, fine-tunes both, and bakes in the temperature that suits the held-out examples.
+    """Fits a head on the pretrained vectors, fine-tunes both, and bakes in the temperature that fits the held-out examples.
 
     Args:
         base: The pretrained transformer; it is trained in place.
@@ -111,7 +111,9 @@ def learn_encoder(
         if recipe.probe:
             with Progress(f"probe {name}", len(ids), show=lesson.show_progress) as progress:
                 vectors = predict(Pooled(encoder), ids, progress, fast=True)
-            encoder.start_head(*linear_probe(lesson.task, vectors, training.targets, training.weights))
+            with Progress(f"fit head of {name}", ITERATIONS, "passes", show=lesson.show_progress) as progress:
+                head = linear_probe(lesson.task, vectors, training.targets, training.weights, progress)
+            encoder.start_head(*head)
         schedule = Schedule(
             epochs=recipe.epochs,
             batch_size=recipe.batch_size,

@@ -13,17 +13,21 @@ from distill.types import Task
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from distill.progress import Progress
+
     Array = np.ndarray[Any, np.dtype[np.float32]]
 
-__all__ = ["linear_probe"]
+__all__ = ["ITERATIONS", "linear_probe"]
 
 _STRENGTH = 10.0
-_ITERATIONS = 100
+ITERATIONS = 100
 _ROWS = 4_096
 """Rows a pass: memory does not grow with the number of examples times that of labels."""
 
 
-def linear_probe(task: Task, vectors: Array, targets: Array, weights: Array) -> tuple[Tensor, Tensor]:
+def linear_probe(
+    task: Task, vectors: Array, targets: Array, weights: Array, progress: Progress | None = None
+) -> tuple[Tensor, Tensor]:
     """Multinomial (``multi``: binary) logistic regression with soft targets and an L2 penalty, by L-BFGS.
 
     With one label a query it is scikit-learn's ``LogisticRegression(C=10)``. A head that starts here does not pull the pretrained
@@ -34,6 +38,7 @@ def linear_probe(task: Task, vectors: Array, targets: Array, weights: Array) -> 
         vectors: float32 of shape (n, dimension), of length 1.
         targets: float32 of shape (n, n_labels).
         weights: float32 of shape (n,).
+        progress: Advanced by one an iteration; there are ``ITERATIONS`` at most.
 
     Returns:
         Weight, float32 of shape (n_labels, dimension), and bias, float32 of shape (n_labels,).
@@ -62,8 +67,9 @@ def linear_probe(task: Task, vectors: Array, targets: Array, weights: Array) -> 
         value_and_gradient,
         np.zeros(n_labels * (dimension + 1)),
         jac=True,
+        callback=None if progress is None else lambda _: progress.advance(),
         method="L-BFGS-B",
-        options={"maxiter": _ITERATIONS, "ftol": 1e-7},
+        options={"maxiter": ITERATIONS, "ftol": 1e-7},
     )
     head = torch.from_numpy(found.x.reshape(n_labels, dimension + 1).astype(np.float32))
     return head[:, :-1].contiguous(), head[:, -1].contiguous()
