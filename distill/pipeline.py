@@ -14,7 +14,7 @@ import numpy as np
 
 from distill import __version__
 from distill.bundle import load_bundle
-from distill.data import leaked, read_gold, read_queries, sha256_json, write_json
+from distill.data import leaked, read_gold, sha256_json, write_json
 from distill.errors import DataError, DistillError, SpecError
 from distill.progress import say
 from distill.split import HELD_OUT_SHARE, stratified_holdout
@@ -156,12 +156,10 @@ def examples(spec: Spec, *, show_notes: bool = True) -> tuple[Example, ...]:
     Raises:
         DataError: There is no query, or none has a label.
     """
-    from distill.teacher.label import recorded_labels, redactor
+    from distill.teacher.label import queries_of, recorded_labels, redactor
 
     redact = redactor(spec)
-    texts = list(dict.fromkeys(redact(query.text) for query in read_queries(spec.queries_path)))
-    if not texts:
-        raise DataError(f"{spec.queries_path}: holds no query")
+    texts = list(dict.fromkeys(redact(query.text) for query in queries_of(spec)))
     also_gold = set(leaked(texts, _gold(spec)))
     answers = recorded_labels(spec, [text for text in texts if text not in also_gold], redacted=True)
     targets = {text: target for text, answer in answers.items() if (target := _target(answer, spec)) is not None}

@@ -572,8 +572,8 @@ def test_a_data_file_that_is_missing_is_named(spec_path, name):
 
 def test_no_queries_at_all(spec_path, quick):
     (spec_path.parent / "logs.jsonl").write_text("\n", encoding="utf-8")
-    assert "logs.jsonl: holds no query; nothing was asked" in fails("label", spec_path)  # not about gold either
-    assert fails("train", spec_path).endswith("logs.jsonl: holds no query")
+    for command in ("label", "train"):  # label does not ask about gold either
+        assert fails(command, spec_path).endswith("logs.jsonl: holds no query")
 
 
 @pytest.mark.parametrize("command", ["train", "bench"])

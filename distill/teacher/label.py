@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     from distill.spec import Spec
     from distill.teacher.prices import Budget
+    from distill.types import Query
 
 __all__ = [
     "LabelPlan",
@@ -50,6 +51,7 @@ __all__ = [
     "load_function",
     "new_lines",
     "plan_labels",
+    "queries_of",
     "recorded_labels",
     "redactor",
     "requester",
@@ -212,11 +214,11 @@ def requester(spec: Spec) -> tuple[Callable[[str], Request], Dialect]:
     return lambda text: teacher.request(teacher.redact(text)), teacher.dialect_in(Ledger(spec.ledger_path))
 
 
-def texts_to_label(spec: Spec) -> list[str]:
-    """The queries, then the gold queries (for the benchmark's teacher row); each text once, blank ones left out.
+def queries_of(spec: Spec) -> list[Query]:
+    """The queries to be labelled.
 
     Raises:
-        DataError: A file is missing or wrong.
+        DataError: The file is missing or wrong, or holds no query.
     """
     if not spec.queries_path.exists():
         named = "queries" if spec.queries else "teacher.labels"
@@ -225,8 +227,17 @@ def texts_to_label(spec: Spec) -> list[str]:
         raise DataError(f"{spec.queries_path}: does not exist; {hint}")
     queries = read_queries(spec.queries_path)
     if not queries:
-        raise DataError(f"{spec.queries_path}: holds no query; nothing was asked, not about gold either")
-    texts = [*(query.text for query in queries), *_gold_texts(spec)]
+        raise DataError(f"{spec.queries_path}: holds no query")
+    return queries
+
+
+def texts_to_label(spec: Spec) -> list[str]:
+    """The queries, then the gold queries (for the benchmark's teacher row); each text once, blank ones left out.
+
+    Raises:
+        DataError: A file is missing or wrong.
+    """
+    texts = [*(query.text for query in queries_of(spec)), *_gold_texts(spec)]
     distinct = {unicodedata.normalize("NFC", text): text for text in reversed(texts) if text.strip()}
     return list(distinct.values())[::-1]
 
