@@ -73,3 +73,11 @@ def test_the_teacher_lines_of_the_table_are_valid(tmp_path):
 def test_links_lead_somewhere():
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
         assert (ROOT / target).exists()
+
+
+def test_the_confirmation_is_the_demo_but_for_name_and_gold():
+    demo, confirmation = (
+        yaml.safe_load((ROOT / "data" / "banking-assistant" / name).read_text(encoding="utf-8"))
+        for name in ("router.yaml", "confirmation.yaml")
+    )
+    assert {key for key in demo | confirmation if demo.get(key) != confirmation.get(key)} == {"name", "gold"}
