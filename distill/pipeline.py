@@ -246,7 +246,8 @@ def train(
         _training_data(spec, examples(spec)),
         spec.output(out),
         students=spec.students if students is None else students,
-        base_model=_base_model(spec),
+        base_model=_local(spec, spec.base_model),
+        assistant_model=None if spec.assistant_model is None else _local(spec, spec.assistant_model),
         seed=spec.seed,
         budget_minutes=spec.budget_minutes,
         force=force,
@@ -268,10 +269,10 @@ def _training_data(spec: Spec, labelled: tuple[Example, ...]) -> TrainingData:
     )
 
 
-def _base_model(spec: Spec) -> str:
+def _local(spec: Spec, model: str) -> str:
     """A path in a spec is relative to it; anything that is no folder there is a name."""
-    local = spec.folder / spec.base_model
-    return str(local) if local.is_dir() else spec.base_model
+    local = spec.folder / model
+    return str(local) if local.is_dir() else model
 
 
 def _prompt_sha256(spec: Spec, labelled: tuple[Example, ...]) -> str:

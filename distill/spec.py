@@ -212,6 +212,8 @@ class Spec(_Strict):
     """Which to train."""
     base_model: str = "sentence-transformers/all-MiniLM-L6-v2"
     """The transformer to start from: a folder, or a name on the Hugging Face hub; the default comes from the extra [offline]."""
+    assistant_model: str | None = None
+    """A larger transformer that teaches both students, likewise; null: all-mpnet-base-v2 where its weights are here and base_model is the default."""
     gates: GatesSpec = GatesSpec()
     """What a student must keep."""
     bench: BenchSpec = BenchSpec()

@@ -11,7 +11,6 @@ import torch
 
 from distill.data import atomic_write
 from distill.progress import Progress, say
-from distill.student.augment import augment
 from distill.student.calibrate import fit_temperature, probabilities
 from distill.student.encoder import Encoder, Pooled
 from distill.student.probe import ITERATIONS, linear_probe
@@ -25,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from tokenizers import Tokenizer
+
     from distill.student.recipe import EncoderRecipe, StaticRecipe
     from distill.student.tokens import Ids
     from distill.student.vectors import Lexicon
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[np.float32]]
 
-__all__ = ["Lesson", "Part", "ask_assistants", "distilled", "learn_encoder", "learn_static"]
+__all__ = ["Assistant", "Lesson", "Part", "ask_assistants", "distilled", "learn_encoder", "learn_static", "mean_answer"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -131,25 +132,43 @@ def learn_encoder(
     return encoder, _calibrate(encoder, encode(tokenizer, lesson.held_out.texts), lesson)
 
 
-def ask_assistants(
-    base: BaseModel, assistants: Sequence[Encoder], texts: Sequence[str], lesson: Lesson, temperature: float
-) -> Array:
-    """What calibrated encoders say of texts: the mean of their probabilities, float32 of shape (n, n_labels).
+@dataclass(frozen=True, slots=True, eq=False)
+class Assistant:
+    """A trained and calibrated encoder that labels for others.
+
+    Attributes:
+        encoder: Its model.
+        tokenizer: Made by ``bundle_tokenizer``; the vocabulary may be another than the student's.
+    """
+
+    encoder: Encoder
+    tokenizer: Tokenizer
+
+
+def ask_assistants(assistants: Sequence[Assistant], texts: Sequence[str], *, show_progress: bool) -> list[Array]:
+    """What each of the assistants says of texts: logits, float32 of shape (n, n_labels).
 
     Args:
-        base: For its tokenizer.
-        assistants: One encoder or more.
+        assistants: One or more.
         texts: What to ask.
-        lesson: For the task.
+        show_progress: Whether to show progress on stderr.
+    """
+    with Progress("ask encoders", len(texts) * len(assistants), show=show_progress) as progress:
+        return [predict(each.encoder, encode(each.tokenizer, texts), progress, fast=True) for each in assistants]
+
+
+def mean_answer(task: Task, logits: Sequence[Array], temperature: float) -> Array:
+    """Mean of the assistants' probabilities, float32 of shape (n, n_labels).
+
+    Args:
+        task: Picks softmax or sigmoid.
+        logits: Of one assistant or more.
         temperature: Softens the answers.
     """
-    ids = encode(bundle_tokenizer(base.tokenizer, lesson.max_length), texts)
-    total = np.zeros((len(texts), lesson.n_labels), np.float32)
-    with Progress("ask encoders", len(texts) * len(assistants), show=lesson.show_progress) as progress:
-        for assistant in assistants:
-            logits = predict(assistant, ids, progress, fast=True)
-            total += probabilities(lesson.task, logits / np.float32(temperature))
-    return total / np.float32(len(assistants))
+    total = np.zeros_like(logits[0])
+    for each in logits:
+        total += probabilities(task, each / np.float32(temperature))
+    return total / np.float32(len(logits))
 
 
 def distilled(training: Part, new_texts: Sequence[str], answers: Array, label_share: float) -> Part:
@@ -169,13 +188,20 @@ def distilled(training: Part, new_texts: Sequence[str], answers: Array, label_sh
 
 
 def learn_static(
-    base: BaseModel, assistants: Sequence[Encoder], words: Lexicon, lesson: Lesson, recipe: StaticRecipe, kept: Path
+    base: BaseModel,
+    answers: Array,
+    new_texts: Sequence[str],
+    words: Lexicon,
+    lesson: Lesson,
+    recipe: StaticRecipe,
+    kept: Path,
 ) -> tuple[Static, float]:
     """Trains a static student on the labels and on what encoders say about the training texts and about augmented ones.
 
     Args:
         base: For its tokenizer.
-        assistants: Trained and calibrated encoders.
+        answers: Probabilities, float32 of shape (n + n_new, n_labels): to the training texts first, then to the new ones.
+        new_texts: Augmented ones.
         words: What the base knew of words before it was trained.
         lesson: What to learn.
         recipe: How.
@@ -188,9 +214,7 @@ def learn_static(
         StorageError: A checkpoint could not be written.
     """
     tokenizer = bundle_tokenizer(base.tokenizer, lesson.max_length, special_tokens=False)
-    new_texts = augment(lesson.training.texts, recipe.augmentation, lesson.seed, words.neighbours)
     texts = [*lesson.training.texts, *new_texts]
-    answers = ask_assistants(base, assistants, texts, lesson, recipe.assistant_temperature)
     pupil = distilled(lesson.training, new_texts, answers, recipe.label_share)
     ids, n_known = encode(tokenizer, texts), len(lesson.training.texts)
     torch.manual_seed(lesson.seed)

@@ -7,7 +7,7 @@ from typing import Any
 
 __all__ = ["DEFAULT_BUDGET_MINUTES", "EncoderRecipe", "StaticRecipe", "encoder_recipe", "static_recipe"]
 
-VERSION = 5
+VERSION = 6
 """Part of every recipe's hash: raised when the code of a student changes what is learnt."""
 
 DEFAULT_BUDGET_MINUTES = 30.0
@@ -16,12 +16,13 @@ _SMALL, _MODERATE = 3_000, 6_000
 """Numbers of training examples between which the recipes differ."""
 
 _EPOCHS, _EPOCHS_FOR_FEW, _MOST_ASSISTANTS = 6, 12, 2
+_LARGER_EPOCHS, _LARGER_EPOCHS_FOR_FEW, _LARGER_RATE = 4, 8, 3e-5
 
 _TOKENS_A_WORD, _OPERATIONS, _LEARNING_OVER_LABELLING = 1.3, 6, 4
 """Floating-point operations of learning are six a token and parameter; labelling takes a third of them, and less memory traffic."""
 
-_OPERATIONS_PER_SECOND = 3e11
-"""Of two cores with AVX-512 and bfloat16, as measured."""
+_OPERATIONS_PER_SECOND, _MEASURED_PARAMETERS, _QUICKER_WHEN_LARGER = 3e11, 10.6e6, 0.4
+"""Of two cores with AVX-512 and bfloat16, as measured with so many parameters; wider matrices are multiplied at a higher rate."""
 
 _AUGMENTED_TEXTS, _LEAST_AUGMENTATION, _MOST_AUGMENTATION = 60_000, 2, 20
 """How many augmented texts the static student learns from, and bounds of how many that makes for each example."""
@@ -43,6 +44,7 @@ class EncoderRecipe:
         max_length: Tokens after which a query is cut.
         probe: Whether the head starts as a linear probe of the pretrained vectors; otherwise it is drawn by chance.
         assistants: Encoders trained before this one, whose mean it learns from. 0: it learns from the labels alone.
+        larger: Whether the one assistant is a larger transformer.
         augmentation: Augmented texts for each training example that the assistants label for it.
         label_share: Share of the teacher's label in the target of a training example; the rest is the assistants' answer.
         assistant_temperature: Softens the assistants' answers.
@@ -61,6 +63,7 @@ class EncoderRecipe:
     max_length: int = 256
     probe: bool = True
     assistants: int = 0
+    larger: bool = False
     augmentation: int = 5
     label_share: float = 0.5
     assistant_temperature: float = 1.0
@@ -68,7 +71,13 @@ class EncoderRecipe:
     learning_rate_again: float = 1e-4
 
     def assistant(self, number: int) -> EncoderRecipe:
-        """Of the assistant ``number``: every second one starts from chance and learns faster and longer, and so errs elsewhere."""
+        """Of the assistant ``number``: every second one starts from chance and learns faster and longer, and so errs elsewhere.
+
+        A larger one needs fewer passes, at a lower rate.
+        """
+        if self.larger:
+            epochs = _LARGER_EPOCHS if self.epochs == _EPOCHS else _LARGER_EPOCHS_FOR_FEW
+            return replace(self, learning_rate=_LARGER_RATE, epochs=epochs)
         if number % 2 == 0:
             return self
         return replace(self, probe=False, learning_rate=2 * self.learning_rate, epochs=round(self.epochs * 5 / 3))
@@ -127,8 +136,10 @@ class StaticRecipe:
         return {"version": VERSION, **asdict(self)}
 
 
-def encoder_recipe(n_examples: int, n_words: int, n_parameters: int, budget_minutes: float) -> EncoderRecipe:
-    """The encoder's recipe: by how many training examples there are, with as many assistants as the budget allows.
+def encoder_recipe(
+    n_examples: int, n_words: int, n_parameters: int, budget_minutes: float, n_larger: int | None = None
+) -> EncoderRecipe:
+    """The encoder's recipe: by how many training examples there are, with the best assistants that the budget allows.
 
     Args:
         n_examples: Training examples.
@@ -136,23 +147,34 @@ def encoder_recipe(n_examples: int, n_words: int, n_parameters: int, budget_minu
         n_parameters: Of the transformer, its table of tokens not counted.
         budget_minutes: What training may take on two cores. The estimate takes no account of the machine, so that the same data and
             budget give the same recipe everywhere.
+        n_larger: Parameters of a larger transformer that can be the assistant; None: there is none.
     """
-    epochs = _EPOCHS_FOR_FEW if n_examples < _SMALL else _EPOCHS
+    is_small = n_examples < _SMALL
     recipe = EncoderRecipe(
-        epochs=epochs,
-        batch_size=32 if n_examples < _SMALL else 64,
-        augmentation=10 if n_examples < _SMALL else 5,
-        epochs_again=3 if n_examples < _SMALL else 2,
+        epochs=_EPOCHS_FOR_FEW if is_small else _EPOCHS,
+        batch_size=32 if is_small else 64,
+        augmentation=10 if is_small else 5,
+        epochs_again=3 if is_small else 2,
     )
-    seconds_a_pass = (n_words * _TOKENS_A_WORD + n_examples * 2) * _OPERATIONS * n_parameters / _OPERATIONS_PER_SECOND
-    for assistants in range(_MOST_ASSISTANTS, 0, -1):
-        labelled = recipe.augmentation + static_recipe(n_examples).augmentation
-        learning = sum(recipe.assistant(number).epochs for number in range(assistants))
-        learning += recipe.epochs_again * (1 + recipe.augmentation)
-        passes = learning + (assistants + 1) * labelled / _LEARNING_OVER_LABELLING
-        if passes * seconds_a_pass / 60 <= budget_minutes:
-            return replace(recipe, assistants=assistants)
+    choices = [replace(recipe, assistants=number) for number in range(_MOST_ASSISTANTS, 0, -1)]
+    if n_larger is not None:
+        choices.insert(0, replace(recipe, assistants=1, larger=True))
+    tokens = n_words * _TOKENS_A_WORD + n_examples * 2
+    pool = max(recipe.augmentation, static_recipe(n_examples).augmentation)
+    for choice in choices:
+        passes = [(choice.epochs_again * (1 + choice.augmentation) + pool / _LEARNING_OVER_LABELLING, n_parameters)]
+        for number in range(choice.assistants):
+            passes_of_assistant = choice.assistant(number).epochs + (1 + pool) / _LEARNING_OVER_LABELLING
+            passes.append((passes_of_assistant, n_larger if choice.larger and n_larger else n_parameters))
+        if sum(each * _seconds_a_pass(tokens, size) for each, size in passes) / 60 <= budget_minutes:
+            return choice
     return recipe
+
+
+def _seconds_a_pass(n_tokens: float, n_parameters: int) -> float:
+    """Of learning from so many tokens once."""
+    rate = _OPERATIONS_PER_SECOND * (n_parameters / _MEASURED_PARAMETERS) ** _QUICKER_WHEN_LARGER
+    return float(n_tokens * _OPERATIONS * n_parameters / rate)
 
 
 def static_recipe(n_examples: int) -> StaticRecipe:

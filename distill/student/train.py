@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from distill.student.vectors import Lexicon
     from distill.student.weights import BaseModel
 
-__all__ = ["DEFAULT_BASE_MODEL", "STUDENTS", "TrainingData", "train_students"]
+    Array = np.ndarray[Any, np.dtype[np.float32]]
+
+__all__ = ["DEFAULT_BASE_MODEL", "STUDENTS", "TrainingData", "train_students", "untrained_students"]
 
 STUDENTS = ("encoder", "static")
 DEFAULT_BASE_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
@@ -91,12 +93,13 @@ class TrainingData:
         )
 
 
-def train_students(
+def train_students(  # noqa: PLR0913  # each is a setting of router.yaml
     data: TrainingData,
     out: Path,
     *,
     students: Sequence[str] = ("static", "encoder"),
     base_model: str = DEFAULT_BASE_MODEL,
+    assistant_model: str | None = None,
     seed: int = 0,
     budget_minutes: float = DEFAULT_BUDGET_MINUTES,
     force: bool = False,
@@ -113,6 +116,8 @@ def train_students(
         out: Folder of the bundles.
         students: Which to make: ``encoder``, ``static`` or both.
         base_model: A local folder, or a name on the Hugging Face hub.
+        assistant_model: A larger transformer that teaches both students, likewise. None: all-mpnet-base-v2 where its weights are on
+            this machine and ``base_model`` is the default, otherwise assistants of the base model itself.
         seed: The same seed gives the same students on the same machine.
         budget_minutes: What training may take on two cores, about: dearer steps are left out where they do not fit.
         force: Trains even where nothing has changed.
@@ -128,26 +133,63 @@ def train_students(
         MissingExtraError: torch or another library that training needs is not installed.
     """
     _check(data, students)
-    _require_libraries()
-    from distill.student.weights import base_model_fingerprint
+    run = _run(data, out, base_model, assistant_model, seed, budget_minutes, show_progress=show_progress)
+    bundles = {} if force else {student: bundle for student in students if (bundle := run.existing(student))}
+    missing = [student for student in STUDENTS if student in students and student not in bundles]
+    if missing:
+        bundles |= run.make(missing, force=force)
+    return {student: bundles[student] for student in students}
 
+
+def untrained_students(
+    data: TrainingData,
+    out: Path,
+    *,
+    students: Sequence[str],
+    base_model: str,
+    assistant_model: str | None = None,
+    seed: int,
+    budget_minutes: float,
+) -> tuple[str, ...]:
+    """Those that ``train_students`` would train: there is no bundle, or it was made from something else.
+
+    Arguments as for ``train_students``; errors too, but for what training itself meets.
+    """
+    if not any((out / student).is_dir() for student in students):  # told without loading any library
+        return tuple(students)
+    run = _run(data, out, base_model, assistant_model, seed, budget_minutes, show_progress=False)
+    return tuple(student for student in students if run.existing(student) is None)
+
+
+def _run(
+    data: TrainingData,
+    out: Path,
+    base_model: str,
+    assistant_model: str | None,
+    seed: int,
+    budget_minutes: float,
+    *,
+    show_progress: bool,
+) -> _Run:
+    _require_libraries()
+    from distill.student.weights import base_model_fingerprint, larger_model
+
+    fingerprint = base_model_fingerprint(base_model)
+    if assistant_model is None and base_model == DEFAULT_BASE_MODEL:
+        assistant_model = larger_model()
     training, held_out = _split(data, seed)
-    run = _Run(
+    return _Run(
         data,
         out,
         base_model,
-        base_model_fingerprint(base_model),
+        fingerprint,
+        assistant_model,
         seed,
         budget_minutes,
         show_progress,
         training,
         held_out,
     )
-    bundles = {} if force else {student: bundle for student in students if (bundle := run.existing(student))}
-    missing = [student for student in STUDENTS if student in students and student not in bundles]
-    if missing:
-        bundles |= run.make(missing, force=force)
-    return {student: bundles[student] for student in students}
 
 
 def _check(data: TrainingData, students: Sequence[str]) -> None:
@@ -212,6 +254,7 @@ class _Run:
     out: Path
     base_model: str
     base_fingerprint: str
+    assistant_model: str | None
     seed: int
     budget_minutes: float
     show_progress: bool
@@ -228,7 +271,8 @@ class _Run:
 
         texts = self.training.texts
         n_words = sum(len(text.split()) for text in texts)
-        return encoder_recipe(len(texts), n_words, body_parameters(self.base_model), self.budget_minutes)
+        n_larger = body_parameters(self.assistant_model) if self.assistant_model else None
+        return encoder_recipe(len(texts), n_words, body_parameters(self.base_model), self.budget_minutes, n_larger)
 
     @cached_property
     def static_recipe(self) -> StaticRecipe:
@@ -236,7 +280,11 @@ class _Run:
 
     def recipe_sha256(self, student: str) -> str:
         """Hash of what training depends on besides data and seed."""
+        from distill.student.weights import base_model_fingerprint
+
         recipes = {"base_model": self.base_fingerprint, "encoder": self.encoder_recipe.as_dict()}
+        if self.encoder_recipe.larger and self.assistant_model:
+            recipes["assistant_model"] = base_model_fingerprint(self.assistant_model)
         return sha256_json(recipes | ({"static": self.static_recipe.as_dict()} if student == "static" else {}))
 
     def existing(self, student: str) -> Bundle | None:
@@ -267,7 +315,7 @@ class _Run:
         return bundles
 
     def _make(self, students: Sequence[str], *, force: bool) -> dict[str, Bundle]:
-        from distill.student.learn import learn_static
+        from distill.student.learn import learn_static, mean_answer
         from distill.student.ship import ship_encoder, ship_static
         from distill.student.vectors import lexicon
         from distill.student.weights import load_base_model
@@ -276,7 +324,8 @@ class _Run:
         lesson = self._lesson(base)
         words = lexicon(base, self.training.texts, self.static_recipe.dimension)  # before an encoder trains it in place
         self._forget(all_of_it=force)
-        encoder, temperature, assistants = self._learn_encoders(base, lesson, words)
+        new_texts = self._new_texts(words)
+        encoder, temperature, answers = self._learn_encoders(base, lesson, new_texts, answer_all="static" in students)
         bundles = {}
         if "encoder" in students:
             shipment = self._shipment("encoder", base, temperature)
@@ -284,46 +333,72 @@ class _Run:
                 bundles["encoder"] = ship_encoder(encoder, shipment, self.work / "bundle", self.out / "encoder")
                 progress.advance()
         if "static" in students:
-            static, temperature = learn_static(
-                base, assistants, words, lesson, self.static_recipe, self._kept("static")
-            )
+            recipe = self.static_recipe
+            mean = mean_answer(self.data.task, answers, recipe.assistant_temperature)
+            static, temperature = learn_static(base, mean, new_texts, words, lesson, recipe, self._kept("static"))
             shipment = self._shipment("static", base, temperature)
             with Progress("export static", 1, "bundles", show=self.show_progress) as progress:
                 bundles["static"] = ship_static(static, shipment, self.work / "bundle", self.out / "static")
                 progress.advance()
         return bundles
 
-    def _learn_encoders(self, base: BaseModel, lesson: Lesson, words: Lexicon) -> tuple[Encoder, float, list[Encoder]]:
-        """The encoder, its temperature, and all that may label for the static student.
+    def _new_texts(self, words: Lexicon) -> list[str]:
+        """Augmented texts, which assistants label once for both students."""
+        from distill.student.augment import augment
+
+        times = self.static_recipe.augmentation
+        if self.encoder_recipe.assistants:
+            times = max(times, self.encoder_recipe.augmentation)
+        return augment(self.training.texts, times, self.seed, words.neighbours)
+
+    def _learn_encoders(
+        self, base: BaseModel, lesson: Lesson, new_texts: list[str], *, answer_all: bool
+    ) -> tuple[Encoder, float, list[Array]]:
+        """The encoder, its temperature, and the logits of all that may label training texts and new ones for the static student.
 
         Where the recipe has assistants, the encoder is born again (Furlanello et al., ICML 2018): it learns from their mean answer as
         well as from the labels, and about varied texts too.
         """
-        from distill.student.augment import augment
-        from distill.student.learn import ask_assistants, distilled, learn_encoder
+        from distill.student.learn import Assistant, ask_assistants, distilled, learn_encoder, mean_answer
+        from distill.student.tokens import bundle_tokenizer
+
+        recipe, kept = self.encoder_recipe, self._kept("encoder")
+        n_known, texts = len(lesson.training.texts), [*lesson.training.texts, *new_texts]
+        answers: list[Array] = []
+        if recipe.assistants:
+            answers = self._ask_new_assistants(lesson, texts)
+            mean = mean_answer(lesson.task, answers, recipe.assistant_temperature)
+            chance = np.random.default_rng(self.seed)
+            chosen = np.sort(chance.permutation(len(new_texts))[: recipe.augmentation * n_known])
+            mean = np.concatenate([mean[:n_known], mean[n_known + chosen]])
+            taught = distilled(lesson.training, [new_texts[each] for each in chosen], mean, recipe.label_share)
+            encoder, temperature = learn_encoder(base, replace(lesson, training=taught), recipe.again(), kept)
+        else:
+            encoder, temperature = learn_encoder(base, lesson, recipe, kept)
+        if answer_all:
+            itself = Assistant(encoder, bundle_tokenizer(base.tokenizer, lesson.max_length))
+            answers += ask_assistants([itself], texts, show_progress=self.show_progress)
+        return encoder, temperature, answers
+
+    def _ask_new_assistants(self, lesson: Lesson, texts: list[str]) -> list[Array]:
+        """Trains the assistants one after the other, so that one at a time is in memory, and gives their logits about texts."""
+        from distill.student.learn import Assistant, ask_assistants, learn_encoder
+        from distill.student.tokens import bundle_tokenizer
         from distill.student.weights import load_base_model
 
         recipe, kept = self.encoder_recipe, self._kept("encoder")
-        if not recipe.assistants:
-            encoder, temperature = learn_encoder(base, lesson, recipe, kept)
-            return encoder, temperature, [encoder]
-        assistants = [
-            learn_encoder(
-                load_base_model(self.base_model),
-                replace(lesson, seed=lesson.seed + _SEEDS_APART * number),
-                recipe.assistant(number),
-                kept,
-                f"assistant {number + 1}",
-            )[0]
-            for number in range(recipe.assistants)
-        ]
-        new_texts = augment(lesson.training.texts, recipe.augmentation, lesson.seed, words.neighbours)
-        answers = ask_assistants(
-            base, assistants, [*lesson.training.texts, *new_texts], lesson, recipe.assistant_temperature
-        )
-        again = replace(lesson, training=distilled(lesson.training, new_texts, answers, recipe.label_share))
-        encoder, temperature = learn_encoder(base, again, recipe.again(), kept)
-        return encoder, temperature, [*assistants, encoder]
+        answers: list[Array] = []
+        for number in range(recipe.assistants):
+            base = load_base_model(self.assistant_model if recipe.larger and self.assistant_model else self.base_model)
+            own = replace(
+                lesson,
+                seed=lesson.seed + _SEEDS_APART * number,
+                max_length=min(lesson.max_length, base.max_length),
+            )
+            encoder, _ = learn_encoder(base, own, recipe.assistant(number), kept, f"assistant {number + 1}")
+            assistant = Assistant(encoder, bundle_tokenizer(base.tokenizer, own.max_length))
+            answers += ask_assistants([assistant], texts, show_progress=self.show_progress)
+        return answers
 
     def _kept(self, student: str) -> Path:
         """Folder of what an interrupted training of this data, recipe and seed left."""

