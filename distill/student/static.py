@@ -36,7 +36,9 @@ class FoldedStatic:
     """What the graph needs: hidden = gelu(layer_norm(sum of table rows)); logits = hidden @ head + bias.
 
     Attributes:
-        table: float32 of shape (buckets + vocabulary, width): bigram buckets, then tokens. Row 0 is zero.
+        table: float32 of shape (rows, width): a row of zeros, the bigrams of training, the tokens.
+        places: int32 of shape (buckets + vocabulary,): which row stands for a bigram bucket or a token. Buckets of which
+            training saw nothing, most of them, share row 0; so does what is masked.
         scale: float32 of shape (width,): of the layer norm.
         shift: float32 of shape (width,): of the layer norm.
         head: float32 of shape (width, n_labels).
@@ -46,6 +48,7 @@ class FoldedStatic:
     """
 
     table: np.ndarray[Any, np.dtype[np.float32]]
+    places: np.ndarray[Any, np.dtype[np.int32]]
     scale: np.ndarray[Any, np.dtype[np.float32]]
     shift: np.ndarray[Any, np.dtype[np.float32]]
     head: np.ndarray[Any, np.dtype[np.float32]]
@@ -151,9 +154,11 @@ class Static(nn.Module):
         """Multiplies gates, vectors and the first layer out into one table."""
         gates = self.gates * torch.exp(self.gate_delta(self.token_slot).squeeze(-1))
         tokens = self.first((self.vectors + self.token_delta(self.token_slot)) * gates.unsqueeze(-1))
-        table = torch.cat([self.bigrams(self.bucket_slot), tokens])
+        bigrams = self.bigrams.weight
+        places = torch.cat([self.bucket_slot, torch.arange(len(tokens)) + len(bigrams)])
         return FoldedStatic(
-            table=table.numpy(),
+            table=torch.cat([bigrams, tokens]).numpy(),
+            places=places.to(torch.int32).numpy(),
             scale=self.norm.weight.numpy(),
             shift=self.norm.bias.numpy(),
             head=self.head.weight.T.contiguous().numpy(),

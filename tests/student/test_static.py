@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 
@@ -75,8 +76,33 @@ def test_temperature_divides_the_logits(static):
 def test_graph_is_small(static, tmp_path):
     export_static(static.fold(), tmp_path / "model.onnx", np.int8)
     graph = onnx.load(tmp_path / "model.onnx").graph
-    assert len(graph.node) <= 14
-    assert sum(node.op_type == "Gather" for node in graph.node) == 1
+    assert len(graph.node) <= 17
+    assert sum(node.op_type == "Gather" for node in graph.node) == 2
+
+
+def test_buckets_that_training_never_saw_take_no_room(static):
+    folded = static.fold()
+    n_bigrams = len(static.bigrams.weight)
+    assert len(folded.table) == n_bigrams + VOCABULARY < BUCKETS + VOCABULARY
+    assert folded.table[1:].any(axis=1).all()
+    assert not folded.table[0].any()
+    assert sorted(set(folded.places.tolist())) == list(range(len(folded.table)))
+    assert folded.places[0] == 0  # what is masked
+
+
+def test_int8_rows_are_summed_exactly(static, tmp_path):
+    export_static(static.fold(), tmp_path / "model.onnx", np.int8)
+    model = onnx.load(tmp_path / "model.onnx")
+    model.graph.output.append(onnx.helper.make_tensor_value_info("summed", onnx.TensorProto.FLOAT, ["batch_size", 8]))
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    stored = {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
+    assert np.abs(stored["table"]).max() == 127
+    texts = [[1, 2, 3], [49], [7, 8, 9, 10, 11, 12]]
+    ids, mask = pad(texts)
+    (summed,) = session.run(["summed"], {"input_ids": ids, "attention_mask": mask})
+    for row, text in zip(summed, texts, strict=True):
+        keys = [*(token + BUCKETS for token in text), *bigram_buckets(text, BUCKETS)]
+        np.testing.assert_array_equal(row, stored["table"][stored["places"][keys]].sum(axis=0, dtype=np.int64))
 
 
 def test_parity_refuses_another_models_graph(static, tmp_path):
