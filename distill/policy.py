@@ -32,6 +32,35 @@ _PRIOR_POSITIVES = 10.0
 _MINIMUM_LABELS = 2
 
 
+_new = object.__new__
+_set_intent, _set_score, _set_reason, _set_top, _set_intents, _set_weights, _set_labels, _set_probabilities = (
+    Prediction.__dict__[name].__set__ for name in Prediction.__slots__
+)
+
+
+def _prediction(
+    intent: str | None,
+    score: float,
+    reason: Reason,
+    top: str,
+    intents: tuple[str, ...],
+    weights: Mapping[str, float] | None,
+    labels: tuple[str, ...],
+    probabilities: np.ndarray[Any, np.dtype[np.float32]],
+) -> Prediction:
+    """``Prediction(...)`` of all its fields, in half the time: a frozen dataclass looks each one up by its name."""
+    prediction = _new(Prediction)
+    _set_intent(prediction, intent)
+    _set_score(prediction, score)
+    _set_reason(prediction, reason)
+    _set_top(prediction, top)
+    _set_intents(prediction, intents)
+    _set_weights(prediction, weights)
+    _set_labels(prediction, labels)
+    _set_probabilities(prediction, probabilities)
+    return prediction
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """Turns probabilities into a decision.
@@ -100,19 +129,20 @@ class Policy:
     def _single(
         self, best: int, score: float, out_of_scope: float, probabilities: np.ndarray[Any, np.dtype[np.float32]]
     ) -> Prediction:
-        top = self.labels[best]
+        labels = self.labels
+        top = labels[best]
         if out_of_scope >= score:
-            return Prediction(None, score, _OUT_OF_SCOPE, top, (), None, self.labels, probabilities)
+            return _prediction(None, score, _OUT_OF_SCOPE, top, (), None, labels, probabilities)
         if score >= self.threshold:
-            return Prediction(top, score, _ACCEPTED, top, (top,), None, self.labels, probabilities)
-        return Prediction(None, score, _LOW_CONFIDENCE, top, (), None, self.labels, probabilities)
+            return _prediction(top, score, _ACCEPTED, top, (top,), None, labels, probabilities)
+        return _prediction(None, score, _LOW_CONFIDENCE, top, (), None, labels, probabilities)
 
     def _multi(self, probabilities: np.ndarray[Any, np.dtype[np.float32]]) -> Prediction:
         best = int(probabilities.argmax())
         accepted = np.flatnonzero(probabilities >= self._limits)
         accepted = accepted[np.argsort(-probabilities[accepted], kind="stable")]
         intents = tuple([self.labels[position] for position in accepted])
-        return Prediction(
+        return _prediction(
             intents[0] if intents else None,
             probabilities.item(best),
             _ACCEPTED,
@@ -127,7 +157,7 @@ class Policy:
         best = int(probabilities.argmax())
         top = self.labels[best]
         weights = dict(zip(self.labels, probabilities.tolist(), strict=True))
-        return Prediction(top, probabilities.item(best), _ACCEPTED, top, (top,), weights, self.labels, probabilities)
+        return _prediction(top, probabilities.item(best), _ACCEPTED, top, (top,), weights, self.labels, probabilities)
 
     def as_dict(self) -> dict[str, Any]:
         """What stands in a manifest under ``policy``; task and labels stand beside it."""

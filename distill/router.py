@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from time import perf_counter, sleep
@@ -29,14 +30,16 @@ import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
 
-from distill.bundle import CONFIG, TOKENIZER, Bundle, load_bundle
+from distill.bundle import CONFIG, SELFCHECK, TOKENIZER, Bundle, load_bundle
 from distill.errors import BundleError, QueryError, missing_extra
 from distill.hooks import notify
+from distill.outline import outline
 from distill.policy import Policy
+from distill.tokenizer import QueryTokenizer
 from distill.types import Prediction, Reason, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from distill.bundle import Manifest
     from distill.hooks import Hook
@@ -47,11 +50,15 @@ if TYPE_CHECKING:
 __all__ = ["Router"]
 
 _CHARACTERS_PER_TOKEN = 64
-_BATCH_SIZES = {"encoder": 32, "static": 128}
+_BATCH_SIZES = {"encoder": 16, "static": 128}
 _INLINE_QUERIES, _INLINE_CHARACTERS = 16, 2_000
-_DECISIONS_BETWEEN_PAUSES, _PAUSE_S = 128, 1e-6
+_QUERIES_BETWEEN_PAUSES, _PAUSE_S = 128, 1e-6
 _KNOWN_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _OUTPUT = ["logits"]
+_PROVIDERS = ["CPUExecutionProvider"]
+_SLOW_FUSIONS = ["SkipLayerNormFusion"]
+"""What ONNX Runtime makes of a sum and a layer norm takes longer on a processor than the two: docs/runtime-budget.md."""
+_FOLDER_OF_TABLES = "session.model_external_initializers_file_folder_path"
 _HUB_FILES = ["*.json", "*.jsonl", "onnx/*", "README.md"]
 _SIGMOID_FLOOR = np.float32(-80.0)
 
@@ -79,11 +86,10 @@ class Router:
         self.on_prediction: list[Hook] = []
         self._bundle, self._threads = bundle, threads
         self._policy = _read_policy(bundle)
-        self._tokenizer = _read_tokenizer(bundle)
-        self._n_special = int(self._tokenizer.num_special_tokens_to_add(is_pair=False))
+        self._tokenizer, self._pad_id = _read_tokenizer(bundle)
+        self._n_special = self._tokenizer.n_special
         if manifest.max_length <= self._n_special:
             raise BundleError(f"{bundle.path}: max_length {manifest.max_length} leaves no room for a query")
-        self._pad_id = _read_pad_id(bundle, self._tokenizer)
         self._max_characters = manifest.max_length * _CHARACTERS_PER_TOKEN
         self._is_multi = manifest.task is Task.MULTI
         self._session = _open_session(bundle, threads)
@@ -102,12 +108,12 @@ class Router:
         Args:
             path: The bundle's folder, such as ``models/support-desk/static``.
             threads: How many threads ONNX Runtime may use for one call.
-            verify: Whether to compare the files with their SHA-256 first.
+            verify: Whether to compare the files that are read with their SHA-256 first.
 
         Raises:
             BundleError: The bundle is missing, incomplete, altered, of a newer format, or its parts do not fit.
         """
-        return cls(load_bundle(path, verify=verify), threads=threads)
+        return cls(load_bundle(path, verify=verify, spare=False), threads=threads)
 
     @classmethod
     def from_pretrained(cls, name: str, *, revision: str | None = None, threads: int = 1, verify: bool = True) -> Self:
@@ -146,6 +152,11 @@ class Router:
         """The thresholds that decide."""
         return self._policy
 
+    @property
+    def tokenizer(self) -> str:
+        """Which way queries become ids: ``nanotoken``, ``words`` or ``tokenizers``. The ids are the same."""
+        return self._tokenizer.name
+
     def __repr__(self) -> str:
         return f"Router({str(self._bundle.path)!r}, bundle_id={self.manifest.bundle_id!r})"
 
@@ -182,11 +193,11 @@ class Router:
         """Routes many queries: one prediction for each, in order.
 
         The queries are sorted by length and padded batch by batch. The answers are those of ``route`` but for float
-        noise; an int8 encoder scales its activations by what is in the batch, which moves probabilities a little more.
+        noise, which an int8 encoder's rounding makes somewhat larger.
 
         Args:
             texts: The queries.
-            batch_size: Queries in one call of the model; None: 32 for the encoder, 128 for static.
+            batch_size: Queries in one call of the model; None: 16 for the encoder, 128 for static.
 
         Raises:
             QueryError: ``texts`` is a string, or one of them is not.
@@ -196,11 +207,10 @@ class Router:
     def _route_batch(self, texts: list[str], batch_size: int | None, *, pauses: bool = False) -> list[Prediction]:
         """``route_batch``; with ``pauses`` another thread gets the interpreter now and then while Python is at work."""
         started = perf_counter()
-        probabilities, is_empty = self._batch(texts, batch_size)
+        probabilities, is_empty = self._batch(texts, batch_size, pauses=pauses)
         predictions: list[Prediction] = []
-        step = _DECISIONS_BETWEEN_PAUSES if pauses else max(len(texts), 1)
-        for start in range(0, len(texts), step):
-            predictions += self._policy.decide_batch(probabilities[start : start + step])
+        for start in range(0, len(texts), _QUERIES_BETWEEN_PAUSES):
+            predictions += self._policy.decide_batch(probabilities[start : start + _QUERIES_BETWEEN_PAUSES])
             if pauses:
                 sleep(_PAUSE_S)
         for position in np.flatnonzero(is_empty):
@@ -278,12 +288,7 @@ class Router:
             return []
         if len(text) > self._max_characters:
             text = text.lstrip()[: self._max_characters]
-        try:
-            # a batch of one: like encode, but without offsets, and other threads may run meanwhile
-            ids: list[int] = self._tokenizer.encode_batch_fast([text])[0].ids
-        except (TypeError, UnicodeError):
-            ids = self._tokenizer.encode_batch_fast([_without_surrogates(text)])[0].ids
-        return ids
+        return self._tokenizer.encode(text)
 
     def logits(self, ids: Sequence[int]) -> Floats:
         """What the graph answers to the ids of one text.
@@ -320,19 +325,27 @@ class Router:
         is_token = np.arange(lengths.max()) < lengths[:, None]
         ids = np.full(is_token.shape, self._pad_id, dtype=np.int64)
         ids[is_token] = np.fromiter(chain.from_iterable(batch), dtype=np.int64, count=int(lengths.sum()))
-        feed = {"input_ids": ids, "attention_mask": is_token.astype(np.int64), "token_type_ids": np.zeros_like(ids)}
-        logits: Floats = self._session.run(_OUTPUT, {name: feed[name] for name in self._inputs})[0]
+        feed = {"input_ids": ids}
+        if "attention_mask" in self._inputs:
+            feed["attention_mask"] = is_token.astype(np.int64)
+        if "token_type_ids" in self._inputs:
+            feed["token_type_ids"] = np.zeros_like(ids)
+        logits: Floats = self._session.run(_OUTPUT, feed)[0]
         return logits
 
     def _batch(
-        self, texts: Sequence[str], batch_size: int | None
+        self, texts: Sequence[str], batch_size: int | None, *, pauses: bool = False
     ) -> tuple[Floats, np.ndarray[Any, np.dtype[np.bool_]]]:
         """Probabilities (n, n_labels), and which texts (n,) are empty input."""
         size = _BATCH_SIZES.get(self.manifest.student, 1) if batch_size is None else batch_size
         if size < 1:
             raise ValueError(f"batch_size must be 1 or more, found {size}")
         _check_texts(texts)
-        ids = [self.tokenise(text) for text in texts]
+        ids: list[list[int]] = []
+        for start in range(0, len(texts), _QUERIES_BETWEEN_PAUSES):
+            ids += map(self.tokenise, texts[start : start + _QUERIES_BETWEEN_PAUSES])
+            if pauses:
+                sleep(_PAUSE_S)
         n_labels = len(self.labels)
         probabilities = np.full((len(ids), n_labels), 0.0 if self._is_multi else 1.0 / n_labels, dtype=np.float32)
         lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
@@ -403,19 +416,28 @@ def _read_policy(bundle: Bundle) -> Policy:
         raise BundleError(f"{bundle.path}: the manifest's policy is not usable: {error}") from error
 
 
-def _read_tokenizer(bundle: Bundle) -> Tokenizer:
+def _read_tokenizer(bundle: Bundle) -> tuple[QueryTokenizer, int]:
+    """The tokenizer, without padding, and the padding id."""
+    path = bundle.path / TOKENIZER
     try:
-        tokenizer = Tokenizer.from_file(str(bundle.path / TOKENIZER))
-        tokenizer.enable_truncation(bundle.manifest.max_length)
+        tokenizer = Tokenizer.from_file(str(path))
+        padding = tokenizer.padding
+        tokenizer.no_padding()
+        quick = QueryTokenizer(tokenizer, bundle.manifest.max_length, file=path, texts=_selfcheck_texts(bundle))
     except Exception as error:  # tokenizers raises Exception itself
-        raise BundleError(f"{bundle.path / TOKENIZER}: not a tokenizer: {_first_line(error)}") from error
-    return tokenizer
+        raise BundleError(f"{path}: not a tokenizer: {_first_line(error)}") from error
+    return quick, _read_pad_id(bundle, padding)
 
 
-def _read_pad_id(bundle: Bundle, tokenizer: Tokenizer) -> int:
-    """The padding id: config.json's, else the tokenizer's own, else 0. Takes the tokenizer's padding away."""
-    padding = tokenizer.padding
-    tokenizer.no_padding()
+def _selfcheck_texts(bundle: Bundle) -> Iterator[str]:
+    """Texts of the self-check, as far as it can be read: replaying it tells what is wrong with it."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        for line in (bundle.path / SELFCHECK).read_bytes().splitlines():
+            yield json.loads(line)["text"]
+
+
+def _read_pad_id(bundle: Bundle, padding: Mapping[str, Any] | None) -> int:
+    """The padding id: config.json's, else the tokenizer's own, else 0."""
     try:
         pad_id = json.loads((bundle.path / CONFIG).read_bytes()).get("pad_token_id")
     except (OSError, ValueError, AttributeError) as error:
@@ -426,15 +448,38 @@ def _read_pad_id(bundle: Bundle, tokenizer: Tokenizer) -> int:
 
 
 def _open_session(bundle: Bundle, threads: int) -> onnxruntime.InferenceSession:
+    try:
+        return _open_mapped(bundle.onnx_path, threads) or _session(str(bundle.onnx_path), _options(threads))
+    except Exception as error:  # onnxruntime's errors have no common base but Exception
+        raise BundleError(f"{bundle.onnx_path}: not a graph that can be loaded: {_first_line(error)}") from error
+
+
+def _open_mapped(path: Path, threads: int) -> onnxruntime.InferenceSession | None:
+    """A session that maps the large tables of the file, where there are such and ONNX Runtime can."""
+    if os.name == "nt":  # a file that is mapped could not be replaced by a newer one
+        return None
+    try:
+        graph = outline(path)
+        if graph is None:
+            return None
+        options = _options(threads)
+        options.add_session_config_entry(_FOLDER_OF_TABLES, str(path.parent.absolute()))
+        return _session(graph, options)
+    except Exception:  # noqa: BLE001 - the usual way says what is wrong, if anything is
+        return None
+
+
+def _session(graph: str | bytes, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(graph, options, providers=_PROVIDERS, disabled_optimizers=_SLOW_FUSIONS)
+
+
+def _options(threads: int) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        return onnxruntime.InferenceSession(str(bundle.onnx_path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's errors have no common base but Exception
-        raise BundleError(f"{bundle.onnx_path}: not a graph that can be loaded: {_first_line(error)}") from error
+    return options
 
 
 def _check_inputs(bundle: Bundle, session: onnxruntime.InferenceSession) -> tuple[str, ...]:
@@ -489,11 +534,6 @@ def _not_a_query(value: Any) -> str:
 
 def _type_name(value: Any) -> str:
     return "None" if value is None else type(value).__name__
-
-
-def _without_surrogates(text: str) -> str:
-    """The text with pairs of surrogates joined and lone ones replaced."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _softmax(logits: Floats) -> Floats:

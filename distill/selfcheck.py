@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from distill.bundle import SELFCHECK
+from distill.bundle import SELFCHECK, load_bundle
 from distill.errors import BundleError
 
 if TYPE_CHECKING:
@@ -50,14 +50,15 @@ class SelfCheck:
 
 
 def verify_selfcheck(router: Router) -> SelfCheck:
-    """Replays the bundle's selfcheck.jsonl on this machine, one text at a time.
+    """Compares every file of the bundle with its SHA-256, then replays its selfcheck.jsonl on this machine, one text at a time.
 
     A logit may differ by 1e-3 of the largest recorded one (fp32), or by a twentieth of it (int8: processors round and
     saturate differently), while every decision must stay.
 
     Raises:
-        BundleError: selfcheck.jsonl cannot be read.
+        BundleError: A file was altered, or selfcheck.jsonl cannot be read.
     """
+    load_bundle(router.bundle.path)
     path = router.bundle.path / SELFCHECK
     n = n_token_mismatches = n_label_flips = 0
     max_abs_difference = largest = 0.0

@@ -66,6 +66,10 @@ def test_an_int8_graph_is_hashed_with_the_fp32_one(folder):
     assert {"onnx/model.onnx", "onnx/model_quantized.onnx"} <= set(sealed.manifest.files)
     (folder / "onnx/model.onnx").write_bytes(b"other")
     assert "onnx/model.onnx: altered" in complaint(folder)
+    assert load_bundle(folder, spare=False).manifest == sealed.manifest
+    (folder / "onnx/model_quantized.onnx").write_bytes(b"other")
+    with pytest.raises(BundleError, match=r"onnx/model_quantized\.onnx: altered"):
+        load_bundle(folder, spare=False)
 
 
 def test_the_model_card_may_be_edited(folder):

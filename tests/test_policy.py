@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import copy
 import json
 import math
+from dataclasses import FrozenInstanceError, fields
 
 import numpy as np
 import pytest
@@ -57,6 +59,19 @@ def as_tuple(prediction: Prediction) -> tuple:
 def test_a_batch_is_decided_as_its_queries_are_one_by_one(policy, probabilities):
     batch = policy.decide_batch(probabilities)
     assert [as_tuple(each) for each in batch] == [as_tuple(policy.decide(row)) for row in probabilities]
+
+
+@given(policies(), rows(1))
+def test_a_decision_is_a_prediction_like_any_other(policy, probabilities):
+    found = policy.decide(probabilities[0])
+    made = Prediction(**{each.name: getattr(found, each.name) for each in fields(Prediction)})
+    for other in (made, copy.copy(found)):
+        assert as_tuple(other) == as_tuple(found)
+        assert other.as_dict() == found.as_dict()
+    assert found.labels is policy.labels
+    assert np.shares_memory(found.probabilities, probabilities)
+    with pytest.raises(FrozenInstanceError):
+        found.intent = "other"
 
 
 @given(st.floats(0.0, 1.0), rows(1))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,16 @@ def test_a_selfcheck_that_cannot_be_read_is_a_bundle_error(tiny_bundle, tmp_path
     (folder / "selfcheck.jsonl").write_text(content, encoding="utf-8")
     with pytest.raises(BundleError, match=r"selfcheck\.jsonl"):
         verify_selfcheck(Router.load(seal(folder, tiny_bundle.manifest).path))
+
+
+def test_a_graph_that_is_not_loaded_is_checked_too(tiny_bundle, tmp_path):
+    folder = breakable(tiny_bundle, tmp_path)
+    shutil.copy(folder / "onnx/model.onnx", folder / "onnx/model_quantized.onnx")
+    seal(folder, replace(tiny_bundle.manifest, onnx_file="onnx/model_quantized.onnx"))
+    (folder / "onnx/model.onnx").write_bytes(b"other")
+    router = Router.load(folder)
+    with pytest.raises(BundleError, match=r"onnx/model\.onnx: altered"):
+        verify_selfcheck(router)
 
 
 def test_an_empty_selfcheck_does_not_pass(tiny_bundle, tmp_path):

@@ -1,0 +1,201 @@
+"""From a query to token ids: exactly those of the library ``tokenizers``, in less time.
+
+``tokenizers`` takes any text and is the reference. Two quicker ways give the same ids for printable text:
+
+- ``words``: BERT's rules never look across a space, so that the ids of a text are those of its words in a row. Words that
+  were seen before are looked up. Part of the default install.
+- ``nanotoken``: the package of that name (the extra ``[fast]``), where it gives the reference's ids for a list of hard texts
+  and for the bundle's own self-check. It is quick on words that were never seen before, too.
+
+What neither can do goes to the reference: other kinds of tokenizers, control characters, line breaks, surrogates.
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from tokenizers.models import WordLevel, WordPiece
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from tokenizers import Tokenizer
+
+    Ids = list[int]
+
+__all__ = ["HARD_TEXTS", "QueryTokenizer"]
+
+_MOST_WORDS = 16_384
+"""Words that are remembered: some 4 MB. Then all are forgotten and learnt again."""
+_MOST_LEARNT, _LONGEST_WORD = 8, 32
+"""What one query may teach: so many words, of so many characters. Beyond that the reference is quicker."""
+_RUST_PANIC = "PanicException"
+"""Name of the exception that a fault in a compiled extension of Rust raises; its base is BaseException."""
+_PLAIN = re.compile(r"[A-Za-z0-9.,?!'-]+")
+_PIECE = re.compile(r"[A-Za-z0-9]+|[.,?!'-]")
+
+HARD_TEXTS = (
+    "", " ", "a", "Hello, World!", "don't  stop -- me.now", "UPPER lower MiXeD", "3.14 1,000 #42 50% $9.99 a@b.c http://x.y/z?q=1&r=2",
+    "ÄÖÜ ß é ñ İstanbul ΌΣΟΣ ΑΣ ﬁne ½ Ⅷ", "e\u0301 \u0301a a\u0301\u0327 a\u0327\u0301 n\u0303", "\u1100\u1161\u11a8 한국어 각", "你好世界 日本語のテキスト 㐀𠀀",
+    "🙂 👩\u200d👩\u200d👧 🇩🇪 👍🏽 ❤\ufe0f", "नमस्ते ไทย עברית العربية", "a\x00b \x07c\x7f d\x0be\x0cf \x1cg", "tab\there\nnew\r\nline\u2028sep\u0085nel",
+    "nb\u00a0sp \u2003em \u3000full\u200bzero\u200dwidth\ufeffbom", "\ufffd \ue000 \U000f0000 \ufdd0 \u0378", "[CLS] [SEP] [MASK] [UNK] [PAD] x[SEP]y [cls] <s> </s> <mask>",
+    "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~", "\u201cquoted\u201d \u2018single\u2019 \u2013 — … « » ¿¡ § ©", "\ud800 lone \udc00 \ud83d\ude42 pair", "x" * 99, "x" * 100, "x" * 101, "y" * 5_000,
+    "word " * 600, "?!" * 400, "\u0301" * 50, "unaffable antidisestablishmentarianism pneumonoultramicroscopicsilicovolcanoconiosis", "ǅ ǲ ŉ ẞ K Å \u017f",
+)  # fmt: skip
+"""Where tokenizers differ, if they do."""
+
+
+class QueryTokenizer:
+    """Turns a query into ids, special tokens included, cut at ``max_length``. Threads may share it.
+
+    Args:
+        tokenizer: The reference, without padding; it is told to cut at ``max_length``.
+        max_length: Tokens after which a query is cut, special ones included.
+        file: The tokenizer's file, for nanotoken; None: it is not asked for.
+        texts: What nanotoken must give the reference's ids for, besides ``HARD_TEXTS``.
+
+    Attributes:
+        name: ``nanotoken``, ``words`` or ``tokenizers``: which way printable text goes.
+        n_special: Special tokens that every query gets.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, max_length: int, *, file: Path | None = None, texts: Iterable[str] = ()
+    ) -> None:
+        tokenizer.enable_truncation(max_length)
+        self._tokenizer = tokenizer
+        self.n_special = int(tokenizer.num_special_tokens_to_add(is_pair=False))
+        self.name = "tokenizers"
+        self._quickly: Callable[[str], Ids] = self._by_reference
+        if max_length <= self.n_special:
+            return
+        if _words_are_apart(tokenizer) and (ends := _special_ends(tokenizer)):
+            self.name, self._quickly = "words", _Words(tokenizer, ends, max_length, self._by_reference).encode
+        nanotoken = _nanotoken(file, max_length, self._by_reference, chain(HARD_TEXTS, texts)) if file else None
+        if nanotoken:
+            self.name, self._quickly = "nanotoken", nanotoken
+
+    def encode(self, text: str) -> Ids:
+        """The ids of a text, without padding."""
+        return self._quickly(text) if text.isprintable() else self._by_reference(text)
+
+    def _by_reference(self, text: str) -> Ids:
+        try:
+            # a batch of one: like encode, but without offsets, and other threads may run meanwhile
+            ids: Ids = self._tokenizer.encode_batch_fast([text])[0].ids
+        except (TypeError, UnicodeError):
+            ids = self._tokenizer.encode_batch_fast([_without_surrogates(text)])[0].ids
+        return ids
+
+
+class _Words:
+    """Ids of words, remembered."""
+
+    def __init__(
+        self, tokenizer: Tokenizer, ends: tuple[Ids, Ids], max_length: int, reference: Callable[[str], Ids]
+    ) -> None:
+        self._tokenizer, self._model, self._reference = tokenizer, tokenizer.model, reference
+        self._first, self._last = ends
+        self._room = max_length - len(self._last)
+        self._lowercase = bool(tokenizer.normalizer.lowercase)
+        added = (token.content for token in tokenizer.get_added_tokens_decoder().values())
+        self._has_plain_words = not any(_PLAIN.fullmatch(content) for content in added)
+        self._known: dict[str, tuple[int, ...]] = {}
+
+    def encode(self, text: str) -> Ids:
+        """The ids of a printable text: the only white space in it are spaces."""
+        words = text.split()
+        found = [*map(self._known.get, words)]
+        if None in found and not self._learn(words, found):
+            return self._reference(text)
+        ids = [*self._first, *chain.from_iterable(found)]  # type: ignore[arg-type]  # no None is left
+        del ids[self._room :]
+        ids += self._last
+        return ids
+
+    def _learn(self, words: list[str], found: list[tuple[int, ...] | None]) -> bool:
+        """Fills the gaps in ``found``; False where that is too much for one query."""
+        n_learnt = 0
+        for position, ids in enumerate(found):
+            if ids is None:
+                if n_learnt == _MOST_LEARNT or len(words[position]) > _LONGEST_WORD:
+                    return False
+                found[position] = self._learn_word(words[position])
+                n_learnt += 1
+        return True
+
+    def _learn_word(self, word: str) -> tuple[int, ...]:
+        if self._has_plain_words and _PLAIN.fullmatch(word):  # normalising and splitting these is simple
+            pieces = _PIECE.findall(word.lower() if self._lowercase else word)
+            ids = tuple([token.id for piece in pieces for token in self._model.tokenize(piece)])
+        else:
+            ids = tuple(self._tokenizer.encode(word, add_special_tokens=False).ids)
+        if len(self._known) >= _MOST_WORDS:
+            self._known.clear()
+        self._known[word] = ids
+        return ids
+
+
+def _words_are_apart(tokenizer: Tokenizer) -> bool:
+    """Whether a text's ids are those of its words in a row, whatever the words are."""
+    return (
+        isinstance(tokenizer.normalizer, BertNormalizer)
+        and isinstance(tokenizer.pre_tokenizer, BertPreTokenizer)
+        and isinstance(tokenizer.model, WordPiece | WordLevel)
+        and not any(" " in token.content for token in tokenizer.get_added_tokens_decoder().values())
+    )
+
+
+def _special_ends(tokenizer: Tokenizer) -> tuple[Ids, Ids] | None:
+    """The special tokens before and after every text, unless they stand elsewhere too."""
+    encoding = tokenizer.encode("a")
+    ids, is_special = encoding.ids, encoding.special_tokens_mask
+    if 0 not in is_special:
+        return None
+    start, stop = is_special.index(0), len(ids) - is_special[::-1].index(0)
+    return None if any(is_special[start:stop]) else (ids[:start], ids[stop:])
+
+
+def _nanotoken(
+    file: Path, max_length: int, reference: Callable[[str], Ids], texts: Iterable[str]
+) -> Callable[[str], Ids] | None:
+    """What nanotoken does, where the package is installed and gives the reference's ids for ``texts``."""
+
+    def quickly(text: str) -> Ids:
+        try:
+            return ask(text)
+        except BaseException as error:
+            if _is_fault(error):
+                return reference(text)
+            raise
+
+    try:
+        from nanotoken import WordPieceTokenizer
+
+        encode = WordPieceTokenizer.from_json(file.read_bytes()).encode_batch_list
+
+        def ask(text: str) -> Ids:
+            ids: Ids = encode([text], max_length=max_length, truncation_side="right", parallel=False)[0]
+            return ids
+
+        same = all(ask(text) == reference(text) for text in texts if text.isprintable())
+    except BaseException as error:
+        if _is_fault(error):  # it is young, and only a quicker way
+            return None
+        raise
+    return quickly if same else None
+
+
+def _is_fault(error: BaseException) -> bool:
+    """Whether it is an error of what was called; not the user's Ctrl-C. Rust's panics are not an ``Exception``."""
+    return isinstance(error, Exception) or type(error).__name__ == _RUST_PANIC
+
+
+def _without_surrogates(text: str) -> str:
+    """The text with pairs of surrogates joined and lone ones replaced."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -1,0 +1,273 @@
+from __future__ import annotations
+
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from types import ModuleType
+
+import pytest
+from bundles import build_bundle, make_tokenizer
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
+
+import distill.tokenizer
+from distill.router import Router
+from distill.tokenizer import HARD_TEXTS, QueryTokenizer
+
+MAX_LENGTH = 24
+LETTERS = "abcdeilnorstuxyz019"
+WORDS = ("where", "is", "parcel", "Refund", "don't", "un##", "über", "naïve", "ΑΣ", "你", "好", "ß", "İ", "é", "[", "]", "?", ".", "'")  # fmt: skip
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+def wordpiece(*, lowercase=True, strip_accents=None, ends=True, added=(), max_word=100):
+    """A BERT tokenizer with a small vocabulary: some words, and letters inside and at the start of a word."""
+    pieces = dict.fromkeys([*SPECIAL, *WORDS, *(word.lower() for word in WORDS), *LETTERS, *LETTERS.upper()])
+    pieces |= dict.fromkeys([f"##{letter}" for letter in LETTERS] + ["##ing", "##s", "##cel", "##'"])
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    model = models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=max_word)  # noqa: S106
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase, strip_accents=strip_accents)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    if ends:
+        numbers = [(name, vocabulary[name]) for name in ("[CLS]", "[SEP]")]
+        tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=numbers)
+    tokenizer.add_special_tokens(list(SPECIAL))
+    tokenizer.add_tokens(list(added))
+    return tokenizer
+
+
+KINDS = {
+    "uncased": {},
+    "cased": {"lowercase": False},
+    "cased, accents stripped": {"lowercase": False, "strip_accents": True},
+    "accents kept": {"strip_accents": False},
+    "no special tokens": {"ends": False},
+    "short words": {"max_word": 5},
+    "a plain word added": {"added": ["parc"]},
+    "added to what is normalised": {"added": [AddedToken("refund", normalized=True, single_word=True)]},
+    "added with room": {"added": [AddedToken("<x>", lstrip=True, rstrip=True)]},
+}
+
+
+def reference(tokenizer, text):
+    joined = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return tokenizer.encode(joined).ids
+
+
+pieces = st.one_of(
+    st.sampled_from([*WORDS, *SPECIAL, *HARD_TEXTS, "<x>", "parc", " "]),
+    st.text(st.characters(), max_size=8),  # surrogates included
+    st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=8),
+    st.text(LETTERS, max_size=8),
+    st.text(st.sampled_from("\u0301\u0327a \u1100\u1161\u11a8Σ\u03c3ςİßK"), max_size=6),
+)
+texts = st.lists(pieces, max_size=12).map("".join) | st.lists(pieces, max_size=12).map(" ".join)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(asked=st.lists(texts, min_size=1, max_size=4))
+def test_any_text_gets_the_ids_of_the_reference(kind, asked):
+    quick, plain = QueryTokenizer(wordpiece(**KINDS[kind]), MAX_LENGTH), wordpiece(**KINDS[kind])
+    plain.enable_truncation(MAX_LENGTH)
+    assert quick.name == "words"
+    for text in [*asked, *asked]:  # what was learnt and what is remembered
+        assert quick.encode(text) == reference(plain, text)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("max_length", [3, 4, 7, 500])
+def test_hard_texts_get_the_ids_of_the_reference(kind, max_length):
+    quick, plain = QueryTokenizer(wordpiece(**KINDS[kind]), max_length), wordpiece(**KINDS[kind])
+    plain.enable_truncation(max_length)
+    for text in HARD_TEXTS * 2:
+        assert quick.encode(text) == reference(plain, text)
+
+
+def counted(quick, monkeypatch):
+    """The texts that go to the reference whole, and the words that it is asked about."""
+    words, whole = quick._quickly.__self__, []
+    ask = words._reference
+    monkeypatch.setattr(words, "_reference", lambda text: whole.append(text) or ask(text))
+    return whole
+
+
+def test_words_are_remembered(monkeypatch):
+    quick = QueryTokenizer(wordpiece(), MAX_LENGTH)
+    first = quick.encode("where is my parcel?")
+    monkeypatch.setattr(quick._quickly.__self__, "_learn_word", None)  # asked about nothing more
+    assert quick.encode("where is my parcel?") == first
+    assert quick.encode("parcel?  is   my") == reference(wordpiece(), "parcel?  is   my")
+
+
+def test_one_query_teaches_few_and_short_words_only(monkeypatch):
+    quick = QueryTokenizer(wordpiece(), MAX_LENGTH)
+    whole, known = counted(quick, monkeypatch), quick._quickly.__self__._known
+    many = " ".join(f"a{number}" for number in range(20))
+    quick.encode(many)
+    assert whole == [many]
+    assert 0 < len(known) < 20
+    quick.encode(many)
+    quick.encode(many)
+    assert len(known) == 20
+    assert whole == [many] * 2
+    long = "b" * 33
+    quick.encode(long)
+    assert whole[-1] == long
+    assert long not in known
+
+
+def test_what_is_remembered_is_bounded(monkeypatch):
+    monkeypatch.setattr(distill.tokenizer, "_MOST_WORDS", 5)
+    quick = QueryTokenizer(wordpiece(), MAX_LENGTH)
+    for number in range(50):
+        assert quick.encode(f"x{number} parcel") == reference(wordpiece(), f"x{number} parcel")
+        assert len(quick._quickly.__self__._known) <= 5
+
+
+def test_threads_share_what_is_remembered(monkeypatch):
+    monkeypatch.setattr(distill.tokenizer, "_MOST_WORDS", 20)
+    quick, plain = QueryTokenizer(wordpiece(), MAX_LENGTH), wordpiece()
+    asked = [f"where is my {a}{b}?" for a in "abcde" for b in "xyz01"]
+    expected = [reference(plain, text) for text in asked]
+    start = threading.Barrier(8)
+
+    def work(number):
+        start.wait()
+        turned = asked[number:] + asked[:number]
+        found = [quick.encode(text) for text in turned]
+        return found[len(asked) - number :] + found[: len(asked) - number]
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(found == expected for found in pool.map(work, range(8)))
+
+
+def changed(**parts):
+    tokenizer = wordpiece()
+    for name, part in parts.items():
+        setattr(tokenizer, name, part)
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    "tokenizer",
+    [
+        changed(normalizer=normalizers.NFKC()),
+        changed(normalizer=normalizers.Sequence([normalizers.BertNormalizer()])),
+        changed(pre_tokenizer=pre_tokenizers.ByteLevel()),
+        changed(pre_tokenizer=pre_tokenizers.Metaspace()),
+        wordpiece(added=["new york"]),
+        changed(
+            post_processor=processors.TemplateProcessing(
+                single="[CLS] $A [SEP] $A", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+            )
+        ),
+        Tokenizer(models.BPE({"a": 0, "b": 1, "ab": 2}, [("a", "b")])),
+    ],
+    ids=["NFKC", "a sequence", "bytes", "metaspace", "added over a space", "twice the text", "BPE"],
+)
+def test_other_tokenizers_are_left_as_they_are(tokenizer):
+    quick = QueryTokenizer(tokenizer, MAX_LENGTH)
+    assert quick.name == "tokenizers"
+    for text in ("ab ab", "where is New York?", "new york", ""):
+        assert quick.encode(text) == tokenizer.encode(text).ids
+
+
+# --- nanotoken -------------------------------------------------------------------------------------------------------
+
+
+class PanicException(BaseException):  # what a fault in compiled Rust is called
+    pass
+
+
+class FakeNanotoken:
+    """Stands for nanotoken: encodes with ``tokenizers``, but for what a test wants otherwise."""
+
+    def __init__(self, tokenizer):
+        self.tokenizer, self.asked, self.wrong = tokenizer, [], {}
+
+    def encode_batch_list(self, given, *, max_length, truncation_side, parallel):
+        assert (truncation_side, parallel) == ("right", False)
+        (text,) = given
+        self.asked.append(text)
+        answer = self.wrong.get(text)
+        if isinstance(answer, BaseException):
+            raise answer
+        self.tokenizer.enable_truncation(max_length)
+        return [answer or self.tokenizer.encode(text).ids]
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    nanotoken = FakeNanotoken(make_tokenizer())
+    module = ModuleType("nanotoken")
+    module.WordPieceTokenizer = ModuleType("WordPieceTokenizer")
+    module.WordPieceTokenizer.from_json = lambda _: nanotoken
+    monkeypatch.setitem(sys.modules, "nanotoken", module)
+    return nanotoken
+
+
+def test_nanotoken_is_used_where_it_gives_the_same_ids(fake, tiny_bundle):
+    router = Router.load(tiny_bundle.path)
+    assert router.tokenizer == "nanotoken"
+    assert {"", "where is my parcel ?", "x" * 100} <= set(fake.asked)  # hard texts and the self-check
+    fake.asked.clear()
+    assert router.route("Where is my parcel?").intent == "track_order"
+    assert router.route("refund\nplease").intent == "refund"  # not printable: not asked of it
+    assert fake.asked == ["Where is my parcel?"]
+
+
+@pytest.mark.parametrize("text", ["where is my parcel ?", "Hello, World!"])
+@pytest.mark.parametrize("answer", [[2, 3], ValueError(), PanicException()], ids=["other ids", "an error", "a panic"])
+def test_nanotoken_that_differs_is_not_used(fake, tiny_bundle, text, answer):
+    fake.wrong[text] = answer
+    router = Router.load(tiny_bundle.path)
+    assert router.tokenizer == "words"
+    assert router.tokenise(text) == make_tokenizer().encode(text).ids
+
+
+def test_what_nanotoken_fails_at_goes_to_the_reference(fake, tiny_bundle):
+    router = Router.load(tiny_bundle.path)
+    for error in (ValueError(), PanicException()):
+        fake.wrong["refund"] = error
+        assert router.route("refund").intent == "refund"
+    fake.wrong["refund"] = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        router.route("refund")
+
+
+def test_without_nanotoken_the_words_are_remembered(monkeypatch, tiny_bundle):
+    monkeypatch.setitem(sys.modules, "nanotoken", None)
+    assert Router.load(tiny_bundle.path).tokenizer == "words"
+
+
+def test_nanotoken_that_refuses_the_tokenizer_is_not_used(fake, tiny_bundle):
+    def refuse(_):
+        raise ValueError("unsupported")
+
+    sys.modules["nanotoken"].WordPieceTokenizer.from_json = refuse
+    assert Router.load(tiny_bundle.path).tokenizer == "words"
+
+
+@pytest.mark.parametrize("special_tokens", [True, False])
+@given(asked=texts)
+def test_the_real_nanotoken_gives_the_ids_of_the_reference(tmp_path_factory, special_tokens, asked):
+    pytest.importorskip("nanotoken")
+    tokenizer = wordpiece(ends=special_tokens)
+    path = tmp_path_factory.getbasetemp() / f"{special_tokens}.json"
+    if not path.exists():
+        tokenizer.save(str(path))
+    quick = QueryTokenizer(tokenizer, MAX_LENGTH, file=path)
+    assert quick.name == "nanotoken"
+    assert quick.encode(asked) == reference(tokenizer, asked)
+
+
+def test_answers_are_the_same_with_and_without(fake, tmp_path, monkeypatch):
+    path = build_bundle(tmp_path / "static").path
+    asked = ["where is my parcel?", "Refund, please!", "", "a joke\nplease", "\ud800 cancel"]
+    with_it = Router.load(path)
+    monkeypatch.setitem(sys.modules, "nanotoken", None)
+    without = Router.load(path)
+    assert (with_it.tokenizer, without.tokenizer) == ("nanotoken", "words")
+    assert [p.as_dict() for p in map(with_it.route, asked)] == [p.as_dict() for p in map(without.route, asked)]
