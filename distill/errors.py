@@ -16,7 +16,7 @@ clear line. The CLI prints that line and exits with 1; anything else is a bug an
     │   └── ExportError         the exported graph does not match the model it came from
     ├── BundleError             a model directory is missing, incomplete, altered or of a newer format
     ├── QueryError              what was given to the Router is not a query
-    └── GateError               ``bench --check``: a gate is broken
+    └── GateError               ``bench --check``, ``run --check``: a gate is broken
 """
 
 from __future__ import annotations

@@ -8,13 +8,14 @@ from __future__ import annotations
 import time
 from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from distill import __version__
 from distill.bundle import load_bundle
-from distill.data import leaked, read_gold, sha256_json, write_json
+from distill.data import leaked, read_gold, read_queries, sha256_json, write_json
 from distill.errors import DataError, DistillError, SpecError
 from distill.progress import say
 from distill.split import HELD_OUT_SHARE, stratified_holdout
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BenchOutcome",
+    "Due",
     "RunOutcome",
     "RunPlan",
     "StageOutcome",
@@ -97,14 +99,45 @@ class BenchOutcome:
     changed: bool
 
 
+class Due(StrEnum):
+    """Whether a stage has something to do, as far as can be told before anything is asked."""
+
+    YES = "due"
+    """It has."""
+    IF_LABELS_CHANGE = "if the labels change"
+    """Queries are to be written or labelled first; it has if that brings other labels."""
+    NO = "up to date"
+    """It has not."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """What a run would ask and spend. ``synth`` is None where the queries are the user's own."""
+    """What a run would ask and spend, and which stages have something to do.
+
+    Attributes:
+        synth: None where the queries are the user's own.
+        label: What is to be labelled, and its price.
+        students: Those of the spec.
+        out: Folder of bundles and figures.
+        train: Whether each student is to be trained.
+        bench: Whether the figures are to be measured.
+        report: Whether the report is to be written.
+    """
 
     synth: SynthesisPlan | None
     label: LabelPlan
     students: tuple[str, ...]
     out: Path
+    train: Mapping[str, Due]
+    bench: Due
+    report: Due
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every stage is up to date."""
+        writes = self.synth is not None and self.synth.recorded is not None
+        stages = {*self.train.values(), self.bench, self.report}
+        return not writes and not self.label.n_missing and stages == {Due.NO}
 
     @property
     def estimated_usd(self) -> float | None:
@@ -156,22 +189,44 @@ def examples(spec: Spec, *, show_notes: bool = True) -> tuple[Example, ...]:
     Raises:
         DataError: There is no query, or none has a label.
     """
-    from distill.teacher.label import queries_of, recorded_labels, redactor
+    n_texts, also_gold, answers = _answers(spec)
+    means = ((text, _mean_target(samples, spec)) for text, samples in answers.items())
+    targets = {text: target for text, target in means if target is not None}
+    if not targets:
+        raise DataError(f"{spec.ledger_path}: no query has a label; `distill label {spec.path}` asks the teacher")
+    if show_notes:
+        _say_what_is_left_out(sorted(also_gold), n_texts - len(also_gold) - len(targets))
+    added = _added(spec)
+    own = {text: target for text, target in targets.items() if text not in added}
+    strata = [int(target.argmax()) if target.any() else None for target in own.values()]
+    _, held_out = stratified_holdout(strata, HELD_OUT_SHARE, spec.seed)
+    own_texts = list(own)
+    chosen = {own_texts[position] for position in held_out}
+    return tuple(
+        Example(text, target, split="held_out" if text in chosen else "train") for text, target in targets.items()
+    )
+
+
+def _added(spec: Spec) -> set[str]:
+    """What ``improve`` added. It is never held out, so that rounds are compared on the same queries."""
+    from distill.teacher.label import redactor
+    from distill.teacher.rounds import added_queries_path
+
+    path, redact = added_queries_path(spec), redactor(spec)
+    return {redact(query.text) for query in read_queries(path)} if path.exists() else set()
+
+
+def _answers(spec: Spec) -> tuple[int, set[str], dict[str, tuple[Label, ...]]]:
+    """How many distinct queries there are, which of them are gold too, and what was answered to the others."""
+    from distill.teacher.label import queries_of, recorded_samples, redactor
 
     redact = redactor(spec)
     texts = list(dict.fromkeys(redact(query.text) for query in queries_of(spec)))
     also_gold = set(leaked(texts, _gold(spec)))
-    answers = recorded_labels(spec, [text for text in texts if text not in also_gold], redacted=True)
-    targets = {text: target for text, answer in answers.items() if (target := _target(answer, spec)) is not None}
-    if not targets:
-        raise DataError(f"{spec.ledger_path}: no query has a label; `distill label {spec.path}` asks the teacher")
-    if show_notes:
-        _say_what_is_left_out(sorted(also_gold), len(texts) - len(also_gold) - len(targets))
-    _, held_out = stratified_holdout([int(target.argmax()) for target in targets.values()], HELD_OUT_SHARE, spec.seed)
-    chosen = set(held_out)
-    return tuple(
-        Example(text, target, split="held_out" if position in chosen else "train")
-        for position, (text, target) in enumerate(targets.items())
+    return (
+        len(texts),
+        also_gold,
+        recorded_samples(spec, [text for text in texts if text not in also_gold], redacted=True),
     )
 
 
@@ -196,6 +251,12 @@ def _say_what_is_left_out(also_gold: list[str], n_unlabelled: int) -> None:
 
 def _queries(n: int) -> str:
     return "1 query" if n == 1 else f"{n} queries"
+
+
+def _mean_target(samples: Sequence[Label], spec: Spec) -> np.ndarray[Any, np.dtype[np.float32]] | None:
+    """The mean over the samples that are usable: one sample's target is just what it says."""
+    targets = [target for sample in samples if (target := _target(sample, spec)) is not None]
+    return np.mean(targets, axis=0, dtype=np.float32) if targets else None
 
 
 def _target(answer: Label, spec: Spec) -> np.ndarray[Any, np.dtype[np.float32]] | None:
@@ -255,6 +316,25 @@ def train(
     )
 
 
+def _untrained(spec: Spec, folder: Path) -> tuple[str, ...]:
+    """The students that ``train`` would train with the labels as they are now."""
+    from distill.student.train import untrained_students
+
+    try:
+        labelled = examples(spec, show_notes=False)
+    except DataError:  # no query has a label yet
+        return spec.students
+    return untrained_students(
+        _training_data(spec, labelled),
+        folder,
+        students=spec.students,
+        base_model=_local(spec, spec.base_model),
+        assistant_model=None if spec.assistant_model is None else _local(spec, spec.assistant_model),
+        seed=spec.seed,
+        budget_minutes=spec.budget_minutes,
+    )
+
+
 def _training_data(spec: Spec, labelled: tuple[Example, ...]) -> TrainingData:
     from distill.student.train import TrainingData
 
@@ -276,10 +356,10 @@ def _local(spec: Spec, model: str) -> str:
 
 
 def _prompt_sha256(spec: Spec, labelled: tuple[Example, ...]) -> str:
-    from distill.teacher.label import recorded_labels
+    from distill.teacher.label import recorded_samples
 
-    answers = recorded_labels(spec, [labelled[0].text], redacted=True)
-    return next(iter(answers.values())).prompt_sha256
+    (samples,) = recorded_samples(spec, [labelled[0].text], redacted=True).values()
+    return samples[0].prompt_sha256
 
 
 def bench(
@@ -297,25 +377,31 @@ def bench(
         show_progress: Shows progress on stderr.
     """
     from distill.benchmark.bench import run_bench
-    from distill.benchmark.results import read_result, result_as_json
+    from distill.benchmark.results import result_as_json
 
     folder = spec.output(out)
     path = folder / "bench.json"
     inputs = _bench_inputs(spec, folder, price_as or spec.bench.price_as)
-    if not force and path.exists():
-        try:
-            result = read_result(path)
-        except DataError:
-            pass  # of another format or torn: measured again
-        else:
-            if result.provenance.get("inputs_sha256") == inputs.provenance["inputs_sha256"]:
-                return BenchOutcome(result, path, changed=False)
+    if not force and (result := _measured(path, inputs)) is not None:
+        return BenchOutcome(result, path, changed=False)
     result = run_bench(inputs, show_progress=show_progress)
     write_json(path, result_as_json(result))
     return BenchOutcome(result, path, changed=True)
 
 
-def _bench_inputs(spec: Spec, folder: Path, price_as: str | None) -> BenchInputs:
+def _measured(path: Path, inputs: BenchInputs) -> BenchResult | None:
+    """What bench.json holds, where it was measured on just these inputs."""
+    from distill.benchmark.results import read_result
+
+    try:
+        result = read_result(path) if path.exists() else None
+    except DataError:  # of another format or torn: measured again
+        return None
+    is_current = result is not None and result.provenance.get("inputs_sha256") == inputs.provenance["inputs_sha256"]
+    return result if is_current else None
+
+
+def _bench_inputs(spec: Spec, folder: Path, price_as: str | None, *, show_notes: bool = True) -> BenchInputs:
     from distill.benchmark.bench import BenchInputs
     from distill.benchmark.cost import CostInputs
     from distill.benchmark.recorded import RecordedTeacher
@@ -327,7 +413,7 @@ def _bench_inputs(spec: Spec, folder: Path, price_as: str | None) -> BenchInputs
     bundles: dict[str, Bundle] = {student: load_bundle(folder / student) for student in spec.students}
     _check_bundles_are_current(spec, bundles, _training_data(spec, training).data_sha256)
     priced_as = look_up_price(price_as) if price_as else None
-    if price_as and priced_as is None:
+    if show_notes and price_as and priced_as is None:
         say(f"bench: no list price is known for {price_as!r}, so what it would cost is left out")
     texts = [query.text for query in gold] or [each.text for each in training if each.split == "held_out"]
     answers = recorded_labels(spec, texts, redacted=True)
@@ -335,12 +421,8 @@ def _bench_inputs(spec: Spec, folder: Path, price_as: str | None) -> BenchInputs
     teacher = RecordedTeacher(answers.values(), spec.labels, spec.task, name=who)
     n_unasked = sum(bool(text.strip()) and text not in answers for text in dict.fromkeys(texts))
     has_human_teacher = bool(gold) and spec.labels_path is not None
-    if has_human_teacher:
-        say(f"bench: no teacher row: the teacher is {who}; the students are measured against gold alone")
-    elif n_unasked:
-        say(
-            f"bench: no teacher row: {n_unasked} of {len(texts)} queries were never asked; `distill label {spec.path}` asks them"
-        )
+    if show_notes:
+        _say_why_no_teacher(spec, who if has_human_teacher else None, n_unasked, len(texts))
     limits = {student: spec.gates.limits(student) for student in spec.students}
     inputs = BenchInputs(
         name=spec.name,
@@ -361,6 +443,15 @@ def _bench_inputs(spec: Spec, folder: Path, price_as: str | None) -> BenchInputs
         seed=spec.seed,
     )
     return replace(inputs, provenance=_provenance(spec, inputs, bundles, answers))
+
+
+def _say_why_no_teacher(spec: Spec, human: str | None, n_unasked: int, n_texts: int) -> None:
+    if human is not None:
+        say(f"bench: no teacher row: the teacher is {human}; the students are measured against gold alone")
+    elif n_unasked:
+        say(
+            f"bench: no teacher row: {n_unasked} of {n_texts} queries were never asked; `distill label {spec.path}` asks them"
+        )
 
 
 def _who_answered(spec: Spec, answers: Mapping[str, Label]) -> str:
@@ -444,7 +535,26 @@ def fallback(spec: Spec, *, timeout_s: float = 5.0) -> TeacherFallback:
 
 
 def plan(spec: Spec, *, out: Path | None = None) -> RunPlan:
-    """What ``run`` would ask and spend; asks nothing."""
+    """What ``run`` would ask and spend, and which stages have something to do; asks nothing."""
+    planned, labels = _plan_questions(spec)
+    folder = spec.output(out)
+    figures, page = folder / "bench.json", folder / "report.html"
+    untrained = set(_untrained(spec, folder))
+    others = Due.IF_LABELS_CHANGE if _labels_may_change(spec, planned, labels) else Due.NO
+    train: dict[str, Due] = {student: Due.YES if student in untrained else others for student in spec.students}
+    if untrained or not figures.exists():
+        bench = Due.YES
+    elif labels.n_missing or others is not Due.NO:
+        bench = Due.IF_LABELS_CHANGE
+    else:
+        inputs = _bench_inputs(spec, folder, spec.bench.price_as, show_notes=False)
+        bench = Due.YES if _measured(figures, inputs) is None else Due.NO
+    report = bench if bench is Due.YES or _is_reported(page, figures) else Due.YES
+    return RunPlan(planned, labels, spec.students, folder, train, bench, report)
+
+
+def _plan_questions(spec: Spec) -> tuple[SynthesisPlan | None, LabelPlan]:
+    """What synth and label would ask, and what that costs."""
     from distill.teacher.label import plan_labels
     from distill.teacher.synth import plan_synthesis
 
@@ -456,7 +566,18 @@ def plan(spec: Spec, *, out: Path | None = None) -> RunPlan:
         labels = replace(labels, estimated_usd=Decimal(0))
     if planned and not planned.n_missing:
         planned = replace(planned, estimated_usd=Decimal(0))
-    return RunPlan(planned, labels, spec.students, spec.output(out))
+    return planned, labels
+
+
+def _labels_may_change(spec: Spec, planned: SynthesisPlan | None, labels: LabelPlan) -> bool:
+    """Whether what synth and label have left to do may bring other labels to train on."""
+    if planned is not None and planned.recorded is not None:
+        return True
+    if not labels.n_missing or spec.labels_path is not None:
+        return bool(labels.n_missing)
+    n_texts, also_gold, answers = _answers(spec)  # gold alone may be what is missing: it is not trained on
+    n_wanted = (n_texts - len(also_gold)) * labels.n_samples
+    return n_wanted > sum(answer.scores is not None for samples in answers.values() for answer in samples)
 
 
 def run(spec: Spec, *, out: Path | None = None, show_progress: bool = True) -> RunOutcome:
@@ -464,7 +585,7 @@ def run(spec: Spec, *, out: Path | None = None, show_progress: bool = True) -> R
 
     A run that was cut goes on where it stopped, and one with nothing changed asks nothing and trains nothing.
     """
-    plan(spec, out=out)  # what cannot work is found before anything is paid for
+    _plan_questions(spec)  # what cannot work is found before anything is paid for
     stages: list[StageOutcome] = []
 
     def note(stage: str, started: float, *, changed: bool, detail: str) -> None:
@@ -492,15 +613,17 @@ def run(spec: Spec, *, out: Path | None = None, show_progress: bool = True) -> R
     note("bench", started, changed=measured.changed, detail=str(measured.path))
     started = time.monotonic()
     path = spec.output(out) / "report.html"
-    stale = measured.changed or not all(_is_newer(page, measured.path) for page in (path, path.with_suffix(".md")))
+    stale = measured.changed or not _is_reported(path, measured.path)
     if stale:
         report(spec, out=out)
     note("report", started, changed=stale, detail=str(path))
     return RunOutcome(tuple(stages), measured.result, path)
 
 
-def _is_newer(path: Path, source: Path) -> bool:
-    return path.exists() and path.stat().st_mtime_ns >= source.stat().st_mtime_ns
+def _is_reported(page: Path, figures: Path) -> bool:
+    """Whether both reports are there and no older than the figures."""
+    pages = page, page.with_suffix(".md")
+    return all(each.exists() and each.stat().st_mtime_ns >= figures.stat().st_mtime_ns for each in pages)
 
 
 def _bundle_ids(spec: Spec, out: Path | None) -> dict[str, str]:

@@ -65,11 +65,11 @@ class TeacherSpec(_Strict):
     send_schema: bool | None = Field(default=None, alias="schema")
     """Whether the JSON schema of the answer is sent; null: with our prompt, not with yours."""
     answer_path: str | None = None
-    """Field of a JSON answer that holds the intent, such as `result.intent`."""
-    answer_map: dict[str, str] = Field(default_factory=dict)
-    """Your names of intents, to those of this file."""
+    """Field of a JSON answer that holds the intent (or the list, or the weights), such as `result.intent`."""
+    answer_map: dict[str, str | None] = Field(default_factory=dict)
+    """Your names of intents, to those of this file; with `task: multi` a name that stands for none, to null."""
     callable: str | None = None
-    """`package.module:function` in place of a model: from text to an intent or to scores; the module may lie beside this file."""
+    """`package.module:function` in place of a model: from text to an intent, a list of them (`multi`) or scores; the module may lie beside this file."""
     labels: Path | None = None
     """A file of human labels in place of a model, a JSONL path; without `queries` its texts are the queries."""
     redact: str | None = None
@@ -86,6 +86,8 @@ class TeacherSpec(_Strict):
     """Retries of a request, with back-off."""
     temperature: float | None = Field(default=0.0, ge=0)
     """Of labelling; null: the server's own."""
+    samples: int = Field(default=1, ge=1, le=64)
+    """How often each query is asked, gold aside: what is learnt is the mean of the answers. More than one takes a `temperature` above 0."""
     max_output_tokens: int = Field(default=2048, ge=1)
     """Most tokens of an answer, those of its reasoning included."""
 
@@ -93,6 +95,16 @@ class TeacherSpec(_Strict):
     def _one_teacher(self) -> TeacherSpec:
         if sum(each is not None for each in (self.model, self.callable, self.labels)) != 1:
             raise ValueError("give either `model` or `callable` or `labels`")
+        return self
+
+    @model_validator(mode="after")
+    def _samples_differ(self) -> TeacherSpec:
+        if self.samples > 1 and self.labels is not None:
+            raise ValueError("`samples` is for a teacher that is asked; with `labels` leave it out")
+        if self.samples > 1 and self.model is not None and self.temperature == 0:
+            raise ValueError(
+                f"{self.samples} `samples` at temperature 0 would all be the same; set `temperature`, such as 0.7"
+            )
         return self
 
     @field_validator("base_url")
@@ -122,15 +134,29 @@ class SynthSpec(_Strict):
     """How many queries are written when there are no real ones."""
 
     per_intent: int = Field(default=60, ge=1)
-    """Queries to write for each intent."""
+    """Queries to write for each intent; with `task: weights`, for each value of the first attribute where there are attributes."""
     out_of_scope: int = Field(default=300, ge=0)
-    """Queries to write that fit none: near misses and other subjects."""
+    """Queries to write that fit none: near misses and other subjects; not with `task: weights`."""
+    attributes: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """What queries are to differ in, name to values, such as `persona: [a student, a tourist]`: each query gets a value of each."""
     per_request: int = Field(default=10, ge=1, le=50)
     """Queries a request."""
     temperature: float | None = Field(default=1.0, ge=0)
     """Of writing; null: the server's own."""
     model: str | None = Field(default=None, min_length=1)
     """Who writes; null: the teacher."""
+
+    @field_validator("attributes")
+    @classmethod
+    def _usable_attributes(cls, value: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        for name, values in value.items():
+            if not name.strip():
+                raise ValueError("an attribute has an empty name")
+            if not values:
+                raise ValueError(f"the attribute {name!r} has no value; give a list of them")
+            if any("\n" in each for each in (name, *values)):
+                raise ValueError(f"the attribute {name!r} holds a line break; a value is one line")
+        return value
 
 
 class GateLimits(_Strict):
@@ -195,7 +221,7 @@ class Spec(_Strict):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Names the folder under models/."""
     task: Task = Task.SINGLE
-    """`single`: one intent a query. (`multi` and `weights` cannot be labelled by a model yet.)"""
+    """`single`: one intent a query. `multi`: any number of them, none included. `weights`: how much of the answer each should give."""
     intents: dict[str, _IntentBody]
     """A path, or name to description, or name to {description, examples}."""
     out_of_scope: bool | _IntentBody = False
@@ -262,10 +288,27 @@ class Spec(_Strict):
     @model_validator(mode="after")
     def _answers_are_labels(self) -> Spec:
         for answer, label in self.teacher.answer_map.items():
-            if label not in self.labels:
+            if label is None:
+                if self.task is not Task.MULTI:
+                    raise ValueError(f"`teacher.answer_map` turns {answer!r} into null, which is for `task: multi`")
+            elif label not in self.labels:
                 near = get_close_matches(label, self.labels, n=1)
                 hint = f"; did you mean {near[0]!r}?" if near else ""
                 raise ValueError(f"`teacher.answer_map` turns {answer!r} into {label!r}, which is no intent{hint}")
+        return self
+
+    @model_validator(mode="after")
+    def _kinds_of_queries_differ(self) -> Spec:
+        for name, values in list(self.synth.attributes.items())[: self.task is Task.WEIGHTS]:
+            if (
+                len(set(values)) != len(values)
+                or not all(value.strip() for value in values)
+                or OUT_OF_SCOPE_LABEL in values
+            ):
+                raise ValueError(
+                    f"`synth.attributes`: with `task: weights` queries are written for each value of the first attribute, {name!r}; "
+                    f"its values must differ, and none may be empty or {OUT_OF_SCOPE_LABEL!r}"
+                )
         return self
 
     @property

@@ -61,10 +61,20 @@ def train_nothing(data, out, *, students, **_):
     return {student: load_bundle(out / student) for student in students}
 
 
+def made_from_other_data(data, out, *, students, **_):
+    """Takes the place of asking which students that would train."""
+    return tuple(
+        student
+        for student in students
+        if not (out / student).exists() or load_bundle(out / student).manifest.data_sha256 != data.data_sha256
+    )
+
+
 @pytest.fixture
 def quick(monkeypatch):
     """No training, no look at the machine, no new processes."""
     monkeypatch.setattr(train, "train_students", train_nothing)
+    monkeypatch.setattr(train, "untrained_students", made_from_other_data)
     monkeypatch.setattr(bench, "cold_start", lambda _: ColdStart(123.4, 56.7))
     monkeypatch.setattr(bench, "environment", lambda: dict(MACHINE))
     monkeypatch.setattr(bench.LoadWatch, "busy_share", lambda _: 0.0)
@@ -236,22 +246,94 @@ def test_dry_run_needs_no_key_and_names_the_prices_source(tmp_path):
     )
 
 
-def test_bench_check_names_the_gate_that_is_broken(finished):
+def test_dry_run_says_that_every_stage_is_up_to_date(finished):
     spec_path, out = finished
-    assert distill("bench", spec_path, "--out", out, "--check").exit_code == 0
+    before = {path: path.stat().st_mtime_ns for path in [*out.rglob("*"), *spec_path.parent.rglob("*")]}
+    done = distill("run", spec_path, "--out", out, "--dry-run")
+    assert done.stdout.splitlines()[1:] == [
+        "label   0 of 64 queries to label, by callable:project:answer",
+        f"train   static, encoder into {out}: up to date",
+        f"bench   {out / 'bench.json'}: up to date",
+        f"report  {out / 'report.html'}: up to date",
+        "Nothing is to be done: every stage is up to date. Nothing was asked.",
+    ]
+    assert done.stderr == ""
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    shown = json.loads(distill("run", spec_path, "--out", out, "--dry-run", "--json").stdout)
+    assert (shown["train"], shown["bench"], shown["report"]) == (
+        {"static": "up to date", "encoder": "up to date"},
+        "up to date",
+        "up to date",
+    )
+
+
+NEW_QUERY = '{"text": "where is it", "intent": "track_order"}\n'
+IF_LABELS_CHANGE = "if the labels change"
+
+
+def _adds(name):
+    def add(folder, out):
+        with (folder / name).open("a", encoding="utf-8") as stream:
+            stream.write(NEW_QUERY)
+
+    return add
+
+
+def _sets_another_gate(folder, out):
+    path = folder / "router.yaml"
+    path.write_text(path.read_text("utf-8").replace("p95_ms: 60000", "p95_ms: 50000"), encoding="utf-8")
+
+
+CHANGES = {
+    "a query": (_adds("logs.jsonl"), [IF_LABELS_CHANGE] * 4),
+    "a gold query": (_adds("gold.jsonl"), ["up to date", "up to date", IF_LABELS_CHANGE, IF_LABELS_CHANGE]),
+    "a gate": (_sets_another_gate, ["up to date", "up to date", "due", "due"]),
+    "a bundle": (lambda _, out: shutil.rmtree(out / "static"), ["due", "up to date", "due", "due"]),
+    "the figures": (lambda _, out: (out / "bench.json").unlink(), ["up to date", "up to date", "due", "due"]),
+    "a report": (lambda _, out: (out / "report.md").unlink(), ["up to date", "up to date", "up to date", "due"]),
+    "the ledger": (lambda folder, _: (folder / "ledger.jsonl").unlink(), ["due", "due", "due", "due"]),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_dry_run_says_which_stages_have_something_to_do(finished, change):
+    spec_path, out = finished
+    make_change, due = CHANGES[change]
+    make_change(spec_path.parent, out)
+    plan = pipeline.plan(load_spec(spec_path), out=out)
+    assert [plan.train["static"], plan.train["encoder"], plan.bench, plan.report] == due
+    assert not plan.is_done
+    assert (IF_LABELS_CHANGE in distill("run", spec_path, "--out", out, "--dry-run").stdout) == (
+        IF_LABELS_CHANGE in due
+    )
+    run = pipeline.run(load_spec(spec_path), out=out, show_progress=False)
+    changed = {stage.stage: stage.changed for stage in run.stages}
+    if due[0] != "due":  # trained anew from the same labels, a student may be the same as before
+        assert [changed["train"], changed["bench"], changed["report"]] == [one != "up to date" for one in due[1:]]
+
+
+@pytest.mark.parametrize("command", ["bench", "run"])
+def test_check_names_the_gate_that_is_broken(finished, command):
+    spec_path, out = finished
+    assert distill(command, spec_path, "--out", out, "--check").exit_code == 0
     text = spec_path.read_text("utf-8").replace("p95_ms: 60000", "p95_ms: 0.000001")
     spec_path.write_text(text, encoding="utf-8")
-    unchecked = distill("bench", spec_path, "--out", out, "--quiet")
+    unchecked = distill(command, spec_path, "--out", out, "--quiet")
     assert (unchecked.exit_code, unchecked.stderr) == (0, "")
-    checked = distill("bench", spec_path, "--out", out, "--check", "--quiet", "--json")
+    checked = distill(command, spec_path, "--out", out, "--check", "--quiet", "--json")
     assert checked.exit_code == 1
-    assert [gate["passed"] for gate in json.loads(checked.stdout)["gates"] if gate["gate"] == "p95_ms"] == [
-        False,
-        False,
-    ]
+    shown = json.loads(checked.stdout)
+    gates = (shown if command == "bench" else shown["result"])["gates"]
+    assert [gate["passed"] for gate in gates if gate["gate"] == "p95_ms"] == [False, False]
     (line,) = checked.stderr.splitlines()
     assert line.startswith("distill: encoder breaks p95_ms: p95 ")
     assert "limit 1e-06 ms; static breaks p95_ms" in line
+
+
+def test_a_dry_run_has_nothing_to_check(finished):
+    done = distill("run", finished[0], "--dry-run", "--check")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "goes without --dry-run" in " ".join(done.stderr.split())
 
 
 def test_bench_check_says_which_gate_could_not_be_judged(finished):

@@ -355,6 +355,34 @@ def test_what_the_prompt_answered_is_not_taken_for_human_labels():
     assert pipeline.label(spec, show_progress=False).n_recorded == 60
 
 
+WITHOUT_A_PLACE = {
+    "You are a router.\nPick one of refund and cancel.\n": "1: 'You are a router.' looks like a prompt",
+    PROMPT.replace("{query}", ""): "3: 'Intents:' looks like a prompt",
+    "Ordne zu.\n- storno: stoppen\n- geld: zur\u00fcck\nNur der Name.\n": "2: '- storno: stoppen' looks like a prompt",
+}
+
+
+@pytest.mark.parametrize("text", WITHOUT_A_PLACE)
+def test_a_prompt_without_the_place_of_the_query_is_not_taken_for_queries(text):
+    said = refused("--from", write("prompt.txt", text))
+    assert said.startswith(
+        f"prompt.txt:{WITHOUT_A_PLACE[text]}, but the file holds no {{query}}: write {{query}} where"
+    )
+
+
+def test_queries_that_read_like_an_instruction_now_and_then_are_queries():
+    write("logs.txt", "answer with yes or no\n" + "".join(f"where is parcel {n}\n" for n in range(30)))
+    spec = made("--from", "logs.txt")
+    assert len(read_queries(spec.queries_path)) == 31
+
+
+def test_intents_may_stand_in_a_list():
+    assert made("--from", write("intents.txt", "- refund: Money back\n2. cancel: Stop\n")).intents.keys() == {
+        "refund",
+        "cancel",
+    }
+
+
 # --- what is wrong ---------------------------------------------------------------------------------------------------
 
 WRONG = {
@@ -479,6 +507,18 @@ def test_on_a_terminal_it_asks_for_what_is_not_said(monkeypatch):
     assert (spec.name, spec.teacher.model, spec.out_of_scope) == ("my-shop", "qwen", False)
     assert list(spec.intents) == ["refund", "cancel"]
     assert [query.text for query in read_queries(spec.queries_path)] == ["c d"]
+
+
+def test_on_a_terminal_it_asks_whether_a_text_is_a_prompt(monkeypatch):
+    monkeypatch.setattr(command, "_is_terminal", lambda: True)
+    write("some.txt", "answer with yes or no\nwhere is it\n")
+    done = distill("init", "--from", "some.txt", "--intent", "a", "--intent", "b", answers="1\n")
+    assert done.exit_code == 1
+    assert "What does some.txt hold?" in done.stderr
+    assert "write {query} where" in done.stderr.splitlines()[-1]
+    done = distill("init", "--from", "some.txt", "--intent", "a", "--intent", "b", answers="2\n\n\n\n")
+    assert done.exit_code == 0, done.output
+    assert len(read_queries(load_spec("router.yaml").queries_path)) == 2
 
 
 def test_on_a_terminal_labels_may_be_examples(monkeypatch):

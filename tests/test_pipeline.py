@@ -198,6 +198,19 @@ def test_a_second_run_changes_nothing_and_says_so(line, tmp_path):
         line.spec.queries_path.write_bytes(kept)
 
 
+def test_a_plan_says_what_a_run_would_do(line, tmp_path):
+    spec, out = copy_of(line, tmp_path)
+    plan = pipeline.plan(spec, out=out)
+    assert {*plan.train.values(), plan.bench, plan.report} == {"if the labels change"}, "boom is asked again"
+    write_lines(spec.queries_path, [query for _, query in read_jsonl(spec.queries_path) if query["text"] != "boom"])
+    assert pipeline.plan(spec, out=out).is_done
+    assert not pipeline.run(spec, out=out, show_progress=False).changed
+    longer = spec.path.read_text("utf-8") + "seed: 1\n"
+    spec.path.write_text(longer, encoding="utf-8")
+    plan = pipeline.plan(load_spec(spec.path), out=out)
+    assert {*plan.train.values(), plan.bench, plan.report} == {"due"}
+
+
 def test_run_writes_a_report_that_is_older_than_its_figures_anew(line):
     figures, page = line.out / "bench.json", line.out / "report.html"
     import os

@@ -55,6 +55,7 @@ _TEACHER = "teacher"
 _WITH_EVIDENCE = "teacher+evidence"
 _FIGURES_OF_SCORES = ("oos_auroc", "oos_auroc_ci95")
 _DISAGREEMENTS = 50
+_WEIGHT_MOVED, _LEAST_WEIGHT = 0.1, 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -411,7 +412,7 @@ def _row(
 
 
 def _disagreements(inputs: BenchInputs, student: _Measured, teacher: _Measured) -> list[dict[str, Any]]:
-    """Where student and teacher decide differently, the student's surest first."""
+    """Where student and teacher decide differently, the student's surest first; ``weights``: those furthest apart."""
     targets = [_shown_gold(query, inputs.task) for query in inputs.gold]
     gold = targets or [None] * len(inputs.queries)
     failed = teacher.answers.failed.tolist()
@@ -426,17 +427,37 @@ def _disagreements(inputs: BenchInputs, student: _Measured, teacher: _Measured) 
             "student_score": students.score,
         }
         for text, target, students, teachers, teacher_failed in triples
-        if not teacher_failed and _shown(students, inputs.task) != _shown(teachers, inputs.task)
+        if not teacher_failed and _decide_differently(students, teachers)
     ]
-    return sorted(found, key=lambda one: one["student_score"], reverse=True)[:_DISAGREEMENTS]
+    apart = student.answers.probabilities - teacher.answers.probabilities
+    furthest = dict(zip(inputs.queries, np.abs(apart).max(axis=1).tolist(), strict=True))
+    by_distance = inputs.task is Task.WEIGHTS
+    surest = sorted(found, key=lambda one: furthest[one["text"]] if by_distance else one["student_score"], reverse=True)
+    return surest[:_DISAGREEMENTS]
+
+
+def _decide_differently(student: Prediction, teacher: Prediction) -> bool:
+    """Whether the accepted intents differ; or the weights, by a tenth and more."""
+    if student.weights is None or teacher.weights is None:
+        return set(student.intents) != set(teacher.intents)
+    moved = max(abs(weight - teacher.weights[name]) for name, weight in student.weights.items())
+    return moved >= _WEIGHT_MOVED
 
 
 def _shown(prediction: Prediction, task: Task) -> str | None:
     """The decision in words; None for no intent."""
-    return ", ".join(sorted(prediction.intents)) or None if task is Task.MULTI else prediction.intent
+    if task is Task.WEIGHTS:
+        return _shown_weights(prediction.weights or {})
+    return ", ".join(sorted(prediction.intents)) or None
 
 
 def _shown_gold(query: GoldQuery, task: Task) -> str | None:
-    if task is Task.MULTI:
-        return ", ".join(sorted(query.target)) or None
-    return None if query.intent == OUT_OF_SCOPE_LABEL else query.intent
+    if task is Task.WEIGHTS:
+        return _shown_weights(query.target)
+    return ", ".join(sorted(name for name in query.target if name != OUT_OF_SCOPE_LABEL)) or None
+
+
+def _shown_weights(weights: Mapping[str, float]) -> str | None:
+    """Weights from a hundredth on, the weightiest first."""
+    shown = sorted(weights.items(), key=lambda pair: -pair[1])
+    return ", ".join(f"{name} {weight:.2f}" for name, weight in shown if weight >= _LEAST_WEIGHT) or None

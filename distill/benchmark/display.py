@@ -13,15 +13,14 @@ if TYPE_CHECKING:
     from distill.types import BenchResult, BenchRow, GateVerdict, Interval
 
 __all__ = [
-    "ACCURACY_COLUMNS",
     "COST_COLUMNS",
     "GATE_COLUMNS",
     "MISSING",
-    "SCORE_COLUMNS",
     "SPEED_COLUMNS",
     "Column",
     "GateColumn",
     "accuracy_caption",
+    "accuracy_columns",
     "columns",
     "cost_columns",
     "cost_lines",
@@ -33,6 +32,7 @@ __all__ = [
     "milliseconds",
     "number",
     "score_caption",
+    "score_columns",
     "share",
     "speed_captions",
     "usd",
@@ -117,19 +117,30 @@ def _calibration(row: BenchRow) -> str:
     return f"{row.ece:.3f} (chance {row.ece_noise_floor:.3f})"
 
 
-ACCURACY_COLUMNS = (
-    Column("accuracy", lambda row: share(row.accuracy, row.accuracy_ci95)),
-    Column("accuracy_policy", lambda row: share(row.accuracy_policy, row.accuracy_policy_ci95)),
-    Column("macro-F1", lambda row: share(row.macro_f1)),
-    Column("micro-F1", lambda row: share(row.micro_f1)),
-    Column("KL", _note("kl")),
-    Column("MAE", _note("mae")),
-    Column("MAE policy", _note("mae_policy")),
+_AGAINST_GOLD = {
+    Task.SINGLE: (
+        Column("accuracy", lambda row: share(row.accuracy, row.accuracy_ci95)),
+        Column("accuracy_policy", lambda row: share(row.accuracy_policy, row.accuracy_policy_ci95)),
+        Column("macro-F1", lambda row: share(row.macro_f1)),
+        Column("micro-F1", lambda row: share(row.micro_f1)),
+    ),
+    Task.MULTI: (
+        Column("exact set", lambda row: share(row.accuracy_policy, row.accuracy_policy_ci95)),
+        Column("micro-F1", lambda row: share(row.micro_f1, row.micro_f1_ci95)),
+        Column("macro-F1", lambda row: share(row.macro_f1, row.macro_f1_ci95)),
+    ),
+    Task.WEIGHTS: (
+        Column("KL", _note("kl")),
+        Column("MAE", _note("mae_policy")),
+        Column("nearest", lambda row: share(row.accuracy_policy, row.accuracy_policy_ci95)),
+    ),
+}
+_AGAINST_TEACHER = (
     Column("fidelity", lambda row: share(row.fidelity, row.fidelity_ci95)),
     Column("KL to teacher", lambda row: number(row.fidelity_kl)),
     Column("failed", lambda row: str(row.n_failed) if row.n_failed else MISSING),
 )
-SCORE_COLUMNS = (
+_SCORE_COLUMNS = (
     Column("coverage", lambda row: share(row.coverage)),
     Column("OOS AUROC", lambda row: share(row.oos_auroc, row.oos_auroc_ci95)),
     Column("OOS recall", lambda row: share(row.oos_recall, row.oos_recall_ci95)),
@@ -151,6 +162,16 @@ COST_COLUMNS = (
     Column("memory MB", lambda row: number(row.peak_rss_mb)),
     Column("USD per 1,000", lambda row: usd(row.usd_per_1k)),
 )
+
+
+def accuracy_columns(result: BenchResult) -> tuple[Column, ...]:
+    """What is measured against gold, which depends on the task, and against the teacher."""
+    return (*_AGAINST_GOLD[result.task], *_AGAINST_TEACHER)
+
+
+def score_columns(result: BenchResult) -> tuple[Column, ...]:
+    """What scores are worth; ``weights`` are no scores, and none is declined."""
+    return () if result.task is Task.WEIGHTS else _SCORE_COLUMNS
 
 
 def cost_columns(result: BenchResult) -> tuple[Column, ...]:
@@ -223,7 +244,7 @@ def gate_caption(result: BenchResult) -> str:
     if not compared:
         return ""
     text = (
-        f"accuracy_drop: teacher's accuracy_policy minus the student's, paired on {result.n_gold:,} gold queries. Kept or "
+        f"accuracy_drop: teacher's {_JUDGED_BY[result.task]} minus the student's, paired on {result.n_gold:,} gold queries. Kept or "
         "broken goes by the figure itself; shown (refuted): the whole 95 % interval lies within (beyond) the limit."
     )
     if any(gate.verdict == _NOT_SHOWN for gate in compared):
@@ -242,21 +263,38 @@ def accuracy_caption(result: BenchResult) -> str:
         n = result.provenance.get("n_queries", 0)
         return f"No gold: only fidelity to the teacher is known, on {n:,} held-out queries. Brackets: 95 % intervals."
     scope = f" ({result.n_in_scope:,} in scope, {result.n_oos:,} out of scope)" if result.n_oos else ""
-    policy = (
-        "accuracy: in scope, no rejection. accuracy_policy: all queries, out-of-scope must be rejected. "
-        if result.task is Task.SINGLE
-        else ""
-    )
-    return f"{result.n_gold:,} gold queries{scope}. {policy}Brackets: 95 % intervals."
+    return f"{result.n_gold:,} gold queries{scope}. {_MEANING[result.task]}Brackets: 95 % intervals."
+
+
+_JUDGED_BY = {
+    Task.SINGLE: "accuracy_policy",
+    Task.MULTI: "share of exact sets",
+    Task.WEIGHTS: "share of nearest weights",
+}
+"""What ``accuracy_policy`` is, by task."""
+
+_MEANING = {
+    Task.SINGLE: "accuracy: in scope, no rejection. accuracy_policy: all queries, out-of-scope must be rejected. ",
+    Task.MULTI: (
+        "exact set (accuracy_policy): every intent of a query and no other. F1: of its intents one by one, over the intents "
+        "that occur in gold. fidelity: how often the set is the teacher's. "
+    ),
+    Task.WEIGHTS: (
+        "KL: from gold's weights to the row's, nats; MAE: mean difference of a weight; 0 is best for both. nearest "
+        "(accuracy_policy): of the different weights that occur in gold, the query's own are the nearest. fidelity: how "
+        "often the weightiest channel is the teacher's. "
+    ),
+}
 
 
 def score_caption(result: BenchResult) -> str:
     """What the table of scores shows; empty where no row gives scores."""
     if not any(row.ece is not None or row.aurc is not None for row in result.rows):
         return ""
+    scores = "of the scores of every intent" if result.task is Task.MULTI else "of the scores of in-scope queries"
     return (
         "coverage: accepted by the policy. AURC: wrong answers among the surest, over all coverages; 0 is best. "
-        "ECE: of the scores of in-scope queries, 15 equally full bins; chance: what scores that are exactly right would show on as many queries."
+        f"ECE: {scores}, 15 equally full bins; chance: what scores that are exactly right would show on as many queries."
     )
 
 

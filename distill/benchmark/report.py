@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from distill.benchmark.display import (
-    ACCURACY_COLUMNS,
     MISSING,
-    SCORE_COLUMNS,
     SPEED_COLUMNS,
     accuracy_caption,
+    accuracy_columns,
     columns,
     cost_columns,
     cost_lines,
@@ -28,6 +27,7 @@ from distill.benchmark.display import (
     leakage_caption,
     number,
     score_caption,
+    score_columns,
     share,
     speed_captions,
     usd,
@@ -35,6 +35,7 @@ from distill.benchmark.display import (
 from distill.benchmark.table import markdown_table
 from distill.data import atomic_write
 from distill.errors import missing_extra
+from distill.types import Task
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -50,6 +51,7 @@ _SHOWN, _NOT_SHOWN, _REFUTED = "shown", "not shown", "refuted"
 _MARKED_WORDS = ("kept", "broken", "not judged", _SHOWN, _NOT_SHOWN, _REFUTED)
 _MOST_DISAGREEMENTS = 50
 _MOST_CONFUSIONS = 10
+_DECIMALS = 6
 _NO_INTENT = "no intent"
 
 
@@ -157,9 +159,9 @@ def _verdict_parts(result: BenchResult) -> dict[str, Any]:
 def _row_tables(result: BenchResult) -> dict[str, Any]:
     """Columns and captions of the tables with a line for each row."""
     return {
-        "accuracy_columns": columns(ACCURACY_COLUMNS, result.rows),
+        "accuracy_columns": columns(accuracy_columns(result), result.rows),
         "accuracy_lines": [accuracy_caption(result), leakage_caption(result)],
-        "score_columns": columns(SCORE_COLUMNS, result.rows),
+        "score_columns": columns(score_columns(result), result.rows),
         "score_lines": [score_caption(result)],
         "speed_columns": columns(SPEED_COLUMNS, result.rows),
         "speed_lines": speed_captions(result),
@@ -174,6 +176,7 @@ def _detail_tables(result: BenchResult, *, with_text: bool) -> dict[str, Any]:
         "confusions": _confusions(result),
         "per_intent": _per_intent(result),
         "disagreements": _disagreements(result, with_text=with_text),
+        "disagreements_order": "Those furthest apart" if result.task is Task.WEIGHTS else "The student's surest",
         "near_pairs": _near_pairs(result, with_text=with_text),
         "spend": _spend(result),
     }
@@ -270,7 +273,7 @@ def _per_intent(result: BenchResult) -> _Table:
             _figure(one.f1),
             _Cell(taken_for, str(one.n_confused)),
         ]
-        errors = [_figure(one.mae, number(one.mae)), _figure(one.bias, number(one.bias))]
+        errors = [_figure(one.mae, number(one.mae)), _figure(one.bias, number(one.bias and round(one.bias, _DECIMALS)))]
         lines.append([*line, *(errors if has_error else [])])
     titles += ["MAE", "bias"] if has_error else []
     rows = [name for name in dict.fromkeys(row.name for row in result.rows) if any(one.row == name for one in found)]

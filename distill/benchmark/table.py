@@ -7,11 +7,10 @@ import sys
 from typing import TYPE_CHECKING
 
 from distill.benchmark.display import (
-    ACCURACY_COLUMNS,
-    SCORE_COLUMNS,
     SPEED_COLUMNS,
     Column,
     accuracy_caption,
+    accuracy_columns,
     columns,
     cost_columns,
     cost_lines,
@@ -21,6 +20,7 @@ from distill.benchmark.display import (
     leakage_caption,
     number,
     score_caption,
+    score_columns,
     share,
     speed_captions,
     usd,
@@ -75,8 +75,8 @@ def _renderables(result: BenchResult) -> list[RenderableType]:
 def _tables(result: BenchResult) -> list[tuple[tuple[Column, ...], list[str]]]:
     """Columns and captions of each table of rows, in order."""
     tables = [
-        (ACCURACY_COLUMNS, [accuracy_caption(result)]),
-        (SCORE_COLUMNS, [score_caption(result)]),
+        (accuracy_columns(result), [accuracy_caption(result)]),
+        (score_columns(result), [score_caption(result)]),
         (SPEED_COLUMNS, speed_captions(result)),
         (cost_columns(result), [*cost_lines(result), leakage_caption(result)]),
     ]

@@ -15,10 +15,12 @@ import typer
 from distill.cli.app import AsJsonLines, Quiet  # noqa: TC001  # Typer reads the annotations
 from distill.errors import DataError
 from distill.progress import say
+from distill.types import Task
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from distill.router import Router
     from distill.types import Prediction
 
 __all__ = ["add_to"]
@@ -61,7 +63,7 @@ def route(
     from distill.router import Router
 
     router = Router.load(bundle)
-    width = max(_ANSWER_WIDTH, *(len(label) + len("- ()") for label in router.labels))
+    width = _answer_width(router)
     for texts in [queries] if queries else _lines_of_stdin():
         for text, prediction in zip(texts, router.route_batch(texts), strict=True):
             if as_json:
@@ -107,6 +109,13 @@ def _lines_of_stdin() -> Iterable[list[str]]:
                 raise DataError(f"stdin:{position}: not UTF-8; the lines before it were routed")
             queries.append(line.rstrip("\r\n"))
         yield queries
+
+
+def _answer_width(router: Router) -> int:
+    """How long an answer is at most; with several intents a longer one moves what stands behind it."""
+    if router.manifest.task is Task.WEIGHTS:
+        return len(", ".join(f"{label} 0.00" for label in router.labels))
+    return max(_ANSWER_WIDTH, *(len(label) + len("- ()") for label in router.labels))
 
 
 def _answer(prediction: Prediction) -> str:

@@ -10,7 +10,7 @@ import typer
 
 from distill.cli.app import DEFAULT_SPEC, AsJson, print_json
 from distill.progress import say
-from distill.types import Intent
+from distill.types import Intent, Task
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,6 +35,12 @@ def init(
     intent: Annotated[
         list[str] | None, typer.Option("--intent", help="An intent as NAME or 'NAME: DESCRIPTION'. May be repeated.")
     ] = None,
+    task: Annotated[
+        Task | None,
+        typer.Option(
+            help="One intent a query, several, or weights over channels; without it as the labels have it, or one."
+        ),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Of the router; without it the folder's.")] = None,
     text_column: Annotated[str | None, typer.Option(help="Where the queries of a table stand.")] = None,
     label_column: Annotated[
@@ -56,7 +62,7 @@ def init(
     if path.exists() and not force:  # said before anything is asked
         raise StorageError(f"{path} exists already; --force writes over what is there")
     asks = not as_json and _is_terminal()
-    options = Options(name, tuple(map(_intent, intent or ())), out_of_scope, teacher_model, base_url)
+    options = Options(name, task, tuple(map(_intent, intent or ())), out_of_scope, teacher_model, base_url)
     try:
         wanted = sources or (_ask_sources() if asks and not intent else [])
         found = [
@@ -149,7 +155,7 @@ def _ask_rest(folder: Path, options: Options, found: Sequence[Source]) -> Option
         options = replace(options, labels_teach=teaches)
     if options.teacher_model is None and not options.labels_teach:
         options = replace(options, teacher_model=_ask("Model that labels", DEFAULT_MODEL))
-    if options.out_of_scope is None and not options.labels_teach:
+    if options.out_of_scope is None and options.task in {None, Task.SINGLE} and not options.labels_teach:
         options = replace(
             options, out_of_scope=typer.confirm("May a query fit none of the intents?", default=True, err=True)
         )

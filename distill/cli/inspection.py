@@ -11,7 +11,7 @@ import typer
 
 from distill.cli.app import DEFAULT_SPEC, AsJson, load, print_json
 from distill.progress import say
-from distill.types import OUT_OF_SCOPE_LABEL
+from distill.types import OUT_OF_SCOPE_LABEL, Task
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -128,7 +128,7 @@ def _print_bundle(router: Router, check: SelfCheck | None) -> None:
     manifest, bundle = router.manifest, router.bundle
     _print("bundle", f"{manifest.name}, {manifest.student} student, task {manifest.task.value}")
     _print("", f"{bundle.path}, id {manifest.bundle_id}, made {manifest.created_at}")
-    _print("labels", _labels(manifest.labels))
+    _print("labels", _labels(manifest.labels, "channels" if manifest.task is Task.WEIGHTS else "intents"))
     _print("policy", policy_in_words(router.policy))
     _print(
         "runs",
@@ -162,11 +162,11 @@ def _print(title: str, content: str) -> None:
         typer.echo(f"{title if number == 0 else '':<{_INDENT}}{line}".rstrip())
 
 
-def _labels(labels: tuple[str, ...]) -> str:
+def _labels(labels: tuple[str, ...], are: str) -> str:
     names = [name for name in labels if name != OUT_OF_SCOPE_LABEL]
     fits_none = f", and {OUT_OF_SCOPE_LABEL} for what fits none" if len(names) < len(labels) else ""
     more = f" and {len(names) - _SHOWN_LABELS:,} more (--json lists them)" if len(names) > _SHOWN_LABELS else ""
-    return f"{len(names):,} intents{fits_none}: {', '.join(names[:_SHOWN_LABELS])}{more}"
+    return f"{len(names):,} {are}{fits_none}: {', '.join(names[:_SHOWN_LABELS])}{more}"
 
 
 def _short(sha256: str) -> str:
@@ -210,6 +210,7 @@ def _number(value: Any) -> str:
 def _bench_figures(row: BenchRow) -> str:
     names = ("accuracy", "accuracy_policy", "fidelity", "oos_recall", "p50_ms", "p95_ms")
     known = {name: value for name in names if (value := getattr(row, name)) is not None}
+    known |= {name: row.notes[name] for name in ("kl", "mae") if name in row.notes}
     return f"{_figures(known)} (bench.json)"
 
 

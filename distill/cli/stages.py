@@ -23,11 +23,14 @@ from distill.errors import GateError
 from distill.progress import say
 
 if TYPE_CHECKING:
-    from distill.pipeline import RunPlan
+    from distill.pipeline import Due, RunPlan
     from distill.spec import Spec
     from distill.teacher.imported import ImportSummary
+    from distill.types import BenchResult
 
 __all__ = ["add_to"]
+
+Check = Annotated[bool, typer.Option("--check", help="Exit with 1 when a gate is broken.")]
 
 
 def synth(
@@ -81,7 +84,7 @@ def label(
         if as_json:
             print_json(asdict(imported))
         else:
-            _print_import(imported, loaded)
+            _print_import(imported, loaded, answers)
         return
     if imported_from is not None:
         raise typer.BadParameter("goes with --import", param_hint="--imported-from")
@@ -97,13 +100,16 @@ def label(
     typer.echo(_spent(summary.n_asked, summary.spent_usd))
 
 
-def _print_import(summary: ImportSummary, spec: Spec) -> None:
+def _print_import(summary: ImportSummary, spec: Spec, file: Path) -> None:
+    from distill.teacher.imported import say_contradictions
+
     whence = ", ".join(f"{count} by {name}" for name, count in summary.teachers.items())
     typer.echo(
         f"{summary.n_answers} answers ({whence}): {summary.n_added} added to {spec.ledger_path}, {summary.n_known} there already"
     )
     if summary.n_repeated:
         say(f"label: lines whose text stands again further down: {summary.n_repeated}; the last answer counts")
+    say_contradictions(file, summary.contradictions)
     if summary.n_failed:
         say(f"label: lines without an answer or a text, passed over: {summary.n_failed}")
     if summary.n_missing is None:
@@ -147,7 +153,7 @@ def bench(
     price_as: Annotated[
         str | None, typer.Option(help="Show what the teacher's tokens would cost as this model.")
     ] = None,
-    check: Annotated[bool, typer.Option("--check", help="Exit with 1 when a gate is broken.")] = False,
+    check: Check = False,
     force: Force = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -163,11 +169,17 @@ def bench(
         print_json(result_as_json(outcome.result))
     else:
         print_result(outcome.result)
-    broken = pipeline.broken_gates(outcome.result)
-    for gate in outcome.result.gates:
-        if check and gate.passed is None:
-            say(f"bench: {gate.row} {gate.gate} {gate.detail}")
-    if check and broken:
+    if check:
+        _check_gates(outcome.result, "bench")
+
+
+def _check_gates(result: BenchResult, command: str) -> None:
+    from distill.pipeline import broken_gates
+
+    for gate in result.gates:
+        if gate.passed is None:
+            say(f"{command}: {gate.row} {gate.gate} {gate.detail}")
+    if broken := broken_gates(result):
         raise GateError("; ".join(f"{gate.row} breaks {gate.gate}: {gate.detail}" for gate in broken))
 
 
@@ -193,8 +205,9 @@ def run(
     base_url: BaseUrl = None,
     out: Out = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the stages, the requests and their price; ask nothing.")
+        bool, typer.Option("--dry-run", help="Print what is to be done, the requests and their price; ask nothing.")
     ] = False,
+    check: Check = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -203,6 +216,8 @@ def run(
     from distill.benchmark.results import result_as_json
     from distill.benchmark.table import print_result
 
+    if dry_run and check:
+        raise typer.BadParameter("goes without --dry-run, which measures nothing", param_hint="--check")
     loaded = load(spec, teacher_model, base_url)
     if dry_run:
         _print_plan(pipeline.plan(loaded, out=out), loaded, as_json=as_json)
@@ -214,11 +229,13 @@ def run(
             for s in outcome.stages
         ]
         print_json({"stages": stages, "result": result_as_json(outcome.result), "report": str(outcome.report)})
-        return
-    print_result(outcome.result)
-    typer.echo(f"\nreport: {outcome.report}")
-    if not outcome.changed:
-        say("nothing had to be done: every stage is up to date")
+    else:
+        print_result(outcome.result)
+        typer.echo(f"\nreport: {outcome.report}")
+        if not outcome.changed:
+            say("nothing had to be done: every stage is up to date")
+    if check:
+        _check_gates(outcome.result, "run")
 
 
 def _print_plan(plan: RunPlan, spec: Spec, *, as_json: bool) -> None:
@@ -239,11 +256,13 @@ def _print_plan(plan: RunPlan, spec: Spec, *, as_json: bool) -> None:
         )
     else:
         _print_stage("synth", f"not needed: queries come from {spec.queries_path}", 0)
-    detail = f"{plan.label.n_missing} of {plan.label.n_texts} queries to label, by {teacher}"
-    _print_stage("label", detail, plan.label.estimated_usd)
-    _print_stage("train", f"{', '.join(plan.students)} into {plan.out}", 0)
-    _print_stage("bench", f"{plan.out / 'bench.json'}", 0)
-    _print_stage("report", f"{plan.out / 'report.html'}", 0)
+    _print_stage("label", f"{_labelled(plan)}, by {teacher}", plan.label.estimated_usd)
+    _print_stage("train", _trained(plan), 0)
+    _print_stage("bench", _with_due(f"{plan.out / 'bench.json'}", plan.bench), 0)
+    _print_stage("report", _with_due(f"{plan.out / 'report.html'}", plan.report), 0)
+    if plan.is_done:
+        typer.echo("Nothing is to be done: every stage is up to date. Nothing was asked.")
+        return
     if plan.label.n_missing == 0 and (plan.synth is None or plan.synth.n_missing == 0):
         typer.echo("Nothing is to be asked, and nothing was.")
         return
@@ -253,6 +272,28 @@ def _print_plan(plan: RunPlan, spec: Spec, *, as_json: bool) -> None:
         limit += " cannot be kept without a price"
     source = f"; price: {plan.label.price.source}, {plan.label.price.date}" if plan.label.price else ""
     typer.echo(f"USD {total}, limit {limit} (teacher.max_usd){source}. Nothing was asked.")
+
+
+def _labelled(plan: RunPlan) -> str:
+    n_missing, n_texts, n_samples = plan.label.n_missing, plan.label.n_texts, plan.label.n_samples
+    if n_samples == 1:
+        return f"{n_missing} of {n_texts} queries to label"
+    return f"{n_missing} answers to ask for {n_texts} queries, {n_samples} each (gold: one)"
+
+
+def _trained(plan: RunPlan) -> str:
+    """The students, together where the same holds for them."""
+    parts = []
+    for due in dict.fromkeys(plan.train.values()):
+        students = [student for student, own in plan.train.items() if own is due]
+        parts.append(_with_due(f"{', '.join(students)} into {plan.out}", due))
+    return "; ".join(parts)
+
+
+def _with_due(what: str, due: Due) -> str:
+    from distill.pipeline import Due
+
+    return what if due is Due.YES else f"{what}: {due.value}"
 
 
 def _print_stage(stage: str, detail: str, usd: Any) -> None:

@@ -18,11 +18,17 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_MODEL", "Draft", "Options", "draft", "name_of"]
 
 DEFAULT_MODEL = "gpt-5-mini"
-_PLACEHOLDERS = (
+_INTENTS = (
     Intent("track_order", "Where an order is, or when it will arrive."),
     Intent("cancel_order", "Stop an order that was placed."),
     Intent("refund", "Get money back for something that was bought."),
 )
+_CHANNELS = (
+    Intent("visual", "What is seen: people and what they do, things, places."),
+    Intent("transcription", "What is said."),
+    Intent("metadata", "Title, people, date and place of a recording."),
+)
+_PLACEHOLDERS = {Task.SINGLE: _INTENTS, Task.MULTI: _INTENTS, Task.WEIGHTS: _CHANNELS}
 _EXAMPLES = 10
 """Most examples of an intent that stand in router.yaml: each of them stands in every prompt."""
 
@@ -31,6 +37,8 @@ _LABELS_ENOUGH = 10
 
 _MANY_INTENTS = 100
 _PER_INTENT, _PER_INTENT_OF_MANY, _OUT_OF_SCOPE = 60, 20, 300
+_CHANNELS_WEIGH = 5
+"""How many times more queries a channel gets than an intent: there are few of them, and what they share is to be learnt."""
 _WHAT_A_PROMPT_SAID = (
     "these are the queries; if the labels are what the prompt answered, `distill label --import` takes them, "
     "if they are people's, `gold:` may name them"
@@ -43,6 +51,7 @@ class Options:
 
     Attributes:
         name: Of the router.
+        task: What its labels are to mean.
         intents: Given by hand; their descriptions go before those that were found.
         out_of_scope: Whether a query may fit none.
         teacher_model: Who labels.
@@ -51,6 +60,7 @@ class Options:
     """
 
     name: str | None = None
+    task: Task | None = None
     intents: tuple[Intent, ...] = ()
     out_of_scope: bool | None = None
     teacher_model: str | None = None
@@ -122,13 +132,14 @@ def draft(folder: Path, sources: Sequence[Source], options: Options) -> Draft:
     found = _merged([*options.intents, *(intent for source in sources for intent in source.intents)])
     if not found:
         notes.append("no intents were given: router.yaml holds three made-up ones, replace them with yours")
-    intents = found or _PLACEHOLDERS
+    task = _task(options, labelled)
+    intents = found or _PLACEHOLDERS[task]
     fits_none = [source.out_of_scope for source in sources if source.out_of_scope is not None]
     made = Draft(
         name=options.name or name_of(folder),
-        task=labelled.task if labelled else Task.SINGLE,
+        task=task,
         intents=tuple(_brief(intent, bare=labels_teach or prompt is not None) for intent in intents),
-        out_of_scope=_has_out_of_scope(options, labelled, fits_none=bool(fits_none), labels_teach=labels_teach),
+        out_of_scope=_has_out_of_scope(options, task, fits_none=bool(fits_none), labels_teach=labels_teach),
         out_of_scope_examples=()
         if labels_teach or prompt is not None
         else tuple(text for texts in fits_none for text in texts)[:_EXAMPLES],
@@ -138,7 +149,8 @@ def draft(folder: Path, sources: Sequence[Source], options: Options) -> Draft:
         queries=queries,
         labels=labelled if labels_teach else None,
         gold=labelled.gold if labelled else None,
-        per_intent=_PER_INTENT if len(intents) <= _MANY_INTENTS else _PER_INTENT_OF_MANY,
+        per_intent=(_PER_INTENT if len(intents) <= _MANY_INTENTS else _PER_INTENT_OF_MANY)
+        * (_CHANNELS_WEIGH if task is Task.WEIGHTS else 1),
         n_out_of_scope=_OUT_OF_SCOPE,
         are_placeholders=not found,
         notes=tuple(notes),
@@ -187,12 +199,17 @@ def _without_labels(labelled: Source) -> Source:
     return replace(labelled, queries=texts, labelled=())
 
 
-def _has_out_of_scope(options: Options, labelled: Source | None, *, fits_none: bool, labels_teach: bool) -> bool:
-    if labelled is not None and labelled.task is not Task.SINGLE:
-        return False
+def _task(options: Options, labelled: Source | None) -> Task:
+    """What the labels mean: as the user says, or as the labelled queries have it."""
+    if labelled is None or options.task in {None, labelled.task}:
+        return options.task or (labelled.task if labelled else Task.SINGLE)
+    raise DataError(f"{labelled.path}: its labels are for `task: {labelled.task.value}`, not {options.task}")
+
+
+def _has_out_of_scope(options: Options, task: Task, *, fits_none: bool, labels_teach: bool) -> bool:
     if options.out_of_scope is not None:
         return options.out_of_scope
-    return fits_none or not labels_teach
+    return task is Task.SINGLE and (fits_none or not labels_teach)
 
 
 def name_of(folder: Path) -> str:

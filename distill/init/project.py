@@ -147,7 +147,9 @@ def _router_yaml(folder: Path, draft: Draft) -> Iterator[str]:
     yield ""
     if draft.are_placeholders:
         yield "# These three are made up: put yours in their place."
-    if draft.labels is None:
+    if draft.task is Task.WEIGHTS:
+        yield "# What an answer can come from. The teacher goes by the descriptions: say what tells a channel from the others."
+    elif draft.labels is None:
         yield "# What a query can want. The teacher goes by the descriptions: say what tells an intent from its neighbours."
     else:
         yield "# What a query can want: the names that the labels use."
@@ -215,7 +217,11 @@ def _teacher(folder: Path, draft: Draft) -> Iterator[str]:
     if draft.prompt is not None:
         yield _line(f"  prompt: {_scalar(_relative(draft.prompt, folder))}", "{query} in it becomes the query")
         yield _line("  # answer_path: result.intent", "the field of a JSON answer that holds the intent")
-        yield _line("  # answer_map: {none: oos}", "the prompt's names of intents, to those above")
+        none = "null" if draft.task is Task.MULTI else "oos"
+        yield _line(f"  # answer_map: {{none: {none}}}", "the prompt's names of intents, to those above")
+    if draft.task is not Task.SINGLE:
+        yield _line("  # samples: 5", "ask each query several times and learn the mean; takes")
+        yield "  # temperature: 0.7"
     if _has_price(draft):
         yield _line("  max_usd: 5.0", "most that may be spent on this file, over all runs")
     else:
@@ -245,8 +251,12 @@ def _queries(folder: Path, draft: Draft) -> Iterator[str]:
         yield "# The labelled queries are what is learnt. `queries: FILE` would take others, of which some may have no label."
         return
     yield '# Real queries are better where you have them: `queries: logs.jsonl`, a line {"text": "..."} each.'
-    out_of_scope = f", out_of_scope: {draft.n_out_of_scope}" if draft.out_of_scope else ""
+    writes_none = draft.out_of_scope or draft.task is Task.MULTI
+    out_of_scope = f", out_of_scope: {draft.n_out_of_scope}" if writes_none else ""
     yield _line(f"synth: {{per_intent: {draft.per_intent}{out_of_scope}}}", "queries that the model writes")
+    if draft.task is Task.WEIGHTS:
+        yield "# With attributes, queries are written for each value of the first one in place of each channel:"
+        yield "# synth: {per_intent: 150, attributes: {about: [a scene, a line of dialogue], subject: [cooking, sport]}}"
 
 
 def _gold(folder: Path, draft: Draft) -> Iterator[str]:

@@ -64,7 +64,7 @@ def read_source(
     A folder: one text file an intent, or a data set (train.jsonl, with intents.json and test.jsonl where they are there).
     A .csv, .tsv or .jsonl: queries, with their labels where a column ``intent`` holds them. A .json: tools as OpenAI takes
     them, the messages of a prompt, or intents with descriptions. A .txt: a prompt that holds {query}, intents as
-    ``name: description``, or queries; one a line.
+    ``name: description``, or queries; one a line. One that reads like a prompt but holds no {query} is asked about, or an error.
 
     Args:
         path: The file or folder.
@@ -90,7 +90,7 @@ def read_source(
         if isinstance(value, list) and value and all(_is_row(part) for part in value):
             return _read_rows(read_table(path, value), text_column, label_column, choose)
         return _read_json(path, value, text)
-    return _read_text(path, text)
+    return _read_text(path, text, choose)
 
 
 def _text(path: Path) -> str:
@@ -372,10 +372,21 @@ _PLACEHOLDER = re.compile(r"\{\{?\s*[A-Za-z_]\w*\s*\}?\}|<(?:query|input|message
 _LISTED = re.compile(
     r"^\s*(?:[-*\u2022]|\d+[.)])?\s*[`\"'*]*([A-Za-z][\w./-]*)[`\"'*]*\s*(?::|\s[-\u2013\u2014])\s+(\S.*)$"
 )
-_DESCRIBED = re.compile(r"^([^\s:]+)\s*:\s*(.*)$")
+_DESCRIBED = re.compile(r"^(?:[-*\u2022]\s+|\d+[.)]\s+)?([^\s:]+)\s*:\s*(.*)$")
+_INSTRUCTION = re.compile(
+    r":\s*$|^\s*[-*\u2022]\s+[`\"'*]*[\w./-]+[`\"'*]*\s*:|^\W*classify\b|\byou(?:r task| are an?| will be given| must)\b"
+    r"|\b(?:answer|respond|reply) (?:only|just|with)\b|\breturn (?:only|json)\b",
+    re.IGNORECASE,
+)
+"""What a query seldom looks like, whatever its language: a line that ends with a colon, a list of names, words to a model."""
+
+_SHARE_OF_A_PROMPT = 0.05
+"""Of its lines, at least: a query now and then reads so too."""
+
+_IS_A_PROMPT, _ARE_QUERIES = "a prompt", "queries, one a line"
 
 
-def _read_text(path: Path, text: str) -> Source:
+def _read_text(path: Path, text: str, choose: Callable[[str, Sequence[str]], str] | None) -> Source:
     if "{query}" in text:
         return _read_prompt(path, text, text)
     if found := _PLACEHOLDER.search(text):
@@ -388,7 +399,23 @@ def _read_text(path: Path, text: str) -> Source:
     described = [match.groups() for line in lines if (match := _DESCRIBED.match(line))]
     if len(described) == len(lines):
         return _named(path, [(name, about) for name, about in described])
+    sign = _sign_of_a_prompt(text)
+    if sign is not None:
+        number, line = sign
+        is_prompt = choose is None or choose(f"What does {path} hold?", (_IS_A_PROMPT, _ARE_QUERIES)) == _IS_A_PROMPT
+        if is_prompt:
+            raise DataError(
+                f"{path}:{number}: {line!r} looks like a prompt, but the file holds no {{query}}: write {{query}} where the "
+                "query is to stand; if these are queries, give them as a .csv or .jsonl"
+            )
     return Source(path, queries=lines, note=f"{len(lines):,} queries, one a line")
+
+
+def _sign_of_a_prompt(text: str) -> tuple[int, str] | None:
+    """Number and content of the first line that reads like a prompt, where there are enough of them; None: queries."""
+    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    signs = [(number, line) for number, line in lines if _INSTRUCTION.search(line)]
+    return signs[0] if len(signs) >= max(1, _SHARE_OF_A_PROMPT * len(lines)) else None
 
 
 def _read_prompt(path: Path, raw: str, shown: str) -> Source:

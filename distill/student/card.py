@@ -26,6 +26,22 @@ _ANSWER = {
     Task.MULTI: "any number of intents for a query",
     Task.WEIGHTS: "a weight for each channel",
 }
+_ATTRIBUTE = {
+    Task.SINGLE: "intent  # None: declined",
+    Task.MULTI: "intents  # the likeliest first; none may fit",
+    Task.WEIGHTS: "weights  # by channel, summing to 1",
+}
+_ACTIVATION = {
+    Task.SINGLE: "softmax(logits) is calibrated",
+    Task.MULTI: "sigmoid(logits) is calibrated, each label by itself",
+    Task.WEIGHTS: "softmax(logits) are the weights",
+}
+_CALIBRATED = "Probabilities are calibrated on held-out queries that the teacher labelled: they say what the teacher would have said."
+_OF_THE_SCORES = {
+    Task.SINGLE: _CALIBRATED,
+    Task.MULTI: _CALIBRATED,
+    Task.WEIGHTS: "The weights are what the teacher would have given: whether these find more has to be measured on the search itself.",
+}
 _TASK_TYPE = "text-classification"
 _HEADER_FIRST = ("library_name", "pipeline_tag", "tags", "base_model", "license", "metrics", "model_name")
 _NOT_STATED = "not stated"
@@ -159,11 +175,11 @@ def _summary(manifest: Manifest, base_model: str) -> str:
 
 def _usage(manifest: Manifest, repository: str) -> str:
     opened = f'Router.from_pretrained("{repository}")' if repository else 'Router.load("path/of/this/folder")'
-    activation = "sigmoid" if manifest.task is Task.MULTI else "softmax"
     return (
-        f'```python\nfrom distill import Router  # pip install {DISTRIBUTION}\n\nrouter = {opened}\nrouter.route("...")\n```\n\n'
+        f"```python\nfrom distill import Router  # pip install {DISTRIBUTION}\n\nrouter = {opened}\n"
+        f'router.route("...").{_ATTRIBUTE[manifest.task]}\n```\n\n'
         f"Without that library: `{manifest.onnx_file}` takes `input_ids` and `attention_mask` (int64) and gives `logits`; "
-        f"{activation}(logits) is calibrated. `tokenizer.json` makes the ids; queries are cut at {manifest.max_length} tokens. "
+        f"{_ACTIVATION[manifest.task]}. `tokenizer.json` makes the ids; queries are cut at {manifest.max_length} tokens. "
         "transformers.js loads the folder as it is."
     )
 
@@ -193,7 +209,7 @@ def _limits(manifest: Manifest, result: BenchResult | None) -> str:
             "It learnt from its teacher's answers, mistakes included, and from the language and wording of the queries it was "
             "trained on. Measure it on queries of your own before you rely on it."
         ),
-        "Probabilities are calibrated on held-out queries that the teacher labelled: they say what the teacher would have said.",
+        _OF_THE_SCORES[manifest.task],
         f"Of a query longer than {manifest.max_length} tokens the rest is not read.",
     ]
     if manifest.student == "static":
@@ -204,8 +220,10 @@ def _limits(manifest: Manifest, result: BenchResult | None) -> str:
 
 
 def _limit_of_scope(manifest: Manifest, row: BenchRow | None) -> str:
-    if manifest.task is not Task.SINGLE:
-        return "It knows the labels above and no others."
+    if manifest.task is Task.MULTI:
+        return "It knows the labels above and no others: a query that has none of them should get an empty answer."
+    if manifest.task is Task.WEIGHTS:
+        return "It knows the channels above and no others, and weighs every query, also one that none can answer."
     if manifest.labels[-1] != OUT_OF_SCOPE_LABEL:
         return "It knows the labels above and no others: what fits none it declines only where it is unsure."
     recall = (

@@ -1,16 +1,40 @@
-"""What a teacher's answer looks like for each task: its JSON schema, and how scores are read from it."""
+"""What each task asks of a teacher: templates, the JSON schema of an answer, and how scores are read from one.
+
+``FORMS`` is the one place where prompts, schemas and reading go by the task.
+"""
 
 from __future__ import annotations
 
 import json
+import math
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from distill.data import canonical_json, unknown_label
+from distill.teacher.prompt import examples_of
+from distill.types import Task
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from distill.spec import Spec
+    from distill.types import Intent
 
-__all__ = ["NotJsonError", "UnmatchedError", "answer_schema", "label_names", "parse_json", "read_scores"]
+__all__ = [
+    "FORMS",
+    "NotJsonError",
+    "TaskForm",
+    "UnmatchedError",
+    "answer_schema",
+    "function_scores",
+    "label_names",
+    "parse_json",
+    "read_scores",
+]
+
+Names = Mapping[str, str | None]
+"""Every spelling that a teacher may answer with, and the label it stands for; None: no label at all (``multi``)."""
 
 
 class NotJsonError(ValueError):
@@ -30,14 +54,159 @@ class UnmatchedError(ValueError):
         super().__init__(f"the answer is no intent: {_short(answer)}{hint}")
 
 
-def answer_schema(labels: Sequence[str]) -> dict[str, Any]:
-    """The JSON schema of a ``single`` answer, strict as OpenAI wants it: no other keys, every key required."""
+# --- one form a task -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TaskForm:
+    """How a teacher is asked in one task, and how its answers are read.
+
+    Attributes:
+        key: Where the answer stands in a JSON object, as in a line of a data set.
+        label_template: Our own prompt for labelling.
+        synth_template: Our own prompt for writing queries.
+        synth_template_crossed: The same where router.yaml gives ``synth.attributes``.
+        schema: From labels to the JSON schema of each field of an answer, in the order in which they are to come.
+        examples: From the intents to pairs of example and what stands beside it in the prompt.
+        numbers: From an answer to its numbers by name, as it spells them; None where it is no such answer.
+        answer_tokens: From labels to about how many tokens an answer has.
+        highest: Highest number that a name may have.
+        may_be_empty: Whether an answer may name nothing: queries that fit none are no label of their own then.
+        mixes_intents: Whether one query may ask for several things.
+        takes_kinds: Whether queries are written by the first attribute of ``synth.attributes`` in place of the labels.
+        settings: What the prompt's hash covers besides (empty where a recording was made before there were other tasks).
+    """
+
+    key: str
+    label_template: str
+    synth_template: str
+    synth_template_crossed: str
+    schema: Callable[[Sequence[str]], dict[str, Any]]
+    examples: Callable[[Sequence[Intent]], list[tuple[str, Any]]]
+    numbers: Callable[[Any], dict[str, Any] | None]
+    answer_tokens: Callable[[Sequence[str]], int]
+    highest: float = sys.float_info.max
+    may_be_empty: bool = False
+    mixes_intents: bool = False
+    takes_kinds: bool = False
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+def _intent_number(value: Any) -> dict[str, Any] | None:
+    return {value: 1.0} if isinstance(value, str) else None
+
+
+def _intents_numbers(value: Any) -> dict[str, Any] | None:
+    """A list of names; a name alone, names with commas between them, or null; or a probability for each name."""
+    match value:
+        case None:
+            return {}
+        case str():
+            return dict.fromkeys(_listed(value), 1.0) or None
+        case list() | tuple() | set() | frozenset() if all(isinstance(name, str) for name in value):
+            return dict.fromkeys(value, 1.0)
+        case Mapping():
+            return {name: float(number) if isinstance(number, bool) else number for name, number in value.items()}
+    return None
+
+
+def _weights_numbers(value: Any) -> dict[str, Any] | None:
+    """A number for each channel; or the name of the one channel that is to give all."""
+    return dict(value) if isinstance(value, Mapping) else _intent_number(value)
+
+
+def _listed(text: str) -> list[str]:
+    """Names with commas, semicolons or line breaks between them."""
+    parts = (part.strip(_AROUND_NAMES) for part in re.split(r"[,;\n]", text))
+    return [part for part in parts if part]
+
+
+_AROUND_NAMES = " \t\r-*"
+
+
+def _names_by_text(intents: Sequence[Intent]) -> dict[str, list[str]]:
+    """Examples in turn, each once, with all intents that list it."""
+    texts = dict.fromkeys(text for text, _ in examples_of(tuple(intents)))
+    return {text: [intent.name for intent in intents if text in intent.examples] for text in texts}
+
+
+def _example_weights(intents: Sequence[Intent]) -> list[tuple[str, Any]]:
+    """An example of several channels has equal weights for them."""
+    weights = {
+        text: dict.fromkeys(names, round(_WHOLE / len(names))) for text, names in _names_by_text(intents).items()
+    }
+    zeros = dict.fromkeys((intent.name for intent in intents), 0)
+    return [(text, {"channels": list(own), "weights": zeros | own}) for text, own in weights.items()]
+
+
+_WHOLE = 100
+
+FORMS: Mapping[Task, TaskForm] = {
+    Task.SINGLE: TaskForm(
+        key="intent",
+        label_template="label_single_001",
+        synth_template="synth_001",
+        synth_template_crossed="synth_002",
+        schema=lambda labels: {"intent": _one_of(labels)},
+        examples=lambda intents: list(examples_of(tuple(intents))),
+        numbers=_intent_number,
+        answer_tokens=lambda _: 12,
+    ),
+    Task.MULTI: TaskForm(
+        key="intents",
+        label_template="label_multi_001",
+        synth_template="synth_multi_001",
+        synth_template_crossed="synth_multi_001",
+        schema=lambda labels: {"intents": {"type": "array", "items": _one_of(labels)}},
+        examples=lambda intents: list(_names_by_text(intents).items()),
+        numbers=_intents_numbers,
+        answer_tokens=lambda _: 18,
+        highest=1.0,
+        may_be_empty=True,
+        mixes_intents=True,
+        settings={"task": Task.MULTI.value},
+    ),
+    Task.WEIGHTS: TaskForm(
+        key="weights",
+        label_template="label_weights_001",
+        synth_template="synth_weights_001",
+        synth_template_crossed="synth_weights_001",
+        # named first, for the numbers to go by: asked for numbers alone, a small model gives 0 to all where several are needed
+        schema=lambda labels: {
+            "channels": {"type": "array", "items": _one_of(labels)},
+            "weights": _strict_object({name: {"type": "integer"} for name in labels}),
+        },
+        examples=_example_weights,
+        numbers=_weights_numbers,
+        answer_tokens=lambda labels: 20 + 6 * len(labels),
+        takes_kinds=True,
+        settings={"task": Task.WEIGHTS.value},
+    ),
+}
+
+
+def _one_of(labels: Sequence[str]) -> dict[str, Any]:
+    return {"type": "string", "enum": list(labels)}
+
+
+def answer_schema(labels: Sequence[str], task: Task = Task.SINGLE) -> dict[str, Any]:
+    """The JSON schema of an answer, strict as OpenAI wants it: no other keys, every key required.
+
+    No bounds stand in it (how many names, how large a number): not every server takes them, and ``read_scores`` checks.
+    """
+    return _strict_object(FORMS[task].schema(labels))
+
+
+def _strict_object(properties: dict[str, Any]) -> dict[str, Any]:
     return {
         "type": "object",
-        "properties": {"intent": {"type": "string", "enum": list(labels)}},
-        "required": ["intent"],
+        "properties": properties,
+        "required": list(properties),
         "additionalProperties": False,
     }
+
+
+# --- reading an answer -----------------------------------------------------------------------------------------------
 
 
 def parse_json(content: str) -> Any:
@@ -56,30 +225,76 @@ def parse_json(content: str) -> Any:
 
 
 def read_scores(content: str, spec: Spec) -> dict[str, float]:
-    """Scores by label from a teacher's raw answer.
+    """Scores by label from a teacher's raw answer: as it gives them, for the labels that it names.
 
     Raises:
-        UnmatchedError: The answer names no label; nothing is guessed.
+        UnmatchedError: The answer names something that is no label; nothing is guessed.
         ValueError: It is no such answer at all.
     """
-    names, answer = label_names(spec), content.strip()
+    form, names, answer = FORMS[spec.task], _spellings(spec), content.strip()
     if not answer:
         raise ValueError("the answer is empty")
     may_be_bare = spec.teacher.prompt is not None and spec.teacher.answer_path is None
-    if may_be_bare and answer in names:
-        return {names[answer]: 1.0}
+    if may_be_bare and _is_answer(answer, form, names):
+        return _scores(answer, form, names)
     try:
         value = parse_json(content)
     except NotJsonError:
         if may_be_bare and not spec.teacher.send_schema:  # nobody asked for JSON
-            raise UnmatchedError(answer) from None
+            raise UnmatchedError(_unknown_part(answer, form, names)) from None
         raise
-    if not may_be_bare or isinstance(value, dict):
-        hint = "; teacher.answer_path names the field that holds it" if may_be_bare else ""
-        value = answer = _field(value, spec.teacher.answer_path or "intent", content, hint)
-    if not isinstance(value, str) or value.strip() not in names:
-        raise UnmatchedError(str(answer))
-    return {names[value.strip()]: 1.0}
+    if spec.teacher.answer_path is None and _is_the_answer_itself(value, form, names, may_be_bare=may_be_bare):
+        return _scores(value, form, names, shown=answer)
+    hint = "; teacher.answer_path names the field that holds it" if may_be_bare else ""
+    return _scores(_field(value, spec.teacher.answer_path or form.key, content, hint), form, names)
+
+
+def _is_the_answer_itself(value: Any, form: TaskForm, names: Names, *, may_be_bare: bool) -> bool:
+    """Whether JSON is the answer, and not an object that holds it in a field."""
+    if isinstance(value, dict):
+        return form.key not in value and bool(value) and _is_answer(value, form, names)
+    return may_be_bare or (isinstance(value, list) and _is_answer(value, form, names))
+
+
+def _is_answer(value: Any, form: TaskForm, names: Names) -> bool:
+    numbers = _numbers(value, form, names)
+    return numbers is not None and all(name.strip() in names for name in numbers)
+
+
+def _unknown_part(answer: str, form: TaskForm, names: Names) -> str:
+    """Of several names the first that is unknown; the whole answer where none is known."""
+    listed = form.numbers(answer) or {}
+    unknown = [name for name in listed if name not in names]
+    return unknown[0] if len(unknown) < len(listed) else answer
+
+
+def _numbers(value: Any, form: TaskForm, names: Iterable[str]) -> dict[str, Any] | None:
+    """``form.numbers``, but a name that holds a comma is one name."""
+    return {value.strip(): 1.0} if isinstance(value, str) and value.strip() in names else form.numbers(value)
+
+
+def _scores(value: Any, form: TaskForm, names: Names, *, shown: str | None = None) -> dict[str, float]:
+    """Numbers by label; those of several spellings of one label add up, as far as a number may go."""
+    numbers = _numbers(value, form, names)
+    if numbers is None:
+        raise UnmatchedError(shown or str(value))
+    scores: dict[str, float] = {}
+    for name, number in numbers.items():
+        if name.strip() not in names:
+            raise UnmatchedError(shown if shown is not None and isinstance(value, str) else name)
+        label = names[name.strip()]
+        if label is not None:
+            scores[label] = min(scores.get(label, 0.0) + _checked(name, number, form.highest), form.highest)
+    if not form.may_be_empty and not any(scores.values()):
+        raise ValueError(f"every number is 0: {_short(str(value))}")
+    return scores
+
+
+def _checked(name: str, number: Any, highest: float) -> float:
+    if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number <= highest:
+        upper = "on" if highest == sys.float_info.max else f"to {highest:g}"
+        raise ValueError(f"the score of {name!r} must be a number from 0 {upper}, found {_short(str(number))}")
+    return float(number)
 
 
 def _field(value: Any, path: str, content: str, hint: str) -> Any:
@@ -95,7 +310,52 @@ def _field(value: Any, path: str, content: str, hint: str) -> Any:
 
 def label_names(spec: Spec) -> Mapping[str, str]:
     """Every spelling a teacher may answer with, and the label it stands for."""
+    return {spelling: label for spelling, label in _spellings(spec).items() if label is not None}
+
+
+def _spellings(spec: Spec) -> Names:
     return {name: name for name in spec.labels} | spec.teacher.answer_map
+
+
+# --- what a function returned ----------------------------------------------------------------------------------------
+
+
+def function_scores(answer: Any, labels: Sequence[str], task: Task) -> dict[str, float]:
+    """Scores by label from what ``teacher.callable`` returned.
+
+    Raises:
+        UnmatchedError: It names something that is no label.
+        TypeError: It is nothing of the kind.
+        ValueError: A score is no number, or out of range; or all are 0 where one must not be.
+    """
+    form = FORMS[task]
+    numbers = (
+        dict(answer) if isinstance(answer, Mapping) else None if answer is None else _numbers(answer, form, labels)
+    )
+    if numbers is None:
+        wanted = "a list of names" if form.may_be_empty else "the name of an intent"
+        raise TypeError(f"the function must return {wanted} or {{name: score}}, found {_described(answer, labels)}")
+    unknown = next((str(name) for name in numbers if name not in labels), None)
+    if unknown is not None or not (numbers or form.may_be_empty):
+        hint = "" if unknown is None else f" ({unknown_label(unknown, labels)})"
+        raise UnmatchedError(unknown or str(answer), hint)
+    scores = {name: float(score) for name, score in numbers.items()}
+    in_range = all(0 <= score <= form.highest and math.isfinite(score) for score in scores.values())
+    if not in_range or not (form.may_be_empty or any(scores.values())):
+        bounds = "from 0 to 1" if form.may_be_empty else "from 0 on, and not all 0"
+        raise ValueError(f"the scores must be numbers {bounds}: {canonical_json(scores)[:80]}")
+    return scores
+
+
+def _described(answer: Any, labels: Sequence[str]) -> str:
+    """What a function returned instead, and what was probably meant."""
+    if answer is None:
+        return "None: does it lack a return?"
+    shown = " ".join(repr(answer).split())[:80]
+    match answer:
+        case (str(name), float(score)) if isinstance(answer, tuple) and name in labels:
+            return f"the tuple {shown}; return {{{name!r}: {score}}}"
+    return f"{type(answer).__name__}: {shown}"
 
 
 _SHOWN_CHARACTERS = 80

@@ -24,12 +24,41 @@ from distill.teacher.ledger import AppendLog, Ledger
 from distill.types import Label, Task, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from distill.spec import Spec
 
-__all__ = ["ImportSummary", "import_answers", "plan_human_labels", "take_human_labels"]
+__all__ = [
+    "Contradiction",
+    "ImportSummary",
+    "import_answers",
+    "plan_human_labels",
+    "say_contradictions",
+    "take_human_labels",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Contradiction:
+    """A text that a file answers in two ways.
+
+    Attributes:
+        text: Redacted.
+        line: The last line of the file with another answer than the one that is taken.
+        answer: That answer, in words.
+        line_taken: The line that counts: the last one with this text.
+        answer_taken: Its answer, in words.
+    """
+
+    text: str
+    line: int
+    answer: str
+    line_taken: int
+    answer_taken: str
+
+    def __str__(self) -> str:
+        return f"{_shown(self.text)} is {self.answer} in line {self.line} and {self.answer_taken} in line {self.line_taken}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +73,7 @@ class ImportSummary:
         n_failed: Lines that hold an error, or a blank text, and no answer: passed over.
         teachers: Who gave the answers, with their number.
         n_missing: Queries that still have no answer; None where there are no queries yet.
+        contradictions: Of the repeated lines, those that another answer takes the place of.
     """
 
     n_answers: int
@@ -53,6 +83,7 @@ class ImportSummary:
     n_failed: int
     teachers: Mapping[str, int] = field(default_factory=dict)
     n_missing: int | None = None
+    contradictions: tuple[Contradiction, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +93,7 @@ class _Given:
     answers: list[Label]
     n_repeated: int
     n_failed: int
+    contradictions: tuple[Contradiction, ...]
 
 
 def import_answers(spec: Spec, path: Path, *, teacher: str | None = None) -> ImportSummary:
@@ -90,6 +122,7 @@ def import_answers(spec: Spec, path: Path, *, teacher: str | None = None) -> Imp
         n_failed=given.n_failed,
         teachers=dict(Counter(answer.extra["carried_from"]["teacher"] for answer in answers).most_common()),
         n_missing=_n_missing(spec),
+        contradictions=given.contradictions,
     )
 
 
@@ -132,7 +165,7 @@ def take_human_labels(spec: Spec, texts: Iterable[str] | None = None) -> LabelSu
         DataError: A line is wrong, or the ledger is being written to.
     """
     wanted = _wanted(spec, texts)
-    given = _human_labels(spec)
+    given = _human_labels(spec, show_notes=True)
     before = set(recorded_labels(spec, wanted, redacted=True))
     n_written = _write(spec, (answer for text, answer in given.items() if text in wanted))
     answered = recorded_labels(spec, wanted, redacted=True)
@@ -167,20 +200,37 @@ def _wanted(spec: Spec, texts: Iterable[str] | None) -> dict[str, None]:
     return dict.fromkeys(text for text in redacted if text.strip())
 
 
-def _human_labels(spec: Spec) -> dict[str, Label]:
+def _human_labels(spec: Spec, *, show_notes: bool = False) -> dict[str, Label]:
     """Human labels by redacted text in NFC."""
     if spec.labels_path is None:
         raise DataError(f"{spec.path}: teacher.labels is not set")
     now = _now()
     given = _read(spec.labels_path, spec)
-    if given.n_repeated:
+    if show_notes and given.n_repeated:
         say(f"label: {spec.labels_path} repeats {given.n_repeated} of its texts; the last label of each counts")
+    if show_notes:
+        say_contradictions(spec.labels_path, given.contradictions)
     return {
         unicodedata.normalize("NFC", answer.text): replace(
             answer, sample=0, usage=Usage(), latency_ms=None, asked_at=answer.asked_at or now, extra={}
         )
         for answer in given.answers
     }
+
+
+_NAMED_CONTRADICTIONS = 5
+
+
+def say_contradictions(path: Path, found: Sequence[Contradiction]) -> None:
+    """Names texts that a file answers in two ways, some of them by line; nothing where there are none."""
+    if not found:
+        return
+    several = "1 text has two answers" if len(found) == 1 else f"{len(found)} texts have two answers each"
+    say(f"label: {path}: {several} that contradict each other; the later line is taken")
+    for contradiction in found[:_NAMED_CONTRADICTIONS]:
+        say(f"  {contradiction}")
+    if len(found) > _NAMED_CONTRADICTIONS:
+        say(f"  and {len(found) - _NAMED_CONTRADICTIONS} more")
 
 
 _KEPT = ("server", "in_flight")
@@ -191,7 +241,8 @@ def _read(path: Path, spec: Spec) -> _Given:
     """Every answer of a file, the last one of each text and sample; keys and hashes are empty still."""
     names, redact = label_names(spec), redactor(spec)
     answers: dict[tuple[str, int], Label] = {}
-    n_repeated = n_failed = 0
+    lines: dict[tuple[str, int], list[tuple[int, str]]] = {}
+    n_failed = 0
     for number, line in read_jsonl(path):
         where = f"{path}:{number}"
         text, scores = redact(text_of(path, number, line)), _scores(where, line, spec, names)
@@ -200,7 +251,7 @@ def _read(path: Path, spec: Spec) -> _Given:
             continue
         sample = _count(where, line, "sample") or 0
         position = unicodedata.normalize("NFC", text), sample
-        n_repeated += position in answers
+        lines.setdefault(position, []).append((number, _in_words(scores, spec.task)))
         answers[position] = Label(
             key="",
             text=text,
@@ -216,7 +267,30 @@ def _read(path: Path, spec: Spec) -> _Given:
         )
     if not answers:
         raise DataError(f"{path}: holds no answer")
-    return _Given(list(answers.values()), n_repeated, n_failed)
+    n_repeated = sum(map(len, lines.values())) - len(lines)
+    found = (_contradiction(answers[position].text, given) for position, given in lines.items())
+    return _Given(list(answers.values()), n_repeated, n_failed, tuple(each for each in found if each))
+
+
+def _contradiction(text: str, given: Sequence[tuple[int, str]]) -> Contradiction | None:
+    """From line and answer of every line with this text, in order."""
+    *before, (line_taken, taken) = given
+    other = next(((line, answer) for line, answer in reversed(before) if answer != taken), None)
+    return None if other is None else Contradiction(text, *other, line_taken, taken)
+
+
+def _in_words(scores: Mapping[str, float], task: Task) -> str:
+    """What an answer says: two that are equal in words do not contradict each other, however sure they are."""
+    if task is Task.SINGLE:
+        return max(scores, key=lambda name: scores[name])
+    if task is Task.MULTI:
+        return " and ".join(sorted(name for name, score in scores.items() if score >= _HOLDS)) or "no intent"
+    total = sum(scores.values())
+    return ", ".join(f"{name} {score / total:.3g}" for name, score in sorted(scores.items()) if score)
+
+
+_HOLDS = 0.5
+"""Score of an intent from which on it is an answer, where there may be several."""
 
 
 _ANSWER_KEYS = {

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import math
 import sys
 import time
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from distill.data import canonical_json, ledger_key, read_gold, read_queries, sha256_json, unknown_label
+from distill.data import ledger_key, normalise, read_gold, read_queries, sha256_json
 from distill.errors import DataError, MissingKeyError, SpecError, TeacherError
 from distill.progress import Progress, say
-from distill.teacher.answers import NotJsonError, UnmatchedError, answer_schema, read_scores
+from distill.teacher.answers import FORMS, NotJsonError, UnmatchedError, answer_schema, function_scores, read_scores
 from distill.teacher.client import (
     DIALECTS,
     ChatClient,
@@ -32,12 +30,13 @@ from distill.teacher.client import (
 )
 from distill.teacher.ledger import AppendLog, Ledger
 from distill.teacher.prices import check_limit_is_enforceable, cost_usd, teacher_price
-from distill.teacher.prompt import Messages, examples_of, render, template_text, user_prompt, user_prompt_text
+from distill.teacher.prompt import Messages, render, template_text, user_prompt, user_prompt_text
+from distill.teacher.rounds import added_queries_path
 from distill.teacher.spend import open_budget
-from distill.types import Label, Task, TokenPrice, Usage
+from distill.types import Label, TokenPrice, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
     from decimal import Decimal
 
     from distill.spec import Spec
@@ -53,12 +52,11 @@ __all__ = [
     "plan_labels",
     "queries_of",
     "recorded_labels",
+    "recorded_samples",
     "redactor",
     "requester",
-    "texts_to_label",
 ]
 
-TEMPLATE = "label_single_001"
 _FAILURES_IN_A_ROW = 12
 _SHOWN_ANSWERS = 10
 
@@ -69,9 +67,9 @@ class LabelSummary:
 
     Attributes:
         n_texts: Distinct texts to be labelled, gold included.
-        n_recorded: Of these, already answered before this run.
+        n_recorded: Of these, already answered before this run, all samples of them.
         n_asked: Requests whose answer came in this run.
-        n_failed: Texts that have no label now; the next run asks them again.
+        n_failed: Texts that lack an answer now; the next run asks them again.
         spent_usd: By every recorded answer, synthesis included; None when a price or the tokens are unknown.
         teacher: Who labels.
         n_unmatched: Answers of this run that name no intent, counted in ``n_failed``.
@@ -88,19 +86,26 @@ class LabelSummary:
     unmatched: Mapping[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """A text to be labelled, and which of its answers is wanted, from 0."""
+
+    text: str
+    sample: int = 0
+
+
 class _Teacher:
     """The teacher's settings as the ledger knows them: model name, prompt, and hash for each dialect."""
 
     def __init__(self, spec: Spec) -> None:
-        if spec.task is not Task.SINGLE and spec.labels_path is None:
-            raise SpecError(f"{spec.path}: labelling knows `task: single` so far, found {spec.task.value!r}")
-        self.spec = spec
+        self.spec, self.form = spec, FORMS[spec.task]
         self.name = spec.teacher_name
         self.intents = (*spec.intent_list, *((spec.out_of_scope_intent,) if spec.out_of_scope_intent else ()))
         self.redact = redactor(spec)
-        self.schema = answer_schema(spec.labels) if self._sends_schema else None
+        self.schema = answer_schema(spec.labels, spec.task) if self._sends_schema else None
         self.prompt_path = spec.folder / spec.teacher.prompt if spec.teacher.prompt else None
-        self.template = user_prompt_text(self.prompt_path) if self.prompt_path else template_text(TEMPLATE)
+        own = self.form.label_template
+        self.template = user_prompt_text(self.prompt_path) if self.prompt_path else template_text(own)
 
     @property
     def _sends_schema(self) -> bool:
@@ -112,15 +117,16 @@ class _Teacher:
         if self.spec.teacher.labels is not None:
             return {"labels": self.spec.teacher.labels.name}
         if self.spec.teacher.callable is not None:
-            return {"callable": self.spec.teacher.callable, "intents": self._intents_sha256}
+            return {"callable": self.spec.teacher.callable, "intents": self._intents_sha256, **self.form.settings}
         sends_schema = self.schema is not None and dialect.response_format != "text"
         return {
-            "template": self.prompt_path.name if self.prompt_path else TEMPLATE,
+            "template": self.prompt_path.name if self.prompt_path else self.form.label_template,
             "template_sha256": sha256_json(self.template),
             "intents": self._intents_sha256,
             "response_format": dialect.response_format if sends_schema else "text",
             "temperature": self.spec.teacher.temperature if dialect.temperature else None,
             "answer": sha256_json([self.spec.teacher.answer_path, self.spec.teacher.answer_map]),
+            **self.form.settings,
         }
 
     @cached_property
@@ -132,23 +138,53 @@ class _Teacher:
         """``prompt_sha256`` for each dialect in which the recording may have been made."""
         return {dialect: sha256_json(self.settings(dialect)) for dialect in DIALECTS}
 
-    def keys(self, text: str) -> list[str]:
+    def keys(self, text: str, sample: int = 0) -> list[str]:
         """The ledger keys under which a text's answer may lie, the preferred dialect's first."""
-        return list(dict.fromkeys(ledger_key(self.name, hash_, text) for hash_ in self.hashes.values()))
+        return list(dict.fromkeys(ledger_key(self.name, hash_, text, sample) for hash_ in self.hashes.values()))
 
-    def key(self, text: str, dialect: Dialect) -> str:
-        return ledger_key(self.name, self.hashes[dialect], text)
+    def questions(self, queries: Iterable[str], gold: Iterable[str] = ()) -> list[_Question]:
+        """Each sendable text once a sample, the first sample of all of them first; of gold no more than the first.
+
+        Raises:
+            DataError: A text has no UTF-8.
+        """
+        gold = list(gold)
+        texts, once = self.sendable([*queries, *gold]), {normalise(self.redact(text)) for text in gold}
+        often = [text for text in texts if normalise(text) not in once] if self.spec.teacher.samples > 1 else []
+        more = (_Question(text, sample) for sample in range(1, self.spec.teacher.samples) for text in often)
+        return [*(_Question(text) for text in texts), *more]
+
+    def sendable(self, texts: Iterable[str]) -> list[str]:
+        """Redacted texts, each once, in order; blank ones left out.
+
+        Raises:
+            DataError: A text has no UTF-8.
+        """
+        distinct: dict[str, str] = {}
+        for text in texts:
+            redacted = self.redact(text)
+            try:
+                redacted.encode()
+            except UnicodeEncodeError as error:
+                raise DataError(f"a query holds half a surrogate pair and cannot be sent: {redacted!r}") from error
+            if redacted.strip():
+                distinct.setdefault(unicodedata.normalize("NFC", redacted), redacted)
+        return list(distinct.values())
 
     def messages(self, text: str) -> Messages:
         if self.prompt_path is not None:
             return user_prompt(self.prompt_path, self.template, query=text, intents=self.intents)
         return render(
-            TEMPLATE,
+            self.form.label_template,
             intents=self.intents,
             out_of_scope=self.spec.out_of_scope_intent,
-            examples=examples_of(self.intents),
+            examples=self._examples,
             query=text,
         )
+
+    @cached_property
+    def _examples(self) -> list[tuple[str, Any]]:
+        return self.form.examples(self.intents)
 
     def request(self, text: str) -> Request:
         settings = self.spec.teacher
@@ -215,7 +251,7 @@ def requester(spec: Spec) -> tuple[Callable[[str], Request], Dialect]:
 
 
 def queries_of(spec: Spec) -> list[Query]:
-    """The queries to be labelled.
+    """The queries to be labelled; those that ``improve`` added stand last.
 
     Raises:
         DataError: The file is missing or wrong, or holds no query.
@@ -228,22 +264,14 @@ def queries_of(spec: Spec) -> list[Query]:
     queries = read_queries(spec.queries_path)
     if not queries:
         raise DataError(f"{spec.queries_path}: holds no query")
-    return queries
-
-
-def texts_to_label(spec: Spec) -> list[str]:
-    """The queries, then the gold queries (for the benchmark's teacher row); each text once, blank ones left out.
-
-    Raises:
-        DataError: A file is missing or wrong.
-    """
-    texts = [*(query.text for query in queries_of(spec)), *_gold_texts(spec)]
-    distinct = {unicodedata.normalize("NFC", text): text for text in reversed(texts) if text.strip()}
-    return list(distinct.values())[::-1]
+    added = added_queries_path(spec)
+    return [*queries, *(read_queries(added) if added.exists() else ())]
 
 
 def recorded_labels(spec: Spec, texts: Iterable[str], *, redacted: bool = False) -> dict[str, Label]:
     """The ledger's answers for some texts, good or failed; texts that were never asked are left out.
+
+    Where a text was asked several times, this is its first answer, which a caller of the teacher would get.
 
     Needs no network and no key.
 
@@ -255,10 +283,23 @@ def recorded_labels(spec: Spec, texts: Iterable[str], *, redacted: bool = False)
     Returns:
         Answer by text as given.
     """
+    return {text: first for text, (first, *_) in _recorded(spec, texts, 1, redacted=redacted).items()}
+
+
+def recorded_samples(spec: Spec, texts: Iterable[str], *, redacted: bool = False) -> dict[str, tuple[Label, ...]]:
+    """As ``recorded_labels``, with every answer of the ``teacher.samples`` that a text was asked for."""
+    return _recorded(spec, texts, spec.teacher.samples, redacted=redacted)
+
+
+def _recorded(spec: Spec, texts: Iterable[str], n: int, *, redacted: bool) -> dict[str, tuple[Label, ...]]:
     teacher, ledger = _Teacher(spec), Ledger(spec.ledger_path)
     redact = str if redacted else teacher.redact
-    found = ((text, ledger.get(teacher.keys(redact(text)))) for text in texts)
-    return {text: answer for text, answer in found if answer is not None}
+    found: dict[str, tuple[Label, ...]] = {}
+    for text in texts:
+        samples = (ledger.get(teacher.keys(redact(text), sample)) for sample in range(n))
+        if answers := tuple(answer for answer in samples if answer is not None):
+            found[text] = answers
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,19 +308,21 @@ class LabelPlan:
 
     Attributes:
         n_texts: Distinct texts to be labelled.
-        n_missing: Of these, without a good answer in the ledger.
+        n_missing: Good answers that the ledger lacks: one for each text, or for each sample of it.
         estimated_usd: For the missing ones, or None when the price is unknown.
         price: What the estimate rests on.
+        n_samples: Answers wanted of each query; of a gold query one.
     """
 
     n_texts: int
     n_missing: int
     estimated_usd: Decimal | None
     price: TokenPrice | None
+    n_samples: int = 1
 
 
 _CHARACTERS_PER_TOKEN = 4
-_ANSWER_TOKENS = 12
+_TYPICAL_QUERY = "a query of middling length, such as this"
 
 
 def plan_labels(spec: Spec, *, recorded: Sequence[str] | None = None, n_unwritten: int = 0) -> LabelPlan:
@@ -295,46 +338,28 @@ def plan_labels(spec: Spec, *, recorded: Sequence[str] | None = None, n_unwritte
 
         return plan_human_labels(spec)
     teacher, ledger = _Teacher(spec), Ledger(spec.ledger_path)
-    texts = texts_to_label(spec) if recorded is None else [*recorded, *_gold_texts(spec)]
-    texts = _sendable(teacher, texts)
-    missing = _missing(teacher, ledger, texts)
-    price = teacher_price(spec)
+    queries = [query.text for query in queries_of(spec)] if recorded is None else recorded
+    questions = teacher.questions(queries, _gold_texts(spec))
+    missing = _missing(teacher, ledger, questions)
+    price, n_samples = teacher_price(spec), spec.teacher.samples
+    n_more = n_unwritten * n_samples
     estimate = None
     if price is not None and spec.teacher.callable is None:
-        typical = sum(len(content) for _, content in teacher.messages("a query of middling length, such as this"))
-        characters = sum(len(content) for text in missing for _, content in teacher.messages(text))
-        characters += n_unwritten * typical
-        n_answers = len(missing) + n_unwritten
-        estimate = cost_usd(price, Usage(characters // _CHARACTERS_PER_TOKEN, _ANSWER_TOKENS * n_answers))
-    return LabelPlan(len(texts) + n_unwritten, len(missing) + n_unwritten, estimate, price)
+        characters = n_more * sum(len(content) for _, content in teacher.messages(_TYPICAL_QUERY))
+        characters += sum(len(content) for question in missing for _, content in teacher.messages(question.text))
+        answer_tokens = teacher.form.answer_tokens(spec.labels) * (len(missing) + n_more)
+        estimate = cost_usd(price, Usage(characters // _CHARACTERS_PER_TOKEN, answer_tokens))
+    return LabelPlan(_n_texts(questions) + n_unwritten, len(missing) + n_more, estimate, price, n_samples)
 
 
 def _gold_texts(spec: Spec) -> list[str]:
     return [query.text for query in read_gold(spec.gold_path, spec.labels, spec.task)] if spec.gold_path else []
 
 
-def _sendable(teacher: _Teacher, texts: Iterable[str]) -> list[str]:
-    """Redacted texts, each once, in order; blank ones left out.
-
-    Raises:
-        DataError: A text has no UTF-8.
-    """
-    distinct: dict[str, str] = {}
-    for text in texts:
-        redacted = teacher.redact(text)
-        try:
-            redacted.encode()
-        except UnicodeEncodeError as error:
-            raise DataError(f"a query holds half a surrogate pair and cannot be sent: {redacted!r}") from error
-        if redacted.strip():
-            distinct.setdefault(unicodedata.normalize("NFC", redacted), redacted)
-    return list(distinct.values())
-
-
-def _missing(teacher: _Teacher, ledger: Ledger, sendable: list[str]) -> list[str]:
-    """The texts without a good answer, in order."""
-    answers = ((text, ledger.get(teacher.keys(text))) for text in sendable)
-    return [text for text, answer in answers if answer is None or answer.scores is None]
+def _missing(teacher: _Teacher, ledger: Ledger, questions: Iterable[_Question]) -> list[_Question]:
+    """The questions without a good answer, in order."""
+    answers = ((question, ledger.get(teacher.keys(question.text, question.sample))) for question in questions)
+    return [question for question, answer in answers if answer is None or answer.scores is None]
 
 
 def label(spec: Spec, texts: list[str] | None = None, *, show_progress: bool = True) -> LabelSummary:
@@ -344,7 +369,7 @@ def label(spec: Spec, texts: list[str] | None = None, *, show_progress: bool = T
 
     Args:
         spec: The router's spec.
-        texts: What to label; None takes the queries and the gold queries.
+        texts: What to label, ``teacher.samples`` times each; None takes the queries, and once each the gold queries.
         show_progress: Prints counts, rate, spend and time left to stderr.
 
     Raises:
@@ -356,32 +381,37 @@ def label(spec: Spec, texts: list[str] | None = None, *, show_progress: bool = T
 
         return take_human_labels(spec, texts)
     teacher = _Teacher(spec)
-    sendable = _sendable(teacher, texts_to_label(spec) if texts is None else texts)
+    queries, gold = ([q.text for q in queries_of(spec)], _gold_texts(spec)) if texts is None else (texts, [])
+    questions = teacher.questions(queries, gold)
     run = _Run(teacher, Ledger(spec.ledger_path), open_budget(spec, spec.teacher.model))
-    missing = _missing(teacher, run.ledger, sendable)
+    missing = _missing(teacher, run.ledger, questions)
     if missing:
         try:
             with AppendLog(spec.ledger_path) as log:
                 # Read again: until the file was ours, another process may have written to it.
                 run = _Run(teacher, Ledger(spec.ledger_path), open_budget(spec, spec.teacher.model), log)
-                missing = _missing(teacher, run.ledger, sendable)
+                missing = _missing(teacher, run.ledger, questions)
                 with Progress("label", len(missing), show=show_progress) as run.progress:
                     run_sync(run.ask_all(missing))
         except MissingKeyError as error:
-            why = _why_missing(teacher, run.ledger, len(missing), len(sendable))
-            raise MissingKeyError(f"{error}. {why}") from None
+            raise MissingKeyError(f"{error}. {_why_missing(teacher, run.ledger, missing, questions)}") from None
         finally:
             _say_unmatched(spec, run.unmatched)
+    n_texts = _n_texts(questions)
     return LabelSummary(
-        n_texts=len(sendable),
-        n_recorded=len(sendable) - len(missing),
+        n_texts=n_texts,
+        n_recorded=n_texts - _n_texts(missing),
         n_asked=run.n_asked,
-        n_failed=run.n_failed,
+        n_failed=_n_texts(_missing(teacher, run.ledger, missing)),
         spent_usd=run.budget.known_spend_usd,
         teacher=teacher.name,
         n_unmatched=run.unmatched.total(),
         unmatched=dict(run.unmatched.most_common(_SHOWN_ANSWERS)),
     )
+
+
+def _n_texts(questions: Iterable[_Question]) -> int:
+    return len({question.text for question in questions})
 
 
 def _say_unmatched(spec: Spec, unmatched: Counter[str]) -> None:
@@ -419,9 +449,11 @@ def new_lines(spec: Spec, ledger: Ledger, given: Iterable[Label]) -> list[Label]
     return lines
 
 
-def _why_missing(teacher: _Teacher, ledger: Ledger, n_missing: int, n_texts: int) -> str:
+def _why_missing(
+    teacher: _Teacher, ledger: Ledger, missing: Iterable[_Question], questions: Iterable[_Question]
+) -> str:
     """Which setting differs from the recording."""
-    start = f"{n_missing} of {n_texts} queries have no answer in {ledger.path}"
+    start = f"{_n_texts(missing)} of {_n_texts(questions)} queries have no answer in {ledger.path}"
     good = [line for line in ledger.lines if line.scores is not None]
     if not good:
         return f"{start}, which holds none yet"
@@ -456,11 +488,11 @@ class _Run:
     _n_in_flight: int = 0
     _client: ChatClient | None = field(default=None, repr=False)
 
-    async def ask_all(self, texts: list[str]) -> None:
-        if not texts:
+    async def ask_all(self, questions: list[_Question]) -> None:
+        if not questions:
             return
         if self.teacher.spec.teacher.callable is not None:
-            await for_each(texts, self._counted(self._ask_callable), self.teacher.spec.teacher.concurrency)
+            await for_each(questions, self._counted(self._ask_callable), self.teacher.spec.teacher.concurrency)
             return
         dialect = self.teacher.dialect_in(self.ledger)
         settings = self.teacher.spec.teacher
@@ -469,30 +501,30 @@ class _Run:
             check_limit_is_enforceable(self.teacher.spec, self.teacher.name, self.budget.price, loopback=loopback)
             self._client = client
             # The first alone: what the server refuses is found out once, and its prefix cache is warm for the rest.
-            await for_each(texts[:1], self._counted(self._ask_model), 1)
-            await for_each(texts[1:], self._counted(self._ask_model), settings.concurrency)
+            await for_each(questions[:1], self._counted(self._ask_model), 1)
+            await for_each(questions[1:], self._counted(self._ask_model), settings.concurrency)
 
-    def _counted(self, ask: Callable[[str], Awaitable[None]]) -> Callable[[str], Awaitable[None]]:
+    def _counted(self, ask: Callable[[_Question], Awaitable[None]]) -> Callable[[_Question], Awaitable[None]]:
         """The same, counted as in flight until its answer is recorded: latency depends on how many there are."""
 
-        async def counted(text: str) -> None:
+        async def counted(question: _Question) -> None:
             self._n_in_flight += 1
             try:
-                await ask(text)
+                await ask(question)
             finally:
                 self._n_in_flight -= 1
 
         return counted
 
-    async def _ask_model(self, text: str) -> None:
+    async def _ask_model(self, question: _Question) -> None:
         if self._client is None:
             raise TeacherError("the client is not open")
-        request = self.teacher.request(text)
+        request = self.teacher.request(question.text)
         asked_at = _now()
         try:
             reply = await self._client.ask(request)
         except RequestFailedError as error:
-            self._write(text, self._client.dialect, asked_at, error=str(error))
+            self._write(question, self._client.dialect, asked_at, error=str(error))
             self._finish(str(error))
             return
         try:
@@ -502,41 +534,42 @@ class _Run:
             cut_off = f"cut off after {reply.usage.completion_tokens} tokens (teacher.max_output_tokens): "
             scores, error_line = None, f"{cut_off if reply.cut_off else ''}{error}"
             if isinstance(error, NotJsonError) and not reply.cut_off and self._ignores_schema(reply.dialect):
-                self._write(text, reply.dialect, asked_at, None, error_line, reply.usage, reply.latency_ms)
+                self._write(question, reply.dialect, asked_at, None, error_line, reply.usage, reply.latency_ms)
                 say(f"label: {self.teacher.name} ignores the JSON schema ({error}); asking for json_object")
                 self._client.dialect = replace(reply.dialect, response_format="json_object")
-                await self._ask_model(text)
+                await self._ask_model(question)
                 return
-        self._write(text, reply.dialect, asked_at, scores, error_line, reply.usage, reply.latency_ms)
+        self._write(question, reply.dialect, asked_at, scores, error_line, reply.usage, reply.latency_ms)
         self._finish(error_line)
 
     def _ignores_schema(self, dialect: Dialect) -> bool:
         """Whether the very first answer in a dialect with a schema shows that the server does not know schemas."""
         sends_schema = self.teacher.schema is not None and dialect.response_format == "json_schema"
-        recorded = any(line.prompt_sha256 == self.teacher.hashes[dialect] and line.scores for line in self.ledger.lines)
+        hash_ = self.teacher.hashes[dialect]
+        recorded = any(line.prompt_sha256 == hash_ and line.scores is not None for line in self.ledger.lines)
         return sends_schema and self.n_asked == 0 and not recorded
 
-    async def _ask_callable(self, text: str) -> None:
+    async def _ask_callable(self, question: _Question) -> None:
         function = load_function(str(self.teacher.spec.teacher.callable), self.teacher.spec)
         asked_at, started = _now(), time.perf_counter()
         scores, error_line = None, None
         try:
-            answer = await asyncio.to_thread(function, text)
+            answer = await asyncio.to_thread(function, question.text)
         except Exception as error:  # noqa: BLE001 - the user's own function may raise anything; it is recorded as failed
             error_line = f"{type(error).__name__}: {error}"
         else:
             try:
-                scores = _callable_scores(answer, self.teacher.spec.labels)
+                scores = function_scores(answer, self.teacher.spec.labels, self.teacher.spec.task)
             except (TypeError, ValueError, ArithmeticError) as error:
                 self._count_unmatched(error)
                 error_line = str(error)
         latency_ms = (time.perf_counter() - started) * 1000
-        self._write(text, DIALECTS[0], asked_at, scores, error_line, latency_ms=latency_ms)
+        self._write(question, DIALECTS[0], asked_at, scores, error_line, latency_ms=latency_ms)
         self._finish(error_line)
 
     def _write(
         self,
-        text: str,
+        question: _Question,
         dialect: Dialect,
         asked_at: str,
         scores: Mapping[str, float] | None = None,
@@ -544,13 +577,15 @@ class _Run:
         usage: Usage | None = None,
         latency_ms: float | None = None,
     ) -> None:
+        hash_ = self.teacher.hashes[dialect]
         answer = Label(
-            key=self.teacher.key(text, dialect),
-            text=text,
+            key=ledger_key(self.teacher.name, hash_, question.text, question.sample),
+            text=question.text,
             scores=scores,
             error=error,
             teacher=self.teacher.name,
-            prompt_sha256=self.teacher.hashes[dialect],
+            prompt_sha256=hash_,
+            sample=question.sample,
             usage=usage or Usage(),
             latency_ms=None if latency_ms is None else round(latency_ms, 1),
             asked_at=asked_at,
@@ -576,7 +611,7 @@ class _Run:
             self.unmatched[error.answer] += 1
 
     def _finish(self, error: str | None) -> None:
-        """Counts a text as done."""
+        """Counts an answer as come."""
         self.n_failed += error is not None
         self._failures_in_a_row = 0 if error is None else self._failures_in_a_row + 1
         if self.progress is not None:
@@ -596,33 +631,6 @@ _HASHED = {"template_sha256", "intents", "answer"}
 def _brief(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings as they stand in a ledger line: hashes cut short, they are for naming a difference only."""
     return {name: value[:12] if name in _HASHED else value for name, value in settings.items()}
-
-
-def _callable_scores(answer: Any, labels: tuple[str, ...]) -> dict[str, float]:
-    if not isinstance(answer, str | Mapping):
-        raise TypeError(
-            f"the function must return the name of an intent or {{name: score}}, found {_described(answer, labels)}"
-        )
-    scores = {answer: 1.0} if isinstance(answer, str) else dict(answer)
-    unknown = next((str(name) for name in scores if name not in labels), None)
-    if unknown is not None or not scores:
-        hint = "" if unknown is None else f" ({unknown_label(unknown, labels)})"
-        raise UnmatchedError(unknown or str(answer), hint)
-    numbers = {name: float(score) for name, score in scores.items()}
-    if not all(0 <= score < math.inf for score in numbers.values()) or not any(numbers.values()):
-        raise ValueError(f"the scores must be numbers from 0 on, and not all 0: {canonical_json(numbers)[:80]}")
-    return numbers
-
-
-def _described(answer: Any, labels: tuple[str, ...]) -> str:
-    """What a function returned instead, and what was probably meant."""
-    if answer is None:
-        return "None: does it lack a return?"
-    shown = " ".join(repr(answer).split())[:80]
-    match answer:
-        case (str(name), float(score)) if isinstance(answer, tuple) and name in labels:
-            return f"the tuple {shown}; return {{{name!r}: {score}}}"
-    return f"{type(answer).__name__}: {shown}"
 
 
 def _now() -> str:

@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING
 
 from distill.data import read_jsonl, read_labels
 from distill.teacher.prices import Budget, price_of
+from distill.teacher.rounds import synthesis_paths
 from distill.types import StageSpend, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from decimal import Decimal
 
     from distill.spec import Spec
 
-__all__ = ["open_budget", "paid_answers", "spend_by_stage"]
+__all__ = ["limited", "open_budget", "paid_answers", "spend_by_stage"]
 
 
 def open_budget(spec: Spec, model: str | None) -> Budget:
@@ -32,6 +34,22 @@ def open_budget(spec: Spec, model: str | None) -> Budget:
         if price is not None:
             budget.count(usage, price)
     return budget
+
+
+def limited(spec: Spec, model: str | None, max_usd: Decimal | None) -> Spec:
+    """The same spec with a ``teacher.max_usd`` that leaves no more than ``max_usd`` to be spent from now on.
+
+    Args:
+        spec: The router's spec.
+        model: Who is about to be asked; None for a callable, which has no price.
+        max_usd: None: as it is.
+    """
+    if max_usd is None:
+        return spec
+    limit = open_budget(spec, model).spent_usd + max_usd
+    if spec.teacher.max_usd is not None:
+        limit = min(limit, spec.teacher.max_usd)
+    return spec.model_copy(update={"teacher": spec.teacher.model_copy(update={"max_usd": limit})})
 
 
 def spend_by_stage(spec: Spec) -> tuple[StageSpend, ...]:
@@ -55,9 +73,9 @@ def spend_by_stage(spec: Spec) -> tuple[StageSpend, ...]:
 
 
 def paid_answers(spec: Spec) -> Iterator[tuple[str, str, Usage]]:
-    """Stage, model and tokens of every answer in both recordings, failed ones included, carried-over ones not."""
-    if spec.synthesis_path.exists():
-        for _, line in read_jsonl(spec.synthesis_path, skip_torn=True):
+    """Stage, model and tokens of every answer in the recordings, failed ones included, carried-over ones not."""
+    for path in synthesis_paths(spec):
+        for _, line in read_jsonl(path, skip_torn=True):
             if line.get("latency_ms") is not None:
                 usage = Usage(line.get("prompt_tokens"), line.get("completion_tokens"), line.get("cached_tokens"))
                 yield "synth", str(line.get("teacher")), usage

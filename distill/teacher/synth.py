@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from distill.data import normalise, read_gold, read_jsonl, sha256_json, write_jsonl
 from distill.errors import DataError, MissingKeyError, TeacherError
 from distill.progress import Progress
-from distill.teacher.answers import parse_json
+from distill.teacher.answers import FORMS, parse_json
 from distill.teacher.client import (
     DIALECTS,
     ChatClient,
@@ -39,17 +39,19 @@ from distill.teacher.spend import open_budget
 from distill.types import OUT_OF_SCOPE_LABEL, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from distill.spec import Spec
 
 __all__ = ["SynthesisPlan", "SynthesisSummary", "plan_synthesis", "synthesise"]
 
-TEMPLATE = "synth_001"
 _FAILURES_IN_A_ROW = 8
 _TOKENS_PER_QUERY = 40
 _LONGEST_QUERY = 300
 _ROUNDS_PER_WANTED_ROUND = 4
+_OTHERS = 2
+_SHARE_OF_ALL_OTHERS = 0.25
+"""``multi``: how many other intents a request mixes in, and how often a query asks for all of them."""
 
 _BEGINNINGS = (
     "begins with 'can you'", "begins with 'what'", "begins with 'i need'", "a command", "begins with 'how'",
@@ -62,6 +64,11 @@ _BEGINNINGS = (
 _ECHOES = ("begins with ", "a fragment ", "a command ", "fragment without ")
 """How an attribute looks when a weak model repeats it in place of a query (normalised)."""
 _LENGTHS = ("very short", "short", "short", "of middle length", "of middle length", "long")
+_SHAPES = (
+    "a few keywords", "a few keywords", "a phrase", "a phrase", "a question", "a command such as 'find' or 'show me'",
+    "a whole sentence", "half remembered, as if asking a friend",
+)  # fmt: skip
+"""Of queries to a search, which ``weights`` are for."""
 _DETAILS = (
     "", "", "", "with a company's or bank's name", "with an amount or a number", "with a day, month or time",
     "with a reason", "about one particular kind of thing", "casual", "polite", "in a hurry", "with a typo",
@@ -111,6 +118,7 @@ class _Round:
         lines: What each query is to be like, one query a line.
         example: One of the intent's examples, or empty.
         near: For ``oos``: the intent whose subject the queries share without having it, or empty.
+        others: ``multi``: intents that some of the queries have as well.
     """
 
     target: str
@@ -118,10 +126,13 @@ class _Round:
     lines: tuple[str, ...]
     example: str = ""
     near: str = ""
+    others: tuple[str, ...] = ()
 
     @property
     def line(self) -> dict[str, Any]:
         own = {"target": self.target, "round": self.number, "lines": list(self.lines)}
+        if self.others:
+            own["others"] = list(self.others)
         return own | {name: value for name in ("example", "near") if (value := getattr(self, name))}
 
 
@@ -133,9 +144,14 @@ class _Writer:
         self.model = spec.synth.model or spec.teacher.model or ""
         if not self.model:
             raise TeacherError(f"{spec.path}: synth needs a model: give synth.model, or `queries:` with your own")
+        self.form = FORMS[spec.task]
         self.intents = {intent.name: intent for intent in spec.intent_list}
-        self.wanted = dict.fromkeys(self.intents, spec.synth.per_intent)
-        if spec.out_of_scope and spec.synth.out_of_scope:
+        self.attributes, kinds = dict(spec.synth.attributes), tuple(self.intents)
+        self.template = self.form.synth_template_crossed if self.attributes else self.form.synth_template
+        if self.form.takes_kinds and self.attributes:
+            kinds = self.attributes.pop(next(iter(self.attributes)))
+        self.wanted = dict.fromkeys(kinds, spec.synth.per_intent)
+        if (spec.out_of_scope or self.form.may_be_empty) and spec.synth.out_of_scope:
             self.wanted[OUT_OF_SCOPE_LABEL] = spec.synth.out_of_scope
         self.schema = {
             "type": "object",
@@ -153,7 +169,7 @@ class _Writer:
         oos = self.spec.out_of_scope_intent
         return sha256_json(
             {
-                "template": template_text(TEMPLATE),
+                "template": template_text(self.template),
                 "intents": intents,
                 "out_of_scope": None if oos is None else [oos.description, list(oos.examples)],
                 "n": self.n,
@@ -172,10 +188,14 @@ class _Writer:
         examples = ("", *self.intents[target].examples) if target in self.intents else ("",)
         near = list(self.intents)
         dice.shuffle(near)
+        own = {name: _deal(dice, values) for name, values in self.attributes.items()}
+        others = _deal(dice, [name for name in self.intents if name != target])
         for number in range(most):
-            lines = [", ".join(filter(None, words)) for words in self._attributes(dice)]
-            if target in self.intents:
-                yield _Round(target, number, tuple(lines), example=examples[number % len(examples)])
+            lines = [self._line(styles, own) for styles in self._styles(dice)]
+            if target != OUT_OF_SCOPE_LABEL:
+                also = tuple(dict.fromkeys(next(others) for _ in range(_OTHERS * self.form.mixes_intents)))
+                lines = _mixed(dice, lines, also)
+                yield _Round(target, number, tuple(lines), example=examples[number % len(examples)], others=also)
             elif number % 2:
                 yield _Round(target, number, tuple(lines), near=near[number // 2 % len(near)])
             else:
@@ -187,27 +207,59 @@ class _Writer:
                 about = (f"{line}, about {topic}" for line, topic in zip(lines, topics, strict=True))
                 yield _Round(target, number, tuple(about))
 
-    def _attributes(self, dice: random.Random) -> Iterator[tuple[str, str, str]]:
-        """A beginning, a length and a detail for each query of a request; beginnings differ while they last."""
+    def _styles(self, dice: random.Random) -> Iterator[dict[str, str]]:
+        """What each query of a request is like, by the names under which the user's attributes may say it instead."""
+        if self.form.takes_kinds:
+            shapes = _deal(dice, _SHAPES)
+            for _ in range(self.n):
+                yield {"shape": next(shapes), "length": dice.choice(_LENGTHS)}
+            return
         beginnings: list[str] = []
-        while len(beginnings) < self.n:
+        while len(beginnings) < self.n:  # they differ while they last
             beginnings += dice.sample(_BEGINNINGS, min(len(_BEGINNINGS), self.n - len(beginnings)))
         for beginning in beginnings:
-            yield beginning, dice.choice(_LENGTHS), dice.choice(_DETAILS)
+            yield {"beginning": beginning, "length": dice.choice(_LENGTHS), "detail": dice.choice(_DETAILS)}
+
+    def _line(self, styles: dict[str, str], own: dict[str, Iterator[str]]) -> str:
+        """One query's line: our own styles in bare words, the user's attributes with their names."""
+        given = {name: next(values) for name, values in own.items()}
+        ours = [words for name, words in styles.items() if name not in given]
+        return ", ".join(filter(None, [*ours, *(f"{name}: {words}" for name, words in given.items() if words)]))
 
     def request(self, round_: _Round) -> Request:
+        """What is sent for a round."""
         return Request(
             messages=render(
-                TEMPLATE,
+                self.template,
                 intent=self.intents.get(round_.target),
+                kind=round_.target,
+                channels=tuple(self.intents.values()),
                 example=round_.example,
                 near=self.intents.get(round_.near),
+                others=[self.intents[name] for name in round_.others],
                 lines=round_.lines,
             ),
             schema=self.schema,
             temperature=self.spec.synth.temperature,
             max_output_tokens=max(self.n * _TOKENS_PER_QUERY, self.spec.teacher.max_output_tokens),
         )
+
+
+def _deal(dice: random.Random, values: Sequence[str]) -> Iterator[str]:
+    """The values for ever, shuffled each time they have all been dealt: as often one as another."""
+    while values:
+        yield from dice.sample(values, len(values))
+
+
+def _mixed(dice: random.Random, lines: list[str], others: tuple[str, ...]) -> list[str]:
+    """Has half of the lines ask for one more intent, and now and then for two."""
+    if not others:
+        return lines
+    mixed = []
+    for number, line in enumerate(lines):
+        wanted = dice.sample(others, len(others) if dice.random() < _SHARE_OF_ALL_OTHERS else 1)
+        mixed.append(f"{line}, and asks for {' and '.join(wanted)} too" if number % 2 else line)
+    return mixed
 
 
 def _read_recording(spec: Spec) -> dict[str, dict[str, Any]]:
@@ -371,7 +423,8 @@ def _counts(spec: Spec, writer: _Writer) -> dict[str, int]:
 
 
 def _run_sha256(writer: _Writer) -> str:
-    return sha256_json([writer.model, writer.settings_sha256, writer.wanted, writer.spec.seed])[:12]
+    crossed = [list(writer.spec.synth.attributes.items())] if writer.spec.synth.attributes else []
+    return sha256_json([writer.model, writer.settings_sha256, writer.wanted, writer.spec.seed, *crossed])[:12]
 
 
 def _is_current(spec: Spec, writer: _Writer) -> bool:

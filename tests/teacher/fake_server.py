@@ -112,6 +112,10 @@ class FakeServer:
         """Does what the query says, as a weak model under a prompt injection would."""
         return self.completion(query.partition("answer exactly ")[2] or good_answer(body, query))
 
+    def _profile_wavering(self, body, query):
+        """Another answer each time it is asked the same: refund, then none."""
+        return self.completion(json.dumps({"intents": ["refund"] * (self.asked[query] % 2)}))
+
     def _profile_parts(self, body, query):
         return self.completion([{"type": "text", "text": good_answer(body, query)}])
 
@@ -175,20 +179,27 @@ def refusal(message: str, parameter: str | None = None) -> tuple[int, Any, dict[
 
 
 def query_of(body: dict[str, Any]) -> str:
-    """The query in a request: the JSON string after ``Query:``, or the whole last message."""
+    """The query in a request: the JSON string after ``Query:`` on the last line, or the whole last message."""
     content = body["messages"][-1]["content"]
-    found = re.fullmatch(r"Query: (\".*\")", content, flags=re.DOTALL)
+    found = re.search(r"^Query: (\".*\")\Z", content, flags=re.MULTILINE)
     return json.loads(found.group(1)) if found else content
 
 
+KEYWORDS = {"parcel": "track_order", "cancel": "cancel_order", "refund": "refund"}
+CHANNELS = {"see": "visual", "hear": "audio", "say": "transcription"}
+
+
 def good_answer(body: dict[str, Any], query: str) -> str:
-    """Queries where queries are asked for, otherwise an intent by keyword."""
-    if body["messages"][0]["content"].startswith("You write queries"):
+    """Queries where queries are asked for, otherwise what the words of the query speak for, as the prompt wants it said."""
+    instructions = body["messages"][0]["content"]
+    if instructions.startswith("You write queries"):
         return json.dumps({"queries": written_queries(body["messages"][-1]["content"])})
-    for word, intent in (("parcel", "track_order"), ("cancel", "cancel_order"), ("refund", "refund")):
-        if word in query:
-            return json.dumps({"intent": intent})
-    return json.dumps({"intent": "oos"})
+    if '"weights": {' in instructions:
+        heard = {name: 50 * (word in query) for word, name in CHANNELS.items()}
+        weights = heard if any(heard.values()) else dict.fromkeys(heard, 10)
+        return json.dumps({"channels": [name for name, weight in weights.items() if weight], "weights": weights})
+    named = [intent for word, intent in KEYWORDS.items() if word in query]
+    return json.dumps({"intents": named} if '{"intents"' in instructions else {"intent": (*named, "oos")[0]})
 
 
 def written_queries(prompt: str) -> list[str]:

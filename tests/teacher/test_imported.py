@@ -105,6 +105,57 @@ def test_a_text_that_stands_twice_has_the_last_answer_and_stays_idempotent(make_
     assert import_answers(spec, path).n_added == 0
 
 
+def test_answers_that_contradict_each_other_are_named_with_what_is_taken(make_spec, tmp_path):
+    spec = make_spec(UNPAID, ["a", "b", "c"])
+    given = [
+        {"text": "a", "intent": "refund"},
+        {"text": "b", "intent": "refund"},
+        {"text": "a", "intent": "oos"},
+        {"text": "b", "scores": {"refund": 0.8, "oos": 0.2}},  # less sure, but the same
+        {"text": "c", "intent": "refund"},
+        {"text": "a", "intent": "track_order"},
+        {"text": "c", "intent": "oos"},
+        {"text": "c", "intent": "refund"},
+        {"text": "c", "intent": "oos", "sample": 1},  # another answer of the same teacher
+    ]
+    path = write_lines(tmp_path / "answers.jsonl", given)
+    done = project.distill("label", spec.path, "--import", path)
+    assert done.exit_code == 0, done.output
+    assert (
+        f"label: {path}: 2 texts have two answers each that contradict each other; the later line is taken\n"
+        "  'a' is oos in line 3 and track_order in line 6\n"
+        "  'c' is oos in line 7 and refund in line 8\n"
+    ) in done.stderr
+    assert recorded_labels(spec, ["a"])["a"].scores == {"track_order": 1.0}
+    shown = json.loads(project.distill("label", spec.path, "--import", path, "--json").stdout)
+    assert [one["line_taken"] for one in shown["contradictions"]] == [6, 8]
+
+
+def test_of_many_contradictions_some_are_named(make_spec, tmp_path):
+    lines = [{"text": str(n), "intent": intent} for intent in ("refund", "oos") for n in range(9)]
+    spec = make_spec(UNPAID, ["a"])
+    done = project.distill("label", spec.path, "--import", write_lines(tmp_path / "answers.jsonl", lines))
+    assert done.stderr.count(" in line ") == 10
+    assert "  and 4 more\n" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("task", "first", "second", "words"),
+    [
+        ("multi", {"intents": ["refund", "track_order"]}, {"intents": []}, ("refund and track_order", "no intent")),
+        ("multi", {"scores": {"refund": 0.9}}, {"scores": {"refund": 0.6, "track_order": 0.1}}, None),
+        ("weights", {"weights": {"refund": 3, "cancel_order": 1}}, {"weights": {"refund": 6, "cancel_order": 2}}, None),
+        ("weights", {"weights": {"refund": 3, "cancel_order": 1}}, {"weights": {"refund": 1}}, ("cancel_order 0.25, refund 0.75", "refund 1")),
+    ],
+)  # fmt: skip
+def test_labels_of_every_task_can_contradict(by_hand, capsys, task, first, second, words):
+    spec = by_hand([{"text": "a"} | first, {"text": "a"} | second], task=task)
+    label(spec, show_progress=False)
+    said = capsys.readouterr().err
+    expected = f"  'a' is {words[0]} in line 1 and {words[1]} in line 2\n" if words else ""
+    assert said.partition("; the later line is taken\n")[2] == expected
+
+
 @pytest.mark.parametrize("profile", ["normal", "schema-refusing"])
 def test_what_is_imported_later_takes_the_place_of_the_answer_before(make_spec, tmp_path, profile):
     with FakeServer(profile) as fake:

@@ -257,3 +257,138 @@ def test_the_plan_counts_and_prices_without_asking(server, make_synth_spec):
     assert plan.n_requests >= 42 / 4
     assert plan.estimated_usd > 0
     assert server.n_requests == 0
+
+
+# --- attributes, several intents, weights ----------------------------------------------------------------------------
+
+PERSONAS, LANGUAGES = ["a student", "a tourist", "a nurse"], ["English", "German"]
+MULTI = {"task": "multi", "out_of_scope": False}
+CHANNELS = {"visual": "What is seen", "audio": "What is heard"}
+KINDS = ["a scene", "a line of dialogue", "a song"]
+
+
+def recorded(spec):
+    return [line for _, line in read_jsonl(spec.synthesis_path)]
+
+
+def prompts(server):
+    return [body["messages"][-1]["content"] for body in server.requests]
+
+
+def test_every_query_gets_a_value_of_every_attribute_and_each_value_as_often_as_another(server, make_synth_spec):
+    attributes = {"persona": PERSONAS, "language": LANGUAGES}
+    spec = make_synth_spec(server.base_url, synth={**SYNTH, "per_intent": 12, "attributes": attributes})
+    synthesise(spec, show_progress=False)
+    of_one = [line for round_ in recorded(spec) if round_["target"] == "refund" for line in round_["lines"]]
+    for name, values in attributes.items():
+        found = Counter(line.partition(f"{name}: ")[2].partition(",")[0] for line in of_one)
+        assert set(found) == set(values)
+        assert max(found.values()) - min(found.values()) <= 1
+    assert len({line.partition("persona: ")[2] for line in of_one}) == 6, "they are crossed"
+
+
+def test_an_attribute_of_a_style_of_ours_takes_its_place(server, make_synth_spec):
+    attributes = {"beginning": [""], "length": ["one word"]}
+    spec = make_synth_spec(server.base_url, synth={**SYNTH, "attributes": attributes})
+    synthesise(spec, show_progress=False)
+    lines = [line for round_ in recorded(spec) for line in round_["lines"]]
+    assert not any("begins with" in line or "short" in line for line in lines)
+    assert all("length: one word" in line for line in lines)
+
+
+def test_attributes_replay_and_a_change_of_them_writes_anew(server, make_synth_spec):
+    def with_attributes(base_url, personas):
+        return make_synth_spec(base_url, synth={**SYNTH, "attributes": {"persona": personas}})
+
+    spec = with_attributes(server.base_url, PERSONAS)
+    synthesise(spec, show_progress=False)
+    live = spec.queries_path.read_bytes()
+    spec.queries_path.unlink()
+    assert synthesise(with_attributes(None, PERSONAS), show_progress=False).n_asked == 0
+    assert spec.queries_path.read_bytes() == live
+    changed = with_attributes(server.base_url, PERSONAS[:2])
+    assert plan_synthesis(changed).n_missing > 0
+    assert synthesise(changed, show_progress=False).changed
+    assert spec.queries_path.read_bytes() != live
+
+
+def test_what_was_recorded_without_attributes_is_found_when_they_are_taken_out(server, make_synth_spec):
+    synthesise(make_synth_spec(server.base_url), show_progress=False)
+    n_requests = server.n_requests
+    crossed = make_synth_spec(server.base_url, synth={**SYNTH, "attributes": {"persona": PERSONAS}})
+    synthesise(crossed, show_progress=False)
+    assert {line["prompt_sha256"] for line in recorded(crossed)[n_requests:]}.isdisjoint(
+        line["prompt_sha256"] for line in recorded(crossed)[:n_requests]
+    )
+    assert synthesise(make_synth_spec(None), show_progress=False).n_asked == 0
+
+
+def test_multi_mixes_intents_and_writes_queries_that_fit_none(server, make_synth_spec):
+    spec = make_synth_spec(server.base_url, **MULTI)
+    summary = synthesise(spec, show_progress=False)
+    assert summary.got == {**dict.fromkeys(INTENTS, 10), "oos": 12}
+    rounds = {target: [line for line in recorded(spec) if line["target"] == target] for target in summary.got}
+    for target in INTENTS:
+        asked = {other for line in rounds[target] for other in line["others"]}
+        assert asked == set(INTENTS) - {target}
+        for line in rounds[target]:
+            mixed = ["and asks for" in each for each in line["lines"]]
+            assert mixed == [False, True, False, True]
+    assert all("others" not in line for line in rounds["oos"])
+    (prompt,) = {
+        each
+        for each in prompts(server)
+        if each.startswith("Intent: refund")
+        and "Stop an order" in each
+        and "1. " + rounds["refund"][0]["lines"][0] in each
+    }
+    assert "Some of the queries ask for this too:\n- " in prompt
+
+
+def test_weights_are_written_for_each_channel_where_there_are_no_attributes(server, make_synth_spec):
+    spec = make_synth_spec(server.base_url, task="weights", out_of_scope=False, intents=CHANNELS)
+    assert synthesise(spec, show_progress=False).got == dict.fromkeys(CHANNELS, 10)
+    system = server.requests[0]["messages"][0]["content"]
+    assert "- visual: What is seen\n- audio: What is heard\n" in system
+    assert any("found mostly under audio (What is heard)" in prompt for prompt in prompts(server))
+    assert not any("begins with" in prompt for prompt in prompts(server))
+
+
+def test_weights_are_written_for_each_value_of_the_first_attribute(server, make_synth_spec):
+    synth = {**SYNTH, "attributes": {"about": KINDS, "subject": ["cooking", "sport"]}}
+    spec = make_synth_spec(server.base_url, task="weights", out_of_scope=False, intents=CHANNELS, synth=synth)
+    summary = synthesise(spec, show_progress=False)
+    assert summary.got == summary.wanted == dict.fromkeys(KINDS, 10)
+    assert {line["intended_intent"] for line in written(spec)} == set(KINDS)
+    for kind in KINDS:
+        (first, *_) = [prompt for prompt in prompts(server) if f"queries for {kind}," in prompt]
+        assert "subject: cooking" in first
+        assert "about: " not in first
+    assert synthesise(spec, show_progress=False).changed is False
+
+
+@pytest.mark.parametrize(
+    ("attributes", "named"),
+    [
+        ({"persona": []}, "'persona' has no value"),
+        ({" ": ["x"]}, "empty name"),
+        ({"persona": "a student"}, r"synth\.attributes\.persona`: Input should be a list"),
+        ({"persona": [1990]}, "valid string"),
+        ({"persona": ["two\nlines"]}, "line break"),
+        (["persona"], "a mapping"),
+    ],
+)
+def test_attributes_that_are_none(make_synth_spec, attributes, named):
+    with pytest.raises(SpecError, match=named) as caught:
+        make_synth_spec(None, synth={**SYNTH, "attributes": attributes})
+    assert "router.yaml:1: " in str(caught.value)
+
+
+@pytest.mark.parametrize("values", [["a scene", "a scene"], ["a scene", " "], ["oos", "a scene"]])
+def test_kinds_of_queries_must_differ(make_synth_spec, values):
+    with pytest.raises(SpecError, match="each value of the first attribute, 'about'"):
+        make_synth_spec(
+            None, task="weights", out_of_scope=False, intents=CHANNELS, synth={"attributes": {"about": values}}
+        )
+    synth = {"attributes": {"tone": ["", "kind", "kind"]}}
+    assert make_synth_spec(None, synth=synth).synth.attributes["tone"] == ("", "kind", "kind")
