@@ -1,0 +1,683 @@
+"""Rounds that better the students where they are weak: find, have written, label, train, compare.
+
+A round looks at the held-out queries: where the students disagree with the teacher, and which other label they were how near to. For
+the pairs of labels that are mixed up most, queries are written (by ``distill.teacher.synth``, which is told of the rivals, and never
+shown a held-out query), labelled blind, and trained on. The students so made stay if they agree with the teacher on more of the same
+held-out queries, none of which they learnt from; otherwise everything is as it was before, and that was the last round. Gold is never looked at.
+
+Everything lies in files as it comes (``distill.teacher.rounds``), so that a run that was cut goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from dataclasses import asdict, dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from distill import pipeline
+from distill.bundle import load_bundle
+from distill.data import (
+    leaked,
+    read_gold,
+    read_jsonl,
+    read_labels,
+    read_queries,
+    sha256_json,
+    storage_errors,
+    write_json,
+    write_jsonl,
+)
+from distill.embed import Distinct
+from distill.errors import BundleError, DataError, SpecError, SpendLimitError
+from distill.router import Router
+from distill.spec import Spec
+from distill.teacher.rounds import SOURCE, added_queries_path, round_folder
+from distill.types import OUT_OF_SCOPE_LABEL, Example, Intent, Task, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from distill.types import Interval
+
+    Booleans = np.ndarray[Any, np.dtype[np.bool_]]
+    Floats = np.ndarray[Any, np.dtype[np.floating[Any]]]
+
+__all__ = [
+    "PAIRS",
+    "PER_INTENT",
+    "ROUNDS",
+    "Confusion",
+    "Improvement",
+    "ImprovementPlan",
+    "Round",
+    "Weakness",
+    "improve",
+    "plan_improvement",
+]
+
+ROUNDS = 3
+PER_INTENT = 20
+"""Queries that a round has written for each label of a pair."""
+PAIRS = 6
+"""Pairs of labels that a round looks after."""
+
+_NEAR, _LEAST_MASS = 0.25, 0.5
+"""How likely a mistake must be to count, and what a pair must sum up to."""
+_UNSURE = 0.5
+_FEWEST_INTENTS = 2
+_CANDIDATES = ".improve"
+
+
+@dataclass(frozen=True, slots=True)
+class Confusion:
+    """Two labels that the students mix up on held-out queries.
+
+    Attributes:
+        labels: The two; ``oos`` may be one.
+        mass: Sum, over queries of the one for which the other is the likeliest mistake, of that mistake's probability, where that is
+            a quarter or more; in the mean over students.
+        n_wrong: How often the mistake was made, in the mean over students.
+    """
+
+    labels: tuple[str, str]
+    mass: float
+    n_wrong: float
+
+
+@dataclass(frozen=True, slots=True)
+class Weakness:
+    """Where the students are weak.
+
+    Attributes:
+        n_held_out: Held-out queries.
+        agreement: Share on which each student says what the teacher says.
+        n_disagree: Queries on which a student does not.
+        n_unsure: Of the others, those of which a student is less than half sure.
+        confusions: Pairs of labels, most mixed up first.
+    """
+
+    n_held_out: int
+    agreement: Mapping[str, float]
+    n_disagree: int
+    n_unsure: int
+    confusions: tuple[Confusion, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What a round did.
+
+    Attributes:
+        number: From 1, over all runs.
+        weakness: What it set out from.
+        n_written: Queries that were written.
+        n_repeated: Of these, nearly another query, held-out ones included, or gold, and left out.
+        n_added: Those left that have a label.
+        n_calls: Requests that were answered, for writing and for labelling.
+        usd: What these cost; None when a price or the tokens are unknown.
+        before: Agreement of each student with the teacher on held-out queries, before.
+        after: The same after training with the new queries.
+        gain: Mean difference over students and queries.
+        gain_ci95: Its interval (Tango's, of paired shares).
+        kept: Whether the new queries and students stay.
+    """
+
+    number: int
+    weakness: Weakness
+    n_written: int
+    n_repeated: int
+    n_added: int
+    n_calls: int
+    usd: Decimal | None
+    before: Mapping[str, float]
+    after: Mapping[str, float]
+    gain: float
+    gain_ci95: Interval
+    kept: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Improvement:
+    """What a run of rounds did: the rounds that it finished, and why it ended."""
+
+    rounds: tuple[Round, ...]
+    stopped: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImprovementPlan:
+    """What the next round would do.
+
+    Attributes:
+        number: Of the round.
+        in_progress: Whether it was begun before.
+        weakness: What it sets out from.
+        labels: For which queries are written.
+        n_queries: Queries to write and label.
+        n_requests: About how many requests that takes.
+        estimated_usd: Their estimated price, or None when a price is unknown.
+    """
+
+    number: int
+    in_progress: bool
+    weakness: Weakness
+    labels: tuple[str, ...]
+    n_queries: int
+    n_requests: int
+    estimated_usd: Decimal | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """plan.json: what a round is to better, and how the students stood on which held-out queries.
+
+    Attributes:
+        number: From 1.
+        weakness: What was found.
+        per_intent: Queries to write for each label of a pair.
+        held_out_sha256: Of the held-out queries and their labels.
+        right: By student, on which of them it agreed with the teacher.
+    """
+
+    number: int
+    weakness: Weakness
+    per_intent: int
+    held_out_sha256: str
+    right: Mapping[str, tuple[bool, ...]]
+
+    @property
+    def targets(self) -> dict[str, list[str]]:
+        """Labels for which queries are written, and the rivals of each."""
+        found: dict[str, list[str]] = {}
+        for confusion in self.weakness.confusions:
+            for label, rival in (confusion.labels, confusion.labels[::-1]):
+                found.setdefault(label, []).append(rival)
+        return found
+
+
+def improve(
+    spec: Spec,
+    *,
+    out: Path | None = None,
+    rounds: int = ROUNDS,
+    per_intent: int = PER_INTENT,
+    max_usd: Decimal | None = None,
+    show_progress: bool = True,
+    on_round: Callable[[Round], None] | None = None,
+) -> Improvement:
+    """Goes through rounds until one gains nothing, so many are done, or the limit is reached. One that was begun is finished first.
+
+    Args:
+        spec: The router's spec; its queries are labelled.
+        out: Folder of the bundles; None is ``models/NAME``.
+        rounds: How many at most.
+        per_intent: Queries to write for each label of a pair that is mixed up.
+        max_usd: Most that this run may spend; None: what ``teacher.max_usd`` leaves. Checked before each request.
+        show_progress: Shows progress on stderr.
+        on_round: Is told of each round when it is done.
+
+    Raises:
+        SpecError: The task is not ``single``, or the teacher cannot be asked.
+        DataError: There is no labelled query, or none is held out.
+        TeacherError: The teacher cannot answer at all. Every answer received is kept.
+    """
+    _check(spec)
+    limit_usd, done = _limit_usd(spec, max_usd), list[Round]()
+    while len(done) < rounds:
+        plan = _pending(spec) or _begin(spec, out, per_intent, show_progress=show_progress)
+        if not plan.weakness.confusions:
+            return Improvement(tuple(done), "the students mix up no pair of labels on the held-out queries")
+        finished = _finish(spec, plan, limit_usd, out, show_progress=show_progress)
+        if finished is None:
+            return Improvement(tuple(done), "the spend limit is reached; the same command goes on with this round")
+        done.append(finished)
+        if on_round is not None:
+            on_round(finished)
+        if not finished.kept:
+            return Improvement(tuple(done), f"round {finished.number} gained nothing")
+    return Improvement(tuple(done), f"{len(done)} round{'s are' if len(done) > 1 else ' is'} done")
+
+
+def plan_improvement(spec: Spec, *, out: Path | None = None, per_intent: int = PER_INTENT) -> ImprovementPlan:
+    """What the next round would have written, and its price; asks, trains and writes nothing.
+
+    Raises:
+        SpecError: As for ``improve``.
+        DataError: The students are not trained on the labels as they are.
+    """
+    from distill.teacher.label import plan_labels
+    from distill.teacher.synth import plan_synthesis
+
+    _check(spec)
+    pending = _pending(spec)
+    plan = pending or _look(spec, _current_bundles(spec, out), per_intent, _next_number(spec))
+    if not plan.weakness.confusions:
+        return ImprovementPlan(plan.number, pending is not None, plan.weakness, (), 0, 0, Decimal(0))
+    writing = plan_synthesis(_writers_spec(spec, plan, None))
+    labelling = plan_labels(spec, n_unwritten=0 if _added(spec, plan.number) else _n_wanted(plan))
+    costs = (
+        writing.estimated_usd if writing.n_missing else Decimal(0),
+        labelling.estimated_usd if labelling.n_missing else Decimal(0),
+    )
+    return ImprovementPlan(
+        number=plan.number,
+        in_progress=pending is not None,
+        weakness=plan.weakness,
+        labels=tuple(plan.targets),
+        n_queries=_n_wanted(plan),
+        n_requests=writing.n_requests + labelling.n_missing,
+        estimated_usd=None if None in costs else sum((cost for cost in costs if cost is not None), Decimal(0)),
+    )
+
+
+def _check(spec: Spec) -> None:
+    if spec.task is not Task.SINGLE:
+        raise SpecError(f"{spec.path}: improve knows `task: single` so far, found {spec.task.value!r}")
+    if spec.labels_path is not None:
+        raise SpecError(
+            f"{spec.path}: the labels are people's ({spec.labels_path}): nobody could label what is written"
+        )
+    if not (spec.synth.model or spec.teacher.model):
+        raise SpecError(f"{spec.path}: improve has queries written, and needs a model for that: give synth.model")
+
+
+# --- finding ---------------------------------------------------------------------------------------------------------
+
+
+def _begin(spec: Spec, out: Path | None, per_intent: int, *, show_progress: bool) -> _Plan:
+    """Trains the students if they are not, looks where they are weak, and writes plan.json where they are."""
+    number = _next_number(spec)
+    _forget(spec, number)  # where the folder of such a round was removed
+    bundles = pipeline.train(spec, out=out, show_progress=show_progress)
+    plan = _look(spec, {name: bundle.path for name, bundle in bundles.items()}, per_intent, number)
+    if plan.weakness.confusions:
+        write_json(round_folder(spec, plan.number) / "plan.json", asdict(plan))
+    return plan
+
+
+def _current_bundles(spec: Spec, out: Path | None) -> dict[str, Path]:
+    paths: dict[str, Path] = {student: spec.output(out) / student for student in spec.students}
+    for student, path in paths.items():
+        try:
+            is_current = pipeline.trained_on(spec, load_bundle(path))[1]
+        except BundleError:
+            is_current = False
+        if not is_current:
+            raise DataError(
+                f"{path}: {student} is not trained on the labels as they are; `distill train {spec.path}` does that first"
+            )
+    return paths
+
+
+def _held_out(spec: Spec) -> list[Example]:
+    """The held-out queries, which no round adds to.
+
+    Raises:
+        DataError: There is none.
+    """
+    found = [example for example in pipeline.examples(spec, show_notes=False) if example.split == "held_out"]
+    if not found:
+        raise DataError(f"{spec.queries_path}: too few queries to hold any out; nothing could be compared")
+    return found
+
+
+def _look(spec: Spec, students: Mapping[str, Path], per_intent: int, number: int) -> _Plan:
+    held_out = _held_out(spec)
+    given = np.asarray([int(example.target.argmax()) for example in held_out])
+    probabilities = _probabilities(students, held_out)
+    right = {name: own.argmax(axis=1) == given for name, own in probabilities.items()}
+    weakness = _weakness(probabilities, right, given, spec.labels)
+    return _Plan(
+        number, weakness, per_intent, _sha256_of(held_out), {name: tuple(own.tolist()) for name, own in right.items()}
+    )
+
+
+def _probabilities(students: Mapping[str, Path], held_out: Sequence[Example]) -> dict[str, Floats]:
+    texts = [example.text for example in held_out]
+    return {name: Router.load(path).predict_proba(texts) for name, path in students.items()}
+
+
+def _sha256_of(held_out: Sequence[Example]) -> str:
+    return sha256_json([[example.text, int(example.target.argmax())] for example in held_out])
+
+
+def _weakness(
+    probabilities: Mapping[str, Floats],
+    right: Mapping[str, Booleans],
+    given: np.ndarray[Any, Any],
+    labels: Sequence[str],
+) -> Weakness:
+    """Every student's likeliest mistake on each query, if it is near, counts with its probability; averaged over students."""
+    rows = np.arange(len(given))
+    mass, wrong = Counter[tuple[int, int]](), Counter[tuple[int, int]]()
+    unsure = np.zeros(len(given), bool)
+    for name, own in probabilities.items():
+        others = own.copy()
+        others[rows, given] = -1.0
+        mistake = others.argmax(axis=1)
+        unsure |= own.max(axis=1) < _UNSURE
+        for row, (first, second) in enumerate(zip(given.tolist(), mistake.tolist(), strict=True)):
+            if own[row, second] < _NEAR:
+                continue
+            pair = (min(first, second), max(first, second))
+            mass[pair] += float(own[row, second])  # type: ignore[assignment]
+            wrong[pair] += int(not right[name][row])
+    n_students = len(probabilities)
+    found = [
+        Confusion((labels[pair[0]], labels[pair[1]]), round(total / n_students, 3), wrong[pair] / n_students)
+        for pair, total in mass.most_common(PAIRS)
+        if total / n_students >= _LEAST_MASS
+    ]
+    disagree = ~np.logical_and.reduce(list(right.values()))
+    return Weakness(
+        n_held_out=len(given),
+        agreement={name: round(float(own.mean()), 6) for name, own in right.items()},
+        n_disagree=int(disagree.sum()),
+        n_unsure=int((unsure & ~disagree).sum()),
+        confusions=tuple(found),
+    )
+
+
+# --- a round's files -------------------------------------------------------------------------------------------------
+
+
+def _numbers(spec: Spec) -> list[int]:
+    """Of the rounds that were begun, in order."""
+    plans = round_folder(spec, 1).parent.glob("round-*/plan.json")
+    return sorted(int(path.parent.name.removeprefix("round-")) for path in plans)
+
+
+def _next_number(spec: Spec) -> int:
+    return max(_numbers(spec), default=0) + 1
+
+
+def _pending(spec: Spec) -> _Plan | None:
+    """The round that was begun and not finished, or None.
+
+    Raises:
+        DataError: Its plan.json cannot be read.
+    """
+    numbers = _numbers(spec)
+    if not numbers or (round_folder(spec, numbers[-1]) / "result.json").exists():
+        return None
+    path = round_folder(spec, numbers[-1]) / "plan.json"
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        weakness = value["weakness"]
+        confusions = tuple(
+            Confusion(tuple(each["labels"]), each["mass"], each["n_wrong"]) for each in weakness["confusions"]
+        )
+        right = {name: tuple(bool(each) for each in own) for name, own in value["right"].items()}
+        plan = _Plan(
+            value["number"],
+            Weakness(**weakness | {"confusions": confusions}),
+            value["per_intent"],
+            value["held_out_sha256"],
+            right,
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path}: not the plan of a round ({error!r}); remove {path.parent} to begin it anew"
+        ) from error
+    unknown = set(plan.targets) - set(spec.labels)
+    if unknown:
+        raise DataError(
+            f"{path}: is about {', '.join(sorted(unknown))}, no intent any more; remove {path.parent} to begin it anew"
+        )
+    return plan
+
+
+def _added(spec: Spec, number: int | None = None) -> list[dict[str, Any]]:
+    """Lines of the queries that rounds added: of one of them, or of all."""
+    path = added_queries_path(spec)
+    lines = [line for _, line in read_jsonl(path)] if path.exists() else []
+    return [line for line in lines if number is None or line.get("round") == number]
+
+
+def _forget(spec: Spec, number: int) -> None:
+    """Takes a round's queries out of those that are trained on."""
+    if _added(spec, number):
+        write_jsonl(added_queries_path(spec), [line for line in _added(spec) if line.get("round") != number])
+
+
+# --- one round -------------------------------------------------------------------------------------------------------
+
+
+def _finish(
+    spec: Spec, plan: _Plan, limit_usd: Decimal | None, out: Path | None, *, show_progress: bool
+) -> Round | None:
+    """Does what is left of a round; None where the limit does not allow it."""
+    from distill.teacher.label import label
+
+    try:
+        texts = _have_written(spec, plan, limit_usd, show_progress=show_progress)
+        label(_with_limit(spec, limit_usd), texts, show_progress=show_progress)
+    except SpendLimitError:
+        if _spent_usd(spec) is None:  # the limit cannot be kept
+            raise
+        return None
+    folder, candidates = spec.output(out), spec.output(out) / _CANDIDATES
+    students = _train_candidates(spec, folder, candidates, show_progress=show_progress)
+    held_out = _held_out(spec)
+    if _sha256_of(held_out) != plan.held_out_sha256:
+        raise DataError(
+            f"{round_folder(spec, plan.number)}: labels of held-out queries changed since this round began, so that nothing can be "
+            "compared; remove the folder to begin the round anew"
+        )
+    given = np.asarray([int(example.target.argmax()) for example in held_out])
+    after = {name: own.argmax(axis=1) == given for name, own in _probabilities(students, held_out).items()}
+    done = _compared(spec, plan, texts, after)
+    if done.kept:
+        for name, path in students.items():
+            _move(path, folder / name)
+    else:
+        _forget(spec, plan.number)
+    write_json(round_folder(spec, plan.number) / "result.json", _as_json(done))
+    shutil.rmtree(candidates, ignore_errors=True)
+    return done
+
+
+def _as_json(done: Round) -> dict[str, Any]:
+    return asdict(done) | {"usd": None if done.usd is None else float(done.usd)}
+
+
+def _have_written(spec: Spec, plan: _Plan, limit_usd: Decimal | None, *, show_progress: bool) -> list[str]:
+    """The round's queries, written if they are not yet, nearly repeated ones left out; they stand in improve/queries.jsonl then."""
+    from distill.teacher.synth import synthesise
+
+    if not (lines := _added(spec, plan.number)):
+        writer = _writers_spec(spec, plan, limit_usd)
+        synthesise(writer, show_progress=show_progress)
+        written = read_queries(writer.queries_path)
+        is_new = _is_new(spec, [query.text for query in written], show_progress=show_progress)
+        lines = [
+            {
+                "id": f"{SOURCE}-{plan.number}-{position:04d}",
+                "text": query.text,
+                "source": SOURCE,
+                "round": plan.number,
+                "intended_intent": query.intended_intent,
+            }
+            for position, query in enumerate(written)
+            if is_new[position]
+        ]
+        write_jsonl(added_queries_path(spec), [*_added(spec), *lines])
+    return [str(line["text"]) for line in lines]
+
+
+def _is_new(spec: Spec, texts: Sequence[str], *, show_progress: bool) -> list[bool]:
+    """Which texts are no gold query, and no near-duplicate of a labelled query or of an earlier text."""
+    from distill.student.embedder import embedder_of
+
+    gold = () if spec.gold_path is None else read_gold(spec.gold_path, spec.labels, spec.task)
+    also_gold = set(leaked(texts, gold))
+    embedder = embedder_of(spec, show_progress=show_progress)
+    distinct = Distinct()
+    distinct.add(embedder.embed([example.text for example in pipeline.examples(spec, show_notes=False)]))
+    repeats = distinct.add(embedder.embed(texts)).tolist()
+    return [repeated < 0 and text not in also_gold for text, repeated in zip(texts, repeats, strict=True)]
+
+
+def _train_candidates(spec: Spec, folder: Path, candidates: Path, *, show_progress: bool) -> dict[str, Path]:
+    """Trains with the round's queries beside the students that there are, from which the new bundles say they come."""
+    with storage_errors(candidates):
+        for student in spec.students:
+            if not (candidates / student).exists() and (folder / student).exists():
+                shutil.copytree(folder / student, candidates / student)
+    bundles = pipeline.train(spec, out=candidates, show_progress=show_progress)
+    return {name: bundle.path for name, bundle in bundles.items()}
+
+
+def _move(source: Path, target: Path) -> None:
+    """Puts a bundle in the place of another; a reader never sees half a bundle."""
+    old = source.with_name(f"{source.name}.old")
+    with storage_errors(target):
+        shutil.rmtree(old, ignore_errors=True)
+        if target.exists():
+            target.replace(old)
+        source.replace(target)
+
+
+def _compared(spec: Spec, plan: _Plan, texts: Sequence[str], after: Mapping[str, Booleans]) -> Round:
+    from distill.benchmark.statistics import paired_difference_interval
+    from distill.teacher.label import redactor
+
+    before = {name: np.asarray(plan.right[name], bool) for name in after}
+    difference = np.mean([after[name].astype(float) - before[name] for name in after], axis=0)
+    only_after, only_before = float(np.maximum(difference, 0).sum()), float(np.maximum(-difference, 0).sum())
+    gain = float(difference.mean())
+    n_written = len(read_queries(_writers_spec(spec, plan, None).queries_path))
+    sent = set(map(redactor(spec), texts))
+    n_calls, usd = _paid(spec, plan.number, sent)
+    return Round(
+        number=plan.number,
+        weakness=plan.weakness,
+        n_written=n_written,
+        n_repeated=n_written - len(texts),
+        n_added=len(sent & {example.text for example in pipeline.examples(spec, show_notes=False)}),
+        n_calls=n_calls,
+        usd=usd,
+        before={name: round(float(own.mean()), 6) for name, own in before.items()},
+        after={name: round(float(own.mean()), 6) for name, own in after.items()},
+        gain=round(gain, 6),
+        gain_ci95=paired_difference_interval(only_after, only_before, len(difference)),
+        kept=gain > 0,
+    )
+
+
+# --- what is written -------------------------------------------------------------------------------------------------
+
+
+def _writers_spec(spec: Spec, plan: _Plan, limit_usd: Decimal | None) -> Spec:
+    """What synth is given: the labels that are mixed up alone, each described with its rivals; it writes to the round's folder."""
+    targets = plan.targets
+    described = {intent.name: intent for intent in spec.intent_list}
+    intents = {
+        name: {
+            "description": _with_rivals(described[name], rivals, described),
+            "examples": list(described[name].examples),
+        }
+        for name, rivals in targets.items()
+        if name != OUT_OF_SCOPE_LABEL
+    }
+    for name in spec.intents:  # a spec has two intents at least: the one that is mixed up with none, and one more
+        if len(intents) < _FEWEST_INTENTS:
+            intents.setdefault(
+                name, {"description": described[name].description, "examples": list(described[name].examples)}
+            )
+    raw = spec.model_dump(by_alias=True)
+    raw["teacher"] |= {"answer_map": {}, "prompt": None, "max_usd": None}
+    n_misses = plan.per_intent * len(targets.get(OUT_OF_SCOPE_LABEL, ()))
+    raw["synth"] |= {"per_intent": plan.per_intent, "out_of_scope": n_misses}
+    raw |= {
+        "intents": intents,
+        "out_of_scope": raw["out_of_scope"] if n_misses else False,
+        "queries": None,
+        "gold": None,  # it has other labels too
+        "seed": spec.seed + plan.number,
+    }
+    writer = Spec.model_validate(raw)
+    writer._path = round_folder(spec, plan.number) / spec.path.name  # noqa: SLF001
+    return writer if limit_usd is None else _with_limit(writer, limit_usd - _spent_elsewhere(spec, writer))
+
+
+def _with_rivals(intent: Intent, rivals: Sequence[str], described: Mapping[str, Intent]) -> str:
+    """An intent's description, and what its queries are easily taken for."""
+    named = " and for ".join(_named(rival, described) for rival in rivals)
+    own = f"{intent.description.rstrip('.')}. " if intent.description else ""
+    return f"{own}Easily taken for {named}: write queries that are near that, and yet clearly ask for {intent.name}."
+
+
+def _named(rival: str, described: Mapping[str, Intent]) -> str:
+    if rival == OUT_OF_SCOPE_LABEL:
+        return "something that no intent covers"
+    description = described[rival].description.rstrip(".")
+    return f"{rival} ({description})" if description else rival
+
+
+def _n_wanted(plan: _Plan) -> int:
+    rivals_of_none = len(plan.targets.get(OUT_OF_SCOPE_LABEL, ()))
+    n_intents = max(len(plan.targets) - bool(rivals_of_none), _FEWEST_INTENTS)
+    return plan.per_intent * (n_intents + rivals_of_none)
+
+
+# --- what is spent ---------------------------------------------------------------------------------------------------
+
+
+def _model(spec: Spec) -> str | None:
+    return spec.teacher.model or spec.synth.model
+
+
+def _spent_usd(spec: Spec) -> Decimal | None:
+    """By every recording; None when a price or the tokens of an answer are unknown."""
+    from distill.teacher.spend import open_budget
+
+    return open_budget(spec, _model(spec)).known_spend_usd
+
+
+def _limit_usd(spec: Spec, max_usd: Decimal | None) -> Decimal | None:
+    from distill.teacher.spend import limited
+
+    return limited(spec, _model(spec), max_usd).teacher.max_usd
+
+
+def _with_limit(spec: Spec, limit_usd: Decimal | None) -> Spec:
+    """The spec with that limit in all."""
+    return spec.model_copy(update={"teacher": spec.teacher.model_copy(update={"max_usd": limit_usd})})
+
+
+def _spent_elsewhere(spec: Spec, writer: Spec) -> Decimal:
+    """What is spent but for the recording of one round's writer, which counts that itself."""
+    from distill.teacher.spend import open_budget
+
+    return open_budget(spec, _model(spec)).spent_usd - open_budget(writer, _model(writer)).spent_usd
+
+
+def _paid(spec: Spec, number: int, sent: set[str]) -> tuple[int, Decimal | None]:
+    """Requests of a round that were answered, and what they cost; None when a price or the tokens of one are unknown."""
+    from distill.teacher.prices import cost_usd, price_of
+
+    total, n_calls, is_known = Decimal(0), 0, True
+    for model, usage in _paid_answers(spec, number, sent):
+        n_calls += 1
+        price = price_of(spec, model)
+        is_known = is_known and price is not None and None not in {usage.prompt_tokens, usage.completion_tokens}
+        total += Decimal(0) if price is None else cost_usd(price, usage)
+    return n_calls, total if is_known else None
+
+
+def _paid_answers(spec: Spec, number: int, sent: set[str]) -> Iterator[tuple[str, Usage]]:
+    path = round_folder(spec, number) / spec.synthesis_path.name
+    for _, line in read_jsonl(path, skip_torn=True) if path.exists() else ():
+        if line.get("latency_ms") is not None:
+            usage = Usage(line.get("prompt_tokens"), line.get("completion_tokens"), line.get("cached_tokens"))
+            yield str(line.get("teacher")), usage
+    for label in read_labels(spec.ledger_path):
+        if label.text in sent and label.latency_ms is not None and "carried_from" not in label.extra:
+            yield label.teacher, label.usage

@@ -1,0 +1,439 @@
+"""Asking the teacher again about labels that are doubted: several answers each, beside the nearest known queries.
+
+Each answer that was paid for is a line of the ledger, under a prompt hash of its own. What follows from them, the mean of all answers
+to a query, the first ones and the new, is written under the key of the query's label as an answer that was carried over: the last good
+line of a key wins, so training takes it, and the first answer stays above it. It depends on the answers alone: to decide
+once more changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from distill.data import ledger_key, sha256_json
+from distill.errors import SpecError, SpendLimitError, TeacherError
+from distill.progress import Progress
+from distill.teacher.answers import FORMS, answer_schema, function_scores, read_scores
+from distill.teacher.client import (
+    DIALECTS,
+    ChatClient,
+    Dialect,
+    Request,
+    RequestFailedError,
+    for_each,
+    is_loopback,
+    run_sync,
+)
+from distill.teacher.label import load_function, new_lines, recorded_samples, requester
+from distill.teacher.ledger import AppendLog, Ledger
+from distill.teacher.prices import check_limit_is_enforceable, cost_usd, teacher_price
+from distill.teacher.prompt import Messages, render, template_text, user_prompt, user_prompt_text
+from distill.teacher.spend import limited, open_budget
+from distill.types import Label, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from distill.spec import Spec
+    from distill.teacher.prices import Budget
+
+__all__ = ["SAMPLES", "Case", "RelabelPlan", "RelabelSummary", "plan_relabel", "relabel", "votes_of"]
+
+TEMPLATE = "relabel_single_001"
+SAMPLES = 3
+"""New answers to each query."""
+
+_STAGE = "relabel"
+_TEMPERATURE = 0.7
+"""Where labelling has 0: answers that cannot differ say nothing of how sure they are."""
+_FAILURES_IN_A_ROW = 12
+_CHARACTERS_PER_TOKEN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A query whose label is doubted.
+
+    Attributes:
+        text: Redacted.
+        evidence: Other queries and what they are labelled, redacted, the least alike first.
+    """
+
+    text: str
+    evidence: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RelabelPlan:
+    """What asking again would ask.
+
+    Attributes:
+        n_cases: Queries.
+        n_missing: Good answers that the ledger lacks.
+        estimated_usd: For these, or None when the price is unknown.
+    """
+
+    n_cases: int
+    n_missing: int
+    estimated_usd: Decimal | None
+
+
+@dataclass(frozen=True, slots=True)
+class RelabelSummary:
+    """What asking again did.
+
+    Attributes:
+        n_cases: Queries that were to be asked about.
+        n_asked: Requests whose answer came in this run.
+        n_failed: Of these, without an answer.
+        n_confirmed: Queries whose label stays the likeliest.
+        n_changed: Queries that have another label now.
+        n_left: Queries that still lack answers: the limit was reached, or they failed.
+        usd: Spent in this run; None when the price or the tokens are unknown.
+        limit_reached: Whether the spend limit ended it.
+    """
+
+    n_cases: int
+    n_asked: int
+    n_failed: int
+    n_confirmed: int
+    n_changed: int
+    n_left: int
+    usd: Decimal | None
+    limit_reached: bool
+
+
+class _Again:
+    """How the teacher is asked again, as the ledger knows it: name, prompt, and hash for each dialect."""
+
+    def __init__(self, spec: Spec, samples: int) -> None:
+        if spec.labels_path is not None:
+            raise SpecError(
+                f"{spec.path}: the labels are people's ({spec.labels_path}), whom nobody asks again here; correct them by hand"
+            )
+        self.spec, self.samples, self.name, self.form = spec, samples, spec.teacher_name, FORMS[spec.task]
+        self.intents = (*spec.intent_list, *((spec.out_of_scope_intent,) if spec.out_of_scope_intent else ()))
+        own = spec.teacher.prompt
+        self.prompt_path = spec.folder / own if own else None
+        self.template = user_prompt_text(self.prompt_path) if self.prompt_path else template_text(TEMPLATE)
+        sends_schema = own is None if spec.teacher.send_schema is None else spec.teacher.send_schema
+        self.schema = answer_schema(spec.labels, spec.task) if sends_schema else None
+        self.temperature = spec.teacher.temperature or (_TEMPERATURE if spec.teacher.temperature == 0 else None)
+
+    def settings(self, dialect: Dialect) -> dict[str, Any]:
+        """What an answer depends on besides the query and its evidence."""
+        intents = sha256_json([[i.name, i.description, list(i.examples)] for i in self.intents])
+        if self.spec.teacher.callable is not None:
+            return {"stage": _STAGE, "callable": self.spec.teacher.callable, "intents": intents}
+        sends_schema = self.schema is not None and dialect.response_format != "text"
+        return {
+            "stage": _STAGE,
+            "template": self.prompt_path.name if self.prompt_path else TEMPLATE,
+            "template_sha256": sha256_json(self.template),
+            "intents": intents,
+            "response_format": dialect.response_format if sends_schema else "text",
+            "temperature": self.temperature if dialect.temperature else None,
+            "answer": sha256_json([self.spec.teacher.answer_path, self.spec.teacher.answer_map]),
+        }
+
+    @cached_property
+    def hashes(self) -> dict[Dialect, str]:
+        return {dialect: sha256_json(self.settings(dialect)) for dialect in DIALECTS}
+
+    def answers(self, ledger: Ledger, text: str) -> list[Label | None]:
+        """The recorded answer to each sample, good or failed; None where there is none."""
+        return [
+            ledger.get(ledger_key(self.name, hash_, text, sample) for hash_ in dict.fromkeys(self.hashes.values()))
+            for sample in range(self.samples)
+        ]
+
+    def missing(self, ledger: Ledger, cases: Iterable[Case]) -> list[tuple[Case, int]]:
+        """Cases and samples without a good answer: one case after the other."""
+        return [
+            (case, sample)
+            for case in cases
+            for sample, answer in enumerate(self.answers(ledger, case.text))
+            if answer is None or answer.scores is None
+        ]
+
+    def messages(self, case: Case) -> Messages:
+        if self.prompt_path is not None:
+            return user_prompt(self.prompt_path, self.template, query=case.text, intents=self.intents)
+        return render(
+            TEMPLATE,
+            intents=self.intents,
+            out_of_scope=self.spec.out_of_scope_intent,
+            examples=self.form.examples(self.intents),
+            evidence=case.evidence,
+            query=case.text,
+        )
+
+    def request(self, case: Case) -> Request:
+        return Request(self.messages(case), self.schema, self.temperature, self.spec.teacher.max_output_tokens)
+
+
+def plan_relabel(spec: Spec, cases: Sequence[Case], *, samples: int = SAMPLES) -> RelabelPlan:
+    """Counts the answers that are missing and estimates their price; asks nothing.
+
+    Raises:
+        SpecError: The labels are people's.
+    """
+    again = _Again(spec, samples)
+    missing = again.missing(Ledger(spec.ledger_path), cases)
+    price = teacher_price(spec)
+    estimate = Decimal(0) if not missing else None
+    if missing and price is not None and spec.teacher.callable is None:
+        characters = sum(len(content) for case, _ in missing for _, content in again.messages(case))
+        answer_tokens = again.form.answer_tokens(spec.labels) * len(missing)
+        estimate = cost_usd(price, Usage(characters // _CHARACTERS_PER_TOKEN, answer_tokens))
+    return RelabelPlan(len(cases), len(missing), estimate)
+
+
+def votes_of(spec: Spec, texts: Iterable[str]) -> dict[str, dict[str, int]]:
+    """What was answered when the teacher was asked again, for those of some redacted texts it was: answers by label."""
+    wanted = {unicodedata.normalize("NFC", text): text for text in texts}
+    last = {
+        line.key: line
+        for line in Ledger(spec.ledger_path).lines
+        if line.scores and line.teacher == spec.teacher_name and _is_of_this_stage(line) and _nfc(line) in wanted
+    }
+    votes: dict[str, Counter[str]] = {}
+    for line in last.values():
+        votes.setdefault(wanted[_nfc(line)], Counter())[_best(line.scores or {})] += 1
+    return {text: dict(counts.most_common()) for text, counts in votes.items()}
+
+
+def _nfc(line: Label) -> str:
+    return unicodedata.normalize("NFC", line.text)
+
+
+def _best(scores: Mapping[str, float]) -> str:
+    return max(scores, key=lambda name: scores[name])
+
+
+def _is_of_this_stage(line: Label) -> bool:
+    settings = line.extra.get("settings")
+    return isinstance(settings, Mapping) and settings.get("stage") == _STAGE
+
+
+def relabel(
+    spec: Spec,
+    cases: Sequence[Case],
+    *,
+    samples: int = SAMPLES,
+    max_usd: Decimal | None = None,
+    show_progress: bool = True,
+) -> RelabelSummary:
+    """Asks the teacher again about some queries, in order, and records each answer as it arrives, then what follows from them.
+
+    What was answered before is not asked again. Can be called where an event loop is running.
+
+    Args:
+        spec: The router's spec.
+        cases: Queries that have a label, the most doubtful first.
+        samples: New answers to each.
+        max_usd: Most that this run may spend; None: what ``teacher.max_usd`` leaves. Checked before each request.
+        show_progress: Shows progress on stderr.
+
+    Raises:
+        SpecError: The labels are people's; or the limit cannot be kept, as no price is known.
+        TeacherError: The teacher cannot answer at all. Every answer received is kept.
+        LedgerError: Another process is writing to the ledger.
+    """
+    spec = limited(spec, spec.teacher.model, max_usd)
+    again = _Again(spec, samples)
+    ledger, budget = Ledger(spec.ledger_path), open_budget(spec, spec.teacher.model)
+    run, spent_before = _Run(again, ledger, budget), budget.spent_usd
+    with AppendLog(spec.ledger_path) as run.log:
+        missing = again.missing(ledger, cases)
+        try:
+            with Progress("ask again", len(missing), "answers", show=show_progress) as run.progress:
+                run_sync(run.ask_all(missing))
+        except SpendLimitError:
+            if budget.known_spend_usd is None:  # the limit cannot be kept
+                raise
+            run.limit_reached = True
+        complete = [case for case in cases if _is_complete(again.answers(ledger, case.text))]
+        n_changed = _decide(again, ledger, run.log, complete)
+    return RelabelSummary(
+        n_cases=len(cases),
+        n_asked=run.n_asked,
+        n_failed=run.n_failed,
+        n_confirmed=len(complete) - n_changed,
+        n_changed=n_changed,
+        n_left=len(cases) - len(complete),
+        usd=None if budget.known_spend_usd is None else budget.spent_usd - spent_before,
+        limit_reached=run.limit_reached,
+    )
+
+
+def _is_complete(answers: Sequence[Label | None]) -> bool:
+    return all(answer is not None and answer.scores is not None for answer in answers)
+
+
+@dataclass
+class _Run:
+    """Asking in progress."""
+
+    again: _Again
+    ledger: Ledger
+    budget: Budget
+    log: AppendLog | None = None
+    progress: Progress | None = None
+    n_asked: int = 0
+    n_failed: int = 0
+    limit_reached: bool = False
+    _failures_in_a_row: int = 0
+    _client: ChatClient | None = field(default=None, repr=False)
+
+    async def ask_all(self, questions: Sequence[tuple[Case, int]]) -> None:
+        if not questions:
+            return
+        spec = self.again.spec
+        if spec.teacher.callable is not None:
+            await for_each(questions, self._ask_function, spec.teacher.concurrency)
+            return
+        _, dialect = requester(spec)
+        async with ChatClient(spec.teacher, self.again.name, self.budget, dialect) as self._client:
+            loopback = is_loopback(spec.teacher.base_url)
+            check_limit_is_enforceable(spec, self.again.name, self.budget.price, loopback=loopback)
+            await for_each(questions[:1], self._ask_model, 1)  # what the server refuses is found out once
+            await for_each(questions[1:], self._ask_model, spec.teacher.concurrency)
+
+    async def _ask_model(self, question: tuple[Case, int]) -> None:
+        if self._client is None:
+            raise TeacherError("the client is not open")
+        asked_at = _now()
+        try:
+            reply = await self._client.ask(self.again.request(question[0]))
+        except RequestFailedError as error:
+            self._write(question, self._client.dialect, asked_at, error=str(error))
+            return
+        scores, problem = None, None
+        try:
+            scores = read_scores(reply.content, self.again.spec)
+        except ValueError as error:
+            problem = str(error)
+        self._write(question, reply.dialect, asked_at, scores, problem, reply.usage, reply.latency_ms)
+
+    async def _ask_function(self, question: tuple[Case, int]) -> None:
+        spec = self.again.spec
+        function = load_function(str(spec.teacher.callable), spec)
+        asked_at, started = _now(), time.perf_counter()
+        scores, problem = None, None
+        try:
+            answer = await asyncio.to_thread(function, question[0].text)
+            scores = function_scores(answer, spec.labels, spec.task)
+        except Exception as error:  # noqa: BLE001 - the user's own function may raise anything; it is recorded as failed
+            problem = f"{type(error).__name__}: {error}"
+        latency_ms = (time.perf_counter() - started) * 1000
+        self._write(question, DIALECTS[0], asked_at, scores, problem, latency_ms=latency_ms)
+
+    def _write(
+        self,
+        question: tuple[Case, int],
+        dialect: Dialect,
+        asked_at: str,
+        scores: Mapping[str, float] | None = None,
+        error: str | None = None,
+        usage: Usage | None = None,
+        latency_ms: float | None = None,
+    ) -> None:
+        (case, sample), hash_ = question, self.again.hashes[dialect]
+        settings = self.again.settings(dialect)
+        short = {
+            name: value[:12] if name in {"template_sha256", "intents", "answer"} else value
+            for name, value in settings.items()
+        }
+        if self.log is None:
+            raise TeacherError("the ledger is not open")
+        self.ledger.write(
+            self.log,
+            Label(
+                key=ledger_key(self.again.name, hash_, case.text, sample),
+                text=case.text,
+                scores=scores,
+                error=error,
+                teacher=self.again.name,
+                prompt_sha256=hash_,
+                sample=sample,
+                usage=usage or Usage(),
+                latency_ms=None if latency_ms is None else round(latency_ms, 1),
+                asked_at=asked_at,
+                extra={"settings": short, "evidence": [sha256_json(text)[:12] for text, _ in case.evidence]},
+            ),
+        )
+        self.n_asked += 1
+        self.n_failed += error is not None
+        self._failures_in_a_row = 0 if error is None else self._failures_in_a_row + 1
+        if self.progress is not None:
+            self.progress.advance(spend_usd=self.budget.known_spend_usd)
+        if self._failures_in_a_row >= _FAILURES_IN_A_ROW:
+            raise TeacherError(f"{self._failures_in_a_row} queries in a row failed, the last one: {error}")
+
+
+# --- deciding --------------------------------------------------------------------------------------------------------
+
+
+def _decide(again: _Again, ledger: Ledger, log: AppendLog, cases: Sequence[Case]) -> int:
+    """Writes what follows from all answers to each query; how many have another label now."""
+    recorded = recorded_samples(again.spec, [case.text for case in cases], redacted=True)
+    first = _first_answers(ledger, {sample.key for samples in recorded.values() for sample in samples})
+    decisions, n_changed = [], 0
+    for case in cases:
+        samples = recorded.get(case.text, ())
+        before = [first[sample.key] for sample in samples if sample.key in first]
+        if not before:  # it was never labelled: there is nothing to take the place of
+            continue
+        new = [answer for answer in again.answers(ledger, case.text) if answer is not None]
+        mean = _mean([answer.scores or {} for answer in (*before, *new)])
+        n_changed += _best(mean) != _best(_mean([sample.scores or {} for sample in before]))
+        now = _now()
+        source = {"teacher": again.name, "answers": [answer.key for answer in (*before, *new)], "decided_at": now}
+        decisions += [
+            Label(
+                key="",
+                text=case.text,
+                scores=mean,
+                error=None,
+                teacher=again.name,
+                prompt_sha256="",
+                sample=sample.sample,
+                asked_at=now,
+                extra={"carried_from": source},
+            )
+            for sample in samples
+        ]
+    for line in new_lines(again.spec, ledger, decisions):
+        ledger.write(log, line)
+    return n_changed
+
+
+def _first_answers(ledger: Ledger, keys: set[str]) -> dict[str, Label]:
+    """The last good line of each key that is an answer, and not what followed from several."""
+    return {line.key: line for line in ledger.lines if line.key in keys and line.scores and not _is_decision(line)}
+
+
+def _is_decision(line: Label) -> bool:
+    source = line.extra.get("carried_from")
+    return isinstance(source, Mapping) and "answers" in source
+
+
+def _mean(answers: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of answers, each scaled to a sum of 1; labels of which none speaks are left out."""
+    shares = [{name: score / sum(scores.values()) for name, score in scores.items() if score} for scores in answers]
+    names = dict.fromkeys(name for own in shares for name in own)
+    return {name: round(sum(own.get(name, 0.0) for own in shares) / len(shares), 6) for name in names}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
