@@ -18,7 +18,7 @@ READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check record synth label train bench report run clean wheel-test check-js
+.PHONY: help setup demo test check docs record synth label train bench report run clean wheel-test check-js
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z][a-z -]*:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,12 @@ check: $(READY) ## Format, lint, types, import rules, generated documentation up
 	$(BIN)/python scripts/readme.py --check
 	$(BIN)/python scripts/public_table.py --check
 	$(BIN)/python scripts/budget.py --check
+	$(BIN)/python scripts/api.py --check
+
+docs: $(READY) ## Write the generated parts of README.md and docs/ anew.
+	@$(BIN)/python scripts/readme.py
+	@$(BIN)/python scripts/public_table.py
+	@$(BIN)/python scripts/api.py
 
 record: $(READY) ## The demo, live where the recording lacks answers; its figures are kept for the README.
 	@$(DISTILL) run $(SPEC) $(ARGS)

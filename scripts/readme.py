@@ -1,4 +1,4 @@
-"""Writes the generated parts of README.md between their markers; ``--check`` only says whether they are up to date.
+"""Writes the generated parts of README.md and of pages under docs/ between their markers; ``--check`` only says whether they are up to date.
 
 python scripts/readme.py [--check]
 """
@@ -12,9 +12,11 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+import peers_table
+import when_not
 from pydantic import BaseModel
 
-from distill.benchmark.display import headline
+from distill.benchmark.display import headline, number, share
 from distill.benchmark.results import read_result
 from distill.benchmark.table import markdown_table
 from distill.data import read_jsonl
@@ -22,11 +24,36 @@ from distill.errors import DistillError
 from distill.spec import Spec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 DEMO = ROOT / "data" / "banking-assistant"
+
+
+def summary() -> str:
+    """What the demo comes to, in one small table."""
+    result = read_result(DEMO / "results.json")
+    lines = ["| | right answers | half of them within | files, MB |", "|---|---:|---:|---:|"]
+    for row in result.rows:
+        if row.name in _SUMMARISED:
+            right = share(row.accuracy_policy, row.accuracy_policy_ci95)
+            lines.append(f"| {_SUMMARISED[row.name]} | {right} | {number(row.p50_ms, ' ms')} | {number(row.size_mb)} |")
+    n_intents = len(json.loads((DEMO / "intents.json").read_text(encoding="utf-8")))
+    caption = (
+        f"{result.n_gold:,} human queries to a bank, {n_intents} intents; {result.n_oos:,} queries fit none of them and must be declined. "
+        "Brackets: 95 % intervals. No human query was trained on. "
+        f"{headline(result)}"
+    )
+    return "\n".join([*lines, "", f"{caption}\n"])
+
+
+_SUMMARISED = {
+    "teacher": "the LLM (a small one, on the same machine)",
+    "encoder": "`encoder`, a small transformer",
+    "static": "`static`, a table of words",
+    "tfidf": "TF-IDF, for comparison",
+}
 
 
 def results() -> str:
@@ -101,35 +128,44 @@ def _default(value: Any) -> str:
     return json.dumps(list(value) if isinstance(value, tuple) else value)
 
 
-PARTS = {"confirmation": confirmation, "keys": keys, "recording": recording, "results": results, "spec": spec}
+PARTS = {
+    "confirmation": confirmation,
+    "keys": keys,
+    "peers": peers_table.table,
+    "recording": recording,
+    "results": results,
+    "spec": spec,
+    "summary": summary,
+}
+PAGES = {README: PARTS, when_not.PAGE: when_not.PARTS}
 
 
-def generated(text: str) -> str:
-    """The README with every part made anew.
+def generated(text: str, parts: Mapping[str, Callable[[], str]], name: str) -> str:
+    """A page with every part made anew.
 
     Raises:
         SystemExit: A part's markers are missing.
     """
-    for name, make in PARTS.items():
-        marked = re.compile(f"(<!-- {name}: generated[^\n]*-->\n).*?(<!-- {name}: end -->)", re.DOTALL)
+    for part, make in parts.items():
+        marked = re.compile(f"(<!-- {part}: generated[^\n]*-->\n).*?(<!-- {part}: end -->)", re.DOTALL)
         if not marked.search(text):
-            raise SystemExit(f"{README.name}: the markers of the part {name!r} are missing")
+            raise SystemExit(f"{name}: the markers of the part {part!r} are missing")
         text = marked.sub(lambda found, make=make: f"{found.group(1)}{make()}{found.group(2)}", text)
     return text
 
 
 def main() -> None:
-    """Writes README.md, or checks it."""
-    current = README.read_text(encoding="utf-8")
-    try:
-        wanted = generated(current)
-    except DistillError as error:
-        raise SystemExit(f"readme.py: {error}") from error
-    if "--check" in sys.argv[1:]:
-        if wanted != current:
-            raise SystemExit("README.md is out of date: run `python scripts/readme.py`")
-    else:
-        README.write_text(wanted, encoding="utf-8", newline="\n")
+    """Writes the pages, or checks them."""
+    for path, parts in PAGES.items():
+        name, current = path.relative_to(ROOT), path.read_text(encoding="utf-8")
+        try:
+            wanted = generated(current, parts, str(name))
+        except DistillError as error:
+            raise SystemExit(f"readme.py: {error}") from error
+        if "--check" not in sys.argv[1:]:
+            path.write_text(wanted, encoding="utf-8", newline="\n")
+        elif wanted != current:
+            raise SystemExit(f"{name} is out of date: run `python scripts/readme.py`")
 
 
 if __name__ == "__main__":

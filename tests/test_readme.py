@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 from bundles import build_bundle
+from guides import empty_folder, run_command
+from project import write_lines
 from typer.main import get_command
 
 from distill.cli import app
@@ -48,6 +50,38 @@ def test_every_make_target_exists(target):
     )
 
 
+STAGES = ["init", "synth", "label", "train", "bench", "report", "run", "route", "inspect", "publish"]
+IN_A_WORKFLOW = re.findall(
+    r"^- run: (distill .*)$", "\n".join(re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)), re.MULTILINE
+)
+
+
+@pytest.mark.timeout(300)  # many commands, on a busy machine
+def test_every_command_runs(tmp_path, monkeypatch):
+    """In the order of the stages, in one folder; NAME is the router's name."""
+    lines = [line.split("#")[0].strip().replace("FOLDER", "published") for line in [*COMMANDS, *IN_A_WORKFLOW]]
+    lines.sort(key=lambda line: (STAGES.index(line.split()[1]), line))
+    assert {line.split()[1] for line in lines} == {*STAGES}
+    with empty_folder(tmp_path, monkeypatch):
+        shutil.copytree(ROOT / "data" / "banking-assistant", Path("data/banking-assistant"))
+        for line in lines:
+            if not line.startswith("distill init"):
+                _write_what_the_table_names()
+            assert run_command(line), line
+    assert IN_A_WORKFLOW == ["distill run router.yaml --check   # exits with 1, naming gate, figure and limit"]
+
+
+def _write_what_the_table_names():
+    if not Path("answers.jsonl").exists():
+        Path("router.yaml").write_text(
+            "name: NAME\nintents: {track_order: Where it is, cancel_order: Stop it, refund: Money back}\nout_of_scope: true\n"
+            "teacher: {model: gpt-5-mini}\nsynth: {per_intent: 4, out_of_scope: 4}\ngold: gold.jsonl\ngates: {accuracy_drop: 1.0}\n",
+            encoding="utf-8",
+        )
+        write_lines(Path("answers.jsonl"), [{"text": "where is it", "intent": "track_order"}])
+        write_lines(Path("gold.jsonl"), [{"text": "money back", "intent": "refund"}, {"text": "sing", "intent": "oos"}])
+
+
 def test_the_python_block_runs(tmp_path, monkeypatch, capsys):
     (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     build_bundle(tmp_path / "models" / "banking-assistant" / "static", task=Task.SINGLE)
@@ -68,6 +102,18 @@ def test_the_teacher_lines_of_the_table_are_valid(tmp_path):
             changed["teacher"] = {"model": "any"} | part["teacher"]
         (tmp_path / "demo" / "router.yaml").write_text(yaml.safe_dump(changed), encoding="utf-8")
         assert isinstance(load_spec(tmp_path / "demo" / "router.yaml"), Spec)
+
+
+def test_every_page_is_linked():
+    linked = set(re.findall(r"\]\(docs/([^)#]+)\)", README))
+    assert {path.name for path in (ROOT / "docs").glob("*.md")} - linked == set()
+
+
+def test_every_page_with_commands_has_a_test():
+    tests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("*.py"))
+    pages = [path for path in (ROOT / "docs").glob("*.md") if "```sh" in path.read_text(encoding="utf-8")]
+    assert len(pages) >= 5
+    assert [path.name for path in pages if path.name not in tests] == []
 
 
 def test_links_lead_somewhere():

@@ -4,72 +4,19 @@ from __future__ import annotations
 
 import re
 import shlex
-import sys
 from pathlib import Path
 
 import pytest
-from bundles import build_bundle
-from project import TESTS, distill
+from guides import empty_folder, page, run
 
-from distill.benchmark import bench
-from distill.benchmark.latency import ColdStart
-from distill.bundle import load_bundle
-from distill.init import draft
-from distill.student import train
-
-sys.path.append(str(TESTS / "teacher"))
-from fake_server import FakeServer
-
-PAGE = (TESTS.parent / "docs" / "ways-in.md").read_text(encoding="utf-8")
+PAGE = page("ways-in.md")
 SECTIONS = {part.partition("\n")[0]: part for part in PAGE.split("\n## ")[1:]}
-MACHINE = {"processor": "Some CPU", "cores": 2, "python": "3.11", "versions": {}, "threads": 1, "busy_share": 0.0,
-           "loaded": False, "measured_at": "2026-02-01T00:00:00+00:00"}  # fmt: skip
-
-
-def blocks(section):
-    """Language, file and content of each fenced block."""
-    return re.findall(r"```(\w+)(?: (\S+))?\n(.*?)```", section, re.DOTALL)
-
-
-def train_nothing(data, out, *, students, **_):
-    """Takes the place of training: bundles that know the shop's words."""
-    for student in students:
-        if not (out / student).exists():
-            build_bundle(out / student, student=student, data_sha256=data.data_sha256)
-    return {student: load_bundle(out / student) for student in students}
 
 
 @pytest.fixture
 def quick(tmp_path, monkeypatch):
-    """An empty folder, no training, few queries to write, and OpenAI's place taken by a server on loopback."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train, "train_students", train_nothing)
-    monkeypatch.setattr(bench, "cold_start", lambda _: ColdStart(1.0, 2.0))
-    monkeypatch.setattr(bench, "environment", lambda: dict(MACHINE))
-    monkeypatch.setattr(sys.modules[draft.__module__], "_PER_INTENT", 4)
-    monkeypatch.setattr(sys.modules[draft.__module__], "_OUT_OF_SCOPE", 4)
-    with FakeServer() as fake:
-        monkeypatch.setenv("OPENAI_API_KEY", "sk-not-a-key")
-        monkeypatch.setenv("OPENAI_BASE_URL", fake.base_url)
+    with empty_folder(tmp_path, monkeypatch) as fake:
         yield fake
-
-
-def run(section):
-    """Writes the section's files and runs its commands; what they printed, by command."""
-    printed = {}
-    for language, file, content in blocks(section):
-        if file:
-            Path(file).parent.mkdir(parents=True, exist_ok=True)
-            Path(file).write_text(content, encoding="utf-8")
-        for line in content.splitlines() if language == "sh" else ():
-            if line.startswith("export "):
-                continue
-            program, *arguments = shlex.split(line)
-            assert program == "distill"
-            done = distill(*arguments)
-            assert done.exit_code == 0, (line, done.output, done.exception)
-            printed[line] = done.stdout + done.stderr
-    return printed
 
 
 def test_every_block_with_a_command_is_run():

@@ -1,0 +1,86 @@
+"""The table of contenders in README.md: this project's students beside other libraries for the same job.
+
+Latency, sizes and the other libraries' accuracy come from one run of scripts/peers.py, kept in results/peers.json; the students' own
+accuracy from results/openings.jsonl, to which scripts/public.py adds a line whenever it opens a test part; what nobody measured here
+from results/published.json, with its source.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from distill.data import read_jsonl
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+RESULTS = Path(__file__).resolve().parent.parent / "results"
+PEERS, OPENINGS, PUBLISHED = RESULTS / "peers.json", RESULTS / "openings.jsonl", RESULTS / "published.json"
+COLUMNS = ("accuracy", "out-of-scope AUROC", "p50 µs", "p99 µs", "model MB", "install MB", "first answer ms")
+"""A column without any figure is left out."""
+
+Row = dict[str, Any]
+
+
+def table() -> str:
+    """The rows, and below them what each figure is.
+
+    Empty accuracy of a student: scripts/public.py has not opened that set yet.
+    """
+    run = json.loads(PEERS.read_text(encoding="utf-8"))
+    data = run["data"]["name"]
+    opened = [line for _, line in read_jsonl(OPENINGS) if line["set"] == data]
+    rows = [_cells(row, opened) for row in sorted(run["rows"], key=lambda row: float(row["p50_ms"]))]
+    rows += _published(data)
+    titles = [title for title in COLUMNS if any(row.get(title) for row in rows)]
+    lines = ["| | " + " | ".join(titles) + " |", "| --- |" + " ---: |" * len(titles)]
+    lines += ["| " + " | ".join([row[""], *(row.get(title, "") for title in titles)]) + " |" for row in rows]
+    return "\n".join([*lines, "", _notes(run, opened), ""])
+
+
+def _cells(row: Row, opened: Sequence[Row]) -> dict[str, str]:
+    mine = _last_by_seed(opened, row["name"].removesuffix(" [fast]")) if row["bundle_id"] else [row]
+    figures = (
+        _mean(mine, "accuracy", "{:.4f}"),
+        _mean(mine, "oos_auroc", "{:.3f}"),
+        *(f"{1000 * row[name]:,.0f}" for name in ("p50_ms", "p99_ms")),
+        f"{row['model_mb']:,.1f}",
+        f"{row['install_mb']:,.0f}",
+        _mean([row], "cold_start_ms", "{:,.0f}"),
+    )
+    name = f"**{row['name']}**" if row["bundle_id"] else row["name"]
+    return {"": name, **dict(zip(COLUMNS, figures, strict=True))}
+
+
+def _last_by_seed(opened: Sequence[Row], student: str) -> list[Row]:
+    return [line["rows"][student] for line in {line["seed"]: line for line in opened}.values()]
+
+
+def _mean(rows: Sequence[Row], name: str, shown: str) -> str:
+    values = [row[name] for row in rows if row.get(name) is not None]
+    return shown.format(fmean(values)) if values else ""
+
+
+def _published(data: str) -> Iterator[dict[str, str]]:
+    for row in json.loads(PUBLISHED.read_text(encoding="utf-8")):
+        if data in row:
+            yield {"": f"{row['name']} (published: {row['source']})", COLUMNS[0]: f"{row[data]:.4f}"}
+
+
+def _notes(run: Row, opened: Sequence[Row]) -> str:
+    data, machine = run["data"], run["environment"]
+    last = {line["seed"]: line for line in opened}
+    commits = ", ".join(
+        f"seed {seed}: {line['commit']}, {line['opened_at'][:10]}" for seed, line in sorted(last.items())
+    )
+    outside = f", {data['n_oos']:,} of them out of scope" if data["n_oos"] else ""
+    not_run = "; ".join(f"{each['name']}: {each['reason']}" for each in run["not_run"])
+    return (
+        f"{data['name']}, {data['n_test']:,} test queries{outside}. Accuracy: in scope, no rejection. Bold: this project, accuracy as "
+        f"`scripts/public.py` measured it ({commits or 'not opened yet'}). The rest: one run of `scripts/peers.py` on "
+        f"{machine['processor']}, one thread, {machine['measured_at'][:10]}; from the first line of a program to the first answer: bare imports of numpy, onnxruntime and "
+        f"tokenizers are {run['bare_imports_ms']:.0f} ms of ours." + (f" Not run: {not_run}." if not_run else "")
+    )

@@ -1,0 +1,83 @@
+"""The README's table of contenders: whose figure comes from where."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).resolve().parent.parent / "scripts"))
+import peers_table
+
+ROW = {
+    "accuracy": 0.5, "oos_auroc": None, "p50_ms": 0.1, "p99_ms": 0.2, "model_mb": 1.0, "install_mb": 50.0,
+    "cold_start_ms": 300.0, "bundle_id": None,
+}  # fmt: skip
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    run = {
+        "data": {"name": "birds", "n_test": 10, "n_oos": 2},
+        "environment": {"processor": "Abacus", "measured_at": "2026-01-02T00:00:00+00:00"},
+        "rows": [
+            {**ROW, "name": "slow peer", "p50_ms": 9.0},
+            {**ROW, "name": "static", "bundle_id": "b1", "accuracy": 0.1},
+        ],
+        "bare_imports_ms": 80.0,
+        "not_run": [{"name": "absent", "reason": "no wheel"}],
+    }
+    opened = [
+        {
+            "set": "birds",
+            "seed": 0,
+            "commit": "5e7e27",
+            "opened_at": "2026-01-01T",
+            "rows": {"static": {"accuracy": 0.2}},
+        },
+        {"set": "birds", "seed": 0, "commit": "new", "opened_at": "2026-01-03T", "rows": {"static": {"accuracy": 0.7}}},
+        {"set": "birds", "seed": 1, "commit": "new", "opened_at": "2026-01-03T", "rows": {"static": {"accuracy": 0.9}}},
+        {"set": "fish", "seed": 0, "commit": "new", "opened_at": "2026-01-03T", "rows": {"static": {"accuracy": 0.0}}},
+    ]
+    published = [
+        {"name": "giant", "birds": 0.99, "source": "a paper"},
+        {"name": "unrelated", "fish": 0.5, "source": "none"},
+    ]
+    for name, text in (
+        ("PEERS", json.dumps(run)),
+        ("OPENINGS", "".join(json.dumps(line) + "\n" for line in opened)),
+        ("PUBLISHED", json.dumps(published)),
+    ):
+        path = tmp_path / name
+        path.write_text(text, "utf-8")
+        monkeypatch.setattr(peers_table, name, path)
+    return tmp_path
+
+
+def test_rows_by_speed_and_accuracy_from_the_openings(results):
+    lines = peers_table.table().splitlines()
+    assert lines[2].startswith("| **static** | 0.8000 | 100 | 200 |")  # the mean of the seeds' last openings
+    assert lines[3].startswith("| slow peer | 0.5000 |")
+    assert lines[4].startswith("| giant (published: a paper) | 0.9900 |")
+    assert "unrelated" not in peers_table.table()
+
+
+def test_the_note_names_commit_machine_and_what_was_not_run(results):
+    note = peers_table.table().splitlines()[-1]
+    for part in (
+        "birds, 10 test queries, 2 of them out of scope",
+        "seed 1: new, 2026-01-03",
+        "Abacus",
+        "absent: no wheel",
+    ):
+        assert part in note
+    assert "5e7e27" not in note
+
+
+def test_a_set_that_was_not_opened_leaves_the_cell_empty(results):
+    (results / "OPENINGS").write_text("", "utf-8")
+    text = peers_table.table()
+    assert "| **static** |  | 100 |" in text
+    assert "not opened yet" in text
