@@ -38,7 +38,6 @@ __all__ = [
     "export_static",
     "onnx_logits",
     "parity",
-    "quantise",
     "selfcheck_texts",
     "write_configuration",
     "write_selfcheck",
@@ -51,7 +50,6 @@ PARITY_ATOL = 1e-3
 _IR_VERSION = 10
 _PARITY_SHAPES = ((2, 5), (3, 23), (1, 2))
 _PREDICT_BATCH = 64
-_BLOCK, _HALF_RANGE, _MATRIX, _LARGE_TABLE = 32, 64, 2, 1_000
 _SELFCHECK_AIM, _SELFCHECK_MOST = 24, 50
 _INPUTS = ("input_ids", "attention_mask")
 _LARGEST_FLOAT16, _LARGEST_INT8, _INT8_QUANTILE, _TINY = 64.0, 127.0, 0.9999, 1e-12
@@ -267,97 +265,6 @@ def parity(model: torch.nn.Module, path: Path, vocabulary: int, atol: float = PA
             )
         worst = max(worst, difference)
     return worst
-
-
-def quantise(source: Path, target: Path) -> None:
-    """Writes a copy with 8-bit weights in blocks of 32 (``MatMulNBits``) and embeddings of 8 bits, a scale for each row.
-
-    Activations are quantised at run time in the same blocks, a row at a time, so that a query's logits do not depend on the company it is
-    in, and outliers spoil their block only. With one scale a tensor, as onnxruntime's ``quantize_dynamic`` has it, more answers flip.
-
-    On x86 without VNNI the products of 8-bit activations and weights are added in pairs with saturation at 16 bits; so weights keep to 7 of
-    their 8 bits, 0 to 128 around 64, and no pair can reach it (2 x 128 x 127 < 2^15).
-
-    Raises:
-        StorageError: The file could not be written.
-    """
-    import onnx
-    from onnx import helper, numpy_helper
-
-    with storage_errors(target):
-        model = onnx.load(str(source))
-        graph = model.graph
-        matrices = {
-            each.name: numpy_helper.to_array(each)
-            for each in graph.initializer
-            if each.data_type == onnx.TensorProto.FLOAT and len(each.dims) == _MATRIX
-        }
-        new_nodes: list[NodeProto] = []
-        smaller: dict[str, np.ndarray[Any, Any]] = {}
-        for node in graph.node:
-            matrix = matrices.get(node.input[1] if node.op_type == "MatMul" else node.input[0] if node.input else "")
-            if node.op_type == "MatMul" and matrix is not None:
-                new_nodes.append(_quantised_product(node, matrix, smaller))
-            elif node.op_type == "Gather" and matrix is not None and len(matrix) >= _LARGE_TABLE:
-                new_nodes += _quantised_gather(node, matrix, smaller)
-            else:
-                new_nodes.append(node)
-        del graph.node[:]
-        graph.node.extend(new_nodes)
-        used = {name for node in new_nodes for name in node.input}
-        kept = [each for each in graph.initializer if each.name in used]
-        del graph.initializer[:]
-        graph.initializer.extend([*kept, *(numpy_helper.from_array(value, name) for name, value in smaller.items())])
-        model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
-        onnx.save(model, str(target))
-
-
-def _quantised_product(node: NodeProto, matrix: Array, smaller: dict[str, np.ndarray[Any, Any]]) -> NodeProto:
-    """``MatMulNBits`` in the place of a product with a constant matrix."""
-    from onnx import helper
-
-    parts = [f"{node.input[1]}_{part}" for part in ("blocks", "scales", "zero_points")]
-    smaller |= dict(zip(parts, _blocks(matrix), strict=True))
-    rows, columns = matrix.shape
-    return helper.make_node(
-        "MatMulNBits",
-        [node.input[0], *parts],
-        list(node.output),
-        node.name,
-        domain="com.microsoft",
-        K=rows,
-        N=columns,
-        bits=8,
-        block_size=_BLOCK,
-        accuracy_level=4,
-    )
-
-
-def _quantised_gather(node: NodeProto, table: Array, smaller: dict[str, np.ndarray[Any, Any]]) -> list[NodeProto]:
-    """Gathers int8 rows and their scales in the place of float32 rows."""
-    from onnx import TensorProto, helper
-
-    (name, indices), (output,) = node.input, node.output
-    scales = np.maximum(np.abs(table).max(axis=1, keepdims=True) / _LARGEST_INT8, _TINY).astype(np.float32)
-    smaller[f"{name}_rows"], smaller[f"{name}_scales"] = np.rint(table / scales).astype(np.int8), scales
-    return [
-        helper.make_node("Gather", [f"{name}_rows", indices], [f"{output}_int8"]),
-        helper.make_node("Cast", [f"{output}_int8"], [f"{output}_float"], to=TensorProto.FLOAT),
-        helper.make_node("Gather", [f"{name}_scales", indices], [f"{output}_scales"]),
-        helper.make_node("Mul", [f"{output}_float", f"{output}_scales"], [output]),
-    ]
-
-
-def _blocks(matrix: Array) -> tuple[np.ndarray[Any, Any], Array, np.ndarray[Any, Any]]:
-    """Weights (columns, blocks, 32) as uint8, a float32 scale and a uint8 zero point for each block, of a matrix (rows, columns)."""
-    rows, columns = matrix.shape
-    n_blocks = -(-rows // _BLOCK)
-    padded = np.zeros((columns, n_blocks * _BLOCK), np.float32)
-    padded[:, :rows] = matrix.T
-    blocks = padded.reshape(columns, n_blocks, _BLOCK)
-    scales = np.maximum(np.abs(blocks).max(axis=2) / _HALF_RANGE, _TINY).astype(np.float32)
-    weights = np.rint(blocks / scales[..., None]) + _HALF_RANGE
-    return weights.astype(np.uint8), scales.ravel(), np.full(scales.size, _HALF_RANGE, np.uint8)
 
 
 def selfcheck_texts(intents: Sequence[Intent], labels: Sequence[str]) -> list[str]:

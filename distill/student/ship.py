@@ -22,11 +22,11 @@ from distill.student.export import (
     export_static,
     onnx_logits,
     parity,
-    quantise,
     selfcheck_texts,
     write_configuration,
     write_selfcheck,
 )
+from distill.student.quantise import quantise
 from distill.student.tokens import encode
 from distill.types import Task
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from distill.student import export
-from distill.student.export import onnx_logits, quantise
+from distill.student import quantise as quantise_module
+from distill.student.export import onnx_logits
+from distill.student.quantise import quantise
 
 
 @pytest.fixture(scope="module")
@@ -29,27 +31,50 @@ def test_close_to_fp32_and_independent_of_the_company(trained, int8):
 def test_no_pair_of_products_can_saturate(int8):
     graph = onnx.load(int8).graph
     constants = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
-    products = [node for node in graph.node if node.op_type == "MatMulNBits"]
+    products = [node for node in graph.node if node.op_type == "MatMulIntegerToFloat"]
     assert len(products) >= 12
     for node in products:
         weights = constants[node.input[1]]
-        assert weights.dtype == np.uint8
-        assert 2 * int(weights.max()) * 127 < 2**15
+        assert weights.dtype == np.int8
+        assert 2 * 255 * int(np.abs(weights).max()) < 2**15
 
 
-@pytest.mark.parametrize("rows", [1, 31, 32, 33, 100])
-def test_blocks_give_the_matrix_back(rows):
-    matrix = np.random.default_rng(rows).normal(size=(rows, 5)).astype(np.float32)
-    weights, scales, zero_points = export._blocks(matrix)
-    back = (weights.astype(np.float32) - zero_points.reshape(5, -1, 1)) * scales.reshape(5, -1, 1)
-    back = back.reshape(5, -1)
-    np.testing.assert_allclose(back[:, :rows].T, matrix, atol=scales.max() / 2 * 1.0001)
-    assert not back[:, rows:].any()
+def product(matrix, path):
+    """A graph of two products with the same activations."""
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", name], [f"y{name}"]) for name in ("a", "b")],
+        "products",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", len(matrix)])],
+        [helper.make_tensor_value_info(f"y{name}", TensorProto.FLOAT, ["n", matrix.shape[1]]) for name in ("a", "b")],
+        [numpy_helper.from_array(matrix, "a"), numpy_helper.from_array(-matrix, "b")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+
+
+@pytest.mark.parametrize("n_rows", [1, 7, 384, 385, 389, 768, 1_536])
+def test_products_are_close_to_float32_whatever_the_scale_of_a_row(tmp_path, n_rows):
+    chance = np.random.default_rng(n_rows)
+    matrix = chance.normal(size=(n_rows, 5)).astype(np.float32) * np.asarray([1, 10, 100, 1e-3, 0], np.float32)
+    rows = chance.normal(size=(4, n_rows)).astype(np.float32) * np.asarray([[1], [1e3], [1e-3], [0]], np.float32)
+    product(matrix, tmp_path / "fp32.onnx")
+    quantise(tmp_path / "fp32.onnx", tmp_path / "int8.onnx")
+    found = export._session(tmp_path / "int8.onnx").run(None, {"x": rows})
+    # each factor is off by half a step of at most 1/63 (weights) or 1/127 (activations) of its largest
+    bound = (
+        n_rows * np.abs(rows).max(axis=1)[:, None] * np.abs(matrix).max(axis=0) * (1 / 126 + 1 / 254 + 1 / 126 / 254)
+    )
+    for sign, part in zip((1, -1), found, strict=True):
+        assert (np.abs(part - sign * rows @ matrix) <= bound * 1.001).all()
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "n_parts"), [(1, 1), (384, 1), (385, 1), (390, 2), (768, 2), (1_536, 4), (3_072, 8)]
+)
+def test_parts_are_of_like_size(n_rows, n_parts):
+    assert quantise_module._n_parts(n_rows) == n_parts
 
 
 def test_large_tables_become_rows_of_int8(tmp_path):
-    from onnx import TensorProto, helper
-
     table = np.random.default_rng(0).normal(size=(2_000, 8)).astype(np.float32) * np.linspace(0, 9, 2_000)[
         :, None
     ].astype(np.float32)
