@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 __all__ = ["expected_calibration_error", "fit_temperature", "negative_log_likelihood", "probabilities"]
 
 _SMALLEST, _LARGEST = 0.05, 20.0
+_CELLS_AT_ONCE = 1 << 22
+"""Examples times labels: in float64, all of many examples over many labels would take gigabytes."""
+
 _MINIMUM_EXAMPLES = 20
 """With fewer held-out examples the fit is noise, and the temperature stays 1."""
 
@@ -28,14 +31,23 @@ def probabilities(task: Task, logits: Array) -> Array:
 
 def negative_log_likelihood(task: Task, logits: Array, targets: Array, weights: Array | None = None) -> float:
     """Mean cross-entropy of soft targets in nats: over queries, and for ``multi`` over labels as well."""
+    step = max(_CELLS_AT_ONCE // logits.shape[1], 1)
+    parts = (slice(start, start + step) for start in range(0, len(logits), step))
+    losses = [_losses(task, logits[part], targets[part]) for part in parts]
+    return float(np.average(np.concatenate(losses), weights=weights))
+
+
+def _losses(task: Task, logits: Array, targets: Array) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Cross-entropy of each query, float64 of shape (n,)."""
     from scipy.special import log_expit, log_softmax
 
     logits = logits.astype(np.float64)
+    losses: np.ndarray[Any, np.dtype[np.float64]]
     if task is Task.MULTI:
         losses = -(targets * log_expit(logits) + (1 - targets) * log_expit(-logits)).mean(axis=1)
     else:
         losses = -(targets * log_softmax(logits, axis=1)).sum(axis=1)
-    return float(np.average(losses, weights=weights))
+    return losses
 
 
 def fit_temperature(task: Task, logits: Array, targets: Array, weights: Array | None = None) -> float:

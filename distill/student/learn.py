@@ -15,8 +15,9 @@ from distill.student.calibrate import fit_temperature, probabilities
 from distill.student.encoder import Encoder, Pooled
 from distill.student.probe import ITERATIONS, linear_probe
 from distill.student.static import Static
+from distill.student.targets import SparseTargets, fits_array, mapped, mean, mixed, most_rows, stacked
 from distill.student.tokens import bundle_tokenizer, encode
-from distill.student.trainer import Schedule, fit, predict, training_set
+from distill.student.trainer import Schedule, TrainingSet, checkpoint_errors, fit, predict
 from distill.student.vectors import first_gates
 from distill.types import Task
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from distill.student.recipe import EncoderRecipe, StaticRecipe
+    from distill.student.targets import Targets
     from distill.student.tokens import Ids
     from distill.student.vectors import Lexicon
     from distill.student.weights import BaseModel
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, np.dtype[np.float32]]
 
 __all__ = ["Assistant", "Lesson", "Part", "ask_assistants", "distilled", "learn_encoder", "learn_static", "mean_answer"]
+
+_KEPT_LOGITS = 64
+"""Of each text, where there are too many labels to keep them all."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,7 +53,7 @@ class Part:
     """
 
     texts: list[str]
-    targets: Array
+    targets: Targets
     weights: Array
 
     @classmethod
@@ -56,7 +61,7 @@ class Part:
         """Arrays of at least one example."""
         return cls(
             [example.text for example in examples],
-            np.stack([example.target for example in examples]).astype(np.float32),
+            stacked([example.target for example in examples], len(examples[0].target)),
             np.asarray([example.weight for example in examples], np.float32),
         )
 
@@ -124,7 +129,8 @@ def learn_encoder(
             head_rate=recipe.head_rate,
             mixed_precision=True,
         )
-        data = training_set(ids, _smoothed(lesson.task, training.targets, recipe.label_smoothing), training.weights)
+        smoothing = recipe.label_smoothing if lesson.task is Task.SINGLE else 0.0
+        data = TrainingSet(ids, training.targets, training.weights, smoothing)
         with Progress(f"train {name}", recipe.epochs * len(data), show=lesson.show_progress) as progress:
             fit(encoder, data, schedule, task=lesson.task, seed=lesson.seed, work=checkpoints, progress=progress)
         shutil.rmtree(checkpoints, ignore_errors=True)
@@ -145,8 +151,10 @@ class Assistant:
     tokenizer: Tokenizer
 
 
-def ask_assistants(assistants: Sequence[Assistant], texts: Sequence[str], *, show_progress: bool) -> list[Array]:
+def ask_assistants(assistants: Sequence[Assistant], texts: Sequence[str], *, show_progress: bool) -> list[Targets]:
     """What each of the assistants says of texts: logits, float32 of shape (n, n_labels).
+
+    Of many texts over many labels only the highest logits of each text are kept.
 
     Args:
         assistants: One or more.
@@ -154,24 +162,36 @@ def ask_assistants(assistants: Sequence[Assistant], texts: Sequence[str], *, sho
         show_progress: Whether to show progress on stderr.
     """
     with Progress("ask encoders", len(texts) * len(assistants), show=show_progress) as progress:
-        return [predict(each.encoder, encode(each.tokenizer, texts), progress, fast=True) for each in assistants]
+        return [_logits(each, texts, progress) for each in assistants]
 
 
-def mean_answer(task: Task, logits: Sequence[Array], temperature: float) -> Array:
+def _logits(assistant: Assistant, texts: Sequence[str], progress: Progress) -> Targets:
+    ids, n_labels = encode(assistant.tokenizer, texts), assistant.encoder.head.out_features
+    if fits_array(len(ids), n_labels):
+        return predict(assistant.encoder, ids, progress, fast=True)
+    step = most_rows(n_labels)
+    parts = (ids[start : start + step] for start in range(0, len(ids), step))
+    return SparseTargets.joined([_highest(predict(assistant.encoder, part, progress, fast=True)) for part in parts])
+
+
+def _highest(logits: Array) -> SparseTargets:
+    values, columns = torch.from_numpy(logits).topk(min(_KEPT_LOGITS, logits.shape[1]))
+    return SparseTargets.of(columns.numpy(), values.numpy(), logits.shape[1])
+
+
+def mean_answer(task: Task, logits: Sequence[Targets], temperature: float) -> Targets:
     """Mean of the assistants' probabilities, float32 of shape (n, n_labels).
 
     Args:
         task: Picks softmax or sigmoid.
-        logits: Of one assistant or more.
+        logits: Of one assistant or more. Labels whose logit was not kept get the probability 0.
         temperature: Softens the answers.
     """
-    total = np.zeros_like(logits[0])
-    for each in logits:
-        total += probabilities(task, each / np.float32(temperature))
-    return total / np.float32(len(logits))
+    answers = [mapped(each, lambda values: probabilities(task, values / np.float32(temperature))) for each in logits]
+    return mean(answers)
 
 
-def distilled(training: Part, new_texts: Sequence[str], answers: Array, label_share: float) -> Part:
+def distilled(training: Part, new_texts: Sequence[str], answers: Targets, label_share: float) -> Part:
     """Training examples whose targets are part label, part the assistants' answer, and new texts with the answer alone.
 
     Args:
@@ -180,16 +200,14 @@ def distilled(training: Part, new_texts: Sequence[str], answers: Array, label_sh
         answers: float32 of shape (n + n_new, n_labels): to the training examples first.
         label_share: Share of the label.
     """
-    n_known = len(training.texts)
-    targets = answers.copy()
-    targets[:n_known] += np.float32(label_share) * (training.targets - targets[:n_known])
+    targets = mixed(answers, training.targets, label_share)
     weights = np.concatenate([training.weights, np.full(len(new_texts), training.weights.mean(), np.float32)])
     return Part([*training.texts, *new_texts], targets, weights)
 
 
 def learn_static(
     base: BaseModel,
-    answers: Array,
+    answers: Targets | None,
     new_texts: Sequence[str],
     words: Lexicon,
     lesson: Lesson,
@@ -200,7 +218,8 @@ def learn_static(
 
     Args:
         base: For its tokenizer.
-        answers: Probabilities, float32 of shape (n + n_new, n_labels): to the training texts first, then to the new ones.
+        answers: Probabilities, float32 of shape (n + n_new, n_labels): to the training texts first, then to the new ones. None: there is
+            no encoder to ask, and the student learns from the labels alone.
         new_texts: Augmented ones.
         words: What the base knew of words before it was trained.
         lesson: What to learn.
@@ -215,7 +234,9 @@ def learn_static(
     """
     tokenizer = bundle_tokenizer(base.tokenizer, lesson.max_length, special_tokens=False)
     texts = [*lesson.training.texts, *new_texts]
-    pupil = distilled(lesson.training, new_texts, answers, recipe.label_share)
+    pupil = lesson.training
+    if answers is not None:
+        pupil = distilled(lesson.training, new_texts, answers, recipe.label_share)
     ids, n_known = encode(tokenizer, texts), len(lesson.training.texts)
     torch.manual_seed(lesson.seed)
     static = Static(
@@ -237,15 +258,9 @@ def learn_static(
         threads=1,
     )
     with Progress("train static", recipe.epochs * len(ids), show=lesson.show_progress) as progress:
-        data = training_set(ids, pupil.targets, pupil.weights)
+        data = TrainingSet(ids, pupil.targets, pupil.weights)
         fit(static, data, schedule, task=lesson.task, seed=lesson.seed, work=kept, progress=progress)
     return static, _calibrate(static, encode(tokenizer, lesson.held_out.texts), lesson)
-
-
-def _smoothed(task: Task, targets: Array, share: float) -> Array:
-    if task is not Task.SINGLE or not share:
-        return targets
-    return targets * np.float32(1 - share) + np.float32(share / targets.shape[1])
 
 
 def _n_buckets(ids: Sequence[Ids], recipe: StaticRecipe) -> int:
@@ -259,25 +274,25 @@ def _n_buckets(ids: Sequence[Ids], recipe: StaticRecipe) -> int:
 
 def _calibrate(model: Encoder | Static, ids: Sequence[Ids], lesson: Lesson) -> float:
     held_out = lesson.held_out
-    temperature = fit_temperature(lesson.task, predict(model, ids), held_out.targets, held_out.weights)
+    temperature = fit_temperature(lesson.task, predict(model, ids), held_out.targets[:], held_out.weights)
     model.bake_temperature(temperature)
     return temperature
 
 
 def _keep(encoder: Encoder, path: Path) -> None:
-    from safetensors.torch import save
+    from safetensors.torch import save_file
 
-    with atomic_write(path) as partial:
-        partial.write_bytes(save({name: value.contiguous() for name, value in encoder.state_dict().items()}))
+    with checkpoint_errors(path), atomic_write(path) as partial:
+        save_file({name: value.contiguous() for name, value in encoder.state_dict().items()}, str(partial))
 
 
 def _restore(encoder: Encoder, path: Path) -> bool:
     """Whether the weights at ``path`` could be taken; what cannot be read is as if it were not there."""
     from safetensors import SafetensorError
-    from safetensors.torch import load
+    from safetensors.torch import load_file
 
     try:
-        encoder.load_state_dict(load(path.read_bytes()))
+        encoder.load_state_dict(load_file(path))
     except (FileNotFoundError, SafetensorError, RuntimeError):
         return False
     say("train: goes on with the encoder that was trained before")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from distill.progress import Progress
+    from distill.student.targets import Targets
 
     Array = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -21,12 +22,12 @@ __all__ = ["ITERATIONS", "linear_probe"]
 
 _STRENGTH = 10.0
 ITERATIONS = 100
-_ROWS = 4_096
-"""Rows a pass: memory does not grow with the number of examples times that of labels."""
+_ROWS, _CELLS = 4_096, 1 << 22
+"""Rows at once, fewer where there are many labels: memory does not grow with the number of examples times that of labels."""
 
 
 def linear_probe(
-    task: Task, vectors: Array, targets: Array, weights: Array, progress: Progress | None = None
+    task: Task, vectors: Array, targets: Targets, weights: Array, progress: Progress | None = None
 ) -> tuple[Tensor, Tensor]:
     """Multinomial (``multi``: binary) logistic regression with soft targets and an L2 penalty, by L-BFGS.
 
@@ -47,6 +48,7 @@ def linear_probe(
 
     n_labels, dimension, total = targets.shape[1], vectors.shape[1], float(weights.sum())
     columns = n_labels if task is Task.MULTI else 1
+    step = min(_ROWS, max(_CELLS // n_labels, 1))
 
     def value_and_gradient(flat: np.ndarray[Any, Any]) -> tuple[float, np.ndarray[Any, Any]]:
         head = flat.reshape(n_labels, dimension + 1).astype(np.float32)
@@ -54,8 +56,9 @@ def linear_probe(
         gradient = np.zeros((n_labels, dimension + 1))
         gradient[:, :-1] = weight / (_STRENGTH * total)
         value = float(np.square(weight, dtype=np.float64).sum()) / (2 * _STRENGTH * total)
-        for start in range(0, len(vectors), _ROWS):
-            x, y, w = (array[start : start + _ROWS] for array in (vectors, targets, weights))
+        for start in range(0, len(vectors), step):
+            rows = slice(start, start + step)
+            x, y, w = vectors[rows], targets[rows], weights[rows]
             logits = x @ weight.T + bias
             value += negative_log_likelihood(task, logits, y, w) * columns * float(w.sum()) / total
             error = (probabilities(task, logits) - y) * (w / total)[:, None]

@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-__all__ = ["DEFAULT_BUDGET_MINUTES", "EncoderRecipe", "StaticRecipe", "encoder_recipe", "static_recipe"]
+__all__ = [
+    "DEFAULT_BUDGET_MINUTES",
+    "EncoderRecipe",
+    "StaticRecipe",
+    "encoder_fits",
+    "encoder_recipe",
+    "static_recipe",
+    "static_recipe_alone",
+]
 
 VERSION = 6
 """Part of every recipe's hash: raised when the code of a student changes what is learnt."""
@@ -23,6 +31,9 @@ _TOKENS_A_WORD, _OPERATIONS, _LEARNING_OVER_LABELLING = 1.3, 6, 4
 
 _OPERATIONS_PER_SECOND, _MEASURED_PARAMETERS, _QUICKER_WHEN_LARGER = 3e11, 10.6e6, 0.4
 """Of two cores with AVX-512 and bfloat16, as measured with so many parameters; wider matrices are multiplied at a higher rate."""
+
+_EXAMPLES_ALONE, _LEAST_EPOCHS_ALONE, _MOST_EPOCHS_ALONE = 150_000, 3, 60
+"""How many examples, over all passes, a static student sees that has no encoder to ask, and bounds of the passes."""
 
 _AUGMENTED_TEXTS, _LEAST_AUGMENTATION, _MOST_AUGMENTATION = 60_000, 2, 20
 """How many augmented texts the static student learns from, and bounds of how many that makes for each example."""
@@ -171,6 +182,14 @@ def encoder_recipe(
     return recipe
 
 
+def encoder_fits(n_examples: int, n_words: int, n_parameters: int, budget_minutes: float) -> bool:
+    """Whether one encoder can be trained and asked in this time. Arguments as for ``encoder_recipe``."""
+    passes = _EPOCHS_FOR_FEW if n_examples < _SMALL else _EPOCHS
+    pool = 1 + static_recipe(n_examples).augmentation
+    seconds = _seconds_a_pass(n_words * _TOKENS_A_WORD + n_examples * 2, n_parameters)
+    return (passes + pool / _LEARNING_OVER_LABELLING) * seconds / 60 <= budget_minutes
+
+
 def _seconds_a_pass(n_tokens: float, n_parameters: int) -> float:
     """Of learning from so many tokens once."""
     rate = _OPERATIONS_PER_SECOND * (n_parameters / _MEASURED_PARAMETERS) ** _QUICKER_WHEN_LARGER
@@ -181,3 +200,9 @@ def static_recipe(n_examples: int) -> StaticRecipe:
     """The static student's recipe for so many training examples: the fewer, the more augmented texts for each."""
     augmentation = min(max(round(_AUGMENTED_TEXTS / max(n_examples, 1)), _LEAST_AUGMENTATION), _MOST_AUGMENTATION)
     return StaticRecipe(epochs=10 if n_examples < _MODERATE else 15, batch_size=256, augmentation=augmentation)
+
+
+def static_recipe_alone(n_examples: int) -> StaticRecipe:
+    """The recipe of a static student that learns from labels alone: no encoder could label augmented texts for it."""
+    epochs = min(max(round(_EXAMPLES_ALONE / max(n_examples, 1)), _LEAST_EPOCHS_ALONE), _MOST_EPOCHS_ALONE)
+    return StaticRecipe(epochs=epochs, batch_size=64 if n_examples < _SMALL else 256, augmentation=0)

@@ -7,6 +7,7 @@ Mirzadeh et al., AAAI 2020).
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import shutil
 from dataclasses import dataclass, replace
@@ -16,11 +17,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distill.bundle import Bundle, load_bundle
-from distill.data import sha256_json, storage_errors
+from distill.data import canonical_json, sha256_json, storage_errors
 from distill.errors import BundleError, TrainingError, missing_extra
 from distill.progress import Progress, say
 from distill.split import HELD_OUT_SHARE, stratified_holdout
-from distill.student.recipe import DEFAULT_BUDGET_MINUTES, encoder_recipe, static_recipe
+from distill.student.recipe import (
+    DEFAULT_BUDGET_MINUTES,
+    encoder_fits,
+    encoder_recipe,
+    static_recipe,
+    static_recipe_alone,
+)
+from distill.student.targets import most_rows, taken
 from distill.types import Example, Intent, Task
 
 if TYPE_CHECKING:
@@ -31,6 +39,7 @@ if TYPE_CHECKING:
     from distill.student.learn import Lesson, Part
     from distill.student.recipe import EncoderRecipe, StaticRecipe
     from distill.student.ship import Shipment
+    from distill.student.targets import Targets
     from distill.student.vectors import Lexicon
     from distill.student.weights import BaseModel
 
@@ -43,6 +52,7 @@ DEFAULT_BASE_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 
 _NEEDED = ("torch", "transformers", "accelerate", "datasets", "safetensors", "onnx", "onnxscript", "scipy", "sklearn")
 _MULTI_DEFAULT = 0.5
+_MOST_NAMES = 10
 _SEEDS_APART = 1_000
 """Between assistants, so that those of neighbouring seeds have none in common."""
 
@@ -72,25 +82,32 @@ class TrainingData:
     @cached_property
     def data_sha256(self) -> str:
         """Hash of all of the above."""
-        return sha256_json(
-            {
-                "name": self.name,
-                "task": self.task.value,
-                "labels": self.labels,
-                "intents": [[intent.name, intent.description, intent.examples] for intent in self.intents],
-                "teacher": self.teacher,
-                "prompt_sha256": self.prompt_sha256,
-                "examples": [
-                    [
-                        each.text,
-                        each.split,
-                        round(float(each.weight), 6),
-                        np.round(each.target.astype(float), 6).tolist(),
-                    ]
-                    for each in self.examples
-                ],
-            }
-        )
+        others = {
+            "name": self.name,
+            "task": self.task.value,
+            "labels": self.labels,
+            "intents": [[intent.name, intent.description, intent.examples] for intent in self.intents],
+            "teacher": self.teacher,
+            "prompt_sha256": self.prompt_sha256,
+        }
+        # canonical JSON with the examples among the others, written piece by piece: as a whole it may take gigabytes
+        digest = hashlib.sha256(b'{"examples":[')
+        for number, each in enumerate(self.examples):
+            facts = canonical_json([each.text, each.split, round(float(each.weight), 6)])
+            digest.update(f"{',' if number else ''}{facts[:-1]},{_as_json(each.target)}]".encode())
+        digest.update(f"],{canonical_json(others)[1:]}".encode())
+        return digest.hexdigest()
+
+
+def _as_json(target: Array) -> str:
+    """A target as canonical JSON of six decimals; quick where most of it is zero."""
+    values = np.round(target.astype(float), 6)
+    pieces, after = [], 0
+    for position in np.flatnonzero(values.view(np.int64)).tolist():  # -0.0 is not all zero bits
+        pieces += ["0.0," * (position - after), canonical_json(values[position].item()), ","]
+        after = position + 1
+    pieces.append("0.0," * (len(values) - after))
+    return f"[{''.join(pieces)[:-1]}]"
 
 
 def train_students(  # noqa: PLR0913  # each is a setting of router.yaml
@@ -133,7 +150,7 @@ def train_students(  # noqa: PLR0913  # each is a setting of router.yaml
         MissingExtraError: torch or another library that training needs is not installed.
     """
     _check(data, students)
-    run = _run(data, out, base_model, assistant_model, seed, budget_minutes, show_progress=show_progress)
+    run = _run(data, out, students, base_model, assistant_model, seed, budget_minutes, show_progress=show_progress)
     bundles = {} if force else {student: bundle for student in students if (bundle := run.existing(student))}
     missing = [student for student in STUDENTS if student in students and student not in bundles]
     if missing:
@@ -157,13 +174,14 @@ def untrained_students(
     """
     if not any((out / student).is_dir() for student in students):  # told without loading any library
         return tuple(students)
-    run = _run(data, out, base_model, assistant_model, seed, budget_minutes, show_progress=False)
+    run = _run(data, out, students, base_model, assistant_model, seed, budget_minutes, show_progress=False)
     return tuple(student for student in students if run.existing(student) is None)
 
 
 def _run(
     data: TrainingData,
     out: Path,
+    students: Sequence[str],
     base_model: str,
     assistant_model: str | None,
     seed: int,
@@ -181,6 +199,7 @@ def _run(
     return _Run(
         data,
         out,
+        tuple(students),
         base_model,
         fingerprint,
         assistant_model,
@@ -207,14 +226,19 @@ def _check(data: TrainingData, students: Sequence[str]) -> None:
         raise TrainingError(f"all {len(trained)} labelled queries have the same intent; a router needs at least two")
     if data.task is Task.SINGLE and not counts.all():
         names = [label for label, count in zip(data.labels, counts, strict=True) if not count]
-        say(f"train: no labelled query has the label {', '.join(names)}; the students will not know it")
+        more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+        say(
+            f"train: no labelled query has the label {', '.join(names[:_MOST_NAMES])}{more}; the students will not know it"
+        )
 
 
 def _label_counts(task: Task, examples: Sequence[Example], n_labels: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    targets = np.stack([example.target for example in examples])
     if task is Task.SINGLE:
-        return np.bincount(targets.argmax(axis=1), minlength=n_labels)
-    return np.asarray((targets > 0).sum(axis=0), np.int64)
+        return np.bincount([example.target.argmax() for example in examples], minlength=n_labels)
+    counts = np.zeros(n_labels, np.int64)
+    for example in examples:
+        counts += example.target > 0
+    return counts
 
 
 def _require_libraries() -> None:
@@ -235,7 +259,16 @@ def _split(data: TrainingData, seed: int) -> tuple[Part, Part]:
         if chosen:
             held_out = [training[position] for position in chosen]
             training = [training[position] for position in kept]
-    return Part.of(training), Part.of(held_out or training)
+    return Part.of(training), Part.of(_few_enough(held_out or training, len(data.labels), seed))
+
+
+def _few_enough(examples: list[Example], n_labels: int, seed: int) -> list[Example]:
+    """All examples, or as many as fit an array: thousands are enough for a temperature and thresholds."""
+    most = most_rows(n_labels)
+    if len(examples) <= most:
+        return examples
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(examples))[:most])
+    return [examples[position] for position in chosen]
 
 
 def _stratum(task: Task, example: Example) -> int:
@@ -252,6 +285,7 @@ class _Run:
 
     data: TrainingData
     out: Path
+    students: tuple[str, ...]
     base_model: str
     base_fingerprint: str
     assistant_model: str | None
@@ -269,21 +303,36 @@ class _Run:
     def encoder_recipe(self) -> EncoderRecipe:
         from distill.student.weights import body_parameters
 
-        texts = self.training.texts
-        n_words = sum(len(text.split()) for text in texts)
         n_larger = body_parameters(self.assistant_model) if self.assistant_model else None
-        return encoder_recipe(len(texts), n_words, body_parameters(self.base_model), self.budget_minutes, n_larger)
+        n_parameters = body_parameters(self.base_model)
+        return encoder_recipe(len(self.training.texts), self._n_words, n_parameters, self.budget_minutes, n_larger)
 
     @cached_property
     def static_recipe(self) -> StaticRecipe:
-        return static_recipe(len(self.training.texts))
+        n_examples = len(self.training.texts)
+        return static_recipe_alone(n_examples) if self.is_alone else static_recipe(n_examples)
+
+    @cached_property
+    def is_alone(self) -> bool:
+        """Whether the static student has no encoder to ask: it alone is wanted, and an encoder would take more than the budget."""
+        from distill.student.weights import body_parameters
+
+        n_parameters = body_parameters(self.base_model)
+        fits = encoder_fits(len(self.training.texts), self._n_words, n_parameters, self.budget_minutes)
+        return self.students == ("static",) and not fits
+
+    @cached_property
+    def _n_words(self) -> int:
+        return sum(len(text.split()) for text in self.training.texts)
 
     def recipe_sha256(self, student: str) -> str:
         """Hash of what training depends on besides data and seed."""
         from distill.student.weights import base_model_fingerprint
 
-        recipes = {"base_model": self.base_fingerprint, "encoder": self.encoder_recipe.as_dict()}
-        if self.encoder_recipe.larger and self.assistant_model:
+        recipes: dict[str, Any] = {"base_model": self.base_fingerprint, "encoder": self.encoder_recipe.as_dict()}
+        if self.is_alone:
+            recipes["encoder"] = None
+        elif self.encoder_recipe.larger and self.assistant_model:
             recipes["assistant_model"] = base_model_fingerprint(self.assistant_model)
         return sha256_json(recipes | ({"static": self.static_recipe.as_dict()} if student == "static" else {}))
 
@@ -315,8 +364,8 @@ class _Run:
         return bundles
 
     def _make(self, students: Sequence[str], *, force: bool) -> dict[str, Bundle]:
-        from distill.student.learn import learn_static, mean_answer
-        from distill.student.ship import ship_encoder, ship_static
+        from distill.student.learn import mean_answer
+        from distill.student.ship import ship_encoder
         from distill.student.vectors import lexicon
         from distill.student.weights import load_base_model
 
@@ -324,23 +373,38 @@ class _Run:
         lesson = self._lesson(base)
         words = lexicon(base, self.training.texts, self.static_recipe.dimension)  # before an encoder trains it in place
         self._forget(all_of_it=force)
+        bundles = {}
+        if self.is_alone:
+            say(
+                f"train: an encoder would take more than {self.budget_minutes:g} minutes; static learns from the labels alone"
+            )
+            bundles["static"] = self._make_static(base, lesson, words, None, [])
+            return bundles
         new_texts = self._new_texts(words)
         encoder, temperature, answers = self._learn_encoders(base, lesson, new_texts, answer_all="static" in students)
-        bundles = {}
         if "encoder" in students:
             shipment = self._shipment("encoder", base, temperature)
             with Progress("export encoder", 1, "bundles", show=self.show_progress) as progress:
                 bundles["encoder"] = ship_encoder(encoder, shipment, self.work / "bundle", self.out / "encoder")
                 progress.advance()
         if "static" in students:
-            recipe = self.static_recipe
-            mean = mean_answer(self.data.task, answers, recipe.assistant_temperature)
-            static, temperature = learn_static(base, mean, new_texts, words, lesson, recipe, self._kept("static"))
-            shipment = self._shipment("static", base, temperature)
-            with Progress("export static", 1, "bundles", show=self.show_progress) as progress:
-                bundles["static"] = ship_static(static, shipment, self.work / "bundle", self.out / "static")
-                progress.advance()
+            mean = mean_answer(self.data.task, answers, self.static_recipe.assistant_temperature)
+            bundles["static"] = self._make_static(base, lesson, words, mean, new_texts)
         return bundles
+
+    def _make_static(
+        self, base: BaseModel, lesson: Lesson, words: Lexicon, answers: Targets | None, new_texts: list[str]
+    ) -> Bundle:
+        from distill.student.learn import learn_static
+        from distill.student.ship import ship_static
+
+        recipe, kept = self.static_recipe, self._kept("static")
+        static, temperature = learn_static(base, answers, new_texts, words, lesson, recipe, kept)
+        shipment = self._shipment("static", base, temperature)
+        with Progress("export static", 1, "bundles", show=self.show_progress) as progress:
+            bundle = ship_static(static, shipment, self.work / "bundle", self.out / "static")
+            progress.advance()
+        return bundle
 
     def _new_texts(self, words: Lexicon) -> list[str]:
         """Augmented texts, which assistants label once for both students."""
@@ -353,7 +417,7 @@ class _Run:
 
     def _learn_encoders(
         self, base: BaseModel, lesson: Lesson, new_texts: list[str], *, answer_all: bool
-    ) -> tuple[Encoder, float, list[Array]]:
+    ) -> tuple[Encoder, float, list[Targets]]:
         """The encoder, its temperature, and the logits of all that may label training texts and new ones for the static student.
 
         Where the recipe has assistants, the encoder is born again (Furlanello et al., ICML 2018): it learns from their mean answer as
@@ -364,13 +428,13 @@ class _Run:
 
         recipe, kept = self.encoder_recipe, self._kept("encoder")
         n_known, texts = len(lesson.training.texts), [*lesson.training.texts, *new_texts]
-        answers: list[Array] = []
+        answers: list[Targets] = []
         if recipe.assistants:
             answers = self._ask_new_assistants(lesson, texts)
             mean = mean_answer(lesson.task, answers, recipe.assistant_temperature)
             chance = np.random.default_rng(self.seed)
             chosen = np.sort(chance.permutation(len(new_texts))[: recipe.augmentation * n_known])
-            mean = np.concatenate([mean[:n_known], mean[n_known + chosen]])
+            mean = taken(mean, np.concatenate([np.arange(n_known), n_known + chosen]))
             taught = distilled(lesson.training, [new_texts[each] for each in chosen], mean, recipe.label_share)
             encoder, temperature = learn_encoder(base, replace(lesson, training=taught), recipe.again(), kept)
         else:
@@ -380,14 +444,14 @@ class _Run:
             answers += ask_assistants([itself], texts, show_progress=self.show_progress)
         return encoder, temperature, answers
 
-    def _ask_new_assistants(self, lesson: Lesson, texts: list[str]) -> list[Array]:
+    def _ask_new_assistants(self, lesson: Lesson, texts: list[str]) -> list[Targets]:
         """Trains the assistants one after the other, so that one at a time is in memory, and gives their logits about texts."""
         from distill.student.learn import Assistant, ask_assistants, learn_encoder
         from distill.student.tokens import bundle_tokenizer
         from distill.student.weights import load_base_model
 
         recipe, kept = self.encoder_recipe, self._kept("encoder")
-        answers: list[Array] = []
+        answers: list[Targets] = []
         for number in range(recipe.assistants):
             base = load_base_model(self.assistant_model if recipe.larger and self.assistant_model else self.base_model)
             own = replace(
@@ -447,7 +511,7 @@ class _Run:
             tokenizer=bundle_tokenizer(base.tokenizer, max_length, special_tokens=not is_static),
             max_length=max_length,
             held_out_texts=self.held_out.texts,
-            held_out_targets=self.held_out.targets,
+            held_out_targets=self.held_out.targets[:],
             held_out_weights=self.held_out.weights,
             prompt_sha256=self.data.prompt_sha256,
             data_sha256=self.data.data_sha256,

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import shutil
+import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
+from torch import nn
 from torch.nn import functional
-from torch.utils.data import Sampler
+from torch.utils.checkpoint import checkpoint
+from torch.utils.data import Dataset, Sampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
@@ -26,19 +32,25 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from datasets import Dataset
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from distill.progress import Progress
+    from distill.student.targets import Targets
     from distill.student.tokens import Ids
 
-__all__ = ["Learner", "Schedule", "distillation_loss", "fit", "predict", "training_set"]
+__all__ = ["Learner", "Schedule", "TrainingSet", "checkpoint_errors", "distillation_loss", "fit", "predict"]
 
 _MEGA_BATCH = 32
 """Batches within which texts are sorted by length: like lengths, yet a different company every epoch."""
 _PREDICT_BATCH = 128
 _CHECKPOINT_STEPS = 500
 """Shorter training is not worth a checkpoint an epoch."""
+
+_MOST_KEPT_BYTES = 1.5e9
+"""Of activations for the backward pass, estimated: what a batch of longer texts would keep is computed twice instead."""
+
+_VECTORS_A_LAYER, _MATRICES_A_HEAD, _FLOAT_BYTES = 24, 3, 4
+"""What a layer of a transformer keeps, in float32: vectors of its width for each token, and attention matrices for each head."""
 
 
 class Learner(Protocol):
@@ -94,22 +106,48 @@ def distillation_loss(task: Task, logits: Tensor, target: Tensor, weight: Tensor
     return (losses * weight).sum() / weight.sum().clamp(min=torch.finfo(torch.float32).tiny)
 
 
-def training_set(ids: Sequence[Ids], targets: np.ndarray[Any, Any], weights: np.ndarray[Any, Any]) -> Dataset:
-    """A ``datasets.Dataset`` in memory with input_ids, target and weight.
+class TrainingSet(Dataset[Any]):
+    """Examples, of which a batch at a time becomes tensors. The ids are kept by ``datasets``, as Arrow.
 
     Args:
         ids: Token ids of each text.
         targets: float32 of shape (n, n_labels).
         weights: float32 of shape (n,).
+        smoothing: Share of each target that is spread evenly over all labels.
     """
-    from datasets import Dataset
 
-    return Dataset.from_dict({"input_ids": list(ids), "target": list(targets), "weight": weights})
+    def __init__(
+        self, ids: Sequence[Ids], targets: Targets, weights: np.ndarray[Any, Any], smoothing: float = 0.0
+    ) -> None:
+        import datasets
+
+        self.rows = datasets.Dataset.from_dict({"input_ids": list(ids)})
+        self.lengths = [len(each) for each in ids]
+        self.targets, self.weights, self.smoothing = targets, weights, smoothing
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, position: int) -> dict[str, Tensor]:
+        return self.__getitems__([position])
+
+    def __getitems__(self, positions: list[int]) -> dict[str, Tensor]:
+        """The batch of some examples: input_ids, attention_mask, target and weight."""
+        input_ids, attention_mask = pad(self.rows[positions]["input_ids"])
+        targets = self.targets[positions]
+        if self.smoothing:
+            targets = targets * np.float32(1 - self.smoothing) + np.float32(self.smoothing / targets.shape[1])
+        return {
+            "input_ids": torch.from_numpy(input_ids),
+            "attention_mask": torch.from_numpy(attention_mask),
+            "target": torch.from_numpy(targets),
+            "weight": torch.from_numpy(self.weights[positions]),
+        }
 
 
 def fit(
     model: nn.Module,
-    data: Dataset,
+    data: TrainingSet,
     schedule: Schedule,
     *,
     task: Task,
@@ -123,7 +161,7 @@ def fit(
 
     Args:
         model: A ``Learner``.
-        data: As ``training_set`` makes it.
+        data: What to learn.
         schedule: Epochs, batch size and rates.
         task: Picks the loss.
         seed: The same seed gives the same model on the same machine.
@@ -135,7 +173,7 @@ def fit(
     """
     steps = schedule.epochs * -(-len(data) // schedule.batch_size)
     checkpoints = steps >= _CHECKPOINT_STEPS
-    with quiet(), _checkpoint_errors(work), _threads(schedule.threads):
+    with quiet(), checkpoint_errors(work), _threads(schedule.threads):
         trainer = _DistillTrainer(
             model,
             data,
@@ -147,6 +185,16 @@ def fit(
         trainer.train(resume_from_checkpoint=_last_checkpoint(work) if checkpoints else None)
         trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # autocast would stay in forward
     model.eval().to("cpu")
+    del trainer
+    _give_memory_back()
+
+
+def _give_memory_back() -> None:
+    """Returns what training has freed to the system: glibc keeps gigabytes between what it still holds, and adds to them."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def _arguments(schedule: Schedule, seed: int, work: Path, *, checkpoints: bool, steps: int) -> TrainingArguments:
@@ -184,7 +232,7 @@ def _last_checkpoint(work: Path) -> str | None:
 
 
 @contextmanager
-def _checkpoint_errors(work: Path) -> Iterator[None]:
+def checkpoint_errors(work: Path) -> Iterator[None]:
     """What safetensors and torch raise in the place of an ``OSError`` when the disk is full, as one clear line."""
     try:
         with storage_errors(work):
@@ -245,7 +293,7 @@ class _DistillTrainer(Trainer):
     def __init__(
         self,
         model: nn.Module,
-        data: Dataset,
+        data: TrainingSet,
         schedule: Schedule,
         task: Task,
         arguments: TrainingArguments,
@@ -255,12 +303,12 @@ class _DistillTrainer(Trainer):
             model=model,
             args=arguments,
             train_dataset=data,
-            data_collator=_collate,
+            data_collator=_as_it_is,
             callbacks=[_Bar(progress, schedule.batch_size, len(data))],
         )
         self.remove_callback(PrinterCallback)
         self.schedule, self.task = schedule, task
-        self.lengths = [len(ids) for ids in data["input_ids"]]
+        self.lengths = data.lengths
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:  # noqa: ARG002
         return _LikeLengthSampler(self.lengths, self.args.train_batch_size, self.args.seed)
@@ -272,7 +320,8 @@ class _DistillTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,  # noqa: ARG002
     ) -> Any:
-        logits = model(inputs["input_ids"], inputs["attention_mask"])
+        with _recomputed_layers(model, inputs["input_ids"]):
+            logits = model(inputs["input_ids"], inputs["attention_mask"])
         loss = distillation_loss(self.task, logits, inputs["target"], inputs["weight"])
         return (loss, logits) if return_outputs else loss
 
@@ -314,14 +363,42 @@ class _Bar(TrainerCallback):
         self.done = done
 
 
-def _collate(rows: list[dict[str, Any]]) -> dict[str, Tensor]:
-    input_ids, attention_mask = pad([row["input_ids"] for row in rows])
-    return {
-        "input_ids": torch.from_numpy(input_ids),
-        "attention_mask": torch.from_numpy(attention_mask),
-        "target": torch.tensor([row["target"] for row in rows], dtype=torch.float32),
-        "weight": torch.tensor([row["weight"] for row in rows], dtype=torch.float32),
-    }
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+@contextmanager
+def _recomputed_layers(model: nn.Module, input_ids: Tensor) -> Iterator[None]:
+    """Lets a transformer's layers compute their activations anew for the backward pass where keeping them would take gigabytes.
+
+    What is learnt is the same (Chen et al., 2016), and few batches are of texts so long.
+    """
+    layers = _layers(model)
+    if _kept_bytes(model, len(layers), input_ids) <= _MOST_KEPT_BYTES:
+        yield
+        return
+    for layer in layers:
+        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
+
+
+def _layers(model: nn.Module) -> list[nn.Module]:
+    """The blocks of a transformer: the longest list of modules in it."""
+    return list(max((each for each in model.modules() if isinstance(each, nn.ModuleList)), key=len, default=()))
+
+
+def _kept_bytes(model: nn.Module, n_layers: int, input_ids: Tensor) -> float:
+    """About how many bytes of activations the layers keep for the backward pass, in float32."""
+    config: Any = getattr(getattr(model, "body", None), "config", None)
+    if config is None:
+        return 0.0
+    vectors = getattr(config, "hidden_size", 0) * _VECTORS_A_LAYER
+    matrices = getattr(config, "num_attention_heads", 0) * input_ids.shape[1] * _MATRICES_A_HEAD
+    return float(input_ids.numel() * n_layers * (vectors + matrices) * _FLOAT_BYTES)
 
 
 def predict(
@@ -336,17 +413,18 @@ def predict(
         fast: Takes bfloat16 where it is quick (for soft labels by the hundred thousand; not for calibration).
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    rows: list[np.ndarray[Any, Any]] = [np.empty(0)] * len(ids)
+    logits: np.ndarray[Any, np.dtype[np.float32]] = np.empty((0, 0), np.float32)
     model.eval().to(device)
     with torch.inference_mode(), _autocast(device, enabled=fast and _bfloat16_is_fast()):
         for positions, (input_ids, mask) in batches_of_like_length(ids, _PREDICT_BATCH):
             output = model(torch.from_numpy(input_ids).to(device), torch.from_numpy(mask).to(device))
-            for position, row in zip(positions, output.float().cpu().numpy(), strict=True):
-                rows[position] = row
+            if not len(logits):
+                logits = np.empty((len(ids), output.shape[1]), np.float32)
+            logits[positions] = output.float().cpu().numpy()
             if progress is not None:
                 progress.advance(len(positions))
     model.to("cpu")
-    return np.stack(rows).astype(np.float32)
+    return logits
 
 
 @contextmanager

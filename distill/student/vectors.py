@@ -114,6 +114,7 @@ def first_gates(texts: Sequence[Ids], vocabulary: int) -> Tensor:
     """Weight of each token by how rare it is in the texts: float32 of shape (vocabulary,), 1 for what never occurs."""
     counts: Counter[int] = Counter(token for ids in texts for token in ids)
     frequencies: np.ndarray[Any, Any] = np.zeros(vocabulary)
+    total = counts.total()
     for token, count in counts.items():
-        frequencies[token] = count / counts.total()
+        frequencies[token] = count / total
     return torch.from_numpy((_SMOOTHING / (_SMOOTHING + frequencies)).astype(np.float32))

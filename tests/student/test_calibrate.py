@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 from sklearn.metrics import log_loss
 
+from distill.student import calibrate
 from distill.student.calibrate import (
     expected_calibration_error,
     fit_temperature,
@@ -61,3 +62,12 @@ def test_calibration_error_of_the_perfectly_and_the_wholly_wrong():
     right = np.arange(1_000) % 4 < 3
     assert expected_calibration_error(np.full(1_000, 0.75, np.float32), right) < 0.02
     assert expected_calibration_error(np.ones(10, np.float32), np.zeros(10, bool)) == 1.0
+
+
+@pytest.mark.parametrize("task", [Task.SINGLE, Task.MULTI])
+def test_rows_a_few_at_a_time_give_the_same_number(monkeypatch, task):
+    logits, targets = _sample(1, n=50, n_labels=7)
+    weights = np.random.default_rng(0).random(50).astype(np.float32)
+    whole = negative_log_likelihood(task, logits, targets, weights)
+    monkeypatch.setattr(calibrate, "_CELLS_AT_ONCE", 21)
+    assert negative_log_likelihood(task, logits, targets, weights) == whole

@@ -1,4 +1,4 @@
-"""What is exported is read by transformers' Auto classes and by plain onnxruntime, with the Router's answers."""
+"""Any encoder in, and out again: what is exported is read by transformers' Auto classes and by plain onnxruntime, with the Router's answers."""
 
 from __future__ import annotations
 
@@ -7,8 +7,18 @@ import json
 import bundle_page
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
+from scipy.special import softmax
+from tiny import byte_pairs, make_base_model, make_data, make_texts, pieces_of_any_script, word_pieces
 
 from distill.router import Router
+from distill.student.encoder import Encoder
+from distill.student.export import onnx_logits
+from distill.student.ship import MOST_FLIPS
+from distill.student.tokens import bundle_tokenizer, encode, pad
+from distill.student.train import train_students
+from distill.student.weights import load_base_model
 
 
 @pytest.fixture(params=["encoder", "static"])
@@ -47,3 +57,68 @@ def test_plain_onnxruntime_gives_the_routers_answers(folder, texts):
         expected = router.route(text)
         assert page["scores"](text) == pytest.approx(expected.scores, abs=1e-5)
         assert page["route"](text) == expected.intent
+
+
+PAD_IDS = {"bert": 0, "mpnet": 1, "roberta": 1, "modernbert": 0}
+MANY_SCRIPTS = {
+    "greet": ["привет", "こんにちは", "مرحبا", "grüezi"],
+    "pay": ["счёт", "支払い", "فاتورة", "begleichen"],
+    "travel": ["поезд", "切符", "قطار", "straßenbahn"],
+}
+MANY_FILLERS = ["и", "это", "は", "من", "bitte", "çok", "да", "ok"]
+
+
+def torch_logits(work, base, n_labels, temperature, ids):
+    """What the trained module says of each text alone, its temperature applied by hand."""
+    (kept,) = work.glob("encoder-*/encoder.safetensors")
+    encoder = Encoder(base, n_labels, dropout=0.0).eval()
+    encoder.load_state_dict(load_file(kept))
+    with torch.inference_mode():
+        return np.concatenate([encoder(*map(torch.from_numpy, pad([each]))).numpy() for each in ids]) / temperature
+
+
+@pytest.mark.parametrize(
+    ("kind", "pieces"),
+    [("bert", word_pieces), ("mpnet", word_pieces), ("roberta", byte_pairs), ("modernbert", byte_pairs)],
+)
+def test_any_encoder_is_trained_exported_and_answers_as_torch_does(tmp_path, quick, data, kind, pieces):
+    folder = str(make_base_model(tmp_path / kind, kind, pieces=pieces))
+    base = load_base_model(folder)
+    assert base.config.get("pad_token_id", 0) == PAD_IDS[kind]
+    out = tmp_path / "out"
+    bundle = train_students(data, out, base_model=folder, students=("encoder",), show_progress=False)["encoder"]
+    figures, router = bundle.manifest.figures, Router.load(bundle.path)
+    assert json.loads((bundle.path / "config.json").read_text("utf-8"))["model_type"] == kind
+    assert figures["held_out_agreement"] >= 0.6
+
+    texts = [text for text, _ in make_texts(60, seed=9)] + ["hi", "never seen: 1234 ?!", "please " * 60]
+    ids = encode(bundle_tokenizer(base.tokenizer, router.manifest.max_length), texts)
+    assert [router.tokenise(text) for text in texts] == ids
+    expected = torch_logits(out / ".work", base, len(data.labels), figures["temperature"], ids)
+    fp32 = onnx_logits(bundle.path / "onnx" / "model.onnx", ids)  # in batches, padded
+    np.testing.assert_allclose(fp32, expected, rtol=2e-3, atol=2e-3)
+
+    flips = figures["int8_flips"] / figures["int8_flips_of"]
+    assert (
+        figures["int8_shipped"] == (flips <= MOST_FLIPS) == (router.manifest.onnx_file == "onnx/model_quantized.onnx")
+    )
+    found = router.predict_proba(texts)
+    np.testing.assert_allclose(found, softmax(expected, axis=1), atol=0.05 if figures["int8_shipped"] else 2e-3)
+    sure = np.ptp(np.sort(expected, axis=1)[:, -2:], axis=1) > 0.2
+    assert sure.mean() > 0.8
+    tops = [router.labels.index(answer.top_intent) for answer in router.route_batch(texts)]
+    np.testing.assert_array_equal(np.asarray(tops)[sure], expected.argmax(axis=1)[sure])
+
+
+def test_queries_in_any_script(tmp_path, quick):
+    words = [*(word for group in MANY_SCRIPTS.values() for word in group), *MANY_FILLERS]
+    base = make_base_model(tmp_path / "tiny-xlm", "xlm-roberta", words=words, pieces=pieces_of_any_script)
+    language = {"words_of": MANY_SCRIPTS, "fillers": MANY_FILLERS}
+    data = make_data(**language)
+    bundles = train_students(data, tmp_path / "out", base_model=str(base), show_progress=False)
+    texts = make_texts(60, seed=9, **language)
+    for student, bundle in bundles.items():
+        answers = Router.load(bundle.path).route_batch([text for text, _ in texts])
+        right = [answer.top_intent == intent for answer, (_, intent) in zip(answers, texts, strict=True)]
+        assert np.mean(right) >= 0.85, student
+        assert b"\\u" not in (bundle.path / "README.md").read_bytes()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from distill.student.recipe import encoder_recipe, static_recipe
+from distill.student.recipe import encoder_fits, encoder_recipe, static_recipe, static_recipe_alone
 
 MINILM, MPNET = 10_616_832, 84_934_656
 """Parameters of all-MiniLM-L6-v2 and all-mpnet-base-v2 without their tables."""
@@ -43,3 +43,18 @@ def test_augmented_texts_keep_within_bounds(n_examples):
     augmentation = static_recipe(n_examples).augmentation
     assert 2 <= augmentation <= 20
     assert augmentation == 2 or n_examples * augmentation <= 62_000
+
+
+def test_the_sets_that_students_are_measured_on_have_time_for_an_encoder():
+    for n_examples, words in ((9_002, 12), (15_100, 9), (2_800, 10)):
+        assert encoder_fits(n_examples, n_examples * words, MINILM, 30)
+    assert not encoder_fits(200_000, 200_000 * 12, MINILM, 30)
+    assert not encoder_fits(9_002, 9_002 * 12, MINILM, 0)
+
+
+def test_without_an_encoder_the_passes_become_fewer_and_nothing_is_augmented():
+    recipes = [static_recipe_alone(n_examples) for n_examples in (1, 1_000, 10_000, 200_000, 10**7)]
+    epochs = [recipe.epochs for recipe in recipes]
+    assert epochs == sorted(epochs, reverse=True)
+    assert all(2 <= each <= 100 for each in epochs)
+    assert not any(recipe.augmentation for recipe in recipes)

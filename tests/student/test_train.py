@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from dataclasses import replace
@@ -10,14 +11,15 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import ENCODER_RECIPE, make_base_model, make_data, make_texts
+from tiny import ENCODER_RECIPE, STATIC_RECIPE, make_base_model, make_data, make_texts
 from tokenizers import Tokenizer
 
 from distill import Router
 from distill.bundle import load_bundle
+from distill.data import canonical_json
 from distill.errors import TrainingError
 from distill.selfcheck import verify_selfcheck
-from distill.student import learn, train
+from distill.student import learn, targets, train
 from distill.student.encoder import Encoder
 from distill.student.export import onnx_logits
 from distill.student.tokens import bundle_tokenizer, encode, pad
@@ -256,21 +258,6 @@ def test_retrained_bundle_names_its_parent(copy, base_model, data, monkeypatch):
     assert bundles["static"].manifest.parent == parent
 
 
-@pytest.mark.parametrize("kind", ["mpnet", "roberta", "modernbert"])
-def test_other_encoders(kind, tmp_path, quick, data):
-    base = make_base_model(tmp_path / kind, kind)
-    bundles = train_students(data, tmp_path / "out", base_model=str(base), students=("encoder",), show_progress=False)
-    manifest = bundles["encoder"].manifest
-    assert manifest.figures["held_out_agreement"] >= 0.6
-    assert json.loads((tmp_path / "out" / "encoder" / "config.json").read_text("utf-8"))["model_type"] == kind
-    graph = tmp_path / "out" / "encoder" / "onnx" / "model.onnx"
-    ids = encode(
-        bundle_tokenizer(load_base_model(str(base)).tokenizer, 32), ["hi", "please pay the invoice now it is my bill"]
-    )
-    alone = np.concatenate([onnx_logits(graph, [each]) for each in ids])
-    np.testing.assert_allclose(onnx_logits(graph, ids), alone, atol=1e-5)
-
-
 @pytest.mark.parametrize("task", [Task.MULTI, Task.WEIGHTS])
 def test_other_tasks(task, base_model, tmp_path, quick):
     data = make_data(task=task)
@@ -329,3 +316,66 @@ def test_a_label_without_examples_is_said(data, tmp_path, quick, monkeypatch, ca
     wider = tuple(replace(each, target=np.append(each.target, np.float32(0))) for each in data.examples)
     train_students(replace(data, labels=(*data.labels, "oos"), examples=wider), tmp_path, base_model="nowhere")
     assert "no labelled query has the label oos" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("n", [0, 1, 7])
+def test_the_hash_of_the_data_is_that_of_its_canonical_json(data, n):
+    chance = np.random.default_rng(0)
+    rows = [*np.eye(3), chance.random(3), np.zeros(3), [-0.0, 1e-7, 0.5], [1 / 3, 2 / 3, -1e-9]]
+    examples = tuple(
+        Example(f"caf\u00e9 {number}", np.asarray(row, np.float32), weight=1 / (1 + number), split="train")
+        for number, row in enumerate(rows[:n])
+    )
+    data = replace(data, examples=examples)
+    whole = {
+        "name": data.name,
+        "task": data.task.value,
+        "labels": data.labels,
+        "intents": [[intent.name, intent.description, intent.examples] for intent in data.intents],
+        "teacher": data.teacher,
+        "prompt_sha256": data.prompt_sha256,
+        "examples": [
+            [each.text, each.split, round(each.weight, 6), np.round(each.target.astype(float), 6).tolist()]
+            for each in data.examples
+        ],
+    }
+    assert data.data_sha256 == hashlib.sha256(canonical_json(whole).encode()).hexdigest()
+
+
+def test_many_labels_of_many_queries_are_kept_by_what_is_not_zero(base_model, data, tmp_path, quick, monkeypatch):
+    """The same students, but for the thinner calibration: targets and answers are never an array as a whole."""
+    recipe = replace(ENCODER_RECIPE, assistants=1, augmentation=2, epochs_again=3, learning_rate_again=3e-3)
+    monkeypatch.setattr(train, "encoder_recipe", lambda *_: recipe)
+    monkeypatch.setattr(targets, "_MOST_CELLS", 60)
+    monkeypatch.setattr(learn, "_KEPT_LOGITS", 2)
+    training, held_out = train._split(data, seed=0)
+    assert isinstance(training.targets, targets.SparseTargets)
+    assert len(held_out.texts) == 20
+    for bundle in train_students(data, tmp_path, base_model=base_model, show_progress=False).values():
+        router, texts = Router.load(bundle.path), make_texts(60, seed=9)
+        right = [router.route(text).top_intent == intent for text, intent in texts]
+        assert np.mean(right) >= 0.85
+
+
+def test_a_static_student_that_has_no_time_for_an_encoder_learns_from_labels_alone(
+    base_model, data, tmp_path, quick, monkeypatch, capsys
+):
+    monkeypatch.setattr(train, "static_recipe_alone", lambda _: replace(STATIC_RECIPE, epochs=30, augmentation=0))
+    monkeypatch.setattr(learn, "learn_encoder", _fail)
+    options = {"base_model": base_model, "students": ("static",), "budget_minutes": 0, "show_progress": False}
+    bundle = train_students(data, tmp_path, **options)["static"]
+    assert "static learns from the labels alone" in capsys.readouterr().err
+    texts = make_texts(60, seed=9)
+    right = [Router.load(bundle.path).route(text).top_intent == intent for text, intent in texts]
+    assert np.mean(right) >= 0.7
+    monkeypatch.setattr(train._Run, "make", _fail)
+    assert train_students(data, tmp_path, **options)["static"].manifest == bundle.manifest
+
+
+def test_with_time_for_an_encoder_or_with_one_asked_for_it_is_asked(base_model, data, tmp_path, quick):
+    def is_alone(students, budget_minutes):
+        return train._run(data, tmp_path, students, base_model, None, 0, budget_minutes, show_progress=False).is_alone
+
+    assert is_alone(("static",), 0)
+    assert not is_alone(("static",), 30)
+    assert not is_alone(("encoder", "static"), 0)

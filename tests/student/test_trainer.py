@@ -15,7 +15,9 @@ from distill.errors import StorageError
 from distill.progress import Progress
 from distill.student import trainer
 from distill.student.augment import augment
-from distill.student.trainer import Schedule, distillation_loss, fit, training_set
+from distill.student.encoder import Encoder
+from distill.student.trainer import Schedule, TrainingSet, distillation_loss, fit, predict
+from distill.student.weights import load_base_model
 from distill.types import Task
 
 
@@ -76,7 +78,7 @@ def test_training_that_was_killed_goes_on_to_the_same_model(tmp_path, monkeypatc
     monkeypatch.setattr(trainer, "_CHECKPOINT_STEPS", 1)
     chance = np.random.default_rng(0)
     ids = [chance.integers(20, size=length).tolist() for length in chance.integers(1, 9, 40)]
-    data = training_set(ids, np.eye(2, dtype=np.float32)[chance.integers(2, size=40)], np.ones(40, np.float32))
+    data = TrainingSet(ids, np.eye(2, dtype=np.float32)[chance.integers(2, size=40)], np.ones(40, np.float32))
     schedule = Schedule(epochs=4, batch_size=8, learning_rate=0.05, warmup=0.1, weight_decay=0.0)
     options = {"task": Task.SINGLE, "seed": 3}
     whole = Bag()
@@ -97,6 +99,50 @@ def test_training_that_was_killed_goes_on_to_the_same_model(tmp_path, monkeypatc
     assert progress.done == 160
 
 
+def test_a_batch_is_the_examples_padded():
+    targets = np.random.default_rng(0).dirichlet([1, 1, 1], 4).astype(np.float32)
+    data = TrainingSet([[5], [6, 7, 8], [], [9]], targets, np.arange(4, dtype=np.float32))
+    batch = data.__getitems__([1, 3])
+    assert batch["input_ids"].tolist() == [[6, 7, 8], [9, 0, 0]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
+    np.testing.assert_array_equal(batch["target"].numpy(), targets[[1, 3]])
+    assert batch["weight"].tolist() == [1.0, 3.0]
+    assert len(data) == 4
+    smooth = TrainingSet([[5], [6, 7, 8], [], [9]], targets, data.weights, smoothing=0.3)[1]["target"].numpy()
+    np.testing.assert_allclose(smooth, targets[[1]] * 0.7 + 0.1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["bert", "mpnet", "modernbert"])
+def test_layers_that_are_computed_twice_learn_the_same(tmp_path, monkeypatch, kind):
+    """A batch of long texts keeps no activations: the model is the same to the bit, dropout included."""
+    from tiny import make_base_model
+
+    folder = str(make_base_model(tmp_path / kind, kind))
+    chance = np.random.default_rng(0)
+    ids = [chance.integers(5, 40, size=length).tolist() for length in chance.integers(2, 30, 48)]
+    data = TrainingSet(ids, np.eye(3, dtype=np.float32)[chance.integers(3, size=48)], np.ones(48, np.float32))
+    schedule = Schedule(epochs=2, batch_size=16, learning_rate=1e-2, warmup=0.1, weight_decay=0.01)
+    calls, real = [], trainer.checkpoint
+
+    def counted(*arguments, **options):
+        calls.append(arguments)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(trainer, "checkpoint", counted)
+    models = []
+    for limit in (float("inf"), 0.0):
+        monkeypatch.setattr(trainer, "_MOST_KEPT_BYTES", limit)
+        torch.manual_seed(1)
+        model = Encoder(load_base_model(folder), 3, dropout=0.3)
+        fit(model, data, schedule, task=Task.SINGLE, seed=0, work=tmp_path, progress=Progress("x", 96, show=False))
+        models.append(model)
+        assert bool(calls) == (limit == 0.0)
+    assert len(calls) == 2 * 6, "two layers, six steps"
+    for name, value in models[0].state_dict().items():
+        assert torch.equal(value, models[1].state_dict()[name]), name
+    np.testing.assert_array_equal(predict(models[0], ids), predict(models[1], ids))
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -108,7 +154,7 @@ def test_training_that_was_killed_goes_on_to_the_same_model(tmp_path, monkeypatc
 def test_full_disk_is_one_clear_line(tmp_path, monkeypatch, error):
     monkeypatch.setattr(trainer, "_CHECKPOINT_STEPS", 1)
     monkeypatch.setattr(trainer._DistillTrainer, "_save_checkpoint", lambda *_: (_ for _ in ()).throw(error))
-    data = training_set([[1], [2]], np.eye(2, dtype=np.float32), np.ones(2, np.float32))
+    data = TrainingSet([[1], [2]], np.eye(2, dtype=np.float32), np.ones(2, np.float32))
     schedule = Schedule(epochs=1, batch_size=2, learning_rate=0.05, warmup=0.1, weight_decay=0.0)
     with pytest.raises(StorageError, match="cannot be written"):
         fit(Bag(), data, schedule, task=Task.SINGLE, seed=0, work=tmp_path, progress=Progress("x", 2, show=False))

@@ -24,22 +24,56 @@ _BERT = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask":
 _ROBERTA = {"cls": "<s>", "pad": "<pad>", "sep": "</s>", "unk": "<unk>", "mask": "<mask>"}
 
 
-def make_base_model(folder, kind="bert"):
-    """Saves a transformer of hidden size 32, with a tokenizer whose file pads to Fixed 16 as all-MiniLM-L6-v2's pads to 128.
+def word_pieces(special, words):
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
-    The pad id is 0 for ``bert`` and 1 for ``roberta`` and ``mpnet``.
-    """
-    import torch
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-    from transformers import AutoConfig, AutoModel
-
-    special = _BERT if kind in {"bert", "modernbert"} else _ROBERTA
-    words = sorted({word for group in WORDS.values() for word in group} | set(FILLERS))
     letters = [f"{prefix}{letter}" for letter in "abcdefghijklmnopqrstuvwxyz" for prefix in ("", "##")]
     numbers = {token: number for number, token in enumerate(dict.fromkeys([*special.values(), *words, *letters]))}
     tokenizer = Tokenizer(models.WordPiece(numbers, unk_token=special["unk"]))
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return tokenizer
+
+
+def byte_pairs(special, words):
+    """As RoBERTa and ModernBERT have it: bytes, a space belongs to the word after it."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=list(special.values()), initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator([" ".join(words)] * 3, trainer)
+    return tokenizer
+
+
+def pieces_of_any_script(special, words):
+    """As XLM-RoBERTa has it: SentencePiece's unigrams."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+
+    known = [f"\u2581{word}" for word in words] + sorted({letter for word in words for letter in word} | {"\u2581"})
+    pieces = [(token, 0.0) for token in special.values()] + [(piece, -1.0 - len(known) / 1e3) for piece in known]
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=list(special.values()).index(special["unk"])))
+    tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    return tokenizer
+
+
+def make_base_model(folder, kind="bert", *, words=None, pieces=word_pieces):
+    """Saves a transformer of hidden size 32, with a tokenizer whose file pads to Fixed 16 as all-MiniLM-L6-v2's pads to 128.
+
+    The pad id is 0 for ``bert`` and 1 for ``roberta`` and ``mpnet``.
+    """
+    import torch
+    from tokenizers import processors
+    from transformers import AutoConfig, AutoModel
+
+    special = _BERT if kind in {"bert", "modernbert"} else _ROBERTA
+    words = sorted(words or {word for group in WORDS.values() for word in group} | set(FILLERS))
+    tokenizer = pieces(special, words)
+    numbers = tokenizer.get_vocab()
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{special['cls']} $A {special['sep']}",
         special_tokens=[(special[name], numbers[special[name]]) for name in ("cls", "sep")],
@@ -79,23 +113,23 @@ def make_base_model(folder, kind="bert"):
     return folder
 
 
-def make_texts(n, seed=0):
+def make_texts(n, seed=0, *, words_of=WORDS, fillers=FILLERS):
     """Texts of five words, three of which mean nothing, with the intent of the other two."""
     chance = random.Random(seed)  # noqa: S311
     texts = []
     for number in range(n):
-        intent = list(WORDS)[number % len(WORDS)]
-        words = chance.sample(FILLERS, 3) + chance.sample(WORDS[intent], 2)
+        intent = list(words_of)[number % len(words_of)]
+        words = chance.sample(fillers, 3) + chance.sample(words_of[intent], 2)
         chance.shuffle(words)
         texts.append((" ".join(words), intent))
     return texts
 
 
-def make_data(n=120, task=Task.SINGLE, labels=tuple(WORDS)):
+def make_data(n=120, task=Task.SINGLE, labels=tuple(WORDS), **language):
     targets = np.eye(len(labels), dtype=np.float32)
     examples = tuple(
         Example(text, targets[labels.index(intent)], split="held_out" if number % 4 == 0 else "train")
-        for number, (text, intent) in enumerate(make_texts(n))
+        for number, (text, intent) in enumerate(make_texts(n, **language))
     )
     intents = tuple(Intent(name, f"somebody wants to {name}") for name in labels)
     return TrainingData("tiny", task, labels, examples, intents, teacher="fake-1", prompt_sha256="0" * 64)
