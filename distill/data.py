@@ -274,11 +274,11 @@ def read_labels(path: Path) -> Iterator[Label]:
         stream = path.open("rb")
     except OSError as error:
         raise LedgerError(f"{path}: cannot be read ({error.strerror or error})") from error
+    known: dict[Any, Any] = {}
     with stream:
         for number, raw in enumerate(stream, 1):
             try:
-                line = json.loads(raw)
-                yield _label(line)
+                yield _label(json.loads(raw), known)
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 if not raw.strip() or not raw.endswith(b"\n"):
                     continue
@@ -291,27 +291,42 @@ _LABEL_FIELDS = {
 }  # fmt: skip
 
 
-def _label(line: dict[str, Any]) -> Label:
-    scores = line.get("scores")
-    if not all(isinstance(line[name], str) for name in ("key", "text", "teacher", "prompt_sha256")):
+def _label(line: dict[str, Any], known: dict[Any, Any]) -> Label:
+    """The answer in a line. What many lines have in common is kept in ``known`` and shared: a ledger may have a million."""
+    key, text, teacher, prompt_sha256 = line["key"], line["text"], line["teacher"], line["prompt_sha256"]
+    if not (
+        isinstance(key, str) and isinstance(text, str) and isinstance(teacher, str) and isinstance(prompt_sha256, str)
+    ):
         raise TypeError("key, text, teacher and prompt_sha256 must be strings")
+    scores = line.get("scores")
+    counts = line.get("prompt_tokens"), line.get("completion_tokens"), line.get("cached_tokens")
+    usage = Usage(*[None if count is None else int(count) for count in counts])
     return Label(
-        key=line["key"],
-        text=line["text"],
-        scores=None if scores is None else {str(name): float(score) for name, score in scores.items()},
+        key=key,
+        text=text,
+        scores=None if scores is None else _shared({str(name): float(score) for name, score in scores.items()}, known),
         error=line.get("error"),
-        teacher=line["teacher"],
-        prompt_sha256=line["prompt_sha256"],
+        teacher=known.setdefault(teacher, teacher),
+        prompt_sha256=known.setdefault(prompt_sha256, prompt_sha256),
         sample=line.get("sample", 0),
-        usage=Usage(*(_tokens(line.get(name)) for name in ("prompt_tokens", "completion_tokens", "cached_tokens"))),
+        usage=known.setdefault(usage, usage),
         latency_ms=line.get("latency_ms"),
         asked_at=line.get("asked_at", ""),
-        extra={name: value for name, value in line.items() if name not in _LABEL_FIELDS},
+        extra=_shared({name: value for name, value in line.items() if name not in _LABEL_FIELDS}, known),
     )
 
 
-def _tokens(count: Any) -> int | None:
-    return None if count is None else int(count)
+_MOST_SHARED = 10_000
+
+
+def _shared(value: dict[str, Any], known: dict[Any, Any]) -> dict[str, Any]:
+    """``value``, or an equal dictionary that came before it; dictionaries in it likewise."""
+    parts = {name: _shared(part, known) if type(part) is dict else part for name, part in value.items()}
+    values = parts.values()
+    identity = (*parts, *map(type, values), *[id(part) if type(part) is dict else part for part in values])
+    with suppress(TypeError):  # a list is in it
+        parts = known.setdefault(identity, parts) if len(known) < _MOST_SHARED else known.get(identity, parts)
+    return parts
 
 
 def label_as_line(label: Label) -> dict[str, Any]:
