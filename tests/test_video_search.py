@@ -26,7 +26,8 @@ def test_enough_queries_are_asked_for_and_each_kind_is_crossed_with_every_subjec
     subjects = SPEC.synth.attributes["subject"]
     for kind, wanted in writer.wanted.items():
         lines = [line for round_ in writer.rounds(kind) for line in round_.lines][:wanted]
-        found = Counter(line.rpartition("subject: ")[2] for line in lines)
+        found = Counter(each for line in lines for each in subjects if f"subject: {each}, " in line)
+        assert found.total() == wanted
         assert set(found) == set(subjects)
         assert max(found.values()) - min(found.values()) <= 1
 

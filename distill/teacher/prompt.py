@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import lru_cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -37,11 +38,10 @@ def _templates(name: str) -> tuple[tuple[str, Template], ...]:
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["json"] = lambda value: json.dumps(value, ensure_ascii=False)
-    parts: list[tuple[str, Template]] = []
-    for section in template_text(name).split("\n[user]\n"):
-        role = "system" if section.startswith("[system]\n") else "user"
-        parts.append((role, environment.from_string(section.removeprefix("[system]\n"))))
-    return tuple(parts)
+    _, *sections = re.split(r"^\[(system|user|assistant)\]\n", template_text(name), flags=re.MULTILINE)
+    return tuple(
+        (role, environment.from_string(text)) for role, text in zip(sections[::2], sections[1::2], strict=True)
+    )
 
 
 def render(name: str, **values: Any) -> Messages:
@@ -106,6 +106,4 @@ def _messages(path: Path, text: str) -> Messages:
 
 
 def _replace(text: str, values: dict[str, str]) -> str:
-    import re
-
     return re.sub(r"\{(?:query|intents|examples)\}", lambda match: values[match.group()], text)

@@ -191,7 +191,7 @@ class _Writer:
         own = {name: _deal(dice, values) for name, values in self.attributes.items()}
         others = _deal(dice, [name for name in self.intents if name != target])
         for number in range(most):
-            lines = [self._line(styles, own) for styles in self._styles(dice)]
+            lines = [self._line(target, styles, own) for styles in self._styles(dice)]
             if target != OUT_OF_SCOPE_LABEL:
                 also = tuple(dict.fromkeys(next(others) for _ in range(_OTHERS * self.form.mixes_intents)))
                 lines = _mixed(dice, lines, also)
@@ -220,11 +220,16 @@ class _Writer:
         for beginning in beginnings:
             yield {"beginning": beginning, "length": dice.choice(_LENGTHS), "detail": dice.choice(_DETAILS)}
 
-    def _line(self, styles: dict[str, str], own: dict[str, Iterator[str]]) -> str:
-        """One query's line: our own styles in bare words, the user's attributes with their names."""
+    def _line(self, target: str, styles: dict[str, str], own: dict[str, Iterator[str]]) -> str:
+        """One query's line: our own styles in bare words, the user's attributes with their names.
+
+        A kind of queries stands in each line, before its attributes: said once for all lines, a small model forgets it.
+        """
         given = {name: next(values) for name, values in own.items()}
         ours = [words for name, words in styles.items() if name not in given]
-        return ", ".join(filter(None, [*ours, *(f"{name}: {words}" for name, words in given.items() if words)]))
+        named = [f"{name}: {words}" for name, words in given.items() if words]
+        parts = [target, *named, *ours] if self.form.takes_kinds and target not in self.intents else [*ours, *named]
+        return ", ".join(filter(None, parts))
 
     def request(self, round_: _Round) -> Request:
         """What is sent for a round."""
@@ -276,10 +281,11 @@ def _read_recording(spec: Spec) -> dict[str, dict[str, Any]]:
     return lines
 
 
-def _is_usable(text: str, plain: str) -> bool:
-    """Whether a query has words, a sane length, UTF-8 (half a surrogate pair has none), and is no echo of the request."""
+def _is_usable(text: str, plain: str, lines: frozenset[str]) -> bool:
+    """Whether a query has words, a sane length, UTF-8 (half a surrogate pair has none), and is no echo of the request's lines."""
     is_unicode = not any("\ud800" <= character <= "\udfff" for character in text)
-    return bool(plain) and len(text) <= _LONGEST_QUERY and is_unicode and not plain.startswith(_ECHOES)
+    is_echo = plain in lines or plain.startswith(_ECHOES)
+    return bool(plain) and len(text) <= _LONGEST_QUERY and is_unicode and not is_echo
 
 
 @dataclass
@@ -294,11 +300,11 @@ class _Pool:
     def add(self, round_: _Round, texts: list[Any]) -> int:
         """Takes the new ones among ``texts``; how many there were."""
         own = self.queries.setdefault(round_.target, {})
-        before = len(own)
+        before, lines = len(own), frozenset(map(normalise, round_.lines))
         for text in texts:
             clean = " ".join(text.split()) if isinstance(text, str) else ""
             plain = normalise(clean)
-            if not _is_usable(clean, plain) or plain in own or plain in self.excluded:
+            if not _is_usable(clean, plain, lines) or plain in own or plain in self.excluded:
                 self.dropped[round_.target] += 1
             elif len(own) < self.wanted[round_.target]:
                 own[plain] = (clean, round_.number)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
 from collections import Counter
 from decimal import Decimal
@@ -349,7 +350,7 @@ def test_weights_are_written_for_each_channel_where_there_are_no_attributes(serv
     spec = make_synth_spec(server.base_url, task="weights", out_of_scope=False, intents=CHANNELS)
     assert synthesise(spec, show_progress=False).got == dict.fromkeys(CHANNELS, 10)
     system = server.requests[0]["messages"][0]["content"]
-    assert "- visual: What is seen\n- audio: What is heard\n" in system
+    assert "- visual: What is seen\n- audio: What is heard" in system
     assert any("found mostly under audio (What is heard)" in prompt for prompt in prompts(server))
     assert not any("begins with" in prompt for prompt in prompts(server))
 
@@ -361,9 +362,10 @@ def test_weights_are_written_for_each_value_of_the_first_attribute(server, make_
     assert summary.got == summary.wanted == dict.fromkeys(KINDS, 10)
     assert {line["intended_intent"] for line in written(spec)} == set(KINDS)
     for kind in KINDS:
-        (first, *_) = [prompt for prompt in prompts(server) if f"queries for {kind}," in prompt]
+        (first, *_) = [prompt for prompt in prompts(server) if f"queries that ask for {kind}," in prompt]
         assert "subject: cooking" in first
-        assert "about: " not in first
+        lines = re.findall(r"^\d+\. (.*)$", first, flags=re.MULTILINE)
+        assert all(line.startswith(f"{kind}, subject: ") for line in lines)
     assert synthesise(spec, show_progress=False).changed is False
 
 
@@ -392,3 +394,27 @@ def test_kinds_of_queries_must_differ(make_synth_spec, values):
         )
     synth = {"attributes": {"tone": ["", "kind", "kind"]}}
     assert make_synth_spec(None, synth=synth).synth.attributes["tone"] == ("", "kind", "kind")
+
+
+def test_a_model_that_repeats_the_lines_has_written_nothing(server, make_synth_spec):
+    server.respond = lambda body, query: server.completion(
+        json.dumps({"queries": [f"{line}!" for line in re.findall(r"^\d+\. (.*)$", query, flags=re.MULTILINE)]})
+    )
+    synth = {**SYNTH, "attributes": {"persona": PERSONAS}}
+    summary = synthesise(make_synth_spec(server.base_url, synth=synth, out_of_scope=False), show_progress=False)
+    assert set(summary.got.values()) == {0}
+    assert all(summary.dropped[target] for target in summary.wanted)
+
+
+def test_what_is_to_be_written_stands_in_the_last_message_after_one_that_was_answered(server, make_synth_spec):
+    for task, attributes in (("single", {"persona": PERSONAS}), ("multi", {}), ("weights", {})):
+        server.requests.clear()
+        synth = {**SYNTH, "attributes": attributes}
+        spec = make_synth_spec(server.base_url, task=task, out_of_scope=False, synth=synth)
+        spec.queries_path.unlink(missing_ok=True)
+        synthesise(spec, show_progress=False)
+        for body in server.requests:
+            assert [message["role"] for message in body["messages"]] == ["system", "user", "assistant", "user"]
+            wanted, given = (message["content"] for message in body["messages"][1:3])
+            assert len(json.loads(given)["queries"]) == len(re.findall(r"^\d+\. ", wanted, flags=re.MULTILINE)) == 3
+        assert len({json.dumps(body["messages"][:3]) for body in server.requests}) == 1
