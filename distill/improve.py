@@ -68,7 +68,7 @@ PAIRS = 6
 """Pairs of labels that a round looks after."""
 
 _NEAR, _LEAST_MASS = 0.25, 0.5
-"""How likely a mistake must be to count, and what a pair must sum up to."""
+"""How likely a mistake that was not made must be to count, and what a pair must sum up to."""
 _UNSURE = 0.5
 _FEWEST_INTENTS = 2
 _CANDIDATES = ".improve"
@@ -80,9 +80,9 @@ class Confusion:
 
     Attributes:
         labels: The two; ``oos`` may be one.
-        mass: Sum, over queries of the one for which the other is the likeliest mistake, of that mistake's probability, where that is
-            a quarter or more; in the mean over students.
-        n_wrong: How often the mistake was made, in the mean over students.
+        mass: How often one was taken for the other, near mistakes included with their probability, where that is a quarter or more; in
+            the mean over students.
+        n_wrong: How often one was taken for the other, in the mean over students.
     """
 
     labels: tuple[str, str]
@@ -353,7 +353,7 @@ def _weakness(
     given: np.ndarray[Any, Any],
     labels: Sequence[str],
 ) -> Weakness:
-    """Every student's likeliest mistake on each query, if it is near, counts with its probability; averaged over students."""
+    """Every student's mistakes, and the likeliest near mistake on each query with its probability; averaged over students."""
     rows = np.arange(len(given))
     mass, wrong = Counter[tuple[int, int]](), Counter[tuple[int, int]]()
     unsure = np.zeros(len(given), bool)
@@ -363,10 +363,8 @@ def _weakness(
         mistake = others.argmax(axis=1)
         unsure |= own.max(axis=1) < _UNSURE
         for row, (first, second) in enumerate(zip(given.tolist(), mistake.tolist(), strict=True)):
-            if own[row, second] < _NEAR:
-                continue
-            pair = (min(first, second), max(first, second))
-            mass[pair] += float(own[row, second])  # type: ignore[assignment]
+            pair, likely = (min(first, second), max(first, second)), float(own[row, second])
+            mass[pair] += 1.0 if not right[name][row] else likely if likely >= _NEAR else 0.0  # type: ignore[assignment]
             wrong[pair] += int(not right[name][row])
     n_students = len(probabilities)
     found = [

@@ -135,6 +135,16 @@ def test_planted_errors_are_found_and_nothing_else(seed):
     assert (found.margin[wrong] < 0).all()
 
 
+def test_a_label_has_no_part_in_what_is_said_of_its_own_query():
+    """Labels drawn by chance, in so many dimensions that each query could be learnt by heart."""
+    chance = np.random.default_rng(0)
+    vectors = chance.normal(size=(80, 300)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    found = find_label_errors(vectors, chance.permutation(np.arange(80) % 4), 4)
+    assert found.self_confidence.mean() < 0.3
+    assert found.neighbours.mean() < 0.3
+
+
 def test_where_nothing_is_wrong_nothing_is_suspected():
     vectors, labels = blobs()
     assert not find_label_errors(vectors, labels, 4).is_suspect.any()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from decimal import Decimal
 from functools import partial
 
@@ -15,13 +16,15 @@ from project import write_lines, write_project
 from distill import improve as module
 from distill import pipeline
 from distill.bundle import load_bundle
-from distill.data import read_jsonl
+from distill.data import label_as_line, read_jsonl, read_labels
 from distill.errors import DataError, SpecError, SpendLimitError
 from distill.improve import improve, plan_improvement
 from distill.spec import load_spec
 from distill.student import train
+from distill.teacher.ledger import AppendLog
 from distill.teacher.rounds import added_queries_path, round_folder
 from distill.teacher.spend import open_budget, spend_by_stage
+from distill.types import Usage
 
 
 @pytest.fixture(autouse=True)
@@ -193,6 +196,18 @@ def test_the_limit_holds_over_writing_and_labelling_together(spec, out, server):
     assert (synth.stage, synth.n_answers) == ("synth", server.n_written)
 
 
+def test_what_was_spent_before_does_not_count_towards_this_runs_limit(spec, out, server):
+    """Neither for the run nor for what the round's writer may spend of it."""
+    line = next(read_labels(spec.ledger_path))
+    paid = replace(line, key="0" * 64, text="paid before", usage=Usage(1_000_000, 0), latency_ms=1.0, extra={})
+    with AppendLog(spec.ledger_path) as log:
+        log.append(label_as_line(paid))
+    assert open_budget(spec, "fake").spent_usd == 1
+    assert run(spec, out=out, per_intent=10, max_usd=Decimal("0.001")).stopped.startswith("the spend limit is reached")
+    assert server.n_requests == 0
+    assert run(spec, out=out, per_intent=10, max_usd=Decimal(1)).rounds[0].usd < Decimal("0.1")
+
+
 def test_a_limit_that_cannot_be_kept_is_an_error(spec, out, server):
     server.usage = None
     with pytest.raises(SpendLimitError, match="does not say how many tokens"):
@@ -268,7 +283,7 @@ def test_confusions_are_the_likeliest_mistakes_of_all_students():
     right = {name: own.argmax(axis=1) == given for name, own in probabilities.items()}
     found = module._weakness(probabilities, right, given, labels)
     assert [confusion.labels for confusion in found.confusions] == [("a", "b")]
-    assert found.confusions[0].mass == pytest.approx((0.4 + 0.7 + 0.6) / 2)
+    assert found.confusions[0].mass == pytest.approx((0.4 + 1 + 1) / 2)
     assert found.confusions[0].n_wrong == 1
     assert (found.n_held_out, found.n_disagree, found.n_unsure) == (4, 2, 0)
     assert found.agreement == {"static": 0.75, "encoder": 0.75}
