@@ -434,7 +434,7 @@ def _bench_inputs(spec: Spec, folder: Path, price_as: str | None, *, show_notes:
         teacher=None if n_unasked or has_human_teacher else teacher,
         gates={name: limit.model_dump() for name, limit in limits.items()},
         cost=CostInputs(
-            teacher_price=teacher_price(spec) if who == spec.teacher_name else look_up_price(who),
+            teacher_price=teacher_price(spec) if who == spec.teacher_name or spec.teacher.price else look_up_price(who),
             priced_as=priced_as,
             queries_per_month=spec.bench.queries_per_month,
             machine_usd_per_hour=spec.bench.machine_usd_per_hour,

@@ -124,7 +124,8 @@ def _verdict(values: list[float], limit: float, *, lower_is_better: bool) -> str
 def _provenance(last: Mapping[tuple[str, int], Opening]) -> Iterator[str]:
     for (name, seed), opening in sorted(last.items()):
         facts = (opening["commit"], opening["opened_at"], opening["train_minutes"], opening["train_peak_rss_mb"])
-        yield "| " + " | ".join(map(str, (name, seed, *facts, opening["processor"]))) + " |"
+        shown = ("not known" if fact is None else str(fact) for fact in (name, seed, *facts, opening["processor"]))
+        yield f"| {' | '.join(shown)} |"
 
 
 def main() -> None:

@@ -34,7 +34,7 @@ DEMO = ROOT / "data" / "banking-assistant"
 def summary() -> str:
     """What the demo comes to, in one small table."""
     result = read_result(DEMO / "results.json")
-    lines = ["| | right answers | half of them within | files, MB |", "|---|---:|---:|---:|"]
+    lines = ["| | right answers | half of them within | reads, MB |", "|---|---:|---:|---:|"]
     for row in result.rows:
         if row.name in _SUMMARISED:
             right = share(row.accuracy_policy, row.accuracy_policy_ci95)

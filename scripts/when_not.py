@@ -118,13 +118,12 @@ def retraining() -> str:
     asked = " and ".join(f"{n:,} answers to {stage}" for stage, n in stages.items())
     price = f"{usd(cost['spent']['priced_as_usd'])} at the price of {cost['priced_as']['model']}"
     trained = [
-        f"{opening['train_minutes']:.0f} minutes of training for {name} ({opening['processor']})"
+        f"{opening['train_minutes']:.0f} minutes of training for {title.partition(',')[0]} ({opening['processor']})"
         for name, title in _SETS.items()
         for opening in _openings(name)
         if opening["train_minutes"] is not None
-        for name in (title.partition(",")[0],)
     ]
-    return f"{asked}, {price}; {'; '.join(trained)}.\n"
+    return f"{'; '.join([f'{asked}, {price}', *trained])}.\n"
 
 
 def gold() -> str:

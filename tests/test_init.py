@@ -326,6 +326,11 @@ def test_a_prompt_and_the_intents_that_it_lists():
     assert str(spec.teacher.prompt) == "prompt.txt"
 
 
+def test_the_line_of_the_query_is_no_intent():
+    write("prompt.txt", "Pick one.\n- cancel: stop it\n- refund: money\nMessage: {query}")
+    assert list(made("--from", "prompt.txt").intents) == ["cancel", "refund"]
+
+
 def test_a_prompt_of_messages():
     messages = [
         {"role": "system", "content": "- refund: Money\n- cancel: Stop"},

@@ -270,6 +270,12 @@ def _print_plan(plan: RunPlan, spec: Spec, *, as_json: bool) -> None:
     limit = "none" if spec.teacher.max_usd is None else f"{spec.teacher.max_usd}"
     if spec.teacher.max_usd is not None and plan.label.price is None:
         limit += " cannot be kept without a price"
+    elif (
+        spec.teacher.max_usd is not None
+        and plan.estimated_usd is not None
+        and plan.estimated_usd > spec.teacher.max_usd
+    ):
+        limit += ": it would stop there, and go on where it is raised"
     source = f"; price: {plan.label.price.source}, {plan.label.price.date}" if plan.label.price else ""
     typer.echo(f"USD {total}, limit {limit} (teacher.max_usd){source}. Nothing was asked.")
 

@@ -424,6 +424,8 @@ def _read_prompt(path: Path, raw: str, shown: str) -> Source:
         raise DataError(f"{path}: looks like a prompt, but holds no {{query}}, where the query is to stand")
     listed: dict[str, str] = {}
     for line in shown.splitlines():
+        if "{query}" in line:  # "Message: {query}" names no intent
+            continue
         if (match := _LISTED.match(line)) and match.group(1).casefold() not in _NO_NAMES:
             listed.setdefault(match.group(1), match.group(2).strip())
     names = {name: about for name, about in listed.items() if name != OUT_OF_SCOPE_LABEL}
