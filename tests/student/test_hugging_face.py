@@ -121,4 +121,3 @@ def test_queries_in_any_script(tmp_path, quick):
         answers = Router.load(bundle.path).route_batch([text for text, _ in texts])
         right = [answer.top_intent == intent for answer, (_, intent) in zip(answers, texts, strict=True)]
         assert np.mean(right) >= 0.85, student
-        assert b"\\u" not in (bundle.path / "README.md").read_bytes()

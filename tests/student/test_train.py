@@ -22,7 +22,7 @@ from distill.selfcheck import verify_selfcheck
 from distill.student import learn, targets, train
 from distill.student.encoder import Encoder
 from distill.student.export import onnx_logits
-from distill.student.tokens import bundle_tokenizer, encode, pad
+from distill.student.tokens import encode, pad
 from distill.student.train import train_students
 from distill.student.weights import load_base_model
 from distill.types import Example, Task
