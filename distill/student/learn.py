@@ -13,7 +13,7 @@ from distill.data import atomic_write
 from distill.progress import Progress, say
 from distill.student.calibrate import fit_temperature, probabilities
 from distill.student.encoder import Encoder, Pooled
-from distill.student.probe import ITERATIONS, linear_probe
+from distill.student.probe import linear_probe, most_iterations
 from distill.student.static import Static
 from distill.student.targets import SparseTargets, fits_array, mapped, mean, mixed, most_rows, stacked
 from distill.student.tokens import bundle_tokenizer, encode
@@ -117,7 +117,8 @@ def learn_encoder(
         if recipe.probe:
             with Progress(f"probe {name}", len(ids), show=lesson.show_progress) as progress:
                 vectors = predict(Pooled(encoder), ids, progress, fast=True)
-            with Progress(f"fit head of {name}", ITERATIONS, "passes", show=lesson.show_progress) as progress:
+            passes = most_iterations(*training.targets.shape)
+            with Progress(f"fit head of {name}", passes, "passes", show=lesson.show_progress) as progress:
                 head = linear_probe(lesson.task, vectors, training.targets, training.weights, progress)
             encoder.start_head(*head)
         schedule = Schedule(

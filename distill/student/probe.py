@@ -18,12 +18,19 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[np.float32]]
 
-__all__ = ["ITERATIONS", "linear_probe"]
+__all__ = ["linear_probe", "most_iterations"]
 
 _STRENGTH = 10.0
-ITERATIONS = 100
+_ITERATIONS, _LEAST_ITERATIONS, _MOST_WORK = 100, 5, 2_000_000_000
+"""``_MOST_WORK`` is of examples times labels times iterations: beyond 20 million of the first two the last become fewer."""
+
 _ROWS, _CELLS = 4_096, 1 << 22
 """Rows at once, fewer where there are many labels: memory does not grow with the number of examples times that of labels."""
+
+
+def most_iterations(n_examples: int, n_labels: int) -> int:
+    """How many iterations ``linear_probe`` takes at most."""
+    return min(_ITERATIONS, max(_LEAST_ITERATIONS, _MOST_WORK // (n_examples * n_labels)))
 
 
 def linear_probe(
@@ -39,7 +46,7 @@ def linear_probe(
         vectors: float32 of shape (n, dimension), of length 1.
         targets: float32 of shape (n, n_labels).
         weights: float32 of shape (n,).
-        progress: Advanced by one an iteration; there are ``ITERATIONS`` at most.
+        progress: Advanced by one an iteration; there are ``most_iterations`` at most.
 
     Returns:
         Weight, float32 of shape (n_labels, dimension), and bias, float32 of shape (n_labels,).
@@ -72,7 +79,7 @@ def linear_probe(
         jac=True,
         callback=None if progress is None else lambda _: progress.advance(),
         method="L-BFGS-B",
-        options={"maxiter": ITERATIONS, "ftol": 1e-7},
+        options={"maxiter": most_iterations(len(vectors), n_labels), "ftol": 1e-7},
     )
     head = torch.from_numpy(found.x.reshape(n_labels, dimension + 1).astype(np.float32))
     return head[:, :-1].contiguous(), head[:, -1].contiguous()

@@ -7,7 +7,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from distill.student.calibrate import probabilities
-from distill.student.probe import linear_probe
+from distill.student.probe import linear_probe, most_iterations
 from distill.types import Task
 
 
@@ -42,3 +42,9 @@ def test_multi_is_one_regression_a_label(vectors):
 def test_soft_targets_are_met_in_the_mean(vectors):
     targets = np.tile(np.asarray([0.7, 0.2, 0.1], np.float32), (len(vectors), 1))
     np.testing.assert_allclose(answers(Task.WEIGHTS, vectors, targets).mean(axis=0), targets[0], atol=1e-2)
+
+
+def test_iterations_become_fewer_only_where_there_is_more_than_in_any_set_measured():
+    assert most_iterations(6 * 15_100, 151) == most_iterations(60_000, 77) == most_iterations(1, 2) == 100
+    assert most_iterations(5_000, 10_000) == 40
+    assert most_iterations(200_000, 10_000) == 5
