@@ -220,13 +220,13 @@ def read_gold(path: Path, labels: Sequence[str] | None = None, task: Task | None
     Raises:
         DataError: As ``read_jsonl``; or a line without a text or label, or with a label that does not exist.
     """
-    gold = []
+    gold, known = [], frozenset(labels or ())
     for number, line in read_jsonl(path):
         if task is not None and _LABEL_KEYS[task] not in line:
             raise DataError(f'{path}:{number}: `task: {task.value}` needs "{_LABEL_KEYS[task]}" beside "text"')
         text, target = text_of(path, number, line), _target(path, number, line)
         for name in target:
-            if labels is not None and name not in labels:
+            if labels is not None and name not in known:
                 raise DataError(f"{path}:{number}: {unknown_label(name, labels)}")
         gold.append(GoldQuery(text=text, target=target))
     if not gold:

@@ -77,19 +77,20 @@ def intent_figures(row: str, task: Task, answers: Answers, gold: Gold) -> list[I
     for wanted, given in _mistakes(task, answers, gold):
         taken_for.setdefault(wanted, Counter())[given] += 1
     names = _names(task, gold)
+    n_gold, n_answered, n_right = (marked.sum(axis=0).tolist() for marked in (truth, chosen, truth & chosen))
     found = []
     for column in np.flatnonzero(truth.any(axis=0) | chosen.any(axis=0)).tolist():
-        name, n = names[column], int(truth[:, column].sum())
+        name, n = names[column], n_gold[column]
         [(confused_with, n_confused)] = taken_for.get(name, Counter({None: 0})).most_common(1)
         found.append(
             IntentFigures(
                 row=row,
                 intent=name,
                 n=n,
-                n_answered=int(chosen[:, column].sum()),
+                n_answered=n_answered[column],
                 precision=_known(precision[column]),
                 recall=_known(recall[column]),
-                recall_ci95=wilson_interval(int((truth & chosen)[:, column].sum()), n),
+                recall_ci95=wilson_interval(n_right[column], n),
                 f1=_known(f1[column]),
                 confused_with=confused_with,
                 n_confused=n_confused,

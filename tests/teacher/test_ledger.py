@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import json
+import os
 import string
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -121,3 +125,98 @@ def test_a_key_is_the_documented_hash():
 
     expected = hashlib.sha256('["m","p","café",0]'.encode()).hexdigest()
     assert ledger_key("m", "p", "cafe\u0301") == expected
+
+
+def test_what_lines_have_in_common_is_held_once(tmp_path):
+    path = tmp_path / "ledger.jsonl"
+    extra = {"settings": {"template": "a", "temperature": 0.0}, "in_flight": 4, "evidence": ["a", "b"]}
+    label = Label("a", "a", {"x": 1.0}, None, "m" * 3, "p" * 3, usage=Usage(1, 2, 3), extra=extra)
+    lines = [json.dumps(label_as_line(label) | {"key": str(number)}) for number in range(3)]
+    lines.append(json.dumps(label_as_line(label) | {"evidence": None, "key": "3"}))
+    path.write_text("\n".join(lines) + "\n")
+    first, *others, last = read_labels(path)
+    for other in (*others, last):
+        assert other.extra["settings"] == first.extra["settings"]
+        for name in ("teacher", "prompt_sha256", "usage", "scores"):
+            assert getattr(other, name) is getattr(first, name)
+        assert other.extra["settings"] is first.extra["settings"]
+    assert first.extra["evidence"] == ["a", "b"]
+    assert last.extra["evidence"] is None
+
+
+def test_values_that_are_equal_but_of_other_types_stay_apart(tmp_path):
+    path = tmp_path / "ledger.jsonl"
+    values = [True, 1, 1.0, {"n": True}, {"n": 1}, {"n": {"n": 0}}, {"n": {"n": False}}]
+    lines = [json.dumps(label_as_line(answer(str(number))) | {"extra": value}) for number, value in enumerate(values)]
+    path.write_text("\n".join(lines) + "\n")
+    assert [json.dumps(label.extra["extra"]) for label in read_labels(path)] == [json.dumps(value) for value in values]
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from distill.teacher.ledger import AppendLog
+with AppendLog(Path(sys.argv[1])) as log:
+    log.append({"held": True})
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def start(program, *arguments):
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+
+
+def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path):
+    path = tmp_path / "ledger.jsonl"
+    with start(HOLD, path) as process:
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(LedgerError, match="another process is writing to it"), AppendLog(path):
+            pass
+        process.kill()
+    with AppendLog(path) as log:  # a lock does not outlive who held it
+        log.append({"held": False})
+    assert [json.loads(line) for line in path.read_bytes().splitlines()] == [{"held": True}, {"held": False}]
+
+
+FILL = """
+import json, resource, sys
+from pathlib import Path
+from distill.errors import StorageError
+from distill.teacher.ledger import AppendLog
+path, most = Path(sys.argv[1]), int(sys.argv[2])
+before = resource.getrlimit(resource.RLIMIT_FSIZE)
+failed = []
+with AppendLog(path) as log:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    for number in range(8):
+        try:
+            log.append({"number": number, "text": "x" * 40})
+        except StorageError as error:
+            failed.append(str(error))
+            if "room" in sys.argv:
+                resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+print(json.dumps(failed))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on a file's size")
+@pytest.mark.parametrize("room", ["room", "none"])
+def test_a_file_that_takes_half_a_line_loses_none_before_and_none_after_it(tmp_path, room):
+    """A real short write: the file takes three lines and part of the fourth; then there is room again, or there is none."""
+    path = tmp_path / "ledger.jsonl"
+    with start(FILL, path, 3 * 66 + 20, room) as process:
+        failed = json.loads(process.communicate(timeout=60)[0])
+    assert failed
+    assert all("cannot be written" in message for message in failed)
+    with AppendLog(path) as log:
+        log.append({"number": 8})
+    numbers = [json.loads(line)["number"] for line in path.read_bytes().splitlines()]
+    assert numbers == sorted(set(numbers)), "each once, in order"
+    assert numbers[:3] == [0, 1, 2]
+    assert numbers[-1] == 8
+    if room == "room":
+        assert set(numbers) >= {4, 5, 6, 7}, "what was written when there was room again is whole"
