@@ -32,8 +32,9 @@ _TOKENS_A_WORD, _OPERATIONS, _LEARNING_OVER_LABELLING = 1.3, 6, 4
 _OPERATIONS_PER_SECOND, _MEASURED_PARAMETERS, _QUICKER_WHEN_LARGER = 3e11, 10.6e6, 0.4
 """Of two cores with AVX-512 and bfloat16, as measured with so many parameters; wider matrices are multiplied at a higher rate."""
 
-_EXAMPLES_ALONE, _LEAST_EPOCHS_ALONE, _MOST_EPOCHS_ALONE = 150_000, 3, 60
-"""How many examples, over all passes, a static student sees that has no encoder to ask, and bounds of the passes."""
+_EXAMPLES_ALONE, _LEAST_EPOCHS_ALONE, _MOST_EPOCHS_ALONE, _LARGE = 200_000, 3, 60, 20_000
+"""How many examples, over all passes, a static student sees that has no encoder to ask, bounds of the passes, and from how many training
+examples on a step is of more of them: it costs the same for the table of bigrams."""
 
 _AUGMENTED_TEXTS, _LEAST_AUGMENTATION, _MOST_AUGMENTATION = 60_000, 2, 20
 """How many augmented texts the static student learns from, and bounds of how many that makes for each example."""
@@ -205,4 +206,5 @@ def static_recipe(n_examples: int) -> StaticRecipe:
 def static_recipe_alone(n_examples: int) -> StaticRecipe:
     """The recipe of a static student that learns from labels alone: no encoder could label augmented texts for it."""
     epochs = min(max(round(_EXAMPLES_ALONE / max(n_examples, 1)), _LEAST_EPOCHS_ALONE), _MOST_EPOCHS_ALONE)
-    return StaticRecipe(epochs=epochs, batch_size=64 if n_examples < _SMALL else 256, augmentation=0)
+    batch_size = 64 if n_examples < _SMALL else 256 if n_examples < _LARGE else 1_024
+    return StaticRecipe(epochs=epochs, batch_size=batch_size, augmentation=0)

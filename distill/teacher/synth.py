@@ -228,7 +228,9 @@ class _Writer:
         given = {name: next(values) for name, values in own.items()}
         ours = [words for name, words in styles.items() if name not in given]
         named = [f"{name}: {words}" for name, words in given.items() if words]
-        parts = [target, *named, *ours] if self.form.takes_kinds and target not in self.intents else [*ours, *named]
+        parts = (
+            [f"by {target}", *named, *ours] if self.form.takes_kinds and target not in self.intents else [*ours, *named]
+        )
         return ", ".join(filter(None, parts))
 
     def request(self, round_: _Round) -> Request:

@@ -362,10 +362,10 @@ def test_weights_are_written_for_each_value_of_the_first_attribute(server, make_
     assert summary.got == summary.wanted == dict.fromkeys(KINDS, 10)
     assert {line["intended_intent"] for line in written(spec)} == set(KINDS)
     for kind in KINDS:
-        (first, *_) = [prompt for prompt in prompts(server) if f"queries that ask for {kind}," in prompt]
+        (first, *_) = [prompt for prompt in prompts(server) if f"who look for something by {kind}," in prompt]
         assert "subject: cooking" in first
         lines = re.findall(r"^\d+\. (.*)$", first, flags=re.MULTILINE)
-        assert all(line.startswith(f"{kind}, subject: ") for line in lines)
+        assert all(line.startswith(f"by {kind}, subject: ") for line in lines)
     assert synthesise(spec, show_progress=False).changed is False
 
 
