@@ -376,15 +376,21 @@ def bench(
         force: Measures again even where nothing has changed.
         show_progress: Shows progress on stderr.
     """
-    from distill.benchmark.bench import run_bench
+    from distill.benchmark.bench import priced_again, run_bench
     from distill.benchmark.results import result_as_json
 
     folder = spec.output(out)
     path = folder / "bench.json"
+    if price_as is not None:
+        _check_is_priced(price_as)
     inputs = _bench_inputs(spec, folder, price_as or spec.bench.price_as)
     if not force and (result := _measured(path, inputs)) is not None:
-        return BenchOutcome(result, path, changed=False)
-    result = run_bench(inputs, show_progress=show_progress)
+        priced = priced_again(result, inputs)
+        if _undated(result_as_json(priced)["cost"]) == _undated(result_as_json(result)["cost"]):
+            return BenchOutcome(result, path, changed=False)
+        result = priced
+    else:
+        result = run_bench(inputs, show_progress=show_progress)
     write_json(path, result_as_json(result))
     return BenchOutcome(result, path, changed=True)
 
@@ -399,6 +405,16 @@ def _measured(path: Path, inputs: BenchInputs) -> BenchResult | None:
         return None
     is_current = result is not None and result.provenance.get("inputs_sha256") == inputs.provenance["inputs_sha256"]
     return result if is_current else None
+
+
+def _check_is_priced(model: str) -> None:
+    """A name given on the command line is meant for this very run, so that leaving it out would be no answer."""
+    from distill.teacher.prices import look_up_price, similar_models
+
+    if look_up_price(model) is None:
+        similar = similar_models(model)
+        hint = f"; similar names that have one: {', '.join(similar)}" if similar else ""
+        raise SpecError(f"--price-as: no list price is known for {model!r}{hint}. Nothing was measured")
 
 
 def _bench_inputs(spec: Spec, folder: Path, price_as: str | None, *, show_notes: bool = True) -> BenchInputs:
@@ -491,8 +507,8 @@ def _provenance(
     }
     settings = {
         "gates": {name: dict(limits) for name, limits in inputs.gates.items()},
-        # what was spent grows with every failed query that is asked again, which is no reason to measure again
-        "cost": str(_undated(asdict(replace(inputs.cost, spent=())))),
+        # what was spent so far, and what the tokens would cost elsewhere, are reckoned from what was measured
+        "cost": str(_undated(asdict(replace(inputs.cost, spent=(), priced_as=None)))),
         "measures": _MEASURES,
     }
     return facts | {"inputs_sha256": sha256_json(facts | settings)}

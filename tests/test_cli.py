@@ -356,11 +356,16 @@ def test_bench_check_says_which_gate_could_not_be_judged(finished):
     ]
 
 
+def count_tokens(ledger: Path) -> list[dict]:
+    """As if the server had counted them."""
+    lines = [json.loads(line) for line in ledger.read_text("utf-8").splitlines()]
+    write_lines(ledger, [{**line, "prompt_tokens": 1000, "completion_tokens": 10} for line in lines])
+    return lines
+
+
 def test_the_tokens_are_priced_as_another_model(finished):
     spec_path, out = finished
-    lines = [json.loads(line) for line in (spec_path.parent / "ledger.jsonl").read_text("utf-8").splitlines()]
-    counted = [{**line, "prompt_tokens": 1000, "completion_tokens": 10} for line in lines]
-    write_lines(spec_path.parent / "ledger.jsonl", counted)
+    lines = count_tokens(spec_path.parent / "ledger.jsonl")
     done = distill("bench", spec_path, "--out", out, "--price-as", "gpt-5-mini", "--quiet")
     assert (done.exit_code, done.stderr) == (0, "")
     text = " ".join(done.stdout.split())
@@ -369,13 +374,24 @@ def test_the_tokens_are_priced_as_another_model(finished):
     assert "Paid back, the student's machine not counted: encoder after " in text
 
 
-def test_a_price_that_is_not_known_is_said(finished):
-    done = distill("bench", finished[0], "--out", finished[1], "--price-as", "a-model-nobody-sells", "--quiet")
-    assert done.exit_code == 0, done.output
-    assert (
-        done.stderr == "bench: no list price is known for 'a-model-nobody-sells', so what it would cost is left out\n"
-    )
-    assert read_result(finished[1] / "bench.json").cost["priced_as"] is None
+def test_a_model_without_a_list_price_is_refused_before_anything_is_measured(finished):
+    before = (finished[1] / "bench.json").read_bytes()
+    done = distill("bench", finished[0], "--out", finished[1], "--price-as", "gpt-5-minni", "--quiet")
+    assert done.exit_code == 1
+    assert "--price-as: no list price is known for 'gpt-5-minni'; similar names that have one: gpt-5-mini" in done.stderr
+    assert (finished[1] / "bench.json").read_bytes() == before
+
+
+def test_another_price_measures_nothing_again(finished, monkeypatch):
+    spec_path, out = finished
+    count_tokens(spec_path.parent / "ledger.jsonl")
+    assert distill("bench", spec_path, "--out", out, "--quiet").exit_code == 0
+    before = read_result(out / "bench.json")
+    monkeypatch.setattr("distill.benchmark.bench.run_bench", lambda *_, **__: pytest.fail("measured again"))
+    assert distill("bench", spec_path, "--out", out, "--price-as", "gpt-5-mini", "--quiet").exit_code == 0
+    after = read_result(out / "bench.json")
+    assert after.rows == before.rows
+    assert after.cost["priced_as"] != before.cost["priced_as"]
 
 
 def test_report_leaves_texts_out_where_asked(finished):

@@ -6,7 +6,8 @@ stands in ``metrics``, what a score is worth in ``scores``, how far a figure can
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,7 +40,6 @@ from distill.types import OUT_OF_SCOPE_LABEL, BenchResult, BenchRow, Prediction,
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from decimal import Decimal
     from pathlib import Path
 
     import numpy.typing as npt
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from distill.benchmark.statistics import Comparison
     from distill.types import Classifier, Example, GoldQuery
 
-__all__ = ["BenchInputs", "run_bench"]
+__all__ = ["BenchInputs", "priced_again", "run_bench"]
 
 _TEACHER = "teacher"
 _WITH_EVIDENCE = "teacher+evidence"
@@ -179,6 +179,19 @@ def _cost(inputs: BenchInputs, measured: Sequence[_Measured]) -> dict[str, Any]:
     rates = {each.name: rate for each in measured if (rate := _one_by_one(each.speed)) is not None}
     usd_per_1k = {each.name: each.usd_per_1k for each in measured}
     return cost_summary(inputs.cost, tokens, usd_per_1k, rates, [each.name for each in measured if _is_student(each)])
+
+
+def priced_again(result: BenchResult, inputs: BenchInputs) -> BenchResult:
+    """The same figures, with the cost reckoned anew: what was spent since, and what the tokens would cost elsewhere.
+
+    Args:
+        result: Measured on these very inputs, but for ``cost.spent`` and ``cost.priced_as``.
+        inputs: As for ``run_bench``.
+    """
+    tokens = inputs.teacher.tokens_per_query(inputs.queries) if inputs.teacher else None
+    rates = {row.name: row.queries_per_s_by_batch["1"] for row in result.rows if row.queries_per_s_by_batch}
+    usd_per_1k = {row.name: None if row.usd_per_1k is None else Decimal(str(row.usd_per_1k)) for row in result.rows}
+    return replace(result, cost=cost_summary(inputs.cost, tokens, usd_per_1k, rates, sorted(inputs.bundles)))
 
 
 def _one_by_one(speed: Mapping[str, Any]) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from decimal import Decimal
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from distill.errors import SpecError, SpendLimitError, missing_extra
@@ -14,7 +15,7 @@ from distill.types import TokenPrice, Usage
 if TYPE_CHECKING:
     from distill.spec import Spec
 
-__all__ = ["Budget", "check_limit_is_enforceable", "cost_usd", "look_up_price", "price_of", "teacher_price"]
+__all__ = ["Budget", "check_limit_is_enforceable", "cost_usd", "look_up_price", "price_of", "similar_models", "teacher_price"]
 
 _PER_MILLION = Decimal(1_000_000)
 
@@ -48,6 +49,14 @@ def look_up_price(model: str) -> TokenPrice | None:
         source=f"genai-prices {__version__}, provider {found.provider.id}",
         date=datetime.now(UTC).date().isoformat(),
     )
+
+
+def similar_models(model: str, n: int = 3) -> list[str]:
+    """Names in the price list that resemble one that is not in it, the likest first; at most ``n``."""
+    from genai_prices.data_snapshot import get_snapshot
+
+    known = {each.id for provider in get_snapshot().providers for each in provider.models}
+    return get_close_matches(model, sorted(known), n)
 
 
 def _base(price: Any) -> Decimal:
