@@ -16,7 +16,7 @@ import numpy as np
 from distill import __version__
 from distill.bundle import load_bundle
 from distill.data import leaked, read_gold, read_queries, sha256_json, write_json
-from distill.errors import DataError, DistillError, SpecError
+from distill.errors import BundleError, DataError, DistillError, SpecError
 from distill.progress import say
 from distill.split import HELD_OUT_SHARE, stratified_holdout
 from distill.types import Example, GateVerdict, Task
@@ -386,7 +386,8 @@ def bench(
     inputs = _bench_inputs(spec, folder, price_as or spec.bench.price_as)
     if not force and (result := _measured(path, inputs)) is not None:
         priced = priced_again(result, inputs)
-        if _undated(result_as_json(priced)["cost"]) == _undated(result_as_json(result)["cost"]):
+        was, now = (_undated(each.cost["priced_as"]) for each in (result, priced))
+        if was == now:
             return BenchOutcome(result, path, changed=False)
         result = priced
     else:
@@ -522,7 +523,7 @@ def _undated(cost: Any) -> Any:
 
 
 def report(spec: Spec, *, out: Path | None = None, with_text: bool = True) -> Path:
-    """Writes report.html and report.md from bench.json; returns the path of the first.
+    """Writes report.html, report.md and the cards of the measured bundles from bench.json; returns the path of the first.
 
     Args:
         spec: The router's spec.
@@ -534,12 +535,19 @@ def report(spec: Spec, *, out: Path | None = None, with_text: bool = True) -> Pa
     """
     from distill.benchmark.report import write_report
     from distill.benchmark.results import read_result
+    from distill.publish import write_card
 
     folder = spec.output(out)
     source, path = folder / "bench.json", folder / "report.html"
     if not source.exists():
         raise DataError(f"{source}: does not exist; `distill bench {spec.path}` writes it")
-    write_report(read_result(source), path, with_text=with_text)
+    result = read_result(source)
+    write_report(result, path, with_text=with_text)
+    for student in result.provenance.get("bundles", {}):
+        try:
+            write_card(folder / student, result)
+        except BundleError as error:  # the report is there all the same
+            say(f"report: no figures in the card of {student}: {error}")
     return path
 
 

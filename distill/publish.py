@@ -1,4 +1,4 @@
-"""Lays a bundle out as a model repository: its files, and a card with what was measured. Uploads nothing.
+"""Cards with what was measured; and a bundle laid out as a model repository, card included. Uploads nothing.
 
     models/NAME/STUDENT + models/NAME/bench.json → FOLDER → `hf upload org/name FOLDER`
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from distill.bundle import Bundle, Manifest
     from distill.types import BenchResult
 
-__all__ = ["Repository", "publish"]
+__all__ = ["Repository", "publish", "write_card"]
 
 _CARD = "README.md"
 _BENCH = "bench.json"
@@ -107,6 +107,31 @@ def publish(
         bench=found,
         not_stated=tuple(key for key in ("license", "teacher_terms") if key not in header),
     )
+
+
+def write_card(bundle_path: str | Path, result: BenchResult) -> bool:
+    """Writes a bundle's own card anew, with what was measured; what somebody added to its header is kept.
+
+    Args:
+        bundle_path: The bundle's folder.
+        result: What ``distill bench`` found.
+
+    Returns:
+        Whether ``result`` measured this very bundle; otherwise nothing is written.
+
+    Raises:
+        BundleError: The bundle or the header of its card cannot be read.
+        MissingExtraError: huggingface_hub is not installed.
+        StorageError: It could not be written.
+    """
+    bundle = load_bundle(bundle_path, verify=False)
+    if result.provenance.get("bundles", {}).get(bundle.manifest.student) != bundle.manifest.bundle_id:
+        return False
+    path = bundle.path / _CARD
+    card = _card(bundle.manifest, result, None, _kept_header(path))
+    with storage_errors(path):
+        path.write_text(card, encoding="utf-8", newline="\n")
+    return True
 
 
 def _check_target(bundle: Bundle, target: Path) -> None:

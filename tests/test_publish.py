@@ -9,11 +9,11 @@ from bundles import build_bundle
 from huggingface_hub import ModelCard
 from project import distill, fails
 
-from distill.benchmark.results import result_as_json
+from distill.benchmark.results import read_result, result_as_json
 from distill.bundle import load_bundle
 from distill.data import write_json
 from distill.errors import BundleError, DataError, StorageError
-from distill.publish import publish
+from distill.publish import publish, write_card
 from distill.router import Router
 from distill.types import BenchResult, BenchRow, Task
 
@@ -70,6 +70,20 @@ def test_the_card_has_the_benchmarks_figures_and_keeps_what_was_added(bundle, tm
     assert 'Router.from_pretrained("org/name")' in card.text
     assert "mine" not in card.text
     assert repository.not_stated == ()
+
+
+def test_the_bundles_own_card_gets_the_figures_and_keeps_what_was_added(bundle):
+    assert write_card(bundle.path, read_result(write_bench(bundle)))
+    card = ModelCard.load(bundle.path / "README.md")
+    assert [each.metric_value for each in card.data.eval_results] == [0.75, 0.8]
+    assert (card.data.license, card.data.base_model) == ("mit", "org/base")
+    assert "| static | 0.750" in card.text
+    load_bundle(bundle.path)
+
+
+def test_the_bundles_own_card_has_no_figures_of_another_bundle(bundle):
+    assert not write_card(bundle.path, read_result(write_bench(bundle, bundle_id="0" * 16)))
+    assert (bundle.path / "README.md").read_text("utf-8") == CARD
 
 
 def test_an_option_wins_over_the_header(bundle, tmp_path):
