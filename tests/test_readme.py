@@ -51,6 +51,8 @@ def test_every_make_target_exists(target):
 
 
 STAGES = ["init", "synth", "label", "train", "bench", "report", "run", "route", "inspect", "publish"]
+RUN_ELSEWHERE = {"audit", "improve"}
+"""By the test of docs/audit-and-improve.md: they need labels that differ, and students that learn."""
 IN_A_WORKFLOW = re.findall(
     r"^- run: (distill .*)$", "\n".join(re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)), re.MULTILINE
 )
@@ -60,6 +62,7 @@ IN_A_WORKFLOW = re.findall(
 def test_every_command_runs(tmp_path, monkeypatch):
     """In the order of the stages, in one folder; NAME is the router's name."""
     lines = [line.split("#")[0].strip().replace("FOLDER", "published") for line in [*COMMANDS, *IN_A_WORKFLOW]]
+    lines = [line for line in lines if line.split()[1] not in RUN_ELSEWHERE]
     lines.sort(key=lambda line: (STAGES.index(line.split()[1]), line))
     assert {line.split()[1] for line in lines} == {*STAGES}
     with empty_folder(tmp_path, monkeypatch):
