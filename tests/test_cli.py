@@ -378,7 +378,9 @@ def test_a_model_without_a_list_price_is_refused_before_anything_is_measured(fin
     before = (finished[1] / "bench.json").read_bytes()
     done = distill("bench", finished[0], "--out", finished[1], "--price-as", "gpt-5-minni", "--quiet")
     assert done.exit_code == 1
-    assert "--price-as: no list price is known for 'gpt-5-minni'; similar names that have one: gpt-5-mini" in done.stderr
+    assert (
+        "--price-as: no list price is known for 'gpt-5-minni'; similar names that have one: gpt-5-mini" in done.stderr
+    )
     assert (finished[1] / "bench.json").read_bytes() == before
 
 

@@ -171,7 +171,9 @@ def test_report_is_written(line):
     assert line.first.report == line.out / "report.html"
     page = line.first.report.read_text("utf-8")
     for student in ("encoder", "static"):
-        assert f"| {student} | " in (line.out / student / "README.md").read_text("utf-8"), "the card has the figures too"
+        assert f"| {student} | " in (line.out / student / "README.md").read_text("utf-8"), (
+            "the card has the figures too"
+        )
     assert page.startswith("<!doctype html>")
     assert "encoder" in page
 
