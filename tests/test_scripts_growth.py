@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+from project import TESTS
+
+sys.path.append(str(TESTS.parent / "scripts"))
+import growth
+
+
+def line(what, intents, n, **figures):
+    usual = {
+        "seconds": 60.0,
+        "seconds_per_1k": 60_000 / n,
+        "size_mb": 20.0,
+        "accuracy": 0.9,
+        "p50_ms": 0.05,
+        "peak_rss_mb": 500,
+        "processor": "Some CPU",
+        "measured_at": "2026-01-31T12:00:00+00:00",
+    }
+    return {"what": what, "intents": intents, "n": n} | usual | figures
+
+
+def test_no_cell_has_more_intents_than_queries():
+    cells = list(growth.cells())
+    assert growth.Cell("static", 10_000, 200_000) in cells
+    assert growth.Cell("encoder", 1_000, 5_000) in cells
+    assert all(cell.n >= cell.intents for cell in cells)
+    assert len(cells) == len(set(cells))
+
+
+def test_a_ledger_is_opened_with_every_answer(tmp_path):
+    figures = growth.measure_ledger(growth.Cell("ledger", 0, 300), tmp_path)
+    assert len((tmp_path / "ledger.jsonl").read_text("utf-8").splitlines()) == 300
+    assert figures["seconds"] >= 0
+
+
+def test_the_table_says_where_the_static_student_ends():
+    page = growth.table(
+        [
+            line("static", 10, 1_000),
+            line("static", 100, 1_000, accuracy=0.5),
+            line("static", 10_000, 200_000, p50_ms=1.5, seconds=2_000.0),
+            line("encoder", 100, 1_000, accuracy=0.8),
+            line("encoder", 100, 5_000, seconds_per_1k=10.0),
+        ]
+    )
+    assert "from 10,000 intents on its p50 is over 1 ms" in page
+    assert "200,000 queries over 10,000 intents take more than 30 minutes" in page
+    assert (
+        "with 10 queries an intent (1,000 over 100) it is at 0.500 from labels alone, the encoder after one pass at 0.800"
+        in page
+    )
+    assert "encoder: over 100 intents, 6 passes at this pace fit 30 minutes up to about 30,000 queries" in page
+    assert "| 10,000 | 200,000 | 2,000 |" in page
+
+
+def test_what_is_there_already_is_not_measured_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(growth, "RESULTS", tmp_path / "growth.jsonl")
+    monkeypatch.setattr(growth, "TABLE", tmp_path / "growth.md")
+    monkeypatch.setattr(
+        growth, "cells", lambda: iter([growth.Cell("static", 10, 1_000), growth.Cell("static", 100, 1_000)])
+    )
+    (tmp_path / "growth.jsonl").write_text(json.dumps(line("static", 10, 1_000)) + "\n", encoding="utf-8")
+    asked = []
+    monkeypatch.setattr(growth, "run", lambda cell: asked.append(cell) or line(cell.what, cell.intents, cell.n))
+    monkeypatch.setattr(sys, "argv", ["growth.py"])
+    growth.main()
+    growth.main()
+    assert asked == [growth.Cell("static", 100, 1_000)]
+    assert len((tmp_path / "growth.jsonl").read_text("utf-8").splitlines()) == 2
+    assert "| 100 | 1,000 |" in (tmp_path / "growth.md").read_text("utf-8")
+
+
+def test_a_cell_that_fails_ends_the_run(monkeypatch):
+    monkeypatch.setattr(growth, "__file__", "/nowhere/growth.py")
+    with pytest.raises(SystemExit, match="Cell"):
+        growth.run(growth.Cell("static", 10, 1_000))
