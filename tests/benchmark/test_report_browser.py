@@ -28,8 +28,10 @@ seen.counted = filter.querySelector("output").textContent;
 change(words, "");
 change(choice, "static");
 seen.chosen = column(0);
+"""
+NOTE = """
 seen.size = [document.documentElement.scrollWidth, window.innerWidth];
-seen.dark = getComputedStyle(document.body).backgroundColor;
+seen.background = getComputedStyle(document.body).backgroundColor;
 const note = document.createElement("pre");
 note.id = "seen";
 note.textContent = JSON.stringify(seen);
@@ -37,23 +39,31 @@ document.body.append(note);
 """
 
 
-@pytest.fixture(scope="module")
-def seen(result, tmp_path_factory):
-    """What a visitor with a small, dark screen finds after some clicks; the page's own policy stays in force."""
+def visit(result, folder, script, *, width, dark):
+    """What a script finds on the page, whose own policy stays in force."""
     if BROWSER is None:
         pytest.skip("no Chromium is installed")
-    folder = tmp_path_factory.mktemp("browser")
     page = report_html(result).replace("script-src ", "script-src 'nonce-test' ")
-    page = page.replace("</body>", f'<script nonce="test">{CLICKS}</script></body>')
+    page = page.replace("</body>", f'<script nonce="test">{script}</script></body>')
     (folder / "report.html").write_text(page, encoding="utf-8")
     command = [BROWSER, "--headless", "--no-sandbox", *QUIET.split(), f"--user-data-dir={folder / 'profile'}"]
-    command += ["--blink-settings=preferredColorScheme=0", "--window-size=390,844", "--dump-dom"]
+    command += [
+        f"--blink-settings=preferredColorScheme={0 if dark else 1}",
+        f"--window-size={width},844",
+        "--dump-dom",
+    ]
     done = subprocess.run(
         [*command, (folder / "report.html").as_uri()], capture_output=True, text=True, timeout=90, check=False
     )
     found = re.search(r'<pre id="seen">(.*)</pre>', done.stdout)
     assert found, done.stderr[-2000:]
     return json.loads(html.unescape(found[1]))
+
+
+@pytest.fixture(scope="module")
+def seen(result, tmp_path_factory):
+    """What a visitor with a small, dark screen finds after some clicks."""
+    return visit(result, tmp_path_factory.mktemp("browser"), CLICKS + NOTE, width=390, dark=True)
 
 
 def known(values):
@@ -82,4 +92,12 @@ def test_a_row_can_be_chosen(seen):
 def test_it_fits_a_phone_and_is_dark_where_that_is_wished(seen):
     wanted, there = seen["size"]
     assert wanted <= there
-    assert seen["dark"] == "rgb(19, 21, 25)"
+    assert seen["background"] == "rgb(19, 21, 25)"
+
+
+@pytest.mark.parametrize("width", [820, 1440])
+def test_it_fits_wider_screens_and_is_light_otherwise(result, tmp_path, width):
+    found = visit(result, tmp_path, "const seen = {};" + NOTE, width=width, dark=False)
+    wanted, there = found["size"]
+    assert wanted <= there == width
+    assert found["background"] != "rgb(19, 21, 25)"
