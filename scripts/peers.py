@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from provenance import tree_commit
 
 from distill import __version__
 from distill.benchmark.latency import environment
@@ -515,6 +516,7 @@ def compare(peers: Sequence[Peer], data: Data, cache: Cache, args: argparse.Name
             "training": data.fingerprint,
         },
         "distill": __version__,
+        "commit": tree_commit(),
         "weights": WEIGHTS,
         "runs": args.runs,
         "environment": machine,

@@ -70,6 +70,10 @@ def _published(data: str) -> Iterator[dict[str, str]]:
             yield {"": f"{row['name']} (published: {row['source']})", COLUMNS[0]: f"{row[data]:.4f}"}
 
 
+def _at(run: Row) -> str:
+    return f" ({run['commit']})" if "commit" in run else ""
+
+
 def _notes(run: Row, opened: Sequence[Row]) -> str:
     data, machine = run["data"], run["environment"]
     last = {line["seed"]: line for line in opened}
@@ -80,7 +84,7 @@ def _notes(run: Row, opened: Sequence[Row]) -> str:
     not_run = "; ".join(f"{each['name']}: {each['reason']}" for each in run["not_run"])
     return (
         f"{data['name']}, {data['n_test']:,} test queries{outside}. Accuracy: in scope, no rejection. Bold: this project, accuracy as "
-        f"`scripts/public.py` measured it ({commits or 'not opened yet'}). The rest: one run of `scripts/peers.py` on "
+        f"`scripts/public.py` measured it ({commits or 'not opened yet'}). The rest: one run of `scripts/peers.py`{_at(run)} on "
         f"{machine['processor']}, one thread, {machine['measured_at'][:10]}; from the first line of a program to the first answer: bare imports of numpy, onnxruntime and "
         f"tokenizers are {run['bare_imports_ms']:.0f} ms of ours." + (f" Not run: {not_run}." if not_run else "")
     )

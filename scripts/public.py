@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from provenance import tree_commit
 
 from distill.benchmark.bench import BenchInputs, run_bench
 from distill.benchmark.results import read_result, result_as_json
@@ -134,7 +134,7 @@ def measure(
         intents=folder.intents,
         teacher="human labels",
     )
-    commit, was_begun = _commit(), (out / ".work").exists()
+    commit, was_begun = tree_commit(), (out / ".work").exists()
     started = time.monotonic()
     bundles = train_students(data, out, students=("encoder", "static"), seed=seed, budget_minutes=budget_minutes)
     minutes = None if was_begun else round((time.monotonic() - started) / 60, 1)
@@ -186,24 +186,6 @@ def note_opening(name: str, seed: int, commit: str, result: BenchResult) -> None
     OPENINGS.parent.mkdir(exist_ok=True)
     with OPENINGS.open("a", encoding="utf-8") as lines:
         lines.write(json.dumps(line) + "\n")
-
-
-def _commit() -> str:
-    """The commit, with a plus sign where the tree differs from it."""
-    try:
-        commit = _git("rev-parse", "--short=10", "HEAD")
-        return (
-            f"{commit}+"
-            if _git("status", "--porcelain", "--untracked-files=no", "--", "distill", "scripts")
-            else commit
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
-def _git(*arguments: str) -> str:
-    command = ["git", "-C", str(ROOT), *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def _peak_rss_mb() -> int | None:
