@@ -53,7 +53,7 @@ _TOKENIZER_CONFIG = "tokenizer_config.json"
 _STUDENTS = ("encoder", "static")
 _MINIMUM_LABELS = 2
 _ID_LENGTH = 16
-_OPTIONAL = ("versions", "figures", "bundle_id")
+_OPTIONAL = ("base_model", "versions", "figures", "bundle_id")
 _COUNTING = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
@@ -70,6 +70,8 @@ class Manifest:
         onnx_file: Which graph the runtime loads: ``onnx/model.onnx`` or ``onnx/model_quantized.onnx``.
         max_length: Longest query, in tokens, special tokens included; the rest of a longer one is cut off.
         teacher: Name of the model or callable that labelled the training queries.
+        base_model: Name of the pretrained transformer, such as ``org/name``; of one in a local folder the folder's name, never its
+            path. Empty where it is not known.
         prompt_sha256: Hash of the teacher's prompt.
         data_sha256: Hash of what was trained on.
         recipe_sha256: Hash of what training depended on besides the data.
@@ -91,6 +93,7 @@ class Manifest:
     onnx_file: str
     max_length: int
     teacher: str = ""
+    base_model: str = ""
     prompt_sha256: str = ""
     data_sha256: str = ""
     recipe_sha256: str = ""
@@ -117,6 +120,7 @@ class Manifest:
             "onnx_file": self.onnx_file,
             "max_length": self.max_length,
             "teacher": self.teacher,
+            "base_model": self.base_model,
             "prompt_sha256": self.prompt_sha256,
             "data_sha256": self.data_sha256,
             "recipe_sha256": self.recipe_sha256,
@@ -166,6 +170,11 @@ class Bundle:
         """Size of what the runtime reads: the graph it loads and the tokenizer."""
         return self.onnx_path.stat().st_size + (self.path / TOKENIZER).stat().st_size
 
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Files of the manifest that are not there: none, or the graph that the runtime does not load."""
+        return tuple(name for name in self.manifest.files if not (self.path / name).is_file())
+
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str) and bool(value)
@@ -202,6 +211,7 @@ _CHECKS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "task": (f"one of {', '.join(Task)}", lambda value: value in list(Task)),
     "labels": ("a list of at least two different names", _is_label_list),
     "policy": ("an object", _is_object),
+    "base_model": ("a text", lambda value: isinstance(value, str)),
     "versions": ("an object", _is_object),
     "figures": ("an object", _is_object),
     "bundle_id": ("a text", lambda value: isinstance(value, str)),
@@ -253,7 +263,7 @@ def load_bundle(path: str | Path, *, verify: bool = True, spare: bool = True) ->
     Args:
         path: The folder.
         verify: Whether to compare every file, and the manifest itself, with its SHA-256.
-        spare: Whether to compare the graph that the runtime does not load, too.
+        spare: With ``verify``, whether the graph that the runtime does not load must be there and whole, too.
 
     Raises:
         BundleError: There is no such folder, it is not a bundle or holds several, it is of a newer format, a file is
@@ -270,12 +280,19 @@ def load_bundle(path: str | Path, *, verify: bool = True, spare: bool = True) ->
     for name in (*_REQUIRED, manifest.onnx_file):
         if name not in manifest.files:
             raise BundleError(f"{manifest_path}: damaged: `files` lacks {name}; train again, or copy the bundle again")
-    for name in manifest.files:
-        if not (path / name).is_file():
+    bundle = Bundle(path, manifest)
+    needed = set(manifest.files) if verify and spare else set(manifest.files) - _spare(manifest)
+    for name in bundle.missing:
+        if name in needed:
             raise BundleError(f"{path}: incomplete: {name} is missing; train again, or copy the whole folder")
     if verify:
-        _verify(path, manifest, content, spare=spare)
-    return Bundle(path, manifest)
+        _verify(path, manifest, content, needed)
+    return bundle
+
+
+def _spare(manifest: Manifest) -> set[str]:
+    """The graph that the runtime does not load."""
+    return {ONNX_FP32, ONNX_INT8} - {manifest.onnx_file}
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
@@ -320,12 +337,12 @@ def _check_format(manifest_path: Path, content: Mapping[str, Any]) -> None:
         )
 
 
-def _verify(path: Path, manifest: Manifest, content: Mapping[str, Any], *, spare: bool) -> None:
+def _verify(path: Path, manifest: Manifest, content: Mapping[str, Any], needed: set[str]) -> None:
     advice = "copy the bundle again, or train again"
     if _bundle_id(content) != manifest.bundle_id:
         raise BundleError(f"{path / MANIFEST}: altered since it was sealed; {advice}")
     for name, expected in manifest.files.items():
-        if not spare and name in {ONNX_FP32, ONNX_INT8} - {manifest.onnx_file}:
+        if name not in needed:
             continue
         try:
             found = sha256_file(path / name)

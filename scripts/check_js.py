@@ -29,8 +29,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = ROOT / "scripts" / "check_js"
 GRAPHS = {ONNX_FP32: "fp32", ONNX_INT8: "q8"}
 """transformers.js' names for the files of a bundle."""
-TOLERANCE = 1e-3
-"""Largest difference in a probability: two builds of ONNX Runtime add in another order."""
+TOLERANCES = {ONNX_FP32: 1e-3, ONNX_INT8: 2e-2}
+"""Largest difference in a probability: two builds of ONNX Runtime add in another order; int8 then rounds some activations to the next step."""
 
 
 def cases(bundles: Sequence[Bundle]) -> Iterator[dict[str, Any]]:
@@ -46,7 +46,7 @@ def cases(bundles: Sequence[Bundle]) -> Iterator[dict[str, Any]]:
                 "folder": str(bundle.path.absolute()),
                 "name": f"{bundle.manifest.name} {bundle.manifest.student} ({bundle.manifest.task.value})",
                 "dtype": dtype,
-                "tolerance": TOLERANCE,
+                "tolerance": TOLERANCES[onnx_file],
                 "max_length": bundle.manifest.max_length,
                 "queries": [
                     {"text": text, "input_ids": router.tokenise(text), "scores": prediction.scores}

@@ -9,7 +9,7 @@ import pytest
 from bundles import build_bundle
 
 from distill.bundle import FORMAT, Bundle, Manifest, load_bundle, seal
-from distill.data import sha256_file, write_json
+from distill.data import sha256_file, sha256_json, write_json
 from distill.errors import BundleError, StorageError
 
 
@@ -70,6 +70,28 @@ def test_an_int8_graph_is_hashed_with_the_fp32_one(folder):
     (folder / "onnx/model_quantized.onnx").write_bytes(b"other")
     with pytest.raises(BundleError, match=r"onnx/model_quantized\.onnx: altered"):
         load_bundle(folder, spare=False)
+
+
+@pytest.mark.parametrize(("verify", "spare"), [(True, False), (False, True), (False, False)])
+def test_the_graph_that_does_not_run_may_be_left_out_where_it_is_not_asked_for(folder, verify, spare):
+    shutil.copy(folder / "onnx/model.onnx", folder / "onnx/model_quantized.onnx")
+    sealed = seal(folder, replace(load_bundle(folder).manifest, onnx_file="onnx/model_quantized.onnx"))
+    assert sealed.missing == ()
+    (folder / "onnx/model.onnx").unlink()
+    assert load_bundle(folder, verify=verify, spare=spare).missing == ("onnx/model.onnx",)
+    assert "incomplete: onnx/model.onnx is missing" in complaint(folder)
+    (folder / "onnx/model_quantized.onnx").unlink()
+    with pytest.raises(BundleError, match=r"incomplete: onnx/model_quantized\.onnx is missing"):
+        load_bundle(folder, verify=verify, spare=spare)
+
+
+def test_a_bundle_of_before_base_models_were_named_is_read(folder):
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    del manifest["base_model"]
+    del manifest["bundle_id"]
+    hashed = {key: value for key, value in manifest.items() if key != "created_at"}
+    write_json(folder / "manifest.json", manifest | {"bundle_id": sha256_json(hashed)[:16]})
+    assert load_bundle(folder).manifest.base_model == ""
 
 
 def test_the_model_card_may_be_edited(folder):
@@ -201,6 +223,7 @@ def test_a_manifest_that_is_not_a_json_object_is_damaged(folder, content):
         ("files", []),
         ("files", {}),
         ("figures", []),
+        ("base_model", None),
     ],
 )
 def test_a_wrong_value_in_the_manifest_is_named(folder, key, value):

@@ -73,7 +73,7 @@ _HELD_OUT_METRICS = (
 
 def model_card(
     manifest: Manifest,
-    base_model: str,
+    base_model: str = "",
     *,
     result: BenchResult | None = None,
     table: str = "",
@@ -86,7 +86,7 @@ def model_card(
 
     Args:
         manifest: Of the bundle.
-        base_model: Name of the pretrained transformer; empty: not known.
+        base_model: Name of the pretrained transformer; empty: what the manifest says.
         result: What ``distill bench`` measured, this bundle among others; None: the card has held-out figures only.
         table: The same as Markdown.
         repository: Where it will be published, such as ``org/name``.
@@ -96,6 +96,7 @@ def model_card(
         MissingExtraError: huggingface_hub, which writes the header, is not installed.
     """
     added = dict(header or {})
+    base_model = base_model or manifest.base_model
     parts = [
         f"---\n{_header(manifest, base_model, result, added)}\n---",
         f"# {manifest.name}: {manifest.student} router",

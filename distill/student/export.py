@@ -52,7 +52,8 @@ _PARITY_SHAPES = ((2, 5), (3, 23), (1, 2))
 _PREDICT_BATCH = 64
 _SELFCHECK_AIM, _SELFCHECK_MOST = 24, 50
 _INPUTS = ("input_ids", "attention_mask")
-_LARGEST_FLOAT16, _LARGEST_INT8, _INT8_QUANTILE, _TINY = 64.0, 127.0, 0.9999, 1e-12
+_LARGEST_INT8, _LARGEST_FACTOR, _TINY = 127.0, 128.0, 1e-12
+"""What int8 entries and the factors of their rows keep to: no pair of products reaches 16 bits' end (2 x 127 x 128 < 2^15)."""
 
 
 def export_encoder(model: Encoder, path: Path) -> None:
@@ -114,8 +115,9 @@ def export_static(folded: FoldedStatic, path: Path, table: np.dtype[Any] | type 
     Args:
         folded: What ``Static.fold`` gives.
         path: The onnx file.
-        table: How the table is stored: float32 or int8. Rows of int8 are summed as integers, which is exact; the rest is
-            float32 whatever it is. The layer norm takes a common factor out, so that int8 needs no scale in the graph.
+        table: How the table is stored: float32, or int8 with a factor of 1 to 128 for each row. Rows of int8 are multiplied
+            with their factors and summed as integers, which is exact; the rest is float32 whatever it is. The layer norm
+            takes the common scale out, so that there is none in the graph.
 
     Raises:
         StorageError: The file could not be written.
@@ -127,27 +129,33 @@ def export_static(folded: FoldedStatic, path: Path, table: np.dtype[Any] | type 
         onnx.save(_static_graph(folded, np.dtype(table)), str(path))
 
 
-def _stored(table: Array, dtype: np.dtype[Any]) -> tuple[np.ndarray[Any, Any], float]:
-    """The table as stored, and the factor that its entries were multiplied with."""
-    if dtype == np.float32:
-        return table, 1.0
-    factor = _LARGEST_INT8 / max(float(np.quantile(np.abs(table[table.any(axis=1)]), _INT8_QUANTILE)), _TINY)
-    return np.clip(np.rint(table * factor), -_LARGEST_INT8, _LARGEST_INT8).astype(np.int8), factor
+def _rows_as_int8(
+    table: Array,
+) -> tuple[np.ndarray[Any, np.dtype[np.int8]], np.ndarray[Any, np.dtype[np.uint8]], float]:
+    """int8 entries, a uint8 factor for each row, and the unit of all: ``table`` is about their product."""
+    largest = np.abs(table).max(axis=1)
+    unit = max(float(largest.max()) / (_LARGEST_INT8 * _LARGEST_FACTOR), _TINY)
+    factors = np.clip(np.ceil(largest / (_LARGEST_INT8 * unit)), 1, _LARGEST_FACTOR)
+    entries = np.clip(np.rint(table / (factors * unit)[:, None]), -_LARGEST_INT8, _LARGEST_INT8)
+    return entries.astype(np.int8), factors.astype(np.uint8), unit
 
 
 def _static_graph(folded: FoldedStatic, dtype: np.dtype[Any]) -> ModelProto:
     from onnx import TensorProto, helper, numpy_helper
 
-    table, factor = _stored(folded.table, dtype)
+    unit = 1.0
+    stored: dict[str, np.ndarray[Any, Any]] = {"table": folded.table, "length_axis": np.asarray([1], np.int64)}
+    if dtype == np.int8:
+        entries, factors, unit = _rows_as_int8(folded.table)
+        stored = {"table": entries, "factors": factors, "middle_axis": np.asarray([1], np.int64)}
     n_labels = folded.head.shape[1]
     constants: dict[str, np.ndarray[Any, Any]] = {
         "n_buckets": np.asarray(folded.n_buckets, np.int64),
         "multiplier": np.asarray(BIGRAM_MULTIPLIER, np.int64),
         "pad_left": np.asarray([0, 1, 0, 0], np.int64),
         "pad_right": np.asarray([0, 0, 0, 1], np.int64),
-        **({} if dtype == np.int8 else {"length_axis": np.asarray([1], np.int64)}),
         "places": folded.places,
-        "table": table,
+        **stored,
         "scale": folded.scale,
         "shift": folded.shift,
         "head": folded.head,
@@ -170,9 +178,7 @@ def _static_graph(folded: FoldedStatic, dtype: np.dtype[Any]) -> ModelProto:
             if dtype == np.int8
             else [node("ReduceSum", ["vectors", "length_axis"], ["summed"], keepdims=0)]
         ),
-        node(
-            "LayerNormalization", ["summed", "scale", "shift"], ["normed"], axis=-1, epsilon=folded.epsilon * factor**2
-        ),
+        node("LayerNormalization", ["summed", "scale", "shift"], ["normed"], axis=-1, epsilon=folded.epsilon / unit**2),
         node("Gelu", ["normed"], ["hidden"]),
         node("Gemm", ["hidden", "head", "bias"], ["logits"]),
     ]
@@ -191,18 +197,15 @@ def _static_graph(folded: FoldedStatic, dtype: np.dtype[Any]) -> ModelProto:
 
 
 def _integer_sum() -> list[NodeProto]:
-    """Ones times the gathered int8 rows: their sum over the length, without a float32 copy of every row.
-
-    A product of 1 and 127 is nowhere near saturation, whatever instructions a processor has.
-    """
+    """The rows' factors times the gathered int8 rows: their sum over the length, without a float32 copy of every row."""
     from onnx import TensorProto, helper
 
-    one = helper.make_tensor("one", TensorProto.UINT8, [1], [1])
     return [
-        helper.make_node("Shape", ["rows"], ["length"], start=1, end=2),
-        helper.make_node("ConstantOfShape", ["length"], ["ones"], value=one),
-        helper.make_node("MatMulInteger", ["ones", "vectors"], ["integers"]),
-        helper.make_node("Cast", ["integers"], ["summed"], to=TensorProto.FLOAT),
+        helper.make_node("Gather", ["factors", "rows"], ["row_factors"]),
+        helper.make_node("Unsqueeze", ["row_factors", "middle_axis"], ["factor_rows"]),
+        helper.make_node("MatMulInteger", ["factor_rows", "vectors"], ["integers"]),
+        helper.make_node("Cast", ["integers"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Squeeze", ["floats", "middle_axis"], ["summed"]),
     ]
 
 

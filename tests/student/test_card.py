@@ -54,6 +54,14 @@ def test_header_is_valid_and_comes_back_as_it_was_written():
     )
 
 
+def test_base_model_is_the_manifests_where_none_is_given():
+    assert parsed(model_card(replace(MANIFEST, base_model=BASE))).base_model == BASE
+    assert parsed(model_card(replace(MANIFEST, base_model="other/model"), BASE)).base_model == BASE
+    local = model_card(replace(MANIFEST, base_model="my-encoder"))
+    assert parsed(local).base_model is None  # the hub would look for it
+    assert "Base model: `my-encoder`." in local
+
+
 def test_model_index_has_the_figures_on_gold():
     data = parsed(model_card(MANIFEST, BASE, result=result_of(BenchRow("encoder", accuracy=0.1), ROW)))
     assert data.model_name == "shop-static"

@@ -7,9 +7,12 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from distill.errors import ExportError
-from distill.student.export import export_static, onnx_logits, parity
+from distill.student.export import _rows_as_int8, export_static, onnx_logits, parity
 from distill.student.static import Static, bigram_buckets
 from distill.student.tokens import pad
 
@@ -76,8 +79,8 @@ def test_temperature_divides_the_logits(static):
 def test_graph_is_small(static, tmp_path):
     export_static(static.fold(), tmp_path / "model.onnx", np.int8)
     graph = onnx.load(tmp_path / "model.onnx").graph
-    assert len(graph.node) <= 17
-    assert sum(node.op_type == "Gather" for node in graph.node) == 2
+    assert len(graph.node) <= 18
+    assert sum(node.op_type == "Gather" for node in graph.node) == 3
 
 
 def test_buckets_that_training_never_saw_take_no_room(static):
@@ -102,7 +105,19 @@ def test_int8_rows_are_summed_exactly(static, tmp_path):
     (summed,) = session.run(["summed"], {"input_ids": ids, "attention_mask": mask})
     for row, text in zip(summed, texts, strict=True):
         keys = [*(token + BUCKETS for token in text), *bigram_buckets(text, BUCKETS)]
-        np.testing.assert_array_equal(row, stored["table"][stored["places"][keys]].sum(axis=0, dtype=np.int64))
+        rows = stored["places"][keys]
+        weighted = stored["table"][rows].astype(np.int64) * stored["factors"][rows].astype(np.int64)[:, None]
+        np.testing.assert_array_equal(row, weighted.sum(axis=0))
+
+
+@given(arrays(np.float32, st.tuples(st.integers(1, 9), st.integers(1, 5)), elements=st.floats(-1e4, 1e4, width=32)))
+def test_int8_rows_are_off_by_half_a_step_of_their_own(table):
+    entries, factors, unit = _rows_as_int8(table)
+    assert entries.dtype == np.int8
+    assert 2 * np.abs(entries.astype(int)).max() * int(factors.max()) < 2**15  # no pair of products can saturate
+    steps = factors * unit
+    assert (np.abs(entries * steps[:, None] - table) <= steps[:, None] * 0.501).all()
+    assert (steps <= np.abs(table).max(axis=1) / 127 + 1.001 * unit).all()
 
 
 def test_parity_refuses_another_models_graph(static, tmp_path):

@@ -87,6 +87,7 @@ def test_tokenizer_does_not_pad_to_a_fixed_length(trained, base_model, student):
 def test_manifest_says_what_it_was_made_from(trained, student, data):
     manifest = load_bundle(trained / student).manifest
     assert (manifest.name, manifest.student, manifest.task) == ("tiny", student, Task.SINGLE)
+    assert manifest.base_model == "tiny-bert"  # the folder's name, not its path
     assert manifest.labels == data.labels
     assert (manifest.teacher, manifest.prompt_sha256) == ("fake-1", "0" * 64)
     assert manifest.data_sha256 == data.data_sha256

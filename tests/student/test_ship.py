@@ -1,0 +1,138 @@
+"""Which graph ships: the first that changes few answers and costs next to no right ones."""
+
+from __future__ import annotations
+
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from distill.student import ship
+from distill.types import Task
+
+N_LABELS, N_TEXTS = 3, 1_000
+TEXTS = [f"{number}" for number in range(N_TEXTS)]
+
+
+class Tokenizer:
+    """A text is the id of its own number."""
+
+    def encode_batch_fast(self, texts):
+        return [SimpleNamespace(ids=[int(text)]) for text in texts]
+
+
+def graph(path, logits):
+    """A graph that gives the row of ``logits`` which the first id names."""
+    model = helper.make_model(
+        helper.make_graph(
+            [
+                helper.make_node("Gather", ["input_ids", "first"], ["ids"], axis=1),
+                helper.make_node("Gather", ["table", "ids"], ["logits"]),
+            ],
+            "rows",
+            [
+                helper.make_tensor_value_info(name, TensorProto.INT64, ["n", "length"])
+                for name in ("input_ids", "attention_mask")
+            ],
+            [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", N_LABELS])],
+            [
+                numpy_helper.from_array(np.asarray(0, np.int64), "first"),
+                numpy_helper.from_array(logits.astype(np.float32), "table"),
+            ],
+        ),
+        opset_imports=[helper.make_opsetid("", 18)],
+        ir_version=10,
+    )
+    onnx.save(model, path)
+    return path
+
+
+def first_to_pass(tmp_path, changes, *, task=Task.SINGLE, targets=None):
+    """Tries graphs that answer otherwise on so many queries, by name."""
+    logits = np.tile(np.asarray([4.0, -1.0, -4.0]), (N_TEXTS, 1))
+    reference = graph(tmp_path / "fp32.onnx", logits)
+    shipment = SimpleNamespace(
+        task=task,
+        tokenizer=Tokenizer(),
+        seed=0,
+        held_out_texts=TEXTS,
+        held_out_targets=(logits > 0).astype(np.float32) if targets is None else targets,
+    )
+    written = []
+
+    def candidate(name, n_changed):
+        def write(path):
+            changed = logits.copy()
+            changed[:n_changed] = changed[:n_changed, ::-1]
+            written.append(name)
+            graph(path, changed)
+
+        return write
+
+    candidates = {name: candidate(name, n_changed) for name, n_changed in changes.items()}
+    figures = ship._first_to_pass(candidates, reference, tmp_path / "int8.onnx", shipment)
+    assert figures["int8_shipped"] == (tmp_path / "int8.onnx").exists()
+    return figures, written
+
+
+def test_the_quickest_that_passes_ships_and_no_other_is_tried(tmp_path):
+    figures, written = first_to_pass(tmp_path, {"quick": 2, "close": 0})
+    assert written == ["quick"]
+    assert figures == {
+        "int8_shipped": True,
+        "int8_kind": "quick",
+        "int8_flips": 2,
+        "int8_flips_of": N_TEXTS,
+        "int8_quick_flips": 2,
+        "int8_quick_flips_held_out": 2,
+        "int8_quick_cost": 0.002,
+    }
+
+
+def test_a_closer_one_is_tried_where_the_quick_one_changes_too_much(tmp_path):
+    figures, written = first_to_pass(tmp_path, {"quick": 30, "close": 1})
+    assert written == ["quick", "close"]
+    assert figures["int8_kind"] == "close"
+    assert (figures["int8_quick_flips"], figures["int8_close_flips"], figures["int8_flips"]) == (30, 1, 1)
+    assert (figures["int8_quick_cost"], figures["int8_close_cost"]) == (0.03, 0.001)
+
+
+def test_nothing_ships_where_none_passes(tmp_path):
+    figures, _ = first_to_pass(tmp_path, {"quick": 30, "close": 11})
+    assert not figures["int8_shipped"]
+    assert "int8_kind" not in figures
+    assert figures["int8_flips"] == 11
+
+
+@pytest.mark.parametrize(("right", "ships"), [(0, True), (1, True), (2, True), (3, False)])
+def test_changes_that_cost_right_answers_are_refused_sooner(tmp_path, right, ships):
+    targets = np.tile(np.asarray([0, 1, 0], np.float32), (N_TEXTS, 1))  # what neither graph answers
+    targets[:right] = [1, 0, 0]
+    figures, _ = first_to_pass(tmp_path, {"quick": 5}, targets=targets)
+    assert figures["int8_shipped"] == ships
+    assert figures["int8_quick_cost"] == right / N_TEXTS
+
+
+@pytest.mark.parametrize("task", Task)
+def test_each_task_has_answers_to_compare(tmp_path, task):
+    assert first_to_pass(tmp_path, {"same": 0}, task=task)[0]["int8_same_flips"] == 0
+    assert first_to_pass(tmp_path, {"other": 40}, task=task)[0]["int8_other_flips"] == 40
+
+
+def test_few_held_out_queries_are_joined_by_texts_made_from_them(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(ship, "_TEXTS_FOR_FLIPS", 20)
+    monkeypatch.setattr(ship, "augment", lambda texts, *_: [str(100 + number) for number, _ in enumerate(texts * 9)])
+    monkeypatch.setattr(ship, "encode", lambda _, texts: asked.extend(texts) or [[int(text)] for text in texts])
+    logits = np.tile(np.asarray([4.0, -1.0, -4.0]), (N_TEXTS, 1))
+    reference = graph(tmp_path / "fp32.onnx", logits)
+    shipment = SimpleNamespace(
+        task=Task.SINGLE, tokenizer=None, seed=0, held_out_texts=TEXTS[:4], held_out_targets=logits[:4]
+    )
+    figures = ship._first_to_pass(
+        {"same": lambda path: shutil.copyfile(reference, path)}, reference, tmp_path / "int8.onnx", shipment
+    )
+    assert (len(asked), figures["int8_flips_of"]) == (20, 20)
