@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 __all__ = ["Router"]
 
 _CHARACTERS_PER_TOKEN = 64
-_BATCH_SIZES = {"encoder": 16, "static": 128}
+_BATCH_SIZES = {"encoder": 16, "static": 48}
 _INLINE_QUERIES, _INLINE_CHARACTERS = 16, 2_000
 _QUERIES_BETWEEN_PAUSES, _PAUSE_S = 128, 1e-6
 _KNOWN_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -197,7 +197,7 @@ class Router:
 
         Args:
             texts: The queries.
-            batch_size: Queries in one call of the model; None: 16 for the encoder, 128 for static.
+            batch_size: Queries in one call of the model; None: 16 for the encoder, 48 for static.
 
         Raises:
             QueryError: ``texts`` is a string, or one of them is not.

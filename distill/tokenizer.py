@@ -100,11 +100,14 @@ class _Words:
         self, tokenizer: Tokenizer, ends: tuple[Ids, Ids], max_length: int, reference: Callable[[str], Ids]
     ) -> None:
         self._tokenizer, self._model, self._reference = tokenizer, tokenizer.model, reference
+        self._token_to_id = self._model.token_to_id
         self._first, self._last = ends
         self._room = max_length - len(self._last)
         self._lowercase = bool(tokenizer.normalizer.lowercase)
         added = (token.content for token in tokenizer.get_added_tokens_decoder().values())
-        self._has_plain_words = not any(_PLAIN.fullmatch(content) for content in added)
+        self._has_plain_words = not any(_PLAIN.fullmatch(content) for content in added) and (
+            getattr(self._model, "max_input_chars_per_word", _LONGEST_WORD) >= _LONGEST_WORD
+        )
         self._known: dict[str, tuple[int, ...]] = {}
 
     def encode(self, text: str) -> Ids:
@@ -131,14 +134,20 @@ class _Words:
 
     def _learn_word(self, word: str) -> tuple[int, ...]:
         if self._has_plain_words and _PLAIN.fullmatch(word):  # normalising and splitting these is simple
-            pieces = _PIECE.findall(word.lower() if self._lowercase else word)
-            ids = tuple([token.id for piece in pieces for token in self._model.tokenize(piece)])
+            word_as_read = word.lower() if self._lowercase else word
+            pieces = (word_as_read,) if word.isalnum() else _PIECE.findall(word_as_read)
+            ids = tuple([number for piece in pieces for number in self._piece(piece)])
         else:
             ids = tuple(self._tokenizer.encode(word, add_special_tokens=False).ids)
         if len(self._known) >= _MOST_WORDS:
             self._known.clear()
         self._known[word] = ids
         return ids
+
+    def _piece(self, piece: str) -> Iterable[int]:
+        """What stands in the vocabulary as it is, is one token."""
+        number = self._token_to_id(piece)
+        return (number,) if number is not None else [token.id for token in self._model.tokenize(piece)]
 
 
 def _words_are_apart(tokenizer: Tokenizer) -> bool:

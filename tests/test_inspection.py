@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +64,18 @@ def test_it_reads_as_sentences_not_as_json(tiny_bundle):
         "passed on this processor: 5 texts, 0 answered otherwise, 0 tokenised otherwise"
     )
     assert "{" not in text
+
+
+def test_it_names_a_graph_that_was_not_copied(tiny_bundle, tmp_path):
+    folder = Path(shutil.copytree(tiny_bundle.path, tmp_path / "static"))
+    shutil.copy(folder / "onnx/model.onnx", folder / "onnx/model_quantized.onnx")
+    seal(folder, replace(tiny_bundle.manifest, onnx_file="onnx/model_quantized.onnx"))
+    assert "not here" not in shown(folder, "--verify")
+    (folder / "onnx/model.onnx").unlink()
+    text = shown(folder, "--verify")
+    assert "onnx/model.onnx is not here; the Router does not need it" in text
+    assert "passed on this processor" in text
+    assert json.loads(shown(folder, "--verify", "--json"))["missing_files"] == ["onnx/model.onnx"]
 
 
 def test_long_lists_are_wrapped_and_cut(tmp_path):

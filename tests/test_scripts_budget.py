@@ -36,7 +36,9 @@ def test_every_step_and_setting_of_a_bundle_is_measured(tiny_router, monkeypatch
     monkeypatch.setattr(budget, "ROUNDS", 1)
     texts = ["refund", "where is my parcel?"]
     assert all(each["p5"] <= each["p50"] for each in budget.steps(tiny_router, texts).values())
-    assert set(budget.batches(tiny_router, texts)) == {str(size) for size in budget.BATCHES}
+    measured = budget.batches(tiny_router, texts)
+    assert set(measured) == {*map(str, budget.BATCHES), "the default size, words never seen before"}
+    assert all(each > 0 for each in measured.values())
     found = budget.sessions(tiny_router, texts)
     assert found["as the Router has it"] == 1.0
     assert len(found) == 5

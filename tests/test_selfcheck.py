@@ -60,6 +60,19 @@ def test_a_graph_that_is_not_loaded_is_checked_too(tiny_bundle, tmp_path):
         verify_selfcheck(router)
 
 
+def test_a_bundle_of_which_only_the_graph_that_runs_was_copied_passes(tiny_bundle, tmp_path):
+    folder = breakable(tiny_bundle, tmp_path)
+    shutil.copy(folder / "onnx/model.onnx", folder / "onnx/model_quantized.onnx")
+    seal(folder, replace(tiny_bundle.manifest, onnx_file="onnx/model_quantized.onnx"))
+    (folder / "onnx/model.onnx").unlink()
+    router = Router.load(folder)
+    assert router.route("refund").intent == "refund"
+    assert verify_selfcheck(router).passed
+    (folder / "tokenizer.json").write_bytes(b"other")
+    with pytest.raises(BundleError, match=r"tokenizer\.json: altered"):
+        verify_selfcheck(router)
+
+
 def test_an_empty_selfcheck_does_not_pass(tiny_bundle, tmp_path):
     folder = breakable(tiny_bundle, tmp_path)
     (folder / "selfcheck.jsonl").write_text("", encoding="utf-8")

@@ -85,6 +85,12 @@ def test_hard_texts_get_the_ids_of_the_reference(kind, max_length):
         assert quick.encode(text) == reference(plain, text)
 
 
+def test_a_word_of_the_vocabulary_that_the_model_finds_too_long_stays_unknown():
+    quick = QueryTokenizer(wordpiece(max_word=5), MAX_LENGTH)
+    assert quick.encode("parcel where") == reference(wordpiece(max_word=5), "parcel where")
+    assert quick.encode("parcel") != QueryTokenizer(wordpiece(), MAX_LENGTH).encode("parcel")
+
+
 def counted(quick, monkeypatch):
     """The texts that go to the reference whole, and the words that it is asked about."""
     words, whole = quick._quickly.__self__, []

@@ -57,7 +57,7 @@ def inspect(
         _inspect_two(diff, queries, as_json=as_json)
         return
     router = Router.load(bundle or Path())
-    facts: dict[str, Any] = router.manifest.as_dict()
+    facts: dict[str, Any] = router.manifest.as_dict() | {"missing_files": [*router.bundle.missing]}
     check = _verify(router) if verify else None
     if check is not None:
         facts["selfcheck"] = _check_as_dict(check)
@@ -134,6 +134,8 @@ def _print_bundle(router: Router, check: SelfCheck | None) -> None:
         "runs",
         f"{manifest.onnx_file} and tokenizer.json, {bundle.size_bytes / 1e6:.1f} MB; reads {manifest.max_length} tokens",
     )
+    if bundle.missing:
+        _print("", f"{', '.join(bundle.missing)} is not here; the Router does not need it")
     _print("held out", _held_out(manifest.figures))
     row = measured(bundle)
     if row is not None:
