@@ -160,7 +160,7 @@ def audit(spec: Spec, *, show_progress: bool = True) -> Audit:
     from distill.student.embedder import embedder_of
 
     _check_task(spec)
-    labelled = pipeline.examples(spec, show_notes=False)
+    labelled = pipeline.examples(spec, with_evidence=False, show_notes=False)
     embedder = embedder_of(spec, show_progress=show_progress)
     with Progress("embed", len(labelled), show=show_progress) as progress:
         vectors = embedder.embed([example.text for example in labelled], progress.advance)

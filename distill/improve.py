@@ -37,12 +37,13 @@ from distill.errors import BundleError, DataError, SpecError, SpendLimitError
 from distill.router import Router
 from distill.spec import Spec
 from distill.teacher.rounds import SOURCE, added_queries_path, round_folder
-from distill.types import OUT_OF_SCOPE_LABEL, Example, Intent, Task, Usage
+from distill.types import OUT_OF_SCOPE_LABEL, Example, Task, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from distill.embed import Embedder
     from distill.types import Interval
 
     Booleans = np.ndarray[Any, np.dtype[np.bool_]]
@@ -259,7 +260,7 @@ def plan_improvement(spec: Spec, *, out: Path | None = None, per_intent: int = P
     plan = pending or _look(spec, _current_bundles(spec, out), per_intent, _next_number(spec))
     if not plan.weakness.confusions:
         return ImprovementPlan(plan.number, pending is not None, plan.weakness, (), 0, 0, Decimal(0))
-    writing = plan_synthesis(_writers_spec(spec, plan, None))
+    writing = plan_synthesis(_writers_spec(spec, plan, None), rivals=plan.targets)
     labelling = plan_labels(spec, n_unwritten=0 if _added(spec, plan.number) else _n_wanted(plan))
     costs = (
         writing.estimated_usd if writing.n_missing else Decimal(0),
@@ -451,11 +452,15 @@ def _finish(
     spec: Spec, plan: _Plan, limit_usd: Decimal | None, out: Path | None, *, show_progress: bool
 ) -> Round | None:
     """Does what is left of a round; None where the limit does not allow it."""
+    from distill.student.embedder import embedder_of
     from distill.teacher.label import label
+
+    def open_embedder() -> Embedder:
+        return embedder_of(spec, show_progress=show_progress)
 
     try:
         texts = _have_written(spec, plan, limit_usd, show_progress=show_progress)
-        label(_with_limit(spec, limit_usd), texts, show_progress=show_progress)
+        label(_with_limit(spec, limit_usd), texts, open_embedder=open_embedder, show_progress=show_progress)
     except SpendLimitError:
         if _spent_usd(spec) is None:  # the limit cannot be kept
             raise
@@ -487,11 +492,17 @@ def _as_json(done: Round) -> dict[str, Any]:
 
 def _have_written(spec: Spec, plan: _Plan, limit_usd: Decimal | None, *, show_progress: bool) -> list[str]:
     """The round's queries, written if they are not yet, nearly repeated ones left out; they stand in improve/queries.jsonl then."""
+    from distill.student.embedder import embedder_of
     from distill.teacher.synth import synthesise
 
     if not (lines := _added(spec, plan.number)):
         writer = _writers_spec(spec, plan, limit_usd)
-        synthesise(writer, show_progress=show_progress)
+        synthesise(
+            writer,
+            rivals=plan.targets,
+            open_embedder=lambda: embedder_of(spec, show_progress=show_progress),
+            show_progress=show_progress,
+        )
         written = read_queries(writer.queries_path)
         is_new = _is_new(spec, [query.text for query in written], show_progress=show_progress)
         lines = [
@@ -544,7 +555,7 @@ def _move(source: Path, target: Path) -> None:
 
 def _compared(spec: Spec, plan: _Plan, texts: Sequence[str], after: Mapping[str, Booleans]) -> Round:
     from distill.benchmark.statistics import paired_difference_interval
-    from distill.teacher.label import redactor
+    from distill.teacher.functions import redactor
 
     before = {name: np.asarray(plan.right[name], bool) for name in after}
     difference = np.mean([after[name].astype(float) - before[name] for name in after], axis=0)
@@ -573,22 +584,15 @@ def _compared(spec: Spec, plan: _Plan, texts: Sequence[str], after: Mapping[str,
 
 
 def _writers_spec(spec: Spec, plan: _Plan, limit_usd: Decimal | None) -> Spec:
-    """What synth is given: the labels that are mixed up alone, each described with its rivals; it writes to the round's folder."""
+    """What synth is given: the labels that are mixed up alone; it writes to the round's folder."""
     targets = plan.targets
-    described = {intent.name: intent for intent in spec.intent_list}
-    intents = {
-        name: {
-            "description": _with_rivals(described[name], rivals, described),
-            "examples": list(described[name].examples),
-        }
-        for name, rivals in targets.items()
-        if name != OUT_OF_SCOPE_LABEL
+    described = {
+        each.name: {"description": each.description, "examples": list(each.examples)} for each in spec.intent_list
     }
+    intents = {name: described[name] for name in targets if name != OUT_OF_SCOPE_LABEL}
     for name in spec.intents:  # a spec has two intents at least: the one that is mixed up with none, and one more
         if len(intents) < _FEWEST_INTENTS:
-            intents.setdefault(
-                name, {"description": described[name].description, "examples": list(described[name].examples)}
-            )
+            intents.setdefault(name, described[name])
     raw = spec.model_dump(by_alias=True)
     raw["teacher"] |= {"answer_map": {}, "prompt": None, "max_usd": None}
     n_misses = plan.per_intent * len(targets.get(OUT_OF_SCOPE_LABEL, ()))
@@ -603,20 +607,6 @@ def _writers_spec(spec: Spec, plan: _Plan, limit_usd: Decimal | None) -> Spec:
     writer = Spec.model_validate(raw)
     writer._path = round_folder(spec, plan.number) / spec.path.name  # noqa: SLF001
     return writer if limit_usd is None else _with_limit(writer, limit_usd - _spent_elsewhere(spec, writer))
-
-
-def _with_rivals(intent: Intent, rivals: Sequence[str], described: Mapping[str, Intent]) -> str:
-    """An intent's description, and what its queries are easily taken for."""
-    named = " and for ".join(_named(rival, described) for rival in rivals)
-    own = f"{intent.description.rstrip('.')}. " if intent.description else ""
-    return f"{own}Easily taken for {named}: write queries that are near that, and yet clearly ask for {intent.name}."
-
-
-def _named(rival: str, described: Mapping[str, Intent]) -> str:
-    if rival == OUT_OF_SCOPE_LABEL:
-        return "something that no intent covers"
-    description = described[rival].description.rstrip(".")
-    return f"{rival} ({description})" if description else rival
 
 
 def _n_wanted(plan: _Plan) -> int:
@@ -659,23 +649,26 @@ def _spent_elsewhere(spec: Spec, writer: Spec) -> Decimal:
 
 def _paid(spec: Spec, number: int, sent: set[str]) -> tuple[int, Decimal | None]:
     """Requests of a round that were answered, and what they cost; None when a price or the tokens of one are unknown."""
-    from distill.teacher.prices import cost_usd, price_of
+    from distill.teacher.prices import batch_price, cost_usd, price_of
 
     total, n_calls, is_known = Decimal(0), 0, True
-    for model, usage in _paid_answers(spec, number, sent):
+    for model, usage, in_batch in _paid_answers(spec, number, sent):
         n_calls += 1
-        price = price_of(spec, model)
+        price = batch_price(spec) if in_batch else price_of(spec, model)
         is_known = is_known and price is not None and None not in {usage.prompt_tokens, usage.completion_tokens}
         total += Decimal(0) if price is None else cost_usd(price, usage)
     return n_calls, total if is_known else None
 
 
-def _paid_answers(spec: Spec, number: int, sent: set[str]) -> Iterator[tuple[str, Usage]]:
+def _paid_answers(spec: Spec, number: int, sent: set[str]) -> Iterator[tuple[str, Usage, bool]]:
+    """Model and tokens of each, and whether it was asked in a batch."""
+    from distill.teacher.spend import is_paid
+
     path = round_folder(spec, number) / spec.synthesis_path.name
     for _, line in read_jsonl(path, skip_torn=True) if path.exists() else ():
         if line.get("latency_ms") is not None:
             usage = Usage(line.get("prompt_tokens"), line.get("completion_tokens"), line.get("cached_tokens"))
-            yield str(line.get("teacher")), usage
+            yield str(line.get("teacher")), usage, False
     for label in read_labels(spec.ledger_path):
-        if label.text in sent and label.latency_ms is not None and "carried_from" not in label.extra:
-            yield label.teacher, label.usage
+        if label.text in sent and is_paid(label):
+            yield label.teacher, label.usage, "batch" in label.extra

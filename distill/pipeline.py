@@ -16,7 +16,7 @@ import numpy as np
 from distill import __version__
 from distill.bundle import load_bundle
 from distill.data import leaked, read_gold, read_queries, sha256_json, write_json
-from distill.errors import BundleError, DataError, DistillError, SpecError
+from distill.errors import BundleError, DataError, DistillError, MissingExtraError, SpecError, TrainingError
 from distill.progress import say
 from distill.split import HELD_OUT_SHARE, stratified_holdout
 from distill.types import Example, GateVerdict, Task
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from distill.benchmark.bench import BenchInputs
     from distill.bundle import Bundle
+    from distill.embed import Embedder
     from distill.spec import Spec
     from distill.student.train import TrainingData
     from distill.teacher.fallback import TeacherFallback
@@ -48,6 +49,7 @@ __all__ = [
     "import_answers",
     "label",
     "plan",
+    "plan_label",
     "report",
     "run",
     "synth",
@@ -146,8 +148,13 @@ class RunPlan:
         return None if any(part is None for part in parts) else float(sum(part for part in parts if part is not None))
 
 
-def synth(spec: Spec, *, show_progress: bool = True) -> SynthesisSummary:
+def synth(spec: Spec, *, measure: bool = False, show_progress: bool = True) -> SynthesisSummary:
     """Has the model write the queries; see ``distill.teacher.synth.synthesise``.
+
+    Args:
+        spec: The router's spec.
+        measure: Whether to measure how far the queries lie apart in meaning.
+        show_progress: Shows progress on stderr.
 
     Raises:
         SpecError: The spec names the user's own queries; they are not written over.
@@ -160,14 +167,49 @@ def synth(spec: Spec, *, show_progress: bool = True) -> SynthesisSummary:
             f"{spec.path}: `{named}` names your own queries, which synth does not write over; "
             "take the key out to have queries written"
         )
-    return synthesise(spec, show_progress=show_progress)
+    return synthesise(
+        spec,
+        open_embedder=lambda: _embedder_if_there(spec, show_progress=show_progress),
+        measure=measure,
+        show_progress=show_progress,
+    )
 
 
-def label(spec: Spec, *, show_progress: bool = True) -> LabelSummary:
+def _embedder_if_there(spec: Spec, *, show_progress: bool) -> Embedder | None:
+    """The sentence encoder, or None where its weights or what exports it cannot be had, which is said."""
+    try:
+        return _embedder(spec, show_progress=show_progress)
+    except (MissingExtraError, TrainingError) as error:
+        say(
+            f"synth: without a sentence encoder only equal queries are left out, and no request names neighbours: {error}"
+        )
+        return None
+
+
+def label(spec: Spec, *, batch: bool = False, show_progress: bool = True) -> LabelSummary:
     """Has the teacher label queries and gold; see ``distill.teacher.label.label``."""
     from distill.teacher.label import label as label_texts
 
-    return label_texts(spec, show_progress=show_progress)
+    return label_texts(
+        spec,
+        open_embedder=lambda: _embedder(spec, show_progress=show_progress),
+        batch=batch,
+        show_progress=show_progress,
+    )
+
+
+def plan_label(spec: Spec, *, batch: bool = False) -> LabelPlan:
+    """What ``label`` would ask and spend; asks nothing. See ``distill.teacher.label.plan_labels``."""
+    from distill.teacher.label import plan_labels
+
+    return plan_labels(spec, batch=batch)
+
+
+def _embedder(spec: Spec, *, show_progress: bool = False) -> Embedder:
+    """The sentence encoder, which finds what to show where not all intents or known examples fit into a prompt."""
+    from distill.student.embedder import embedder_of
+
+    return embedder_of(spec, show_progress=show_progress)
 
 
 def import_answers(spec: Spec, path: Path, *, teacher: str | None = None) -> ImportSummary:
@@ -177,25 +219,26 @@ def import_answers(spec: Spec, path: Path, *, teacher: str | None = None) -> Imp
     return take(spec, path, teacher=teacher)
 
 
-def examples(spec: Spec, *, show_notes: bool = True) -> tuple[Example, ...]:
+def examples(spec: Spec, *, with_evidence: bool = True, show_notes: bool = True) -> tuple[Example, ...]:
     """The labelled queries as training examples, a stratified tenth of them held out.
 
     Queries that are also gold (but for case and punctuation), and those without a good answer, are left out.
 
     Args:
         spec: The router's spec.
-        show_notes: Says on stderr what is left out.
+        with_evidence: Whether the answers are combined with the known examples, where there are enough; see
+            ``distill.combination``. False: as the teacher gave them.
+        show_notes: Says on stderr what is left out, and what the known examples changed.
 
     Raises:
         DataError: There is no query, or none has a label.
     """
     n_texts, also_gold, answers = _answers(spec)
-    means = ((text, _mean_target(samples, spec)) for text, samples in answers.items())
-    targets = {text: target for text, target in means if target is not None}
-    if not targets:
-        raise DataError(f"{spec.ledger_path}: no query has a label; `distill label {spec.path}` asks the teacher")
+    targets = _targets(spec, answers)
     if show_notes:
         _say_what_is_left_out(sorted(also_gold), n_texts - len(also_gold) - len(targets))
+    if with_evidence:
+        targets = _combined(spec, targets, show_notes=show_notes)
     added = _added(spec)
     own = {text: target for text, target in targets.items() if text not in added}
     strata = [int(target.argmax()) if target.any() else None for target in own.values()]
@@ -207,9 +250,42 @@ def examples(spec: Spec, *, show_notes: bool = True) -> tuple[Example, ...]:
     )
 
 
+def _targets(spec: Spec, answers: Mapping[str, Sequence[Label]]) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
+    """The teacher's answers as targets, by text.
+
+    Raises:
+        DataError: There is none.
+    """
+    means = ((text, _mean_target(samples, spec)) for text, samples in answers.items())
+    targets = {text: target for text, target in means if target is not None}
+    if not targets:
+        raise DataError(f"{spec.ledger_path}: no query has a label; `distill label {spec.path}` asks the teacher")
+    return targets
+
+
+def _combined(
+    spec: Spec, targets: dict[str, np.ndarray[Any, np.dtype[np.float32]]], *, show_notes: bool
+) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
+    """Targets combined with the known examples, where there are enough."""
+    from distill.combination import combine_with_evidence
+
+    both = combine_with_evidence(spec, targets, show_progress=show_notes)
+    if both is None:
+        return targets
+    combined = both(targets)
+    if show_notes:
+        n_changed = sum(int(target.argmax() != targets[text].argmax()) for text, target in combined.items())
+        say(
+            f"train: answers combined with {len(both.known)} known examples (right by estimate: the teacher "
+            f"{both.combination.teacher_accuracy:.2f}, the examples {both.combination.evidence_accuracy:.2f}); "
+            f"another label is likeliest for {n_changed} of {_queries(len(targets))}"
+        )
+    return combined
+
+
 def _added(spec: Spec) -> set[str]:
     """What ``improve`` added. It is never held out, so that rounds are compared on the same queries."""
-    from distill.teacher.label import redactor
+    from distill.teacher.functions import redactor
     from distill.teacher.rounds import added_queries_path
 
     path, redact = added_queries_path(spec), redactor(spec)
@@ -218,7 +294,8 @@ def _added(spec: Spec) -> set[str]:
 
 def _answers(spec: Spec) -> tuple[int, set[str], dict[str, tuple[Label, ...]]]:
     """How many distinct queries there are, which of them are gold too, and what was answered to the others."""
-    from distill.teacher.label import queries_of, recorded_samples, redactor
+    from distill.teacher.functions import redactor
+    from distill.teacher.label import queries_of, recorded_samples
 
     redact = redactor(spec)
     texts = list(dict.fromkeys(redact(query.text) for query in queries_of(spec)))
@@ -274,7 +351,7 @@ def _target(answer: Label, spec: Spec) -> np.ndarray[Any, np.dtype[np.float32]] 
 
 def _gold(spec: Spec) -> tuple[GoldQuery, ...]:
     """Gold as it may be stored and shown: redacted."""
-    from distill.teacher.label import redactor
+    from distill.teacher.functions import redactor
 
     if spec.gold_path is None:
         return ()
@@ -322,7 +399,8 @@ def _untrained(spec: Spec, folder: Path) -> tuple[str, ...]:
 
     try:
         labelled = examples(spec, show_notes=False)
-    except DataError:  # no query has a label yet
+    except (DataError, TrainingError, MissingExtraError):
+        # no query has a label yet, or what reads the known examples is not here
         return spec.students
     return untrained_students(
         _training_data(spec, labelled),
@@ -436,6 +514,7 @@ def _bench_inputs(spec: Spec, folder: Path, price_as: str | None, *, show_notes:
     answers = recorded_labels(spec, texts, redacted=True)
     who = _who_answered(spec, answers)
     teacher = RecordedTeacher(answers.values(), spec.labels, spec.task, name=who)
+    combined = _answers_with_evidence(spec, answers)
     n_unasked = sum(bool(text.strip()) and text not in answers for text in dict.fromkeys(texts))
     has_human_teacher = bool(gold) and spec.labels_path is not None
     if show_notes:
@@ -449,6 +528,9 @@ def _bench_inputs(spec: Spec, folder: Path, price_as: str | None, *, show_notes:
         bundles={name: bundle.path for name, bundle in bundles.items()},
         training=training,
         teacher=None if n_unasked or has_human_teacher else teacher,
+        with_evidence=None
+        if n_unasked or combined is None
+        else RecordedTeacher(combined, spec.labels, spec.task, name=who),
         gates={name: limit.model_dump() for name, limit in limits.items()},
         cost=CostInputs(
             teacher_price=teacher_price(spec) if who == spec.teacher_name or spec.teacher.price else look_up_price(who),
@@ -460,6 +542,22 @@ def _bench_inputs(spec: Spec, folder: Path, price_as: str | None, *, show_notes:
         seed=spec.seed,
     )
     return replace(inputs, provenance=_provenance(spec, inputs, bundles, answers))
+
+
+def _answers_with_evidence(spec: Spec, answers: Mapping[str, Label]) -> list[Label] | None:
+    """Answers combined with the known examples as those that the students learnt from were; None where those were not."""
+    from distill.combination import combine_with_evidence, combines
+
+    if not combines(spec):
+        return None
+    both = combine_with_evidence(spec, _targets(spec, _answers(spec)[2]))
+    if both is None:
+        return None
+    targets = {text: target for text, answer in answers.items() if (target := _target(answer, spec)) is not None}
+    return [
+        replace(answers[text], scores=dict(zip(spec.labels, target.tolist(), strict=True)))
+        for text, target in both(targets).items()
+    ]
 
 
 def _say_why_no_teacher(spec: Spec, human: str | None, n_unasked: int, n_texts: int) -> None:
@@ -506,6 +604,10 @@ def _provenance(
         "n_held_out": sum(each.split == "held_out" for each in inputs.training),
         "seed": spec.seed,
     }
+    if inputs.with_evidence is not None:
+        facts["with_evidence_sha256"] = sha256_json(
+            [[query, inputs.with_evidence.route(query).top_intent] for query in inputs.queries]
+        )
     settings = {
         "gates": {name: dict(limits) for name, limits in inputs.gates.items()},
         # what was spent so far, and what the tokens would cost elsewhere, are reckoned from what was measured
@@ -555,7 +657,7 @@ def fallback(spec: Spec, *, timeout_s: float = 5.0) -> TeacherFallback:
     """The spec's teacher as the fallback of a ``Cascade``; see ``distill.teacher.fallback.TeacherFallback``."""
     from distill.teacher.fallback import TeacherFallback
 
-    return TeacherFallback(spec, timeout_s=timeout_s)
+    return TeacherFallback(spec, timeout_s=timeout_s, open_embedder=lambda: _embedder(spec))
 
 
 def plan(spec: Spec, *, out: Path | None = None) -> RunPlan:

@@ -19,7 +19,17 @@ from distill.types import OUT_OF_SCOPE_LABEL, Intent, Task
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["BenchSpec", "GateLimits", "GatesSpec", "PriceSpec", "Spec", "SynthSpec", "TeacherSpec", "load_spec"]
+__all__ = [
+    "BenchSpec",
+    "GateLimits",
+    "GatesSpec",
+    "PriceSpec",
+    "RatesSpec",
+    "Spec",
+    "SynthSpec",
+    "TeacherSpec",
+    "load_spec",
+]
 
 _MINIMUM_INTENTS = 2
 _OUT_OF_SCOPE_DESCRIPTION = (
@@ -31,8 +41,8 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
-class PriceSpec(_Strict):
-    """What the teacher's tokens cost, in USD per million tokens, with where and when that was read."""
+class RatesSpec(_Strict):
+    """USD per million tokens."""
 
     input_per_mtok: Decimal = Field(ge=0)
     """USD per million tokens of the prompt."""
@@ -40,6 +50,13 @@ class PriceSpec(_Strict):
     """The same for tokens that the provider had cached; null: no discount."""
     output_per_mtok: Decimal = Field(ge=0)
     """USD per million tokens of the answer."""
+
+
+class PriceSpec(RatesSpec):
+    """What the teacher's tokens cost, in USD per million tokens, with where and when that was read."""
+
+    batch: RatesSpec | None = None
+    """The same three prices in a batch, for `distill label --batch`; null: unknown."""
     source: str
     """Where the price was read."""
     date: str
@@ -72,6 +89,10 @@ class TeacherSpec(_Strict):
     """`package.module:function` in place of a model: from text to an intent, a list of them (`multi`) or scores; the module may lie beside this file."""
     labels: Path | None = None
     """A file of human labels in place of a model, a JSONL path; without `queries` its texts are the queries."""
+    evidence: Path | None = None
+    """Queries that people labelled, a JSONL path: known examples beside those of the intents, shown to the teacher. Never gold."""
+    combine: bool = True
+    """Whether training combines the teacher's answers with the known examples (`task: single`, three an intent in the mean or more)."""
     redact: str | None = None
     """`package.module:function` from text to text: every query passes it before it is sent or stored."""
     max_usd: Decimal | None = Field(default=None, gt=0)
@@ -95,6 +116,12 @@ class TeacherSpec(_Strict):
     def _one_teacher(self) -> TeacherSpec:
         if sum(each is not None for each in (self.model, self.callable, self.labels)) != 1:
             raise ValueError("give either `model` or `callable` or `labels`")
+        return self
+
+    @model_validator(mode="after")
+    def _evidence_helps_a_teacher(self) -> TeacherSpec:
+        if self.evidence is not None and self.labels is not None:
+            raise ValueError("`evidence` is for a teacher that is asked; with `labels` leave it out")
         return self
 
     @model_validator(mode="after")
@@ -298,6 +325,12 @@ class Spec(_Strict):
         return self
 
     @model_validator(mode="after")
+    def _evidence_is_for_intents(self) -> Spec:
+        if self.teacher.evidence is not None and self.task is Task.WEIGHTS:
+            raise ValueError("`teacher.evidence` is for `task: single` and `task: multi`")
+        return self
+
+    @model_validator(mode="after")
     def _kinds_of_queries_differ(self) -> Spec:
         for name, values in list(self.synth.attributes.items())[: self.task is Task.WEIGHTS]:
             if (
@@ -332,6 +365,11 @@ class Spec(_Strict):
     def labels_path(self) -> Path | None:
         """The human labels that are the teacher, or None."""
         return self.folder / self.teacher.labels if self.teacher.labels else None
+
+    @property
+    def evidence_path(self) -> Path | None:
+        """Human-labelled queries that help to label, or None."""
+        return self.folder / self.teacher.evidence if self.teacher.evidence else None
 
     @property
     def writes_queries(self) -> bool:
@@ -526,6 +564,7 @@ def _near_key(location: tuple[Any, ...]) -> str:
         "gates": GatesSpec,
         "bench": BenchSpec,
         "price": PriceSpec,
+        "batch": RatesSpec,
         "intents": _IntentBody,
         "out_of_scope": _IntentBody,
     }

@@ -140,7 +140,7 @@ class StageSpend:
     """What one stage has asked and paid so far, by its recording.
 
     Attributes:
-        stage: ``synth`` or ``label``.
+        stage: ``synth`` or ``label``, or ``label --batch`` for the answers of batches, whose tokens have a price of their own.
         n_answers: Answers that were paid for, failed ones included.
         n_uncounted: Of these, without a count of tokens.
         usage: Tokens of all the others together.

@@ -52,6 +52,7 @@ SECTIONS = (
     Section("distill.spec", "router.yaml", names=("load_spec",)),
     Section("distill.pipeline", "Making a router"),
     Section("distill.teacher.synth", "Writing queries", names=("SynthesisPlan", "SynthesisSummary")),
+    Section("distill.teacher.pool", "Queries left out", names=("Dropped",)),
     Section("distill.teacher.label", "Labelling", names=("LabelPlan", "LabelSummary")),
     Section(
         "distill.teacher.imported",

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bundles import build_bundle
+from improvable import ByText
 from project import TESTS, distill
 
 from distill.benchmark import bench
@@ -47,6 +48,7 @@ def empty_folder(tmp_path, monkeypatch):
     """No training, few queries to write, and OpenAI's place taken by the server that this gives."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(train, "train_students", train_nothing)
+    monkeypatch.setattr("distill.student.embedder.embedder_of", lambda *_, **__: ByText())
     monkeypatch.setattr(bench, "cold_start", lambda _: ColdStart(1.0, 2.0))
     monkeypatch.setattr(bench, "environment", lambda: dict(MACHINE))
     monkeypatch.setattr(sys.modules[draft.__module__], "_PER_INTENT", 4)

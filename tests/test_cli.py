@@ -28,7 +28,7 @@ from distill.benchmark.results import read_result, result_as_json
 from distill.bundle import load_bundle
 from distill.cli import app
 from distill.data import read_jsonl
-from distill.errors import DistillError, StorageError
+from distill.errors import DistillError, StorageError, TrainingError
 from distill.spec import load_spec
 from distill.student import train
 from distill.types import Task
@@ -189,22 +189,29 @@ def test_json_is_one_document_and_nothing_else_on_stdout(finished, command):
     assert expected[command](), value
 
 
-def test_synth_json(tmp_path):
+def test_synth_json(tmp_path, monkeypatch):
     """From a recording: the model is not asked, so no server is needed."""
     spec_path = write_project(
         tmp_path, teacher=UNREACHABLE, more="synth: {per_intent: 2, out_of_scope: 0, per_request: 2}\n"
     )
     spec_path.write_text(spec_path.read_text("utf-8").replace("queries: logs.jsonl\n", ""), encoding="utf-8")
-    from distill.teacher.synth import _run_sha256, _Writer
+    from distill.teacher.writer import Writer
 
-    made_by = _run_sha256(_Writer(load_spec(spec_path)))
+    made_by = Writer(load_spec(spec_path)).run_sha256
     written = [{"text": f"{name} {i}", "intended_intent": name, "synth": made_by} for name in SHOP for i in range(2)]
     write_lines(tmp_path / "queries.jsonl", written)
+
+    def none_there(*_, **__):
+        raise TrainingError("no weights")
+
+    monkeypatch.setattr("distill.student.embedder.embedder_of", none_there)
     done = distill("synth", spec_path, "--json")
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["got"] == dict.fromkeys(SHOP, 2)
+    assert [line for line in done.stderr.splitlines() if "no weights" in line] == done.stderr.splitlines()[:1]
     plain = distill("synth", spec_path).stdout.splitlines()
-    assert plain[0] == "track_order       2 of 2"
+    assert plain[0].split()[:3] == ["got", "same", "near"]
+    assert plain[1].split() == ["track_order", "2/2", "0", "0", "0", "0", "0", "0.75"]
     assert plain[-1].startswith("0 requests answered in this run; USD spent so far: ")
 
 

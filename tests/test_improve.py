@@ -104,12 +104,15 @@ def test_what_was_held_out_stays_so_and_is_never_shown_to_the_writer(spec, out, 
 def test_the_writer_is_told_of_the_rivals(spec, out, server):
     (done,) = run(spec, out=out, rounds=1, per_intent=10).rounds
     rivals = [name for confusion in done.weakness.confusions if WEAK in confusion.labels for name in confusion.labels]
-    (prompt, *_) = (sent for sent in texts_sent(server) if f"Intent: {WEAK}: about {WEAK}." in sent)
+    (prompt, *_) = (sent for sent in texts_sent(server) if f"Intent: {WEAK}: about {WEAK}\\n" in sent)
     for rival in set(rivals) - {WEAK}:
-        assert ("something that no intent covers" if rival == "oos" else f"{rival} (about {rival})") in prompt
+        assert ("- anything that fits no intent" if rival == "oos" else f"- {rival}: about {rival}") in prompt
+    assert (
+        f"with the intent {WEAK}, close to what they are not to be taken for and yet clearly asking for that" in prompt
+    )
     assert "the labeller" not in prompt
     labelled = [sent for sent in texts_sent(server) if "You write queries" not in sent]
-    assert not any("Easily taken for" in sent for sent in labelled)  # blind, with the spec's own descriptions
+    assert not any("Not to be taken for" in sent for sent in labelled)  # blind, with the spec's own descriptions
 
 
 def test_a_round_that_gains_nothing_leaves_everything_as_it_was_and_is_the_last(spec, out, monkeypatch):
@@ -138,7 +141,7 @@ def test_near_repetitions_are_left_out(spec, out, monkeypatch, server):
 
     monkeypatch.setattr("distill.student.embedder.embedder_of", lambda *_, **__: AllAlike())
     (done,) = run(spec, out=out, per_intent=10).rounds
-    assert done.n_repeated >= 10
+    assert done.n_repeated >= 1  # of each other, synth left them out before
     assert not any("refund" in line["text"] for line in added(spec))
     assert not any("refund 1" in sent for sent in texts_sent(server))  # what is left out is not labelled
 

@@ -466,7 +466,16 @@ def test_git_ignores_the_ledger_and_the_logs():
     write("logs.jsonl", jsonl({"text": "where is it"}, {"text": "stop it"}))
     made("--from", "logs.jsonl")
     subprocess.run(["git", "init", "--quiet"], check=True)
-    for name in ("ledger.jsonl", "ledger.jsonl.lock", "synth.jsonl", "queries.jsonl", "logs.jsonl", "models/x/static"):
+    own = (
+        "ledger.jsonl",
+        "ledger.jsonl.lock",
+        "batches/1a2b.json",
+        "synth.jsonl",
+        "queries.jsonl",
+        "logs.jsonl",
+        "models/x/static",
+    )
+    for name in own:
         assert subprocess.run(["git", "check-ignore", "--quiet", name], check=False).returncode == 0, name
     assert subprocess.run(["git", "check-ignore", "--quiet", "router.yaml"], check=False).returncode == 1
 

@@ -13,6 +13,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).parent / "teacher"))
 from fake_server import FakeServer
+from improvable import ByText
 from project import distill
 from tiny import ENCODER_RECIPE, STATIC_RECIPE, WORDS, make_base_model
 
@@ -117,6 +118,7 @@ def line(request, tmp_path_factory):
         patch.setattr(train, "encoder_recipe", lambda *_: replace(ENCODER_RECIPE, epochs=4))
         patch.setattr(train, "static_recipe", lambda _: STATIC_RECIPE)
         patch.setattr(bench, "cold_start", lambda _: ColdStart(123.4, 56.7))
+        patch.setattr("distill.student.embedder.embedder_of", lambda *_, **__: ByText())
         with WordServer() as line.server:
             line.planned = pipeline.plan(line.spec(line.server.base_url), out=line.out)
             line.first = pipeline.run(line.spec(line.server.base_url), out=line.out, show_progress=False)

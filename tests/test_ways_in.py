@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 from guides import empty_folder, page, run
 
+from distill.combination import LEAST_EXAMPLES
+from distill.teacher import batch
+from distill.teacher.retrieve import CANDIDATES, EXAMPLES, MOST_EXAMPLES, MOST_INTENTS
+
 PAGE = page("ways-in.md")
 SECTIONS = {part.partition("\n")[0]: part for part in PAGE.split("\n## ")[1:]}
 
@@ -25,6 +29,8 @@ def test_every_block_with_a_command_is_run():
     assert with_commands == {
         "Nothing but intents",
         "Real queries",
+        "A few labelled queries beside a model",
+        "In batches, for less",
         "A prompt in production, and answers already paid for",
         "Other teachers",
         "Looking at what came out",
@@ -42,6 +48,30 @@ def test_real_queries(quick):
     run(SECTIONS["Real queries"])
     assert quick.n_requests == 8
     assert "sk-not-a-key" not in "".join(path.read_text() for path in Path("desk").iterdir())
+
+
+def test_a_few_labelled_queries_are_shown_to_the_model(quick):
+    run(SECTIONS["A few labelled queries beside a model"])
+    assert quick.n_requests == 3
+    assert all("has it left the warehouse" in body["messages"][0]["content"] for body in quick.requests)
+
+
+def test_in_batches(quick, monkeypatch):
+    monkeypatch.setattr(batch, "FIRST_PAUSE_S", 0.001)
+    printed = run(SECTIONS["In batches, for less"])
+    assert "provider openai, batch" in printed["distill label patient.yaml --batch --dry-run"]
+    assert "4 queries, 0 answered before, 0 failed" in printed["distill label patient.yaml --batch"]
+    assert [each["request_counts"]["total"] for each in quick.batches.batches.values()] == [3]
+    assert f"{batch.MOST_REQUESTS:,} requests or {batch.MOST_BYTES // 10**6} MB" in " ".join(PAGE.split())
+
+
+def test_the_numbers_of_the_page_are_those_of_the_code():
+    section = " ".join(SECTIONS["A few labelled queries beside a model"].split())
+    assert f"Up to {MOST_EXAMPLES} known examples" in section
+    assert f"the {EXAMPLES} nearest to the query" in section
+    assert f"Up to {MOST_INTENTS} intents" in section
+    assert f"the {CANDIDATES} nearest are" in section
+    assert f"from {('one', 'two', 'three', 'four', 'five')[LEAST_EXAMPLES - 1]} known examples an intent" in section
 
 
 def test_a_prompt_and_answers_already_paid_for(quick):

@@ -23,9 +23,12 @@ from distill.errors import GateError
 from distill.progress import say
 
 if TYPE_CHECKING:
+    from decimal import Decimal
+
     from distill.pipeline import Due, RunPlan
     from distill.spec import Spec
     from distill.teacher.imported import ImportSummary
+    from distill.teacher.label import LabelPlan, LabelSummary
     from distill.types import BenchResult
 
 __all__ = ["add_to"]
@@ -44,16 +47,13 @@ def synth(
     from dataclasses import asdict
 
     from distill import pipeline
+    from distill.cli.synthesis import print_queries
 
-    summary = pipeline.synth(load(spec, teacher_model, base_url), show_progress=not quiet)
+    summary = pipeline.synth(load(spec, teacher_model, base_url), measure=True, show_progress=not quiet)
     if as_json:
         print_json(asdict(summary))
         return
-    width = max(map(len, summary.wanted))
-    for target, wanted in summary.wanted.items():
-        dropped = summary.dropped.get(target, 0)
-        note = f", {dropped} repeated or unusable left out" if dropped else ""
-        typer.echo(f"{target:<{width}}  {summary.got[target]:>5} of {wanted}{note}")
+    print_queries(summary)
     typer.echo(_spent(summary.n_asked, summary.spent_usd))
 
 
@@ -70,6 +70,16 @@ def label(
     imported_from: Annotated[
         str | None, typer.Option(help="With --import: who gave them, where their lines do not say it.")
     ] = None,
+    batch: Annotated[
+        bool,
+        typer.Option(
+            "--batch",
+            help="Ask by the provider's Batch API: cheaper, answered within a day. Run it again to go on after an interruption.",
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print how much is to be asked, and its price; ask nothing.")
+    ] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -80,6 +90,8 @@ def label(
 
     loaded = load(spec, teacher_model, base_url)
     if answers is not None:
+        if batch or dry_run:
+            raise typer.BadParameter("goes without --batch and --dry-run: it asks nothing", param_hint="--import")
         imported = pipeline.import_answers(loaded, answers, teacher=imported_from)
         if as_json:
             print_json(asdict(imported))
@@ -88,16 +100,38 @@ def label(
         return
     if imported_from is not None:
         raise typer.BadParameter("goes with --import", param_hint="--imported-from")
-    summary = pipeline.label(loaded, show_progress=not quiet)
+    if dry_run:
+        _print_label_plan(pipeline.plan_label(loaded, batch=batch), loaded, batch=batch, as_json=as_json)
+        return
+    summary = pipeline.label(loaded, batch=batch, show_progress=not quiet)
     if as_json:
         print_json(asdict(summary))
         return
+    _print_labels(summary, loaded)
+
+
+def _print_labels(summary: LabelSummary, loaded: Spec) -> None:
     if loaded.labels_path is not None:
         n_unlabelled = f", {summary.n_failed} without a label" if summary.n_failed else ""
         typer.echo(f"{summary.n_texts} queries{n_unlabelled}; {summary.n_asked} labels taken from {loaded.labels_path}")
         return
     typer.echo(f"{summary.n_texts} queries, {summary.n_recorded} answered before, {summary.n_failed} failed")
     typer.echo(_spent(summary.n_asked, summary.spent_usd))
+
+
+def _print_label_plan(plan: LabelPlan, spec: Spec, *, batch: bool, as_json: bool) -> None:
+    if as_json:
+        from dataclasses import asdict
+
+        print_json(asdict(plan))
+        return
+    in_flight = f", {plan.n_in_flight} in flight already" if plan.n_in_flight else ""
+    how = f"{_labelled(plan)}{in_flight}, by {spec.teacher_name}{' in batches' if batch else ''}"
+    _print_stage("label", how, plan.estimated_usd if plan.n_missing else 0)
+    if plan.n_missing:
+        typer.echo(_total(plan.estimated_usd, plan, spec))
+    else:
+        typer.echo("Nothing is to be asked, and nothing was.")
 
 
 def _print_import(summary: ImportSummary, spec: Spec, file: Path) -> None:
@@ -256,7 +290,7 @@ def _print_plan(plan: RunPlan, spec: Spec, *, as_json: bool) -> None:
         )
     else:
         _print_stage("synth", f"not needed: queries come from {spec.queries_path}", 0)
-    _print_stage("label", f"{_labelled(plan)}, by {teacher}", plan.label.estimated_usd)
+    _print_stage("label", f"{_labelled(plan.label)}, by {teacher}", plan.label.estimated_usd)
     _print_stage("train", _trained(plan), 0)
     _print_stage("bench", _with_due(f"{plan.out / 'bench.json'}", plan.bench), 0)
     _print_stage("report", _with_due(f"{plan.out / 'report.html'}", plan.report), 0)
@@ -266,22 +300,24 @@ def _print_plan(plan: RunPlan, spec: Spec, *, as_json: bool) -> None:
     if plan.label.n_missing == 0 and (plan.synth is None or plan.synth.n_missing == 0):
         typer.echo("Nothing is to be asked, and nothing was.")
         return
-    total = "unknown" if plan.estimated_usd is None else f"about {plan.estimated_usd:.4f}"
-    limit = "none" if spec.teacher.max_usd is None else f"{spec.teacher.max_usd}"
-    if spec.teacher.max_usd is not None and plan.label.price is None:
+    typer.echo(_total(plan.estimated_usd, plan.label, spec))
+
+
+def _total(estimated_usd: Decimal | float | None, plan: LabelPlan, spec: Spec) -> str:
+    """What all of it would cost, beside the limit."""
+    max_usd = spec.teacher.max_usd
+    total = "unknown" if estimated_usd is None else f"about {estimated_usd:.4f}"
+    limit = "none" if max_usd is None else f"{max_usd}"
+    if max_usd is not None and plan.price is None:
         limit += " cannot be kept without a price"
-    elif (
-        spec.teacher.max_usd is not None
-        and plan.estimated_usd is not None
-        and plan.estimated_usd > spec.teacher.max_usd
-    ):
+    elif max_usd is not None and estimated_usd is not None and estimated_usd > max_usd:
         limit += ": it would stop there, and go on where it is raised"
-    source = f"; price: {plan.label.price.source}, {plan.label.price.date}" if plan.label.price else ""
-    typer.echo(f"USD {total}, limit {limit} (teacher.max_usd){source}. Nothing was asked.")
+    source = f"; price: {plan.price.source}, {plan.price.date}" if plan.price else ""
+    return f"USD {total}, limit {limit} (teacher.max_usd){source}. Nothing was asked."
 
 
-def _labelled(plan: RunPlan) -> str:
-    n_missing, n_texts, n_samples = plan.label.n_missing, plan.label.n_texts, plan.label.n_samples
+def _labelled(plan: LabelPlan) -> str:
+    n_missing, n_texts, n_samples = plan.n_missing, plan.n_texts, plan.n_samples
     if n_samples == 1:
         return f"{n_missing} of {n_texts} queries to label"
     return f"{n_missing} answers to ask for {n_texts} queries, {n_samples} each (gold: one)"

@@ -64,8 +64,8 @@ class TaskForm:
     Attributes:
         key: Where the answer stands in a JSON object, as in a line of a data set.
         label_template: Our own prompt for labelling.
-        synth_template: Our own prompt for writing queries.
-        synth_template_crossed: The same where router.yaml gives ``synth.attributes``.
+        synth_templates: Our own prompts for writing queries, the newest first: a recording goes on with the one it was begun with.
+        synth_templates_crossed: The same where router.yaml gives ``synth.attributes``.
         schema: From labels to the JSON schema of each field of an answer, in the order in which they are to come.
         examples: From the intents to pairs of example and what stands beside it in the prompt.
         numbers: From an answer to its numbers by name, as it spells them; None where it is no such answer.
@@ -73,14 +73,16 @@ class TaskForm:
         highest: Highest number that a name may have.
         may_be_empty: Whether an answer may name nothing: queries that fit none are no label of their own then.
         mixes_intents: Whether one query may ask for several things.
+        names_rivals: Whether the newest prompt for writing names the intents that a query is not to be taken for.
         takes_kinds: Whether queries are written by the first attribute of ``synth.attributes`` in place of the labels.
+        label_template_by_query: Our own prompt for labelling where not all that is known fits; None: there all of it stands in the prompt.
         settings: What the prompt's hash covers besides (empty where a recording was made before there were other tasks).
     """
 
     key: str
     label_template: str
-    synth_template: str
-    synth_template_crossed: str
+    synth_templates: tuple[str, ...]
+    synth_templates_crossed: tuple[str, ...]
     schema: Callable[[Sequence[str]], dict[str, Any]]
     examples: Callable[[Sequence[Intent]], list[tuple[str, Any]]]
     numbers: Callable[[Any], dict[str, Any] | None]
@@ -88,7 +90,9 @@ class TaskForm:
     highest: float = sys.float_info.max
     may_be_empty: bool = False
     mixes_intents: bool = False
+    names_rivals: bool = False
     takes_kinds: bool = False
+    label_template_by_query: str | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -145,18 +149,21 @@ FORMS: Mapping[Task, TaskForm] = {
     Task.SINGLE: TaskForm(
         key="intent",
         label_template="label_single_001",
-        synth_template="synth_001",
-        synth_template_crossed="synth_002",
+        label_template_by_query="label_single_002",
+        synth_templates=("synth_003", "synth_001"),
+        synth_templates_crossed=("synth_003", "synth_002"),
         schema=lambda labels: {"intent": _one_of(labels)},
         examples=lambda intents: list(examples_of(tuple(intents))),
         numbers=_intent_number,
         answer_tokens=lambda _: 12,
+        names_rivals=True,
     ),
     Task.MULTI: TaskForm(
         key="intents",
         label_template="label_multi_001",
-        synth_template="synth_multi_001",
-        synth_template_crossed="synth_multi_001",
+        label_template_by_query="label_multi_002",
+        synth_templates=("synth_multi_001",),
+        synth_templates_crossed=("synth_multi_001",),
         schema=lambda labels: {"intents": {"type": "array", "items": _one_of(labels)}},
         examples=lambda intents: list(_names_by_text(intents).items()),
         numbers=_intents_numbers,
@@ -169,8 +176,8 @@ FORMS: Mapping[Task, TaskForm] = {
     Task.WEIGHTS: TaskForm(
         key="weights",
         label_template="label_weights_001",
-        synth_template="synth_weights_001",
-        synth_template_crossed="synth_weights_001",
+        synth_templates=("synth_weights_001",),
+        synth_templates_crossed=("synth_weights_001",),
         # named first, for the numbers to go by: asked for numbers alone, a small model gives 0 to all where several are needed
         schema=lambda labels: {
             "channels": {"type": "array", "items": _one_of(labels)},

@@ -37,7 +37,9 @@ __all__ = [
     "RequestFailedError",
     "for_each",
     "is_loopback",
+    "read_completion",
     "run_sync",
+    "unusable",
 ]
 
 _T = TypeVar("_T")
@@ -81,6 +83,11 @@ class Request:
     schema: dict[str, Any] | None
     temperature: float | None
     max_output_tokens: int
+
+    @property
+    def prompt_bytes(self) -> int:
+        """What its prompt has at most in tokens: one is at least a byte."""
+        return sum(len(content.encode()) + 16 for _, content in self.messages) + len(str(self.schema or ""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +249,39 @@ class ChatClient:
         if self._client is not None:
             await self._client.close()
 
+    def body(self, request: Request) -> dict[str, Any]:
+        """A request as it is sent, in the dialect that has been found so far."""
+        return self._body(request, self.dialect, self._length_parameter)
+
+    async def call(self, work: Callable[[AsyncOpenAI], Awaitable[_T]], *, not_found: str | None = None) -> _T:
+        """Makes another call of the API than a chat request.
+
+        Args:
+            work: Is given the openai client.
+            not_found: What a 404 means.
+
+        Raises:
+            RequestFailedError: It failed after the client's retries; it may succeed later.
+            TeacherError: It cannot succeed.
+        """
+        from openai import APIConnectionError, NotFoundError, OpenAIError
+
+        if self._client is None:
+            raise TeacherError("the client is not open")
+        try:
+            return await work(self._client)
+        except NotFoundError as error:
+            raise TeacherError(not_found) if not_found is not None else self._explain(error) from None
+        except APIConnectionError as error:
+            raise RequestFailedError(str(self._explain(error))) from None
+        except (AttributeError, TypeError, ValueError):
+            raise TeacherError(
+                not_found or f"{_shown(self.teacher.base_url)}: the reply is not what the API says"
+            ) from None
+        except OpenAIError as error:
+            # No cause: its text may hold what the server echoed, the key included.
+            raise self._explain(error) from None
+
     async def ask(self, request: Request) -> Reply:
         """Sends a request, in simpler dialects where the server refuses a parameter.
 
@@ -252,9 +292,7 @@ class ChatClient:
         """
         from openai import OpenAIError
 
-        prompt_bytes = sum(len(content.encode()) + 16 for _, content in request.messages)
-        prompt_bytes += len(str(request.schema or ""))
-        reserved_usd = self.budget.reserve(prompt_bytes, request.max_output_tokens)
+        reserved_usd = self.budget.reserve(request.prompt_bytes, request.max_output_tokens)
         usage: Usage | None = None
         try:
             reply = await self._send_adapting(request)
@@ -279,39 +317,35 @@ class ChatClient:
             try:
                 return await self._send(request, *sent)
             except (BadRequestError, UnprocessableEntityError) as error:
-                reason, refusal = _reason(error), self._scrub(f"the server refused the request: {_shown_reason(error)}")
+                reason, refusal = _reason(error), self.scrub(f"the server refused the request: {_shown_reason(error)}")
             # Another request may have found out meanwhile what this server refuses.
             if (self.dialect, self._length_parameter) in tried and not self._adapt(reason, tried):
                 self.dialect, self._length_parameter = first  # nothing helped, so nothing is learnt about the server
                 raise RequestFailedError(refusal)
 
     async def _send(self, request: Request, dialect: Dialect, length_parameter: str) -> Reply:
-        parameters: dict[str, Any] = {length_parameter: request.max_output_tokens}
-        if dialect.temperature and request.temperature is not None:
-            parameters["temperature"] = request.temperature
-        if request.schema is not None and dialect.response_format != "text":
-            parameters["response_format"] = _response_format(request.schema, dialect.response_format)
         if self._client is None:
             raise TeacherError("the client is not open")
         started = time.perf_counter()
         try:
-            completion = await self._client.chat.completions.create(
-                model=self.model,
-                messages=[{"role": role, "content": content} for role, content in request.messages],  # type: ignore[misc]
-                **parameters,
-            )
+            completion = await self._client.chat.completions.create(**self._body(request, dialect, length_parameter))
         except ValueError:
             raise RequestFailedError("the server's reply is not JSON") from None
         latency_ms = (time.perf_counter() - started) * 1000
-        content: Any
-        try:
-            choice = completion.choices[0]
-            content, cut_off = choice.message.content, choice.finish_reason == _CUT_OFF
-        except (AttributeError, IndexError, TypeError):
-            raise RequestFailedError("the server's reply is not a chat completion") from None
-        if not isinstance(content, str | None):
-            raise RequestFailedError("the server's reply is not a chat completion")
-        return Reply(content or "", _usage(getattr(completion, "usage", None)), latency_ms, dialect, cut_off)
+        content, usage, cut_off = read_completion(completion)
+        return Reply(content, usage, latency_ms, dialect, cut_off)
+
+    def _body(self, request: Request, dialect: Dialect, length_parameter: str) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "model": self.model,
+            "messages": [{"role": role, "content": content} for role, content in request.messages],
+            length_parameter: request.max_output_tokens,
+        }
+        if dialect.temperature and request.temperature is not None:
+            body["temperature"] = request.temperature
+        if request.schema is not None and dialect.response_format != "text":
+            body["response_format"] = _response_format(request.schema, dialect.response_format)
+        return body
 
     def _adapt(self, reason: str, tried: set[tuple[Dialect, str]]) -> bool:
         """Drops what the server refuses. True when another try makes sense."""
@@ -366,13 +400,37 @@ class ChatClient:
             case _:
                 status = getattr(error, "status_code", None)
                 said = f"the server answered {status}" if status else type(error).__name__
-                return RequestFailedError(self._scrub(f"{said}: {_shown_reason(error)}"))
+                return RequestFailedError(self.scrub(f"{said}: {_shown_reason(error)}"))
         return TeacherError(f"{where}: {hopeless}")
 
-    def _scrub(self, message: str) -> str:
+    def scrub(self, message: str) -> str:
         """A message without the key and on one line; servers may echo what they were sent."""
         message = " ".join(message.split()).replace(self._key, "[key]")
         return message if len(message) <= 300 else f"{message[:300]}..."  # noqa: PLR2004
+
+
+def read_completion(completion: Any) -> tuple[str, Usage, bool]:
+    """Content, tokens, and whether the answer was cut off, of a chat completion as openai's client gives it.
+
+    Raises:
+        RequestFailedError: It is none.
+    """
+    content: Any
+    try:
+        choice = completion.choices[0]
+        content, cut_off = choice.message.content, choice.finish_reason == _CUT_OFF
+    except (AttributeError, IndexError, TypeError):
+        raise RequestFailedError("the server's reply is not a chat completion") from None
+    if not isinstance(content, str | None):
+        raise RequestFailedError("the server's reply is not a chat completion")
+    return content or "", _usage(getattr(completion, "usage", None)), cut_off
+
+
+def unusable(problem: ValueError, usage: Usage, *, cut_off: bool) -> str:
+    """What is wrong with an answer, as the ledger says it."""
+    return (
+        f"{f'cut off after {usage.completion_tokens} tokens (teacher.max_output_tokens): ' if cut_off else ''}{problem}"
+    )
 
 
 def _api_key(teacher: TeacherSpec) -> str:

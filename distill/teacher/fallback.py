@@ -14,7 +14,8 @@ from distill.cascade import FallbackReply
 from distill.errors import SpecError
 from distill.teacher.answers import read_scores
 from distill.teacher.client import ChatClient
-from distill.teacher.label import load_function, redactor, requester
+from distill.teacher.functions import load_function, redactor
+from distill.teacher.label import requester
 from distill.teacher.prices import Budget, cost_usd, teacher_price
 from distill.types import Usage
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from distill.spec import Spec
     from distill.teacher.client import Reply, Request
+    from distill.teacher.retrieve import OpenEmbedder
 
 __all__ = ["TeacherFallback"]
 
@@ -40,13 +42,14 @@ class TeacherFallback:
     Args:
         spec: The router's spec; queries pass ``teacher.redact`` before they are sent.
         timeout_s: Seconds until a request is given up; it is not sent again. Give ``Cascade`` the same.
+        open_embedder: Opens the sentence encoder; needed where not all intents or known examples fit into a prompt.
 
     Raises:
         SpecError: The spec's teacher cannot be asked.
         MissingKeyError: The key's variable is not set, and the endpoint is not on this machine.
     """
 
-    def __init__(self, spec: Spec, *, timeout_s: float = 5.0) -> None:
+    def __init__(self, spec: Spec, *, timeout_s: float = 5.0, open_embedder: OpenEmbedder | None = None) -> None:
         if spec.teacher.callable is None and spec.teacher.model is None:
             raise SpecError(
                 f"{spec.path}: a cascade needs a teacher that can be asked: teacher.model or teacher.callable"
@@ -58,7 +61,7 @@ class TeacherFallback:
         self._line: _Line | None = None
         self._lock = threading.Lock()
         if self._function is None:
-            self._request, self._dialect = requester(spec)
+            self._request, self._dialect = requester(spec, open_embedder)
             self._open()
 
     @property

@@ -19,7 +19,8 @@ from distill.data import read_jsonl, read_queries, text_of, unknown_label
 from distill.errors import DataError
 from distill.progress import say
 from distill.teacher.answers import label_names
-from distill.teacher.label import LabelPlan, LabelSummary, new_lines, recorded_labels, redactor
+from distill.teacher.functions import redactor
+from distill.teacher.label import LabelPlan, LabelSummary, new_lines, recorded_labels
 from distill.teacher.ledger import AppendLog, Ledger
 from distill.types import Label, Task, Usage
 

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
-import sys
 import time
-import unicodedata
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from distill.data import ledger_key, normalise, read_gold, read_queries, sha256_json
-from distill.errors import DataError, MissingKeyError, SpecError, TeacherError
+from distill.data import ledger_key, read_gold, read_queries
+from distill.errors import DataError, MissingKeyError, TeacherError
 from distill.progress import Progress, say
-from distill.teacher.answers import FORMS, NotJsonError, UnmatchedError, answer_schema, function_scores, read_scores
+from distill.teacher.answers import NotJsonError, UnmatchedError, function_scores, read_scores
+from distill.teacher.asking import Question, Teacher, brief
+from distill.teacher.batch import (
+    Asked,
+    BatchRun,
+    Labelling,
+    check_batch_limit,
+    check_has_batches,
+    check_not_in_flight,
+    open_batches,
+)
 from distill.teacher.client import (
     DIALECTS,
     ChatClient,
@@ -27,38 +33,40 @@ from distill.teacher.client import (
     for_each,
     is_loopback,
     run_sync,
+    unusable,
 )
+from distill.teacher.functions import load_function
 from distill.teacher.ledger import AppendLog, Ledger
-from distill.teacher.prices import check_limit_is_enforceable, cost_usd, teacher_price
-from distill.teacher.prompt import Messages, render, template_text, user_prompt, user_prompt_text
+from distill.teacher.prices import batch_price, check_limit_is_enforceable, cost_usd, teacher_price
+from distill.teacher.retrieve import Excerpt
 from distill.teacher.rounds import added_queries_path
 from distill.teacher.spend import open_budget
 from distill.types import Label, TokenPrice, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
     from decimal import Decimal
 
     from distill.spec import Spec
     from distill.teacher.prices import Budget
+    from distill.teacher.retrieve import OpenEmbedder
     from distill.types import Query
 
 __all__ = [
     "LabelPlan",
     "LabelSummary",
     "label",
-    "load_function",
     "new_lines",
     "plan_labels",
     "queries_of",
     "recorded_labels",
     "recorded_samples",
-    "redactor",
     "requester",
 ]
 
 _FAILURES_IN_A_ROW = 12
 _SHOWN_ANSWERS = 10
+_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,167 +94,17 @@ class LabelSummary:
     unmatched: Mapping[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class _Question:
-    """A text to be labelled, and which of its answers is wanted, from 0."""
-
-    text: str
-    sample: int = 0
-
-
-class _Teacher:
-    """The teacher's settings as the ledger knows them: model name, prompt, and hash for each dialect."""
-
-    def __init__(self, spec: Spec) -> None:
-        self.spec, self.form = spec, FORMS[spec.task]
-        self.name = spec.teacher_name
-        self.intents = (*spec.intent_list, *((spec.out_of_scope_intent,) if spec.out_of_scope_intent else ()))
-        self.redact = redactor(spec)
-        self.schema = answer_schema(spec.labels, spec.task) if self._sends_schema else None
-        self.prompt_path = spec.folder / spec.teacher.prompt if spec.teacher.prompt else None
-        own = self.form.label_template
-        self.template = user_prompt_text(self.prompt_path) if self.prompt_path else template_text(own)
-
-    @property
-    def _sends_schema(self) -> bool:
-        wanted = self.spec.teacher.send_schema
-        return self.spec.teacher.prompt is None if wanted is None else wanted
-
-    def settings(self, dialect: Dialect) -> dict[str, Any]:
-        """What an answer depends on besides the query: in parts, so that a difference can be named."""
-        if self.spec.teacher.labels is not None:
-            return {"labels": self.spec.teacher.labels.name}
-        if self.spec.teacher.callable is not None:
-            return {"callable": self.spec.teacher.callable, "intents": self._intents_sha256, **self.form.settings}
-        sends_schema = self.schema is not None and dialect.response_format != "text"
-        return {
-            "template": self.prompt_path.name if self.prompt_path else self.form.label_template,
-            "template_sha256": sha256_json(self.template),
-            "intents": self._intents_sha256,
-            "response_format": dialect.response_format if sends_schema else "text",
-            "temperature": self.spec.teacher.temperature if dialect.temperature else None,
-            "answer": sha256_json([self.spec.teacher.answer_path, self.spec.teacher.answer_map]),
-            **self.form.settings,
-        }
-
-    @cached_property
-    def _intents_sha256(self) -> str:
-        return sha256_json([[i.name, i.description, list(i.examples)] for i in self.intents])
-
-    @cached_property
-    def hashes(self) -> dict[Dialect, str]:
-        """``prompt_sha256`` for each dialect in which the recording may have been made."""
-        return {dialect: sha256_json(self.settings(dialect)) for dialect in DIALECTS}
-
-    def keys(self, text: str, sample: int = 0) -> list[str]:
-        """The ledger keys under which a text's answer may lie, the preferred dialect's first."""
-        return list(dict.fromkeys(ledger_key(self.name, hash_, text, sample) for hash_ in self.hashes.values()))
-
-    def questions(self, queries: Iterable[str], gold: Iterable[str] = ()) -> list[_Question]:
-        """Each sendable text once a sample, the first sample of all of them first; of gold no more than the first.
-
-        Raises:
-            DataError: A text has no UTF-8.
-        """
-        gold = list(gold)
-        texts, once = self.sendable([*queries, *gold]), {normalise(self.redact(text)) for text in gold}
-        often = [text for text in texts if normalise(text) not in once] if self.spec.teacher.samples > 1 else []
-        more = (_Question(text, sample) for sample in range(1, self.spec.teacher.samples) for text in often)
-        return [*(_Question(text) for text in texts), *more]
-
-    def sendable(self, texts: Iterable[str]) -> list[str]:
-        """Redacted texts, each once, in order; blank ones left out.
-
-        Raises:
-            DataError: A text has no UTF-8.
-        """
-        distinct: dict[str, str] = {}
-        for text in texts:
-            redacted = self.redact(text)
-            try:
-                redacted.encode()
-            except UnicodeEncodeError as error:
-                raise DataError(f"a query holds half a surrogate pair and cannot be sent: {redacted!r}") from error
-            if redacted.strip():
-                distinct.setdefault(unicodedata.normalize("NFC", redacted), redacted)
-        return list(distinct.values())
-
-    def messages(self, text: str) -> Messages:
-        if self.prompt_path is not None:
-            return user_prompt(self.prompt_path, self.template, query=text, intents=self.intents)
-        return render(
-            self.form.label_template,
-            intents=self.intents,
-            out_of_scope=self.spec.out_of_scope_intent,
-            examples=self._examples,
-            query=text,
-        )
-
-    @cached_property
-    def _examples(self) -> list[tuple[str, Any]]:
-        return self.form.examples(self.intents)
-
-    def request(self, text: str) -> Request:
-        settings = self.spec.teacher
-        return Request(self.messages(text), self.schema, settings.temperature, settings.max_output_tokens)
-
-    def dialect_in(self, ledger: Ledger) -> Dialect:
-        """The dialect of the recording, so that a resumed run goes on in it."""
-        used = Counter(line.prompt_sha256 for line in ledger.lines if line.scores is not None)
-        return max(self.hashes, key=lambda dialect: used[self.hashes[dialect]])
-
-
-def load_function(reference: str, spec: Spec) -> Callable[..., Any]:
-    """The function behind ``package.module:function``; the module may lie beside router.yaml.
-
-    Raises:
-        SpecError: It cannot be imported.
-    """
-    module, _, name = reference.partition(":")
-    folder = str(spec.folder.resolve())
-    if folder not in sys.path:
-        sys.path.append(
-            folder
-        )  # last, so that it hides nothing; a function may import its neighbours when it is called
-    try:
-        function = getattr(importlib.import_module(module), name)
-    except Exception as error:
-        raise SpecError(f"{spec.path}: {reference} cannot be imported ({type(error).__name__}: {error})") from error
-    if not callable(function):
-        raise SpecError(f"{spec.path}: {reference} is not a function")
-    return function  # type: ignore[no-any-return]
-
-
-def redactor(spec: Spec) -> Callable[[str], str]:
-    """What every text passes before it is sent, stored, trained on or shown: ``teacher.redact``, or nothing.
-
-    Raises:
-        SpecError: The function cannot be imported; or, when it is called, it failed or returned no text.
-    """
-    if spec.teacher.redact is None:
-        return str
-    function = load_function(spec.teacher.redact, spec)
-    where = f"{spec.path}: teacher.redact {spec.teacher.redact}"
-
-    def redact(text: str) -> str:
-        try:
-            redacted = function(text)
-        except Exception as error:
-            raise SpecError(f"{where} failed on a query ({type(error).__name__}); nothing of it was sent") from error
-        if not isinstance(redacted, str):
-            raise SpecError(f"{where} must return a string, found {type(redacted).__name__}")
-        return redacted
-
-    return redact
-
-
-def requester(spec: Spec) -> tuple[Callable[[str], Request], Dialect]:
+def requester(spec: Spec, open_embedder: OpenEmbedder | None = None) -> tuple[Callable[[str], Request], Dialect]:
     """How the teacher's model is asked about one text, which is redacted first, and the dialect of the recording.
+
+    Args:
+        spec: The router's spec.
+        open_embedder: Opens the sentence encoder; needed to ask where not all intents or known examples fit into a prompt.
 
     Raises:
         SpecError: The task cannot be asked, or the prompt or the redacting function cannot be read.
     """
-    teacher = _Teacher(spec)
+    teacher = Teacher(spec, open_embedder)
     return lambda text: teacher.request(teacher.redact(text)), teacher.dialect_in(Ledger(spec.ledger_path))
 
 
@@ -292,7 +150,7 @@ def recorded_samples(spec: Spec, texts: Iterable[str], *, redacted: bool = False
 
 
 def _recorded(spec: Spec, texts: Iterable[str], n: int, *, redacted: bool) -> dict[str, tuple[Label, ...]]:
-    teacher, ledger = _Teacher(spec), Ledger(spec.ledger_path)
+    teacher, ledger = Teacher(spec), Ledger(spec.ledger_path)
     redact = str if redacted else teacher.redact
     found: dict[str, tuple[Label, ...]] = {}
     for text in texts:
@@ -312,6 +170,7 @@ class LabelPlan:
         estimated_usd: For the missing ones, or None when the price is unknown.
         price: What the estimate rests on.
         n_samples: Answers wanted of each query; of a gold query one.
+        n_in_flight: Answers that are being asked for in batches already, not counted in ``n_missing``.
     """
 
     n_texts: int
@@ -319,50 +178,71 @@ class LabelPlan:
     estimated_usd: Decimal | None
     price: TokenPrice | None
     n_samples: int = 1
+    n_in_flight: int = 0
 
 
 _CHARACTERS_PER_TOKEN = 4
 _TYPICAL_QUERY = "a query of middling length, such as this"
 
 
-def plan_labels(spec: Spec, *, recorded: Sequence[str] | None = None, n_unwritten: int = 0) -> LabelPlan:
+def plan_labels(
+    spec: Spec, *, recorded: Sequence[str] | None = None, n_unwritten: int = 0, batch: bool = False
+) -> LabelPlan:
     """Counts what is missing from the ledger and estimates its price; asks nothing.
 
     Args:
         spec: The router's spec.
         recorded: The queries that will take the place of queries.jsonl; None: it stays.
         n_unwritten: Queries that synth has yet to write, which will be labelled too.
+        batch: Whether they will be asked in batches, at the price of these.
     """
+    if batch:
+        check_has_batches(spec)
     if spec.labels_path is not None:
         from distill.teacher.imported import plan_human_labels
 
         return plan_human_labels(spec)
-    teacher, ledger = _Teacher(spec), Ledger(spec.ledger_path)
+    teacher, ledger = Teacher(spec), Ledger(spec.ledger_path)
     queries = [query.text for query in queries_of(spec)] if recorded is None else recorded
     questions = teacher.questions(queries, _gold_texts(spec))
     missing = _missing(teacher, ledger, questions)
-    price, n_samples = teacher_price(spec), spec.teacher.samples
+    n_all, in_flight = (
+        len(missing),
+        {asked.key for each in (open_batches(spec) if batch else ()) for asked in each.asked},
+    )
+    missing = [
+        each for each in missing if in_flight.isdisjoint(teacher.keys(each.text, each.sample) if in_flight else ())
+    ]
+    price, n_samples = batch_price(spec) if batch else teacher_price(spec), spec.teacher.samples
     n_more = n_unwritten * n_samples
     estimate = None
     if price is not None and spec.teacher.callable is None:
-        characters = n_more * sum(len(content) for _, content in teacher.messages(_TYPICAL_QUERY))
-        characters += sum(len(content) for question in missing for _, content in teacher.messages(question.text))
+        characters = n_more * sum(len(content) for _, content in teacher.typical_messages(_TYPICAL_QUERY))
+        characters += sum(len(content) for each in missing for _, content in teacher.typical_messages(each.text))
         answer_tokens = teacher.form.answer_tokens(spec.labels) * (len(missing) + n_more)
         estimate = cost_usd(price, Usage(characters // _CHARACTERS_PER_TOKEN, answer_tokens))
-    return LabelPlan(_n_texts(questions) + n_unwritten, len(missing) + n_more, estimate, price, n_samples)
+    n_texts, n_in_flight = _n_texts(questions) + n_unwritten, n_all - len(missing)
+    return LabelPlan(n_texts, len(missing) + n_more, estimate, price, n_samples, n_in_flight)
 
 
 def _gold_texts(spec: Spec) -> list[str]:
     return [query.text for query in read_gold(spec.gold_path, spec.labels, spec.task)] if spec.gold_path else []
 
 
-def _missing(teacher: _Teacher, ledger: Ledger, questions: Iterable[_Question]) -> list[_Question]:
+def _missing(teacher: Teacher, ledger: Ledger, questions: Iterable[Question]) -> list[Question]:
     """The questions without a good answer, in order."""
     answers = ((question, ledger.get(teacher.keys(question.text, question.sample))) for question in questions)
     return [question for question, answer in answers if answer is None or answer.scores is None]
 
 
-def label(spec: Spec, texts: list[str] | None = None, *, show_progress: bool = True) -> LabelSummary:
+def label(
+    spec: Spec,
+    texts: list[str] | None = None,
+    *,
+    open_embedder: OpenEmbedder | None = None,
+    batch: bool = False,
+    show_progress: bool = True,
+) -> LabelSummary:
     """Asks the teacher for every text that the ledger holds no good answer for, and records each answer as it arrives.
 
     Can be called where an event loop is running. No client is built, and no key asked for, when nothing is missing.
@@ -370,26 +250,35 @@ def label(spec: Spec, texts: list[str] | None = None, *, show_progress: bool = T
     Args:
         spec: The router's spec.
         texts: What to label, ``teacher.samples`` times each; None takes the queries, and once each the gold queries.
+        open_embedder: Opens the sentence encoder; called where not all intents or known examples fit into a prompt and something is
+            to be asked.
+        batch: Asks in batches, which are answered within a day; see ``distill.teacher.batch``.
         show_progress: Prints counts, rate, spend and time left to stderr.
 
     Raises:
         TeacherError: The teacher cannot answer at all, or ``teacher.max_usd`` is reached. Every answer received is kept.
         DataError: A data file is wrong, or the ledger is being written by another process.
     """
+    if batch:
+        check_has_batches(spec)
+        check_batch_limit(spec)
     if spec.labels_path is not None:
         from distill.teacher.imported import take_human_labels
 
         return take_human_labels(spec, texts)
-    teacher = _Teacher(spec)
+    teacher = Teacher(spec, open_embedder, show_progress=show_progress)
     queries, gold = ([q.text for q in queries_of(spec)], _gold_texts(spec)) if texts is None else (texts, [])
     questions = teacher.questions(queries, gold)
     run = _Run(teacher, Ledger(spec.ledger_path), open_budget(spec, spec.teacher.model))
     missing = _missing(teacher, run.ledger, questions)
-    if missing:
+    if missing and not batch:
+        check_not_in_flight(spec, lambda: [key for each in missing for key in teacher.keys(each.text, each.sample)])
+    if missing or (batch and open_batches(spec)):
         try:
             with AppendLog(spec.ledger_path) as log:
                 # Read again: until the file was ours, another process may have written to it.
                 run = _Run(teacher, Ledger(spec.ledger_path), open_budget(spec, spec.teacher.model), log)
+                run.by_batch, run.show_progress = batch, show_progress
                 missing = _missing(teacher, run.ledger, questions)
                 with Progress("label", len(missing), show=show_progress) as run.progress:
                     run_sync(run.ask_all(missing))
@@ -410,7 +299,7 @@ def label(spec: Spec, texts: list[str] | None = None, *, show_progress: bool = T
     )
 
 
-def _n_texts(questions: Iterable[_Question]) -> int:
+def _n_texts(questions: Iterable[Question]) -> int:
     return len({question.text for question in questions})
 
 
@@ -435,8 +324,8 @@ def new_lines(spec: Spec, ledger: Ledger, given: Iterable[Label]) -> list[Label]
         ledger: Its ledger.
         given: Answers with text, scores and sample; key, teacher and hash are filled in here. The texts are redacted.
     """
-    teacher = _Teacher(spec)
-    settings = {hash_: _brief(teacher.settings(dialect)) for dialect, hash_ in teacher.hashes.items()}
+    teacher = Teacher(spec)
+    settings = {hash_: brief(teacher.settings(dialect)) for dialect, hash_ in teacher.hashes.items()}
     usual, lines = teacher.hashes[teacher.dialect_in(ledger)], []
     for answer in given:
         known = ledger.get(ledger_key(teacher.name, hash_, answer.text, answer.sample) for hash_ in settings)
@@ -449,9 +338,7 @@ def new_lines(spec: Spec, ledger: Ledger, given: Iterable[Label]) -> list[Label]
     return lines
 
 
-def _why_missing(
-    teacher: _Teacher, ledger: Ledger, missing: Iterable[_Question], questions: Iterable[_Question]
-) -> str:
+def _why_missing(teacher: Teacher, ledger: Ledger, missing: Iterable[Question], questions: Iterable[Question]) -> str:
     """Which setting differs from the recording."""
     start = f"{_n_texts(missing)} of {_n_texts(questions)} queries have no answer in {ledger.path}"
     good = [line for line in ledger.lines if line.scores is not None]
@@ -468,7 +355,7 @@ def _why_missing(
 
 
 def _differing(settings: dict[str, Any], recorded: Mapping[str, Any]) -> list[str]:
-    current = _brief(settings)
+    current = brief(settings)
     return [name for name in current if current[name] != recorded.get(name)]
 
 
@@ -476,11 +363,13 @@ def _differing(settings: dict[str, Any], recorded: Mapping[str, Any]) -> list[st
 class _Run:
     """One labelling run in progress."""
 
-    teacher: _Teacher
+    teacher: Teacher
     ledger: Ledger
     budget: Budget
     log: AppendLog | None = None
     progress: Progress | None = None
+    by_batch: bool = False
+    show_progress: bool = True
     n_asked: int = 0
     n_failed: int = 0
     unmatched: Counter[str] = field(default_factory=Counter)
@@ -488,8 +377,8 @@ class _Run:
     _n_in_flight: int = 0
     _client: ChatClient | None = field(default=None, repr=False)
 
-    async def ask_all(self, questions: list[_Question]) -> None:
-        if not questions:
+    async def ask_all(self, questions: list[Question]) -> None:
+        if not questions and not self.by_batch:
             return
         if self.teacher.spec.teacher.callable is not None:
             await for_each(questions, self._counted(self._ask_callable), self.teacher.spec.teacher.concurrency)
@@ -500,14 +389,76 @@ class _Run:
             loopback = is_loopback(settings.base_url)
             check_limit_is_enforceable(self.teacher.spec, self.teacher.name, self.budget.price, loopback=loopback)
             self._client = client
+            if self.teacher.by_query:
+                await asyncio.to_thread(
+                    lambda: self.teacher.retriever
+                )  # what cannot be had is found before anything is asked
+            if self.by_batch:
+                await self._ask_by_batch(client, questions)
+                return
             # The first alone: what the server refuses is found out once, and its prefix cache is warm for the rest.
             await for_each(questions[:1], self._counted(self._ask_model), 1)
             await for_each(questions[1:], self._counted(self._ask_model), settings.concurrency)
 
-    def _counted(self, ask: Callable[[_Question], Awaitable[None]]) -> Callable[[_Question], Awaitable[None]]:
+    async def _ask_by_batch(self, client: ChatClient, questions: list[Question]) -> None:
+        """Takes what is in flight first; what it really costs is known then."""
+        teacher, price = self.teacher, self.budget.price
+        labelling: Labelling[Question] = Labelling(
+            self.ledger,
+            make=lambda question: self._in_batch(question, client.dialect),
+            hashes=teacher.hashes,
+            settings={hash_: brief(teacher.settings(dialect)) for dialect, hash_ in teacher.hashes.items()},
+            record=self._record,
+            facts={"server": self._server},
+        )
+        batches: BatchRun[Question] = BatchRun(teacher.spec, client, labelling, show_progress=self.show_progress)
+        asked = await batches.resume(lambda hash_: {each.key: each for each in self._asked(questions, hash_)})
+        self.budget = self.budget.at(batch_price(teacher.spec))
+        await batches.run((), self.budget)
+        left = [each for each in questions if not asked or asked.isdisjoint(teacher.keys(each.text, each.sample))]
+        if left:
+            self.budget = client.budget = self.budget.at(price)
+            n_tried = await self._try_out(left)
+            self.budget = self.budget.at(batch_price(teacher.spec))
+            await batches.run(left[n_tried:], self.budget)
+
+    def _asked(self, questions: Iterable[Question], hash_: str) -> Iterator[Asked]:
+        for each in questions:
+            yield Asked(ledger_key(self.teacher.name, hash_, each.text, each.sample), each.text, each.sample)
+
+    async def _try_out(self, questions: list[Question]) -> int:
+        """Asks one alone, which finds out what the server refuses, or another where that one cannot be asked; how many it took.
+
+        Raises:
+            TeacherError: None of the first can be asked.
+        """
+        for number, question in enumerate(questions[:_TRIES], 1):
+            await for_each([question], self._counted(self._ask_model), 1)
+            if self.ledger.lines[-1].latency_ms is not None:
+                return number
+        raise TeacherError(f"no batch is made, since requests fail: {self.ledger.lines[-1].error}")
+
+    def _in_batch(self, question: Question, dialect: Dialect) -> tuple[Asked, Request]:
+        excerpt = self.teacher.excerpt(question.text)
+        (asked,) = self._asked([question], self.teacher.hashes[dialect])
+        return replace(asked, evidence=tuple(excerpt.ids)), self.teacher.request(question.text, excerpt)
+
+    def _record(self, answer: Label, problem: ValueError | None) -> None:
+        """Takes an answer out of a batch. However many of them fail, the others are paid for too."""
+        if self.log is None:
+            raise TeacherError("the ledger is not open")
+        self.ledger.write(self.log, answer)
+        self.n_asked += 1
+        self.n_failed += answer.error is not None
+        if problem is not None:
+            self._count_unmatched(problem)
+        if self.progress is not None:
+            self.progress.advance(spend_usd=self.budget.known_spend_usd)
+
+    def _counted(self, ask: Callable[[Question], Awaitable[None]]) -> Callable[[Question], Awaitable[None]]:
         """The same, counted as in flight until its answer is recorded: latency depends on how many there are."""
 
-        async def counted(question: _Question) -> None:
+        async def counted(question: Question) -> None:
             self._n_in_flight += 1
             try:
                 await ask(question)
@@ -516,30 +467,33 @@ class _Run:
 
         return counted
 
-    async def _ask_model(self, question: _Question) -> None:
+    async def _ask_model(self, question: Question) -> None:
         if self._client is None:
             raise TeacherError("the client is not open")
-        request = self.teacher.request(question.text)
+        # in a thread, so that other answers are not kept waiting while vectors are compared
+        excerpt = await asyncio.to_thread(self.teacher.excerpt, question.text) if self.teacher.by_query else Excerpt()
+        evidence = excerpt.ids
         asked_at = _now()
         try:
-            reply = await self._client.ask(request)
+            reply = await self._client.ask(self.teacher.request(question.text, excerpt))
         except RequestFailedError as error:
-            self._write(question, self._client.dialect, asked_at, error=str(error))
+            self._write(question, self._client.dialect, asked_at, error=str(error), evidence=evidence)
             self._finish(str(error))
             return
         try:
             scores, error_line = read_scores(reply.content, self.teacher.spec), None
         except ValueError as error:
             self._count_unmatched(error)
-            cut_off = f"cut off after {reply.usage.completion_tokens} tokens (teacher.max_output_tokens): "
-            scores, error_line = None, f"{cut_off if reply.cut_off else ''}{error}"
+            scores, error_line = None, unusable(error, reply.usage, cut_off=reply.cut_off)
             if isinstance(error, NotJsonError) and not reply.cut_off and self._ignores_schema(reply.dialect):
-                self._write(question, reply.dialect, asked_at, None, error_line, reply.usage, reply.latency_ms)
+                self._write(
+                    question, reply.dialect, asked_at, None, error_line, reply.usage, reply.latency_ms, evidence
+                )
                 say(f"label: {self.teacher.name} ignores the JSON schema ({error}); asking for json_object")
                 self._client.dialect = replace(reply.dialect, response_format="json_object")
                 await self._ask_model(question)
                 return
-        self._write(question, reply.dialect, asked_at, scores, error_line, reply.usage, reply.latency_ms)
+        self._write(question, reply.dialect, asked_at, scores, error_line, reply.usage, reply.latency_ms, evidence)
         self._finish(error_line)
 
     def _ignores_schema(self, dialect: Dialect) -> bool:
@@ -549,7 +503,7 @@ class _Run:
         recorded = any(line.prompt_sha256 == hash_ and line.scores is not None for line in self.ledger.lines)
         return sends_schema and self.n_asked == 0 and not recorded
 
-    async def _ask_callable(self, question: _Question) -> None:
+    async def _ask_callable(self, question: Question) -> None:
         function = load_function(str(self.teacher.spec.teacher.callable), self.teacher.spec)
         asked_at, started = _now(), time.perf_counter()
         scores, error_line = None, None
@@ -569,14 +523,16 @@ class _Run:
 
     def _write(
         self,
-        question: _Question,
+        question: Question,
         dialect: Dialect,
         asked_at: str,
         scores: Mapping[str, float] | None = None,
         error: str | None = None,
         usage: Usage | None = None,
         latency_ms: float | None = None,
+        evidence: Sequence[str] = (),
     ) -> None:
+        shown = {"evidence": list(evidence)} if evidence else {}
         hash_ = self.teacher.hashes[dialect]
         answer = Label(
             key=ledger_key(self.teacher.name, hash_, question.text, question.sample),
@@ -589,7 +545,7 @@ class _Run:
             usage=usage or Usage(),
             latency_ms=None if latency_ms is None else round(latency_ms, 1),
             asked_at=asked_at,
-            extra={"settings": _brief(self.teacher.settings(dialect)), **self._circumstances()},
+            extra={"settings": brief(self.teacher.settings(dialect)), **shown, **self._circumstances()},
         )
         if self.log is None:
             raise TeacherError("the ledger is not open")
@@ -600,11 +556,12 @@ class _Run:
         """What latency depends on: how many requests were in flight, and whose server answered."""
         if self._client is None:
             return {"in_flight": self._n_in_flight}
+        return {"in_flight": self._n_in_flight, "server": self._server}
+
+    @property
+    def _server(self) -> str:
         base_url = self.teacher.spec.teacher.base_url
-        server = (
-            "this machine" if is_loopback(base_url) else urlsplit(base_url or "").hostname or "the client's default"
-        )
-        return {"in_flight": self._n_in_flight, "server": server}
+        return "this machine" if is_loopback(base_url) else urlsplit(base_url or "").hostname or "the client's default"
 
     def _count_unmatched(self, error: Exception) -> None:
         if isinstance(error, UnmatchedError):
@@ -623,14 +580,6 @@ class _Run:
             say(f"label: a query failed ({error}); going on, failed ones are asked again by the next run")
         if self._failures_in_a_row >= _FAILURES_IN_A_ROW:
             raise TeacherError(f"{self._failures_in_a_row} queries in a row failed, the last one: {error}")
-
-
-_HASHED = {"template_sha256", "intents", "answer"}
-
-
-def _brief(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings as they stand in a ledger line: hashes cut short, they are for naming a difference only."""
-    return {name: value[:12] if name in _HASHED else value for name, value in settings.items()}
 
 
 def _now() -> str:

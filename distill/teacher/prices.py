@@ -13,9 +13,18 @@ from distill.teacher.client import is_loopback
 from distill.types import TokenPrice, Usage
 
 if TYPE_CHECKING:
-    from distill.spec import Spec
+    from distill.spec import RatesSpec, Spec
 
-__all__ = ["Budget", "check_limit_is_enforceable", "cost_usd", "look_up_price", "price_of", "similar_models", "teacher_price"]
+__all__ = [
+    "Budget",
+    "batch_price",
+    "check_limit_is_enforceable",
+    "cost_usd",
+    "look_up_price",
+    "price_of",
+    "similar_models",
+    "teacher_price",
+]
 
 _PER_MILLION = Decimal(1_000_000)
 
@@ -38,6 +47,33 @@ def look_up_price(model: str) -> TokenPrice | None:
         found = calc_price(PricedUsage(input_tokens=1, output_tokens=1), model)
     except LookupError:
         return None
+    return _list_price(found, f"genai-prices {__version__}, provider {found.provider.id}")
+
+
+def _look_up_batch_price(model: str, base_url: str | None) -> TokenPrice | None:
+    """The list price of a model's tokens in a batch, at the provider that is asked; None where the list names none."""
+    try:
+        from genai_prices import Usage as PricedUsage
+        from genai_prices import __version__
+        from genai_prices.data_snapshot import get_snapshot
+    except ImportError as error:
+        raise missing_extra("genai_prices") from error
+    usage, now = PricedUsage(input_tokens=1, output_tokens=1), datetime.now(UTC)
+    provider_id = "openai" if base_url is None else None
+    try:
+        found = get_snapshot().calc(usage, model, provider_id, base_url, now, _IN_BATCH)
+    except LookupError:
+        return None
+    variants = (variant for variant in found.model.price_variants or () if variant.when == _IN_BATCH)
+    if not any(variant.constraint is None or variant.constraint.active(now) for variant in variants):
+        return None  # then the price found is the ordinary one
+    return _list_price(found, f"genai-prices {__version__}, provider {found.provider.id}, batch")
+
+
+_IN_BATCH = {"processing": "batch"}
+
+
+def _list_price(found: Any, source: str) -> TokenPrice | None:
     price = found.model_price
     if price.input_mtok is None or price.output_mtok is None:
         return None
@@ -46,7 +82,7 @@ def look_up_price(model: str) -> TokenPrice | None:
         input_usd_per_mtok=_base(price.input_mtok),
         cached_input_usd_per_mtok=None if price.cache_read_mtok is None else _base(price.cache_read_mtok),
         output_usd_per_mtok=_base(price.output_mtok),
-        source=f"genai-prices {__version__}, provider {found.provider.id}",
+        source=source,
         date=datetime.now(UTC).date().isoformat(),
     )
 
@@ -71,15 +107,26 @@ def teacher_price(spec: Spec) -> TokenPrice | None:
     """
     own, model = spec.teacher.price, spec.teacher.model
     if own is not None:
-        return TokenPrice(
-            model=model or spec.teacher.callable or "",
-            input_usd_per_mtok=own.input_per_mtok,
-            cached_input_usd_per_mtok=own.cached_input_per_mtok,
-            output_usd_per_mtok=own.output_per_mtok,
-            source=own.source,
-            date=own.date,
-        )
+        return _own_price(model or spec.teacher.callable or "", own, own.source, own.date)
     return look_up_price(model) if model and not is_loopback(spec.teacher.base_url) else None
+
+
+def _own_price(model: str, rates: RatesSpec, source: str, date: str) -> TokenPrice:
+    return TokenPrice(model, rates.input_per_mtok, rates.cached_input_per_mtok, rates.output_per_mtok, source, date)
+
+
+def batch_price(spec: Spec) -> TokenPrice | None:
+    """What the teacher's tokens cost in a batch: ``teacher.price.batch``, or the list's own batch price; None when neither is known.
+
+    Half of the ordinary price is never assumed: not every provider gives it.
+    """
+    own, model = spec.teacher.price, spec.teacher.model
+    if own is not None:
+        rates = own.batch
+        return None if rates is None else _own_price(model or "", rates, f"{own.source}, batch", own.date)
+    return (
+        _look_up_batch_price(model, spec.teacher.base_url) if model and not is_loopback(spec.teacher.base_url) else None
+    )
 
 
 def price_of(spec: Spec, model: str) -> TokenPrice | None:
@@ -116,12 +163,37 @@ class Budget:
     def __init__(self, price: TokenPrice | None, limit_usd: Decimal | None, spent_usd: Decimal = Decimal(0)) -> None:
         self.price, self.limit_usd, self.spent_usd = price, limit_usd, spent_usd
         self._reserved_usd = Decimal(0)
-        self._is_counted = True
+        self._is_counted = self._is_priced = True
 
     @property
     def known_spend_usd(self) -> Decimal | None:
         """Spent so far, or None when the price or the tokens of an answer are unknown."""
-        return None if self.price is None or not self._is_counted else self.spent_usd
+        return self.spent_usd if self.price is not None and self._is_counted and self._is_priced else None
+
+    def at(self, price: TokenPrice | None) -> Budget:
+        """The same limit and the same spend, for requests at another price. Nothing may be reserved."""
+        other = Budget(price, self.limit_usd, self.spent_usd)
+        other._is_counted, other._is_priced = self._is_counted, self._is_priced and self.price is not None
+        return other
+
+    def count_unpriced(self) -> None:
+        """Counts an answer that was paid for at a price which is not known: from then on spend is unknown."""
+        self._is_priced = False
+
+    def hold(self, usd: Decimal, *, is_spent: bool = True) -> None:
+        """Sets aside what requests of an earlier run can cost at most; give the sum to ``settle``.
+
+        Args:
+            usd: The sum.
+            is_spent: They were sent, so that no limit helps any more.
+
+        Raises:
+            SpendLimitError: They were not sent, and would not fit under the limit.
+        """
+        if is_spent:
+            self._reserved_usd += usd
+        else:
+            self._reserve(usd)
 
     def count(self, usage: Usage, price: TokenPrice | None = None) -> None:
         """Counts an answer that was paid for.
@@ -149,7 +221,14 @@ class Budget:
                 f"teacher.max_usd {self.limit_usd} cannot be kept: the server does not say how many tokens it used. "
                 f"Everything answered is kept; to go on without a limit set teacher.max_usd: null and run again"
             )
-        dearest = cost_usd(self.price, Usage(prompt_bytes, max_output_tokens))
+        if self.limit_usd is not None and not self._is_priced:
+            raise SpendLimitError(
+                f"teacher.max_usd {self.limit_usd} cannot be kept: answers were paid for whose price is not known. Give "
+                "teacher.price, with `batch` for the Batch API, or set teacher.max_usd: null to go on without a limit"
+            )
+        return self._reserve(cost_usd(self.price, Usage(prompt_bytes, max_output_tokens)))
+
+    def _reserve(self, dearest: Decimal) -> Decimal:
         if self.limit_usd is not None and self.spent_usd + self._reserved_usd + dearest > self.limit_usd:
             raise SpendLimitError(
                 f"the spend limit is reached: USD {self.spent_usd:.4f} of teacher.max_usd {self.limit_usd} are spent and "

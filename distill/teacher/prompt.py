@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from distill.errors import SpecError, missing_extra
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from jinja2 import Template
@@ -75,17 +76,32 @@ def user_prompt_text(path: Path) -> str:
     return text
 
 
-def user_prompt(path: Path, text: str, *, query: str, intents: tuple[Intent, ...]) -> Messages:
+def user_prompt(
+    path: Path,
+    text: str,
+    *,
+    query: str,
+    intents: tuple[Intent, ...],
+    examples: Sequence[tuple[str, str | Sequence[str]]] | None = None,
+) -> Messages:
     """The user's own prompt as messages: a .txt is one user message, a .json a list of messages.
 
     Only the literal tokens {query}, {intents} and {examples} are replaced; what is put in is not looked into again.
+
+    Args:
+        path: Tells the two kinds apart.
+        text: What the file holds.
+        query: Stands for {query}.
+        intents: Stand for {intents}.
+        examples: Stand for {examples}; None: those of the intents.
 
     Raises:
         SpecError: A .json file is not a list of messages.
     """
     described = "\n".join(f"- {i.name}: {i.description}" if i.description else f"- {i.name}" for i in intents)
-    examples = "\n".join(f"{example} -> {name}" for example, name in examples_of(intents))
-    values = {"{query}": query, "{intents}": described, "{examples}": examples}
+    pairs = examples_of(intents) if examples is None else examples
+    shown = "\n".join(f"{example} -> {name if isinstance(name, str) else ', '.join(name)}" for example, name in pairs)
+    values = {"{query}": query, "{intents}": described, "{examples}": shown}
     if path.suffix.lower() != ".json":
         return (("user", _replace(text, values)),)
     return tuple((role, _replace(content, values)) for role, content in _messages(path, text))

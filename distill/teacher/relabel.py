@@ -33,7 +33,8 @@ from distill.teacher.client import (
     is_loopback,
     run_sync,
 )
-from distill.teacher.label import load_function, new_lines, recorded_samples, requester
+from distill.teacher.functions import load_function
+from distill.teacher.label import new_lines, recorded_samples, requester
 from distill.teacher.ledger import AppendLog, Ledger
 from distill.teacher.prices import check_limit_is_enforceable, cost_usd, teacher_price
 from distill.teacher.prompt import Messages, render, template_text, user_prompt, user_prompt_text

@@ -1,90 +1,58 @@
 """Synthesis: queries written by a model, intent by intent, in many styles; and near misses that fit no intent.
 
 Every raw answer is a line of synth.jsonl, written as it arrives; queries.jsonl follows from these lines alone. So a run
-that was cut goes on where it stopped, and a recorded one replays without a model.
+that was cut goes on where it stopped, and a recorded one replays without a model and without vectors.
+
+    writer (what is asked) → client → synth.jsonl → pool (each query once) → queries.jsonl
 """
 
 from __future__ import annotations
 
 import json
-import random
 import re
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from distill.data import normalise, read_gold, read_jsonl, sha256_json, write_jsonl
+from distill.data import normalise, read_gold, read_jsonl, write_jsonl
 from distill.errors import DataError, MissingKeyError, TeacherError
 from distill.progress import Progress
-from distill.teacher.answers import FORMS, parse_json
+from distill.teacher.answers import parse_json
 from distill.teacher.client import (
     DIALECTS,
     ChatClient,
     Dialect,
     Reply,
-    Request,
     RequestFailedError,
     for_each,
     is_loopback,
     run_sync,
 )
+from distill.teacher.diversity import distinct_2, mean_distance
 from distill.teacher.ledger import AppendLog
+from distill.teacher.pool import Comparison, Dropped, Pool, Repeat
 from distill.teacher.prices import check_limit_is_enforceable, cost_usd, price_of
-from distill.teacher.prompt import examples_of, render, template_text
+from distill.teacher.prompt import examples_of
 from distill.teacher.spend import open_budget
-from distill.types import OUT_OF_SCOPE_LABEL, Usage
+from distill.teacher.writer import Round, Writer, read_recording
+from distill.types import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from distill.embed import Embedder
     from distill.spec import Spec
 
 __all__ = ["SynthesisPlan", "SynthesisSummary", "plan_synthesis", "synthesise"]
 
 _FAILURES_IN_A_ROW = 8
-_TOKENS_PER_QUERY = 40
-_LONGEST_QUERY = 300
-_ROUNDS_PER_WANTED_ROUND = 4
-_OTHERS = 2
-_SHARE_OF_ALL_OTHERS = 0.25
-"""``multi``: how many other intents a request mixes in, and how often a query asks for all of them."""
 
-_BEGINNINGS = (
-    "begins with 'can you'", "begins with 'what'", "begins with 'i need'", "a command", "begins with 'how'",
-    "begins with 'is there'", "begins with 'tell me'", "begins with 'i want'", "begins with 'my'", "begins with 'please'",
-    "begins with 'when'", "begins with 'where'", "begins with 'why'", "begins with 'do i'", "begins with 'could'",
-    "begins with 'i would like'", "begins with 'let me'", "begins with 'i'", "a fragment without a verb", "begins with 'hey'",
-    "begins with 'are'", "begins with 'which'", "begins with 'show' or 'give'", "begins with 'help'", "begins with 'does'",
-    "begins with 'who'", "begins with 'would'", "begins with the main thing it is about", "begins with 'for'",
-)  # fmt: skip
-_ECHOES = ("begins with ", "a fragment ", "a command ", "fragment without ")
-"""How an attribute looks when a weak model repeats it in place of a query (normalised)."""
-_LENGTHS = ("very short", "short", "short", "of middle length", "of middle length", "long")
-_SHAPES = (
-    "a few keywords", "a few keywords", "a phrase", "a phrase", "a question", "a command such as 'find' or 'show me'",
-    "a whole sentence", "half remembered, as if asking a friend",
-)  # fmt: skip
-"""Of queries to a search, which ``weights`` are for."""
-_DETAILS = (
-    "", "", "", "with a company's or bank's name", "with an amount or a number", "with a day, month or time",
-    "with a reason", "about one particular kind of thing", "casual", "polite", "in a hurry", "with a typo",
-)  # fmt: skip
-
-_FAR_TOPICS = (
-    "the weather", "cooking and recipes", "flights and hotels", "a car: its parts, fuel and upkeep", "sports results",
-    "films, series and actors", "music and bands", "history", "geography: places, rivers, capitals", "animals and plants",
-    "health and exercise", "mathematics and units", "physics and chemistry", "words and spelling", "technology and phones",
-    "shopping and prices of goods", "shares and companies", "jobs and salaries", "school and homework", "the law and politics",
-    "house, garden and repairs", "cleaning and stains", "games and puzzles", "famous people", "news of today",
-    "the calendar and reminders", "small talk with the assistant", "opinions and advice on life", "restaurants nearby",
-    "public transport and traffic", "books and writers", "fashion and clothes", "languages and translation", "space and planets",
-    "insurance and taxes", "gifts and parties", "holidays and customs", "children and family", "computers and programming",
-    "customer service, opening hours and contacts",
-)  # fmt: skip
+OpenEmbedder = Callable[[], "Embedder | None"]
+"""Gives the sentence encoder, or None where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +62,9 @@ class SynthesisSummary:
     Attributes:
         wanted: Queries that router.yaml asks for.
         got: Distinct queries that stand in queries.jsonl.
-        dropped: Written, but left out because they repeat another query, an example or gold, or are unusable.
+        dropped: Written, but left out; why.
+        distinct_2: Lexical diversity: share of pairs of words in a row that are distinct; None where there is no pair.
+        mean_distance: Diversity in meaning: mean cosine distance between two queries; None where it was not measured.
         changed: Whether queries.jsonl was written.
         n_asked: Requests whose answer came in this run.
         spent_usd: By every recorded answer, labels included; None when a price or the tokens are unknown.
@@ -102,269 +72,115 @@ class SynthesisSummary:
 
     wanted: dict[str, int]
     got: dict[str, int]
-    dropped: dict[str, int]
+    dropped: dict[str, Dropped]
+    distinct_2: dict[str, float | None]
+    mean_distance: dict[str, float | None]
     changed: bool
     n_asked: int
     spent_usd: Decimal | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Round:
-    """One request: a target, which of its requests it is, and what varies.
-
-    Attributes:
-        target: An intent, or ``oos``.
-        number: From 0.
-        lines: What each query is to be like, one query a line.
-        example: One of the intent's examples, or empty.
-        near: For ``oos``: the intent whose subject the queries share without having it, or empty.
-        others: ``multi``: intents that some of the queries have as well.
-    """
-
-    target: str
-    number: int
-    lines: tuple[str, ...]
-    example: str = ""
-    near: str = ""
-    others: tuple[str, ...] = ()
-
-    @property
-    def line(self) -> dict[str, Any]:
-        own = {"target": self.target, "round": self.number, "lines": list(self.lines)}
-        if self.others:
-            own["others"] = list(self.others)
-        return own | {name: value for name in ("example", "near") if (value := getattr(self, name))}
-
-
-class _Writer:
-    """The synthesiser's settings, and the requests that follow from them."""
-
-    def __init__(self, spec: Spec) -> None:
-        self.spec, self.n = spec, spec.synth.per_request
-        self.model = spec.synth.model or spec.teacher.model or ""
-        if not self.model:
-            raise TeacherError(f"{spec.path}: synth needs a model: give synth.model, or `queries:` with your own")
-        self.form = FORMS[spec.task]
-        self.intents = {intent.name: intent for intent in spec.intent_list}
-        self.attributes, kinds = dict(spec.synth.attributes), tuple(self.intents)
-        self.template = self.form.synth_template_crossed if self.attributes else self.form.synth_template
-        if self.form.takes_kinds and self.attributes:
-            kinds = self.attributes.pop(next(iter(self.attributes)))
-        self.wanted = dict.fromkeys(kinds, spec.synth.per_intent)
-        if (spec.out_of_scope or self.form.may_be_empty) and spec.synth.out_of_scope:
-            self.wanted[OUT_OF_SCOPE_LABEL] = spec.synth.out_of_scope
-        self.schema = {
-            "type": "object",
-            "properties": {
-                "queries": {"type": "array", "items": {"type": "string"}, "minItems": self.n, "maxItems": self.n}
-            },
-            "required": ["queries"],
-            "additionalProperties": False,
-        }
-
-    @cached_property
-    def settings_sha256(self) -> str:
-        """Hash of what every request of this spec depends on; a request's key adds what varies."""
-        intents = [[i.name, i.description, list(i.examples)] for i in self.spec.intent_list]
-        oos = self.spec.out_of_scope_intent
-        return sha256_json(
-            {
-                "template": template_text(self.template),
-                "intents": intents,
-                "out_of_scope": None if oos is None else [oos.description, list(oos.examples)],
-                "n": self.n,
-                "temperature": self.spec.synth.temperature,
-                "schema": self.schema,
-            }
-        )
-
-    def key(self, round_: _Round) -> str:
-        return sha256_json([self.model, self.settings_sha256, round_.line])
-
-    def rounds(self, target: str) -> Iterator[_Round]:
-        """The requests of one target in a fixed order: attributes crossed by a fixed seed."""
-        dice = random.Random(f"{self.spec.seed}:{target}")  # noqa: S311 - not for secrets
-        most = _ROUNDS_PER_WANTED_ROUND * -(-self.wanted[target] // self.n)
-        examples = ("", *self.intents[target].examples) if target in self.intents else ("",)
-        near = list(self.intents)
-        dice.shuffle(near)
-        own = {name: _deal(dice, values) for name, values in self.attributes.items()}
-        others = _deal(dice, [name for name in self.intents if name != target])
-        for number in range(most):
-            lines = [self._line(target, styles, own) for styles in self._styles(dice)]
-            if target != OUT_OF_SCOPE_LABEL:
-                also = tuple(dict.fromkeys(next(others) for _ in range(_OTHERS * self.form.mixes_intents)))
-                lines = _mixed(dice, lines, also)
-                yield _Round(target, number, tuple(lines), example=examples[number % len(examples)], others=also)
-            elif number % 2:
-                yield _Round(target, number, tuple(lines), near=near[number // 2 % len(near)])
-            else:
-                topics = (
-                    dice.sample(_FAR_TOPICS, self.n)
-                    if self.n <= len(_FAR_TOPICS)
-                    else dice.choices(_FAR_TOPICS, k=self.n)
-                )
-                about = (f"{line}, about {topic}" for line, topic in zip(lines, topics, strict=True))
-                yield _Round(target, number, tuple(about))
-
-    def _styles(self, dice: random.Random) -> Iterator[dict[str, str]]:
-        """What each query of a request is like, by the names under which the user's attributes may say it instead."""
-        if self.form.takes_kinds:
-            shapes = _deal(dice, _SHAPES)
-            for _ in range(self.n):
-                yield {"shape": next(shapes), "length": dice.choice(_LENGTHS)}
-            return
-        beginnings: list[str] = []
-        while len(beginnings) < self.n:  # they differ while they last
-            beginnings += dice.sample(_BEGINNINGS, min(len(_BEGINNINGS), self.n - len(beginnings)))
-        for beginning in beginnings:
-            yield {"beginning": beginning, "length": dice.choice(_LENGTHS), "detail": dice.choice(_DETAILS)}
-
-    def _line(self, target: str, styles: dict[str, str], own: dict[str, Iterator[str]]) -> str:
-        """One query's line: our own styles in bare words, the user's attributes with their names.
-
-        A kind of queries stands in each line, before its attributes: said once for all lines, a small model forgets it.
-        """
-        given = {name: next(values) for name, values in own.items()}
-        ours = [words for name, words in styles.items() if name not in given]
-        named = [f"{name}: {words}" for name, words in given.items() if words]
-        parts = (
-            [f"by {target}", *named, *ours] if self.form.takes_kinds and target not in self.intents else [*ours, *named]
-        )
-        return ", ".join(filter(None, parts))
-
-    def request(self, round_: _Round) -> Request:
-        """What is sent for a round."""
-        return Request(
-            messages=render(
-                self.template,
-                intent=self.intents.get(round_.target),
-                kind=round_.target,
-                channels=tuple(self.intents.values()),
-                example=round_.example,
-                near=self.intents.get(round_.near),
-                others=[self.intents[name] for name in round_.others],
-                lines=round_.lines,
-            ),
-            schema=self.schema,
-            temperature=self.spec.synth.temperature,
-            max_output_tokens=max(self.n * _TOKENS_PER_QUERY, self.spec.teacher.max_output_tokens),
-        )
-
-
-def _deal(dice: random.Random, values: Sequence[str]) -> Iterator[str]:
-    """The values for ever, shuffled each time they have all been dealt: as often one as another."""
-    while values:
-        yield from dice.sample(values, len(values))
-
-
-def _mixed(dice: random.Random, lines: list[str], others: tuple[str, ...]) -> list[str]:
-    """Has half of the lines ask for one more intent, and now and then for two."""
-    if not others:
-        return lines
-    mixed = []
-    for number, line in enumerate(lines):
-        wanted = dice.sample(others, len(others) if dice.random() < _SHARE_OF_ALL_OTHERS else 1)
-        mixed.append(f"{line}, and asks for {' and '.join(wanted)} too" if number % 2 else line)
-    return mixed
-
-
-def _read_recording(spec: Spec) -> dict[str, dict[str, Any]]:
-    """Good lines of synth.jsonl by key."""
-    path = spec.synthesis_path
-    if not path.exists():
-        return {}
-    lines: dict[str, dict[str, Any]] = {}
-    for number, line in read_jsonl(path, skip_torn=True):
-        if not isinstance(line.get("key"), str) or not isinstance(line.get("queries", []), list):
-            raise DataError(f"{path}:{number}: not a line of a synthesis recording; remove it to go on")
-        if "queries" in line:
-            lines[line["key"]] = line
-    return lines
-
-
-def _is_usable(text: str, plain: str, lines: frozenset[str]) -> bool:
-    """Whether a query has words, a sane length, UTF-8 (half a surrogate pair has none), and is no echo of the request's lines."""
-    is_unicode = not any("\ud800" <= character <= "\udfff" for character in text)
-    is_echo = plain in lines or plain.startswith(_ECHOES)
-    return bool(plain) and len(text) <= _LONGEST_QUERY and is_unicode and not is_echo
-
-
-@dataclass
-class _Pool:
-    """Distinct queries by target. Targets do not see each other, so that a replay gives what the live run gave."""
-
-    wanted: dict[str, int]
-    excluded: frozenset[str]
-    queries: dict[str, dict[str, tuple[str, int]]] = field(default_factory=dict)
-    dropped: Counter[str] = field(default_factory=Counter)
-
-    def add(self, round_: _Round, texts: list[Any]) -> int:
-        """Takes the new ones among ``texts``; how many there were."""
-        own = self.queries.setdefault(round_.target, {})
-        before, lines = len(own), frozenset(map(normalise, round_.lines))
-        for text in texts:
-            clean = " ".join(text.split()) if isinstance(text, str) else ""
-            plain = normalise(clean)
-            if not _is_usable(clean, plain, lines) or plain in own or plain in self.excluded:
-                self.dropped[round_.target] += 1
-            elif len(own) < self.wanted[round_.target]:
-                own[plain] = (clean, round_.number)
-        return len(own) - before
-
-    def is_full(self, target: str) -> bool:
-        return self.n_missing(target) == 0
-
-    def n_missing(self, target: str) -> int:
-        return self.wanted[target] - len(self.queries.get(target, ()))
-
-    def distinct(self) -> Iterator[tuple[str, str, int]]:
-        """Target, text and round, in the targets' order; a text that several targets brought stands with the first."""
-        seen: set[str] = set()
-        for target in self.wanted:
-            for plain, (text, round_number) in self.queries.get(target, {}).items():
-                if plain not in seen:
-                    seen.add(plain)
-                    yield target, text, round_number
-
-
-def synthesise(spec: Spec, *, show_progress: bool = True) -> SynthesisSummary:
+def synthesise(
+    spec: Spec,
+    *,
+    rivals: Mapping[str, Sequence[str]] | None = None,
+    open_embedder: OpenEmbedder | None = None,
+    measure: bool = False,
+    show_progress: bool = True,
+) -> SynthesisSummary:
     """Has a model write the queries that router.yaml asks for, and writes queries.jsonl.
 
     Does nothing when queries.jsonl was made with the same settings (lines removed or added by hand stay so). What
     synth.jsonl already holds is not asked again. Can be called where an event loop is running.
 
+    Args:
+        spec: The router's spec.
+        rivals: By label, those that its queries are to come near to; None: each request names the intents nearest to its own.
+        open_embedder: Gives the sentence encoder, which finds near repetitions and each intent's nearest others; it is called when
+            something is to be asked or measured. None, or one that gives None: equal queries alone are left out.
+        measure: Whether to measure how far the queries lie apart in meaning.
+        show_progress: Shows progress on stderr.
+
     Raises:
         TeacherError: The model cannot answer at all, or ``teacher.max_usd`` is reached. Every answer received is kept.
         DataError: queries.jsonl is the user's own, or a file is wrong.
     """
-    writer = _Writer(spec)
-    changed, n_asked, dropped = not _is_current(spec, writer), 0, dict[str, int]()
+    embedder = _Once(open_embedder)
+    run = _Run(spec, rivals)
+    changed, n_asked = not _is_current(spec, run.writer), 0
     if changed:
-        run = _Run(writer)
         if run.left:
-            n_asked = _ask_for_the_rest(writer, run, show_progress=show_progress)
-            run = _Run(writer)  # from the recording alone, so that a replay gives the very same
+            n_asked = _ask_for_the_rest(run, rivals, embedder, show_progress=show_progress)
+            run = _Run(spec, rivals)  # from the recording alone, so that a replay gives the very same
         write_jsonl(spec.queries_path, [*run.query_lines(), *_lines_added_by_hand(spec)])
-        dropped = dict(run.pool.dropped)
+    texts = _texts(spec, run.writer)
     return SynthesisSummary(
-        wanted=writer.wanted,
-        got=_counts(spec, writer),
-        dropped=dropped,
+        wanted=run.writer.wanted,
+        got={target: len(own) for target, own in texts.items()},
+        dropped=run.pool.dropped,
+        distinct_2={target: _rounded(distinct_2(own)) for target, own in texts.items()},
+        mean_distance=_mean_distances(texts, embedder if measure else _Once(None), show_progress=show_progress),
         changed=changed,
         n_asked=n_asked,
-        spent_usd=open_budget(spec, writer.model).known_spend_usd,
+        spent_usd=open_budget(spec, run.writer.model).known_spend_usd,
     )
 
 
-def _ask_for_the_rest(writer: _Writer, run: _Run, *, show_progress: bool) -> int:
+class _Once:
+    """Opens the sentence encoder when it is first needed, and once."""
+
+    def __init__(self, open_embedder: OpenEmbedder | None) -> None:
+        self._open = open_embedder
+        self._found: Embedder | None = None
+
+    def get(self) -> Embedder | None:
+        """The encoder, or None."""
+        if self._open is not None:
+            self._found, self._open = self._open(), None
+        return self._found
+
+
+def _texts(spec: Spec, writer: Writer) -> dict[str, list[str]]:
+    """The queries in queries.jsonl by target."""
+    texts: dict[str, list[str]] = {target: [] for target in writer.wanted}
+    for _, line in read_jsonl(spec.queries_path):
+        target, text = line.get("intended_intent"), line.get("text")
+        if isinstance(target, str) and target in texts and isinstance(text, str):
+            texts[target].append(text)
+    return texts
+
+
+def _mean_distances(
+    texts: Mapping[str, Sequence[str]], embedder: _Once, *, show_progress: bool
+) -> dict[str, float | None]:
+    encoder = embedder.get()
+    if encoder is None:
+        return dict.fromkeys(texts)
+    with Progress("compare", sum(map(len, texts.values())), show=show_progress) as progress:
+        vectors = {target: encoder.embed(own, progress.advance) for target, own in texts.items()}
+    return {target: _rounded(mean_distance(own)) for target, own in vectors.items()}
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
+
+
+def _ask_for_the_rest(
+    run: _Run, rivals: Mapping[str, Sequence[str]] | None, embedder: _Once, *, show_progress: bool
+) -> int:
     """Has the model write what the recording lacks; how many requests that took."""
+    writer = run.writer
     path = writer.spec.synthesis_path
     try:
         with AppendLog(path) as log:
-            run = _Run(writer)  # read again: until the file was ours, another process may have written to it
+            client = _client(writer)
+            # read again: until the file was ours, another process may have written to it
+            run = _Run(writer.spec, rivals, embedder=embedder.get())
+            n_kept = sum(map(len, run.pool.queries.values()))
+            with Progress("compare", n_kept, show=show_progress) as progress:
+                comparison = Comparison(run.pool, embedder.get(), progress.advance)
             with Progress("synth", run.n_missing, show=show_progress) as progress:
-                run_sync(run.ask_all(log, progress))
+                run_sync(run.ask_all(client, comparison, log, progress))
     except MissingKeyError as error:
         raise MissingKeyError(
             f"{error}. {path} lacks {run.n_missing} queries by {writer.model!r}; {_recorded_by(writer)}"
@@ -372,9 +188,17 @@ def _ask_for_the_rest(writer: _Writer, run: _Run, *, show_progress: bool) -> int
     return run.n_asked
 
 
-def _recorded_by(writer: _Writer) -> str:
+def _client(writer: Writer) -> ChatClient:
+    """Who is asked. That it can be, and that the spend limit can be kept, is known before anything takes time."""
+    spec, budget = writer.spec, open_budget(writer.spec, writer.model)
+    client = ChatClient(spec.teacher, writer.model, budget, DIALECTS[0])
+    check_limit_is_enforceable(spec, writer.model, budget.price, loopback=is_loopback(spec.teacher.base_url))
+    return client
+
+
+def _recorded_by(writer: Writer) -> str:
     """Which setting differs from the recording."""
-    lines = _read_recording(writer.spec).values()
+    lines = read_recording(writer.spec).values()
     models = sorted({str(line.get("teacher")) for line in lines})
     if not models:
         return "it holds none yet"
@@ -407,13 +231,18 @@ _TOKENS_PER_WRITTEN_QUERY = 16
 _SHARE_OF_NEW_QUERIES = 0.75
 
 
-def plan_synthesis(spec: Spec) -> SynthesisPlan:
-    """Counts the queries that are still to be written and estimates their price; asks nothing."""
-    writer = _Writer(spec)
+def plan_synthesis(spec: Spec, *, rivals: Mapping[str, Sequence[str]] | None = None) -> SynthesisPlan:
+    """Counts the queries that are still to be written and estimates their price; asks nothing.
+
+    Args:
+        spec: The router's spec.
+        rivals: As for ``synthesise``.
+    """
+    run = _Run(spec, rivals)
+    writer = run.writer
     price = price_of(spec, writer.model)
     if _is_current(spec, writer):
         return SynthesisPlan(0, 0, None if price is None else Decimal(0))
-    run = _Run(writer)
     n_missing = run.n_missing
     n_requests = round(n_missing / (writer.n * _SHARE_OF_NEW_QUERIES) + 0.5) if n_missing else 0
     estimate = None
@@ -425,17 +254,7 @@ def plan_synthesis(spec: Spec) -> SynthesisPlan:
     return SynthesisPlan(n_missing, n_requests, estimate, tuple(text for _, text, _ in run.pool.distinct()))
 
 
-def _counts(spec: Spec, writer: _Writer) -> dict[str, int]:
-    targets = Counter(str(line.get("intended_intent")) for _, line in read_jsonl(spec.queries_path))
-    return {target: targets[target] for target in writer.wanted}
-
-
-def _run_sha256(writer: _Writer) -> str:
-    crossed = [list(writer.spec.synth.attributes.items())] if writer.spec.synth.attributes else []
-    return sha256_json([writer.model, writer.settings_sha256, writer.wanted, writer.spec.seed, *crossed])[:12]
-
-
-def _is_current(spec: Spec, writer: _Writer) -> bool:
+def _is_current(spec: Spec, writer: Writer) -> bool:
     if not spec.queries_path.exists():
         if spec.queries is not None:
             raise DataError(f"{spec.queries_path}: does not exist; router.yaml names it as `queries:`")
@@ -445,7 +264,7 @@ def _is_current(spec: Spec, writer: _Writer) -> bool:
         raise DataError(
             f"{spec.queries_path}: was not written by synth; name it in router.yaml as `queries:` to label it"
         )
-    return _run_sha256(writer) in made_by
+    return not writer.all_run_sha256.isdisjoint(made_by)
 
 
 def _made_by(line: dict[str, Any]) -> str | None:
@@ -464,17 +283,23 @@ class _Run:
     """One synthesis: what the recording gives, and what is left to be asked.
 
     Attributes:
+        writer: The requests, as far as they are known without vectors.
         pool: The queries so far.
         left: By target that lacks queries: the requests that were never answered, in order.
         n_asked: Requests whose answer came in this run.
     """
 
-    def __init__(self, writer: _Writer) -> None:
-        self.writer, self.recording = writer, _read_recording(writer.spec)
-        self.pool = _Pool(writer.wanted, frozenset(_excluded(writer.spec)))
+    def __init__(
+        self, spec: Spec, rivals: Mapping[str, Sequence[str]] | None = None, *, embedder: Embedder | None = None
+    ) -> None:
+        self.recording = read_recording(spec)
+        self.writer = Writer(spec, self.recording, rivals)
+        if embedder is not None:
+            self.writer.compare(embedder)
+        self.pool = Pool(self.writer.wanted, frozenset(_excluded(spec)))
         self.n_asked = 0
         self._failures_in_a_row = 0
-        replayed = {target: self._replay(target) for target in writer.wanted}
+        replayed = {target: self._replay(target) for target in self.writer.wanted}
         self.left = {target: rounds for target, rounds in replayed.items() if rounds and not self.pool.is_full(target)}
 
     @property
@@ -482,7 +307,7 @@ class _Run:
         """Queries that are not written yet and can be."""
         return sum(self.pool.n_missing(target) for target in self.left)
 
-    def _replay(self, target: str) -> list[_Round]:
+    def _replay(self, target: str) -> list[Round]:
         """Takes the recorded requests of one target in order; returns those that were never answered."""
         missing = []
         for round_ in self.writer.rounds(target):
@@ -492,44 +317,45 @@ class _Run:
             if line is None:
                 missing.append(round_)
             else:
-                self.pool.add(round_, line["queries"])
+                self.pool.add(round_, line["queries"], _repeats_in(line))
         return missing
 
-    async def ask_all(self, log: AppendLog, progress: Progress) -> None:
+    async def ask_all(self, client: ChatClient, comparison: Comparison, log: AppendLog, progress: Progress) -> None:
         """Asks for the rest, several targets at once, each one's requests in order."""
         if not self.left:
             return
-        self._log, self._progress, spec = log, progress, self.writer.spec
-        self._budget = open_budget(spec, self.writer.model)
+        self._client, self._comparison, self._log, self._progress = client, comparison, log, progress
         waiting = {target: iter(rounds) for target, rounds in self.left.items()}
-        async with ChatClient(spec.teacher, self.writer.model, self._budget, DIALECTS[0]) as client:
-            loopback = is_loopback(spec.teacher.base_url)
-            check_limit_is_enforceable(spec, self.writer.model, self._budget.price, loopback=loopback)
+        async with client:
 
             async def ask_next(target: str) -> bool:
                 round_ = next(waiting[target], None)
                 if round_ is None or self.pool.is_full(target):
                     return False
-                await self._ask(client, round_)
+                await self._ask(round_)
                 return True
 
-            await for_each(self.left, ask_next, spec.teacher.concurrency)
+            await for_each(self.left, ask_next, self.writer.spec.teacher.concurrency)
 
-    async def _ask(self, client: ChatClient, round_: _Round) -> None:
+    async def _ask(self, round_: Round) -> None:
         line: dict[str, Any] = {"key": self.writer.key(round_), **round_.line}
         asked_at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         try:
-            reply = await client.ask(self.writer.request(round_))
+            reply = await self._client.ask(self.writer.request(round_))
         except RequestFailedError as error:
-            self._record({**line, "error": str(error)}, client.dialect, None, asked_at)
+            self._record({**line, "error": str(error)}, self._client.dialect, None, asked_at)
             return
+        repeats: list[Repeat] = []
         try:
             line["queries"] = _queries_in(reply.content)
         except ValueError as error:
             line["error"] = str(error)
+        else:
+            repeats = self._comparison.repeats(round_.target, self.pool.fresh(round_, line["queries"]))
+            line["repeats"] = [asdict(repeat) for repeat in repeats]
         self._record(line, reply.dialect, reply, asked_at)
-        new = self.pool.add(round_, line.get("queries", []))
-        self._progress.advance(new, spend_usd=self._budget.known_spend_usd, note=round_.target)
+        new = self.pool.add(round_, line.get("queries", []), repeats)
+        self._progress.advance(new, spend_usd=self._client.budget.known_spend_usd, note=round_.target)
 
     def _record(self, line: dict[str, Any], dialect: Dialect, reply: Reply | None, asked_at: str) -> None:
         usage = reply.usage if reply else Usage()
@@ -551,7 +377,7 @@ class _Run:
 
     def query_lines(self) -> Iterator[dict[str, Any]]:
         """The lines of queries.jsonl, target by target in the order they were written."""
-        made_by, positions = _run_sha256(self.writer), Counter[str]()
+        made_by, positions = self.writer.run_sha256, Counter[str]()
         for target, text, round_number in self.pool.distinct():
             yield {
                 "id": f"{target}-{positions[target]:04d}",
@@ -571,6 +397,11 @@ def _excluded(spec: Spec) -> Iterator[str]:
     yield from (normalise(text) for text, _ in examples_of(intents))
     if spec.gold_path is not None:
         yield from (normalise(query.text) for query in read_gold(spec.gold_path, spec.labels, spec.task))
+
+
+def _repeats_in(line: Mapping[str, Any]) -> list[Repeat]:
+    """What was found to repeat another query when a recorded answer came."""
+    return [Repeat(**each) for each in line.get("repeats", ())]
 
 
 def _queries_in(content: str) -> list[Any]:

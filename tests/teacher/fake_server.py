@@ -10,11 +10,13 @@ from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
+from fake_batches import FakeBatches
+
 _PROMPT_TOKENS, _COMPLETION_TOKENS = 100, 10
 
 
 class FakeServer:
-    """Serves ``/v1/chat/completions`` until the block ends.
+    """Serves ``/v1/chat/completions`` and the Batch API until the block ends.
 
     Args:
         profile: One of the methods ``_profile_*``, with dashes or underscores.
@@ -34,6 +36,7 @@ class FakeServer:
             "total_tokens": _PROMPT_TOKENS + _COMPLETION_TOKENS,
         }
         self.lock = threading.Lock()
+        self.batches = FakeBatches(self)
 
     def __enter__(self) -> Self:
         handler = type("Handler", (_Handler,), {"fake": self})
@@ -55,6 +58,13 @@ class FakeServer:
     @property
     def n_requests(self) -> int:
         return len(self.requests)
+
+    def take(self, body: dict[str, Any]) -> tuple[int, Any, dict[str, str]]:
+        """Counts a request, and answers it."""
+        query = query_of(body)
+        self.asked[query] += 1
+        self.requests.append(body)
+        return self.respond(body, query)
 
     def respond(self, body: dict[str, Any], query: str) -> tuple[int, Any, dict[str, str]]:
         """Status, body (text is sent as it is) and headers."""
@@ -210,22 +220,43 @@ def written_queries(prompt: str) -> list[str]:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # otherwise the body waits 40 ms for the headers to be acknowledged
     fake: FakeServer
 
+    def do_GET(self) -> None:
+        self._answer_of_batches(b"")
+
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        if not self.path.endswith("/chat/completions"):
+            self._answer_of_batches(content)
+            return
+        body = json.loads(content)
         query, fake = query_of(body), self.fake
         with fake.lock:
-            fake.asked[query] += 1
-            fake.requests.append(body)
             fake.keys.add(self.headers.get("Authorization", "").removeprefix("Bearer "))
             fake.n_in_flight += 1
             fake.most_in_flight = max(fake.most_in_flight, fake.n_in_flight)
-            status, reply, headers = fake.respond(body, query)
+            status, reply, headers = fake.take(body)
         time.sleep(fake.delay_s)
         content = (reply if isinstance(reply, str) else json.dumps(reply)).encode()
         with fake.lock:
             fake.n_in_flight -= 1
+        if self._send(status, content, headers):
+            with fake.lock:
+                fake.answered[query] += 1
+
+    def _answer_of_batches(self, content: bytes) -> None:
+        with self.fake.lock:
+            self.fake.keys.add(self.headers.get("Authorization", "").removeprefix("Bearer "))
+            given = self.headers.get("Content-Type", "")
+            status, reply = self.fake.batches.answer(self.command, self.path, content, given)
+        is_file = isinstance(reply, bytes)
+        kind = {"Content-Type": "application/octet-stream"} if is_file else {}
+        self._send(status, reply if is_file else json.dumps(reply).encode(), kind)
+
+    def _send(self, status: int, content: bytes, headers: dict[str, str]) -> bool:
+        """Whether anybody took it: the client may have been killed."""
         try:
             self.send_response(status)
             for name, value in {"Content-Type": "application/json", **headers}.items():
@@ -234,9 +265,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(content)
         except OSError:
-            return  # the client was killed
-        with fake.lock:
-            fake.answered[query] += 1
+            return False
+        return True
 
     def log_message(self, *_: object) -> None:
         """Silent."""

@@ -13,6 +13,7 @@ from bundles import KEYWORDS
 from fake_server import FakeServer, query_of
 from hypothesis import given
 from hypothesis import strategies as st
+from improvable import ByText
 from project import WORDS, distill, write_lines, write_project
 from teacher_specs import INTENTS, TEXTS
 from tiny import ENCODER_RECIPE, STATIC_RECIPE, make_base_model
@@ -238,6 +239,7 @@ def test_from_the_first_query_to_the_report(tiny_training, tmp_path, monkeypatch
 @pytest.mark.parametrize("command", ["label", "synth", "run"])
 def test_an_error_that_echoes_the_key_does_not_show_it(command, profile, tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("OPENAI_API_KEY", PLANTED)
+    monkeypatch.setattr("distill.student.embedder.embedder_of", lambda *_, **__: ByText())
     with caplog.at_level(logging.DEBUG), FakeServer(profile) as fake:
         spec = {
             "name": "tiny",

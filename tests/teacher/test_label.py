@@ -4,14 +4,19 @@ import asyncio
 import json
 import sys
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from fake_server import FakeServer
 from teacher_specs import INTENTS, PRICE, TEXTS, ledger_lines, write_queries
 
-from distill.data import ledger_key
-from distill.errors import DataError, MissingKeyError, SpecError, SpendLimitError, TeacherError
+from distill.data import ledger_key, sha256_json
+from distill.errors import DataError, MissingKeyError, SpecError, SpendLimitError, TeacherError, TrainingError
 from distill.teacher.label import label, plan_labels, recorded_labels
+from distill.teacher.retrieve import CANDIDATES, EXAMPLES
+
+sys.path.append(str(Path(__file__).parents[1]))
+from words import ByWords
 
 
 def label_with(make_spec, profile, **keys):
@@ -505,3 +510,130 @@ def test_one_spec_can_be_labelled_by_several_teachers(server, make_spec):
     assert {answer.teacher for answer in recorded_labels(first, TEXTS).values()} == {"one"}
     write_queries(first.queries_path, TEXTS[:2])
     assert label(first, show_progress=False).n_texts == 2
+
+
+# --- more intents or known examples than fit ---------------------------------------------------------------------------
+
+
+MANY = {**INTENTS, **{f"intent_{number}": f"About subject {number}" for number in range(400)}}
+SEEDS = [
+    *({"text": f"has parcel {number} left the depot", "intent": "track_order"} for number in range(60)),
+    *({"text": f"give refund {number} to me", "intent": "refund"} for number in range(60)),
+]
+
+
+def no_embedder():
+    pytest.fail("vectors were asked for")
+
+
+def with_seeds(make_spec, tmp_path, base_url, seeds=SEEDS, **keys):
+    (tmp_path / "seeds.jsonl").write_text("".join(json.dumps(seed) + "\n" for seed in seeds))
+    return make_spec(base_url, teacher={"evidence": "seeds.jsonl", **keys.pop("teacher", {})}, **keys)
+
+
+def test_a_prompt_is_bounded_however_many_intents_there_are(server, make_spec):
+    lengths = []
+    for n in (400, 10_000):
+        intents = INTENTS | {f"intent_{number}": f"About subject {number % 90:02}" for number in range(n)}
+        spec = make_spec(server.base_url, ["where is my parcel"], intents=intents)
+        assert label(spec, open_embedder=ByWords, show_progress=False).n_failed == 0
+        lengths.append(sum(len(each["content"]) for each in server.requests[-1]["messages"]))
+    assert max(lengths) < 4_000
+    assert abs(lengths[0] - lengths[1]) < 500
+
+
+def test_what_is_retrieved_stands_last_and_is_all_that_may_be_answered(server, make_spec):
+    spec = make_spec(server.base_url, [f"tell me of subject {number}" for number in range(5)], intents=MANY)
+    label(spec, open_embedder=ByWords, show_progress=False)
+    assert len({body["messages"][0]["content"] for body in server.requests}) == 1, "the unchanging part stands first"
+    for number, body in enumerate(sorted(server.requests, key=lambda body: body["messages"][-1]["content"][-10:])):
+        content = body["messages"][-1]["content"]
+        names = body["response_format"]["json_schema"]["schema"]["properties"]["intent"]["enum"]
+        assert len(names) == CANDIDATES + 1
+        assert names[-1] == "oos"
+        assert all(f"\n- {name}: " in content for name in names)
+        assert names[0] == f"intent_{number}"
+
+
+def test_the_nearest_known_examples_stand_beside_the_query(server, make_spec, tmp_path):
+    spec = with_seeds(
+        make_spec, tmp_path, server.base_url, texts=["has parcel 7 left the depot?", "what is the weather"]
+    )
+    assert label(spec, open_embedder=ByWords, show_progress=False).n_failed == 0
+    about = {json.loads(body["messages"][-1]["content"].rpartition("Query: ")[2]): body for body in server.requests}
+    first, shown = (about["has parcel 7 left the depot?"]["messages"][each]["content"] for each in (0, -1))
+    assert shown.count('{"intent": "track_order"}') == EXAMPLES
+    assert 'parcel 7 left the depot"' not in shown, "what is the query itself is not shown"
+    assert "depot" not in first
+    assert "- refund: Money back" in first, "the intents fit, and stand first"
+    enum = server.requests[0]["response_format"]["json_schema"]["schema"]["properties"]["intent"]["enum"]
+    assert enum == list(spec.labels)
+    for line in ledger_lines(spec):
+        assert len(line["evidence"]) == EXAMPLES
+        assert set(line["evidence"]) <= {sha256_json(seed["text"])[:12] for seed in [*SEEDS, {"text": "where is it"}]}
+
+
+def test_a_replay_needs_no_vectors_and_neither_does_a_plan(server, make_spec, tmp_path):
+    spec = with_seeds(make_spec, tmp_path, server.base_url, intents=MANY)
+    assert plan_labels(spec).n_missing == len(TEXTS)
+    label(spec, open_embedder=ByWords, show_progress=False)
+    assert label(spec, open_embedder=no_embedder, show_progress=False).n_asked == 0
+    assert label(spec, show_progress=False).n_recorded == len(TEXTS)
+    assert plan_labels(spec).n_missing == 0
+
+
+def test_one_more_known_example_asks_nothing_again_where_examples_are_retrieved(server, make_spec, tmp_path):
+    label(with_seeds(make_spec, tmp_path, server.base_url), open_embedder=ByWords, show_progress=False)
+    more = [*SEEDS, {"text": "is my parcel lost", "intent": "track_order"}]
+    assert plan_labels(with_seeds(make_spec, tmp_path, server.base_url, more)).n_missing == 0
+    few = with_seeds(make_spec, tmp_path, server.base_url, SEEDS[:5])
+    assert plan_labels(few).n_missing == len(TEXTS), "these all stand in the prompt, which is another one then"
+
+
+def test_few_known_examples_stand_in_the_first_part_of_every_prompt(server, make_spec, tmp_path):
+    label(with_seeds(make_spec, tmp_path, server.base_url, SEEDS[:2]), open_embedder=no_embedder, show_progress=False)
+    assert all("has parcel 0 left the depot" in body["messages"][0]["content"] for body in server.requests)
+    assert not any("evidence" in line for line in ledger_lines(make_spec()))
+
+
+def test_without_an_encoder_nothing_is_asked_and_one_error_says_why(server, make_spec):
+    def missing():
+        raise TrainingError("the weights are not here")
+
+    spec = make_spec(server.base_url, intents=MANY)
+    with pytest.raises(TrainingError, match="not here"):
+        label(spec, open_embedder=missing, show_progress=False)
+    with pytest.raises(TeacherError, match=r"403 intents .*too many for one prompt"):
+        label(spec, show_progress=False)
+    assert server.n_requests == 0
+
+
+def test_a_prompt_of_ones_own_gets_the_nearest_where_it_asks_for_them(server, make_spec, tmp_path):
+    (tmp_path / "own.txt").write_text("Intents:\n{intents}\nExamples:\n{examples}\nQuery: {query}")
+    keys = {"texts": ["a parcel in the depot"], "intents": MANY, "teacher": {"prompt": "own.txt"}}
+    spec = with_seeds(make_spec, tmp_path, server.base_url, **keys)
+    label(spec, open_embedder=ByWords, show_progress=False)
+    content = server.requests[-1]["messages"][-1]["content"]
+    assert content.count("\n- ") == CANDIDATES + 1
+    assert content.count(" -> ") == EXAMPLES
+    (tmp_path / "own.txt").write_text("Say which. {query}")
+    label(with_seeds(make_spec, tmp_path, server.base_url, **keys), open_embedder=no_embedder, show_progress=False)
+
+
+def test_evidence_that_a_prompt_does_not_show_is_no_reason_to_ask_again(server, make_spec, tmp_path):
+    (tmp_path / "own.txt").write_text("Say which. {query}")
+    own = {"teacher": {"prompt": "own.txt"}}
+    label(with_seeds(make_spec, tmp_path, server.base_url, SEEDS[:3], **own), show_progress=False)
+    assert plan_labels(with_seeds(make_spec, tmp_path, server.base_url, SEEDS[:4], **own)).n_missing == 0
+
+
+@pytest.mark.parametrize("n", [3, 400])
+def test_several_intents_a_query_are_asked_for_in_the_same_way(server, make_spec, tmp_path, n):
+    seeds = [{"text": f"parcel or refund {number}", "intents": ["track_order", "refund"]} for number in range(120)]
+    keys = {"task": "multi", "out_of_scope": False, "intents": dict(list(MANY.items())[:n])}
+    spec = with_seeds(make_spec, tmp_path, server.base_url, seeds, texts=["refund my parcel"], **keys)
+    label(spec, open_embedder=ByWords, show_progress=False)
+    assert recorded_labels(spec, ["refund my parcel"])["refund my parcel"].scores == {"track_order": 1, "refund": 1}
+    content = server.requests[-1]["messages"][-1]["content"]
+    assert content.count('{"intents": ["track_order", "refund"]}') == EXAMPLES
+    assert content.count("\n- ") == (CANDIDATES if n > 3 else 0)

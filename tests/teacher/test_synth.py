@@ -5,15 +5,20 @@ import json
 import re
 import sys
 from collections import Counter
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
 from fake_server import FakeServer, query_of
+from improvable import ByText
+from scipy.spatial.distance import pdist
 from teacher_specs import INTENTS, PRICE
 
 from distill.data import normalise, read_jsonl, read_queries
 from distill.errors import DataError, MissingKeyError, SpecError, SpendLimitError, TeacherError
+from distill.teacher.answers import FORMS
 from distill.teacher.synth import plan_synthesis, synthesise
+from distill.types import Task
 
 SYNTH = {"per_intent": 10, "out_of_scope": 12, "per_request": 4}
 
@@ -142,7 +147,8 @@ def test_nothing_that_is_known_is_written(make_synth_spec, tmp_path):
     assert texts.count("same") == 1
     assert not {"a GOLD query", "Where is it?", "Same!", "?!", "half \ud83d", "begins with 'what'"} & set(texts)
     assert max(map(len, texts)) <= 300
-    assert all(number > 0 for number in summary.dropped.values())
+    for dropped in summary.dropped.values():
+        assert min(dropped.known, dropped.repeated + dropped.of_another, dropped.unusable) > 0
     assert "gold query" not in json.dumps(fake.requests)
 
 
@@ -318,9 +324,7 @@ def test_what_was_recorded_without_attributes_is_found_when_they_are_taken_out(s
     n_requests = server.n_requests
     crossed = make_synth_spec(server.base_url, synth={**SYNTH, "attributes": {"persona": PERSONAS}})
     synthesise(crossed, show_progress=False)
-    assert {line["prompt_sha256"] for line in recorded(crossed)[n_requests:]}.isdisjoint(
-        line["prompt_sha256"] for line in recorded(crossed)[:n_requests]
-    )
+    assert len(recorded(crossed)) == server.n_requests > n_requests
     assert synthesise(make_synth_spec(None), show_progress=False).n_asked == 0
 
 
@@ -403,7 +407,7 @@ def test_a_model_that_repeats_the_lines_has_written_nothing(server, make_synth_s
     synth = {**SYNTH, "attributes": {"persona": PERSONAS}}
     summary = synthesise(make_synth_spec(server.base_url, synth=synth, out_of_scope=False), show_progress=False)
     assert set(summary.got.values()) == {0}
-    assert all(summary.dropped[target] for target in summary.wanted)
+    assert all(summary.dropped[target].unusable for target in summary.wanted)
 
 
 def test_what_is_to_be_written_stands_in_the_last_message_after_one_that_was_answered(server, make_synth_spec):
@@ -418,3 +422,138 @@ def test_what_is_to_be_written_stands_in_the_last_message_after_one_that_was_ans
             wanted, given = (message["content"] for message in body["messages"][1:3])
             assert len(json.loads(given)["queries"]) == len(re.findall(r"^\d+\. ", wanted, flags=re.MULTILINE)) == 3
         assert len({json.dumps(body["messages"][:3]) for body in server.requests}) == 1
+
+
+# --- near repetitions, and what the summary says ---------------------------------------------------------------------
+
+
+class ByPart(ByText):
+    """Texts are alike when so many parts of their lines are: the fake server writes lines back with a number."""
+
+    def __init__(self, n_parts):
+        self.n_parts = n_parts
+
+    def embed(self, texts, on_done=None):
+        lines = [text.partition(" ")[2].partition(" ")[2] for text in texts]
+        return super().embed([",".join(line.split(",")[: self.n_parts]) for line in lines])
+
+
+def kinds(spec, n_parts):
+    """What ``ByPart`` tells apart, of each query in queries.jsonl."""
+    return [",".join(line["text"].split(" ", 2)[2].split(",")[:n_parts]) for line in written(spec)]
+
+
+def test_near_repetitions_are_dropped_across_intents_and_others_written_in_their_place(server, make_synth_spec):
+    spec = make_synth_spec(server.base_url, synth={"per_intent": 6, "out_of_scope": 6, "per_request": 4})
+    summary = synthesise(spec, open_embedder=lambda: ByPart(1), show_progress=False)
+    assert summary.got == summary.wanted
+    found = kinds(spec, 1)
+    assert len(set(found)) == len(found) == 24
+    assert any(dropped.nearly_repeated for dropped in summary.dropped.values())
+    assert any(dropped.of_another for dropped in summary.dropped.values())
+    n_dropped = sum(dropped.total for dropped in summary.dropped.values())
+    assert n_dropped == sum(len(line["repeats"]) for line in recorded(spec))
+    assert sum(len(line["queries"]) for line in recorded(spec)) >= 24 + n_dropped
+
+
+def test_a_replay_drops_the_same_without_vectors_and_asks_nothing(server, make_synth_spec):
+    spec = make_synth_spec(server.base_url)
+    first = synthesise(spec, open_embedder=lambda: ByPart(2), show_progress=False)
+    live, n_requests = spec.queries_path.read_bytes(), server.n_requests
+    for open_embedder in (None, lambda: None, lambda: pytest.fail("opened")):
+        spec.queries_path.unlink()
+        again = synthesise(make_synth_spec(None), open_embedder=open_embedder, show_progress=False)
+        assert (again.n_asked, again.dropped, again.changed) == (0, first.dropped, True)
+        assert spec.queries_path.read_bytes() == live
+    assert server.n_requests == n_requests
+    more = make_synth_spec(server.base_url, synth=SYNTH | {"per_intent": 12})
+    synthesise(more, open_embedder=lambda: ByPart(2), show_progress=False)
+    found = kinds(more, 2)
+    assert len(set(found)) == len(found) == 48, "what is asked later is compared with what was recorded"
+
+
+def test_where_nothing_new_comes_the_requests_have_an_end(server, make_synth_spec):
+    summary = synthesise(make_synth_spec(server.base_url), open_embedder=lambda: ByPart(0), show_progress=False)
+    assert sorted(summary.got.values()) == [0, 0, 0, 1]
+    assert summary.n_asked == server.n_requests == 3 * 4 * 3 + 4 * 3
+
+
+def test_a_run_that_was_cut_compares_with_what_came_before_and_pays_nothing_twice(make_synth_spec):
+    with FakeServer() as fake:
+        spec = make_synth_spec(fake.base_url, teacher={"concurrency": 1})
+        fine = fake.respond
+        fake.respond = lambda body, query: fine(body, query) if fake.n_requests <= 6 else (401, {}, {})
+        with pytest.raises(TeacherError, match="was refused"):
+            synthesise(spec, open_embedder=lambda: ByPart(2), show_progress=False)
+        paid, cut = {query_of(body) for body in fake.requests[:6]}, fake.n_requests
+        fake.respond = fine
+        synthesise(spec, open_embedder=lambda: ByPart(2), show_progress=False)
+        assert not paid & {query_of(body) for body in fake.requests[cut:]}
+    found = kinds(spec, 2)
+    assert len(set(found)) == len(found) == 42
+
+
+def test_what_was_recorded_before_there_were_rivals_replays_and_goes_on_with_its_template(
+    server, make_synth_spec, monkeypatch
+):
+    older = replace(FORMS[Task.SINGLE], synth_templates=("synth_001",), names_rivals=False)
+    with monkeypatch.context() as patch:
+        patch.setattr("distill.teacher.writer.FORMS", {Task.SINGLE: older})
+        spec = make_synth_spec(server.base_url)
+        synthesise(spec, show_progress=False)
+    lines = [{name: value for name, value in line.items() if name != "repeats"} for line in recorded(spec)]
+    spec.synthesis_path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    live, n_requests = spec.queries_path.read_bytes(), server.n_requests
+    assert not synthesise(make_synth_spec(None), show_progress=False).changed
+    spec.queries_path.unlink()
+    assert synthesise(make_synth_spec(None), show_progress=False).n_asked == 0
+    assert spec.queries_path.read_bytes() == live
+    more = make_synth_spec(server.base_url, synth=SYNTH | {"per_intent": 16})
+    synthesise(more, open_embedder=ByText, show_progress=False)
+    assert n_requests < server.n_requests <= n_requests + 6
+    assert {line["prompt_sha256"] for line in recorded(more)} == {lines[0]["prompt_sha256"]}
+    assert not any("rivals" in line for line in recorded(more))
+
+
+def test_requests_name_the_nearest_intents(server, make_synth_spec):
+    class Alike(ByText):
+        def embed(self, texts, on_done=None):
+            about_orders = ["order" in text or text == "where is it" for text in texts]
+            return super().embed(
+                ["an order" if is_one else text for is_one, text in zip(about_orders, texts, strict=True)]
+            )
+
+    spec = make_synth_spec(server.base_url)
+    synthesise(spec, open_embedder=Alike, show_progress=False)
+    rivals = {line["target"]: line.get("rivals") for line in recorded(spec)}
+    assert rivals["track_order"][0] == "cancel_order"
+    assert rivals["cancel_order"][0] == "track_order"
+    (prompt, *_) = [each for each in prompts(server) if each.startswith("Intent: cancel_order")]
+    assert "Not to be taken for:\n- track_order: Where an order is\n" in prompt
+
+
+def test_no_vectors_are_made_before_it_is_known_that_the_model_can_be_asked(make_synth_spec, monkeypatch):
+    def opened():
+        pytest.fail("opened")
+
+    with pytest.raises(MissingKeyError):
+        synthesise(make_synth_spec(None), open_embedder=opened, show_progress=False)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
+    spec = make_synth_spec(
+        "https://example.invalid/v1", teacher={"max_usd": 1}, synth=SYNTH | {"model": "nobody-knows-it"}
+    )
+    with pytest.raises(SpecError, match="no price is known"):
+        synthesise(spec, open_embedder=opened, show_progress=False)
+
+
+def test_the_summary_tells_how_varied_the_queries_are(server, make_synth_spec):
+    spec = make_synth_spec(server.base_url)
+    first = synthesise(spec, open_embedder=lambda: ByPart(2), show_progress=False)
+    assert set(first.mean_distance.values()) == {None}, "not measured"
+    again = synthesise(spec, open_embedder=lambda: ByPart(2), measure=True, show_progress=False)
+    assert (again.changed, again.dropped, again.distinct_2) == (False, first.dropped, first.distinct_2)
+    for target in again.wanted:
+        texts = [line["text"] for line in written(spec) if line["intended_intent"] == target]
+        expected = pdist(ByPart(2).embed(texts), "cosine").mean()
+        assert again.mean_distance[target] == pytest.approx(expected, abs=1e-4)
+        assert 0 < again.distinct_2[target] <= 1

@@ -1,0 +1,202 @@
+"""How a teacher is asked: its settings as the ledger knows them, and what one question to it holds."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from distill.data import ledger_key, normalise, sha256_json
+from distill.errors import DataError, TeacherError
+from distill.teacher.answers import FORMS, answer_schema
+from distill.teacher.client import DIALECTS, Dialect, Request
+from distill.teacher.evidence import known_intents
+from distill.teacher.functions import redactor
+from distill.teacher.prompt import Messages, render, template_text, user_prompt, user_prompt_text
+from distill.teacher.retrieve import ByQuery, Excerpt, Retriever
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from distill.spec import Spec
+    from distill.teacher.ledger import Ledger
+    from distill.teacher.retrieve import OpenEmbedder
+
+__all__ = ["Question", "Teacher", "brief"]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A text to be labelled, and which of its answers is wanted, from 0."""
+
+    text: str
+    sample: int = 0
+
+
+class Teacher:
+    """The teacher's settings as the ledger knows them: model name, prompt, and hash for each dialect.
+
+    Args:
+        spec: The router's spec.
+        open_embedder: Opens the sentence encoder, which is needed to ask, and for nothing else, where not all that is known fits.
+        show_progress: Shows on stderr how that is read.
+    """
+
+    def __init__(self, spec: Spec, open_embedder: OpenEmbedder | None = None, *, show_progress: bool = False) -> None:
+        self.spec, self.form = spec, FORMS[spec.task]
+        self.name = spec.teacher_name
+        self.redact = redactor(spec)
+        self.schema = answer_schema(spec.labels, spec.task) if self._sends_schema else None
+        self.prompt_path = spec.folder / spec.teacher.prompt if spec.teacher.prompt else None
+        own = user_prompt_text(self.prompt_path) if self.prompt_path else None
+        shows_examples = spec.teacher.model is not None and (own is None or "{examples}" in own)
+        self.intents = known_intents(spec, with_evidence=shows_examples)
+        self.by_query = self._by_query(own)
+        by_query = self.form.label_template_by_query if self.by_query else None
+        self.template_name = by_query or self.form.label_template
+        self.template = template_text(self.template_name) if own is None else own
+        self._open_embedder, self._show_progress = open_embedder, show_progress
+
+    def _by_query(self, own: str | None) -> ByQuery:
+        """What does not fit, of what the prompt shows."""
+        if self.spec.teacher.model is None or self.form.label_template_by_query is None:
+            return ByQuery()
+        found = ByQuery.of(len(self.spec.intents), len(self._examples))
+        if own is None:
+            return found
+        return ByQuery(found.intents and "{intents}" in own, found.examples and "{examples}" in own)
+
+    @property
+    def _sends_schema(self) -> bool:
+        wanted = self.spec.teacher.send_schema
+        return self.spec.teacher.prompt is None if wanted is None else wanted
+
+    def settings(self, dialect: Dialect) -> dict[str, Any]:
+        """What an answer depends on besides the query: in parts, so that a difference can be named."""
+        if self.spec.teacher.labels is not None:
+            return {"labels": self.spec.teacher.labels.name}
+        if self.spec.teacher.callable is not None:
+            return {"callable": self.spec.teacher.callable, "intents": self._intents_sha256, **self.form.settings}
+        sends_schema = self.schema is not None and dialect.response_format != "text"
+        return {
+            "template": self.prompt_path.name if self.prompt_path else self.template_name,
+            "template_sha256": sha256_json(self.template),
+            "intents": self._intents_sha256,
+            "response_format": dialect.response_format if sends_schema else "text",
+            "temperature": self.spec.teacher.temperature if dialect.temperature else None,
+            "answer": sha256_json([self.spec.teacher.answer_path, self.spec.teacher.answer_map]),
+            **({"by_query": self.by_query.settings} if self.by_query else {}),
+            **self.form.settings,
+        }
+
+    @cached_property
+    def _intents_sha256(self) -> str:
+        shows_all = not self.by_query.examples
+        return sha256_json([[i.name, i.description, list(i.examples) if shows_all else []] for i in self.intents])
+
+    @cached_property
+    def hashes(self) -> dict[Dialect, str]:
+        """``prompt_sha256`` for each dialect in which the recording may have been made."""
+        return {dialect: sha256_json(self.settings(dialect)) for dialect in DIALECTS}
+
+    def keys(self, text: str, sample: int = 0) -> list[str]:
+        """The ledger keys under which a text's answer may lie, the preferred dialect's first."""
+        return list(dict.fromkeys(ledger_key(self.name, hash_, text, sample) for hash_ in self.hashes.values()))
+
+    def questions(self, queries: Iterable[str], gold: Iterable[str] = ()) -> list[Question]:
+        """Each sendable text once a sample, the first sample of all of them first; of gold no more than the first.
+
+        Raises:
+            DataError: A text has no UTF-8.
+        """
+        gold = list(gold)
+        texts, once = self.sendable([*queries, *gold]), {normalise(self.redact(text)) for text in gold}
+        often = [text for text in texts if normalise(text) not in once] if self.spec.teacher.samples > 1 else []
+        more = (Question(text, sample) for sample in range(1, self.spec.teacher.samples) for text in often)
+        return [*(Question(text) for text in texts), *more]
+
+    def sendable(self, texts: Iterable[str]) -> list[str]:
+        """Redacted texts, each once, in order; blank ones left out.
+
+        Raises:
+            DataError: A text has no UTF-8.
+        """
+        distinct: dict[str, str] = {}
+        for text in texts:
+            redacted = self.redact(text)
+            try:
+                redacted.encode()
+            except UnicodeEncodeError as error:
+                raise DataError(f"a query holds half a surrogate pair and cannot be sent: {redacted!r}") from error
+            if redacted.strip():
+                distinct.setdefault(unicodedata.normalize("NFC", redacted), redacted)
+        return list(distinct.values())
+
+    def messages(self, text: str, excerpt: Excerpt) -> Messages:
+        """The prompt about one query, with what was found for it."""
+        out_of_scope = self.spec.out_of_scope_intent
+        if self.prompt_path is not None:
+            shown = self.intents
+            if excerpt.candidates is not None:
+                shown = (*excerpt.candidates, *((out_of_scope,) if out_of_scope else ()))
+            return user_prompt(self.prompt_path, self.template, query=text, intents=shown, examples=excerpt.examples)
+        return render(
+            self.template_name,
+            intents=self.intents,
+            out_of_scope=out_of_scope,
+            examples=self._examples if excerpt.examples is None else [],
+            candidates=excerpt.candidates,
+            evidence=excerpt.examples,
+            query=text,
+        )
+
+    @cached_property
+    def _examples(self) -> list[tuple[str, Any]]:
+        return self.form.examples(self.intents)
+
+    def excerpt(self, text: str) -> Excerpt:
+        """What is shown beside this query alone.
+
+        Raises:
+            TeacherError: Vectors are needed, and nothing gives them.
+        """
+        return self.retriever(text) if self.by_query else Excerpt()
+
+    def typical_messages(self, text: str) -> Messages:
+        """Messages about as long as those that are sent; takes no vectors."""
+        return self.messages(text, self.by_query.first(self.spec.intent_list, self._examples))
+
+    @cached_property
+    def retriever(self) -> Retriever:
+        """Finds what is shown of what does not fit; the first time, all of it is read."""
+        if self._open_embedder is None:
+            raise TeacherError(
+                f"{self.spec.path}: {len(self.spec.intents)} intents with {len(self._examples)} known examples are too many for one prompt; "
+                "the nearest to each query are found by a sentence encoder, which `open_embedder` opens"
+            )
+        known = self.spec.intent_list, self._examples, self.by_query
+        return Retriever(*known, self._open_embedder(), show_progress=self._show_progress)
+
+    def request(self, text: str, excerpt: Excerpt | None = None) -> Request:
+        """What is asked about a query: beside the excerpt that was found for it, or a new one."""
+        settings, excerpt = self.spec.teacher, excerpt or self.excerpt(text)
+        schema = self.schema
+        if schema is not None and excerpt.candidates is not None:
+            names = [*(intent.name for intent in excerpt.candidates), *self.spec.labels[len(self.spec.intents) :]]
+            schema = answer_schema(names, self.spec.task)
+        return Request(self.messages(text, excerpt), schema, settings.temperature, settings.max_output_tokens)
+
+    def dialect_in(self, ledger: Ledger) -> Dialect:
+        """The dialect of the recording, so that a resumed run goes on in it."""
+        used = Counter(line.prompt_sha256 for line in ledger.lines if line.scores is not None)
+        return max(self.hashes, key=lambda dialect: used[self.hashes[dialect]])
+
+
+_HASHED = {"template_sha256", "intents", "answer"}
+
+
+def brief(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings as they stand in a ledger line: hashes cut short, they are for naming a difference only."""
+    return {name: value[:12] if name in _HASHED else value for name, value in settings.items()}

@@ -1,0 +1,82 @@
+"""What is known before the teacher is asked: the intents' own examples, and queries that people labelled. Gold is never among them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from distill.data import normalise, read_gold
+from distill.errors import DataError
+from distill.teacher.functions import redactor
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from distill.spec import Spec
+    from distill.types import Intent
+
+__all__ = ["known_examples", "known_intents"]
+
+
+def known_intents(spec: Spec, *, with_evidence: bool = True) -> tuple[Intent, ...]:
+    """Every intent, ``oos`` last where there is one, with all known examples: its own first, then those of ``teacher.evidence``.
+
+    Args:
+        spec: The router's spec.
+        with_evidence: Whether ``teacher.evidence`` is read.
+
+    Raises:
+        DataError: ``teacher.evidence`` is wrong, or is gold, or holds a query that is gold too.
+        SpecError: ``teacher.redact``, which its texts pass, cannot be used.
+    """
+    intents = (*spec.intent_list, *((spec.out_of_scope_intent,) if spec.out_of_scope_intent else ()))
+    if spec.evidence_path is None or not with_evidence:
+        return intents
+    more: dict[str, dict[str, None]] = {intent.name: dict.fromkeys(intent.examples) for intent in intents}
+    for text, names in _read_evidence(spec, spec.evidence_path).items():
+        for name in names:
+            more[name][text] = None
+    return tuple(replace(intent, examples=tuple(more[intent.name])) for intent in intents)
+
+
+def _read_evidence(spec: Spec, path: Path) -> dict[str, list[str]]:
+    """Labels by redacted text."""
+    if spec.gold_path is not None and path.resolve() == spec.gold_path.resolve():
+        raise DataError(f"{path}: is `gold:` too; what a router is measured on must never help to label it")
+    gold = _gold_texts(spec)
+    redact = redactor(spec)
+    found: dict[str, list[str]] = {}
+    for number, line in enumerate(read_gold(path, spec.labels, spec.task), 1):
+        if normalise(line.text) in gold:
+            raise DataError(
+                f"{path}: query {number}, {line.text!r}, is in {spec.gold_path} too; take it out of one of them: "
+                "what a router is measured on must never help to label it"
+            )
+        if text := redact(line.text).strip():
+            found[text] = [name for name, score in line.target.items() if score > 0]
+    return found
+
+
+def known_examples(spec: Spec) -> list[tuple[str, str]]:
+    """Pairs of known query and intent, each query once; those that are gold, or stand under several intents, are left out.
+
+    Raises:
+        DataError: As ``known_intents``.
+    """
+    gold = _gold_texts(spec)
+    found: dict[str, dict[str, str]] = {}
+    for intent in known_intents(spec):
+        for text in intent.examples:
+            found.setdefault(normalise(text), {}).setdefault(intent.name, text)
+    return [
+        (text, name)
+        for key, by_name in found.items()
+        if len(by_name) == 1 and key not in gold
+        for name, text in by_name.items()
+    ]
+
+
+def _gold_texts(spec: Spec) -> set[str]:
+    if spec.gold_path is None:
+        return set()
+    return {normalise(query.text) for query in read_gold(spec.gold_path, spec.labels, spec.task)}

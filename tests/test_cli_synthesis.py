@@ -1,0 +1,109 @@
+"""What `distill synth` prints."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from guides import page
+from improvable import ByText, FakeServer
+from project import distill, write_project
+
+from distill.cli.synthesis import print_queries
+from distill.data import read_jsonl
+from distill.embed import NEAR_DUPLICATE
+from distill.errors import TrainingError
+from distill.teacher import writer
+from distill.teacher.pool import Dropped
+from distill.teacher.synth import SynthesisSummary
+
+
+def summary(n, lacking=(), alike=()):
+    names = [f"intent_{number:03}" for number in range(n)]
+    return SynthesisSummary(
+        wanted=dict.fromkeys(names, 60),
+        got={name: 60 - (name in lacking) for name in names},
+        dropped={name: Dropped(1, 2, 3, 4, 5) for name in names},
+        distinct_2=dict.fromkeys(names, 0.75),
+        mean_distance={name: 0.2 if name in alike else 0.8 for name in names},
+        changed=True,
+        n_asked=1,
+        spent_usd=None,
+    )
+
+
+def rows(capsys):
+    return [line.split() for line in capsys.readouterr().out.splitlines()]
+
+
+def test_a_row_for_each_target_in_their_order(capsys):
+    print_queries(summary(20, lacking=["intent_007"]))
+    titles, *lines = rows(capsys)
+    assert titles == ["got", "same", "near", "other", "known", "unfit", "distinct-2", "distance"]
+    assert [line[0] for line in lines[:20]] == [f"intent_{number:03}" for number in range(20)]
+    assert lines[7] == ["intent_007", "59/60", "1", "2", "3", "4", "5", "0.75", "0.80"]
+    assert lines[20] == ["all", "1199/1200", "20", "40", "60", "80", "100"]
+
+
+def test_of_very_many_the_worst_twenty_are_shown(capsys):
+    print_queries(summary(150, lacking=["intent_149", "intent_003"], alike=["intent_120"]))
+    _, *lines = rows(capsys)
+    assert [line[0] for line in lines[:3]] == ["intent_003", "intent_149", "intent_120"]
+    assert lines[20][:2] == ["all", "8998/9000"]
+    assert " ".join(lines[21]) == "the 20 of 150 that lack most or differ least; --json gives all"
+
+
+def test_a_long_name_and_figures_that_are_unknown_keep_the_table_narrow(capsys):
+    long = "a" * 60
+    one = SynthesisSummary({long: 1}, {long: 1}, {long: Dropped()}, {long: None}, {long: None}, True, 1, None)
+    print_queries(one)
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[1].split() == ["a" * 29 + "...", "1/1", "0", "0", "0", "0", "0"]
+    assert max(map(len, printed[:3])) <= 100
+
+
+def test_the_page_names_the_limits_as_they_are():
+    text = " ".join(page("ways-in.md").split())
+    assert f"cosine of sentence vectors from {NEAR_DUPLICATE} on" in text
+    assert (writer._RIVALS, writer._ROUNDS_PER_WANTED_ROUND) == (2, 4)
+    assert "names the two intents that are nearest" in text
+    assert "up to four times the requests" in text
+
+
+@pytest.fixture
+def written(tmp_path, monkeypatch):
+    """A project whose queries a server wrote."""
+    monkeypatch.setattr("distill.student.embedder.embedder_of", lambda *_, **__: ByText())
+    with FakeServer() as fake:
+        path = write_project(
+            tmp_path,
+            teacher=f"{{model: fake, base_url: '{fake.base_url}', max_retries: 0}}",
+            more="synth: {per_intent: 4, out_of_scope: 4, per_request: 4}\n",
+        )
+        path.write_text(path.read_text("utf-8").replace("queries: logs.jsonl\n", ""), encoding="utf-8")
+        assert distill("synth", path, "--quiet").exit_code == 0
+        yield path
+
+
+def test_a_second_time_the_same_figures_are_shown_and_nothing_is_asked(written):
+    first, second = (json.loads(distill("synth", written, "--json").stdout) for _ in range(2))
+    assert first == second
+    assert (first["changed"], first["n_asked"]) == (False, 0)
+    assert set(first["dropped"]) == set(first["wanted"]) == set(first["mean_distance"])
+    assert all(0.5 < distance <= 1.5 for distance in first["mean_distance"].values())
+
+
+def test_without_weights_it_is_said_once_and_queries_are_written(written, monkeypatch):
+    def none_there(*_, **__):
+        raise TrainingError("no weights, here is how to get them")
+
+    monkeypatch.setattr("distill.student.embedder.embedder_of", none_there)
+    for name in ("queries.jsonl", "synth.jsonl"):
+        (written.parent / name).unlink()
+    done = distill("synth", written)
+    assert done.exit_code == 0
+    assert done.stderr.count("no weights, here is how to get them") == 1
+    assert "only equal queries are left out" in done.stderr
+    assert len(list(read_jsonl(written.parent / "queries.jsonl"))) == 16
+    lines = [line for _, line in read_jsonl(written.parent / "synth.jsonl")]
+    assert not any("rivals" in line for line in lines)
