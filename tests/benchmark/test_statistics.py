@@ -93,6 +93,12 @@ def test_the_paired_interval_holds_the_difference_and_turns_with_the_order(table
     assert paired_difference_interval(second, first, n) == pytest.approx((-high, -low), abs=1e-9)
 
 
+def test_the_paired_interval_of_a_published_example():
+    """Airway reactivity in 21 children; Fagerland, Lydersen and Laake, Statistics in Medicine 33 (2014), 2850-2875."""
+    low, high = paired_difference_interval(1, 7, 21)
+    assert (round(low, 3), round(high, 3)) == (-0.517, -0.026)
+
+
 def test_classifiers_that_never_differ_have_tangos_closed_interval():
     bound = 1.959963984540054**2 / (100 + 1.959963984540054**2)
     assert paired_difference_interval(0, 0, 100) == pytest.approx((-bound, bound), abs=1e-9)
