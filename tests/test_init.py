@@ -199,6 +199,13 @@ def test_a_data_set_folder(task, tmp_path):
     assert pipeline.label(spec, show_progress=False).n_failed == 0
 
 
+def test_what_is_gold_too_is_no_example():
+    write("set/train.jsonl", jsonl(*({"text": f"text {n}", "intent": "ab"[n % 2]} for n in range(6))))
+    write("set/test.jsonl", jsonl({"text": "Text 2", "intent": "a"}))
+    spec = made("out", "--from", "set", "--teacher-model", "gpt-5-mini")
+    assert spec.intents["a"].examples == ("text 0", "text 4")
+
+
 def test_inside_the_data_set_folder():
     write("train.jsonl", jsonl(*({"text": f"text {n}", "intent": "ab"[n % 2]} for n in range(40))))
     spec = made("--from", ".")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from distill.data import normalise, read_gold
 from distill.errors import DataError, SpecError
 from distill.types import Intent, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from distill.init.sources import Source
@@ -135,14 +137,15 @@ def draft(folder: Path, sources: Sequence[Source], options: Options) -> Draft:
     task = _task(options, labelled)
     intents = found or _PLACEHOLDERS[task]
     fits_none = [source.out_of_scope for source in sources if source.out_of_scope is not None]
+    gold = _gold_texts(labelled)
     made = Draft(
         name=options.name or name_of(folder),
         task=task,
-        intents=tuple(_brief(intent, bare=labels_teach or prompt is not None) for intent in intents),
+        intents=tuple(_brief(intent, gold, bare=labels_teach or prompt is not None) for intent in intents),
         out_of_scope=_has_out_of_scope(options, task, fits_none=bool(fits_none), labels_teach=labels_teach),
         out_of_scope_examples=()
         if labels_teach or prompt is not None
-        else tuple(text for texts in fits_none for text in texts)[:_EXAMPLES],
+        else _shown((text for texts in fits_none for text in texts), gold),
         teacher_model=None if labels_teach else options.teacher_model or DEFAULT_MODEL,
         base_url=options.base_url,
         prompt=prompt.path if prompt else None,
@@ -189,8 +192,19 @@ def _merged(intents: Sequence[Intent]) -> tuple[Intent, ...]:
     return tuple(found.values())
 
 
-def _brief(intent: Intent, *, bare: bool) -> Intent:
-    return Intent(intent.name, intent.description, () if bare else intent.examples[:_EXAMPLES])
+def _brief(intent: Intent, gold: frozenset[str], *, bare: bool) -> Intent:
+    return Intent(intent.name, intent.description, () if bare else _shown(intent.examples, gold))
+
+
+def _shown(examples: Iterable[str], gold: frozenset[str]) -> tuple[str, ...]:
+    """The first examples that are not gold too, which the teacher must not be shown."""
+    return tuple(islice((text for text in examples if normalise(text) not in gold), _EXAMPLES))
+
+
+def _gold_texts(labelled: Source | None) -> frozenset[str]:
+    if labelled is None or labelled.gold is None:
+        return frozenset()
+    return frozenset(normalise(query.text) for query in read_gold(labelled.gold))
 
 
 def _without_labels(labelled: Source) -> Source:

@@ -26,10 +26,11 @@ def known_intents(spec: Spec, *, with_evidence: bool = True) -> tuple[Intent, ..
         with_evidence: Whether ``teacher.evidence`` is read.
 
     Raises:
-        DataError: ``teacher.evidence`` is wrong, or is gold, or holds a query that is gold too.
+        DataError: ``teacher.evidence`` is wrong, or is gold; or a known example is a gold query too.
         SpecError: ``teacher.redact``, which its texts pass, cannot be used.
     """
     intents = (*spec.intent_list, *((spec.out_of_scope_intent,) if spec.out_of_scope_intent else ()))
+    _check_examples(spec, intents)
     if spec.evidence_path is None or not with_evidence:
         return intents
     more: dict[str, dict[str, None]] = {intent.name: dict.fromkeys(intent.examples) for intent in intents}
@@ -37,6 +38,20 @@ def known_intents(spec: Spec, *, with_evidence: bool = True) -> tuple[Intent, ..
         for name in names:
             more[name][text] = None
     return tuple(replace(intent, examples=tuple(more[intent.name])) for intent in intents)
+
+
+def _check_examples(spec: Spec, intents: tuple[Intent, ...]) -> None:
+    """The examples stand in the prompt: with gold among them, the teacher would be told what it is measured on."""
+    if not any(intent.examples for intent in intents):
+        return
+    gold = _gold_texts(spec)
+    for intent in intents:
+        for text in intent.examples:
+            if normalise(text) in gold:
+                raise DataError(
+                    f"{spec.path}: {text!r}, an example of {intent.name!r}, is in {spec.gold_path} too; take it out of one of "
+                    "them: what a router is measured on must never help to label it"
+                )
 
 
 def _read_evidence(spec: Spec, path: Path) -> dict[str, list[str]]:
@@ -58,20 +73,19 @@ def _read_evidence(spec: Spec, path: Path) -> dict[str, list[str]]:
 
 
 def known_examples(spec: Spec) -> list[tuple[str, str]]:
-    """Pairs of known query and intent, each query once; those that are gold, or stand under several intents, are left out.
+    """Pairs of known query and intent, each query once; those that stand under several intents are left out.
 
     Raises:
         DataError: As ``known_intents``.
     """
-    gold = _gold_texts(spec)
     found: dict[str, dict[str, str]] = {}
     for intent in known_intents(spec):
         for text in intent.examples:
             found.setdefault(normalise(text), {}).setdefault(intent.name, text)
     return [
         (text, name)
-        for key, by_name in found.items()
-        if len(by_name) == 1 and key not in gold
+        for by_name in found.values()
+        if len(by_name) == 1
         for name, text in by_name.items()
     ]
 

@@ -52,9 +52,10 @@ def test_evidence_that_is_gold_is_an_error(with_seeds, make_spec):
         known_intents(spec)
 
 
-def test_an_own_example_that_is_gold_speaks_for_nothing(with_seeds):
+def test_an_own_example_that_is_gold_is_an_error(with_seeds):
     spec = with_seeds(gold=[{"text": "Where is it?", "intent": "refund"}])
-    assert "where is it" not in dict(known_examples(spec))
+    with pytest.raises(DataError, match=r"'where is it', an example of 'track_order', is in .*gold\.jsonl too; take it out"):
+        known_intents(spec, with_evidence=False)
 
 
 def test_what_stands_under_two_intents_speaks_for_neither(with_seeds):
