@@ -451,7 +451,7 @@ def test_route_from_stdin_answers_every_line_in_order(tiny_bundle):
 
 
 def test_route_many_lines(tiny_bundle, monkeypatch):
-    monkeypatch.setattr("distill.cli.bundles._LINES_AT_A_TIME", 7)
+    monkeypatch.setattr("distill.cli.bundles._BYTES_AT_A_TIME", 7)
     done = distill("route", tiny_bundle.path, stdin="".join(f"refund {i}\n" for i in range(30)))
     assert [line.split()[-1] for line in done.stdout.splitlines()] == [str(i) for i in range(30)]
 
@@ -508,6 +508,19 @@ def test_results_in_a_pipe_hold_no_escapes(done_once):
     assert process.returncode == 0, stderr
     assert "\x1b" not in stdout + stderr
     assert "majority" in stdout
+
+
+@ON_LINUX
+def test_an_answer_does_not_wait_for_the_next_query(tiny_bundle):
+    process = program("route", tiny_bundle.path, stdin=subprocess.PIPE)
+    for query in ("where is my parcel", "refund please"):
+        process.stdin.write(f"{query}\n")
+        process.stdin.flush()
+        assert query in process.stdout.readline()
+    process.stdin.write("no end of line")
+    stdout, stderr = process.communicate(timeout=PATIENCE_S)
+    assert "no end of line" in stdout
+    assert (process.returncode, stderr) == (0, "")
 
 
 @ON_LINUX

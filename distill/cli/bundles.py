@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import json
 import sys
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path  # noqa: TC003  # Typer reads the annotations
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -18,7 +17,8 @@ from distill.progress import say
 from distill.types import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterator, Sequence
+    from io import BufferedReader
 
     from distill.router import Router
     from distill.types import Prediction
@@ -26,9 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["add_to"]
 
 _ANSWER_WIDTH = 24
-_LINES_AT_A_TIME = 1024
-_FIRST_ESCAPED, _LAST_ESCAPED = "\udc80", "\udcff"
-"""What ``surrogateescape`` makes of bytes that are no UTF-8."""
+_BYTES_AT_A_TIME = 1 << 16
 
 
 class _Engine(StrEnum):
@@ -86,29 +84,40 @@ def _route_file(bundle: Path, source: Path, output: Path, engine: _Engine, *, as
         typer.echo(f"{n_lines} no query: {output.parent / summary.errors.name}")
 
 
-def _lines_of_stdin() -> Iterable[list[str]]:
-    """The lines of stdin, many at a time; from a terminal one by one, as they are typed.
+def _lines_of_stdin() -> Iterator[list[str]]:
+    """The lines of stdin, as many at a time as have come: an answer does not wait for the next query.
 
     Raises:
         DataError: A line is not UTF-8; those before it were given.
     """
-    from itertools import count, islice
-
-    if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(encoding="utf-8-sig", errors="surrogateescape")
-    is_terminal = sys.stdin is not None and sys.stdin.isatty()
-    if is_terminal:
+    if sys.stdin is None:
+        return
+    if sys.stdin.isatty():
         say("one query a line; Ctrl-D ends")
-    source, number = iter(sys.stdin or ()), count(1)
-    while lines := list(islice(source, 1 if is_terminal else _LINES_AT_A_TIME)):
-        queries: list[str] = []
-        for line in lines:
-            position = next(number)
-            if any(_FIRST_ESCAPED <= letter <= _LAST_ESCAPED for letter in line):
-                yield queries
-                raise DataError(f"stdin:{position}: not UTF-8; the lines before it were routed")
-            queries.append(line.rstrip("\r\n"))
-        yield queries
+    source = cast("BufferedReader", sys.stdin.buffer)
+    number, begun = 0, bytearray()
+    while chunk := source.read1(_BYTES_AT_A_TIME):
+        *whole, rest = chunk.split(b"\n")
+        if whole:
+            whole[0] = bytes(begun) + whole[0]
+            begun.clear()
+            yield from _decoded(whole, number)
+            number += len(whole)
+        begun += rest
+    if begun:
+        yield from _decoded([bytes(begun)], number)
+
+
+def _decoded(lines: Sequence[bytes], n_before: int) -> Iterator[list[str]]:
+    queries: list[str] = []
+    for number, line in enumerate(lines, n_before + 1):
+        try:
+            query = line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError:
+            yield queries
+            raise DataError(f"stdin:{number}: not UTF-8; the lines before it were routed") from None
+        queries.append(query.rstrip("\r"))
+    yield queries
 
 
 def _answer_width(router: Router) -> int:
