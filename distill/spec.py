@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from distill.errors import SpecError, missing_extra
-from distill.types import OUT_OF_SCOPE_LABEL, Intent, Task
+from distill.types import HUMAN_LABELS, OUT_OF_SCOPE_LABEL, Intent, Task
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -358,7 +358,7 @@ class Spec(_Strict):
     def teacher_name(self) -> str:
         """Who labels: the model, ``callable:package.module:function``, or ``human labels (FILE)``."""
         if self.teacher.labels is not None:
-            return f"human labels ({self.teacher.labels.name})"
+            return f"{HUMAN_LABELS} ({self.teacher.labels.name})"
         return self.teacher.model or f"callable:{self.teacher.callable}"
 
     @property

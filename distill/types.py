@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 __all__ = [
+    "HUMAN_LABELS",
     "OUT_OF_SCOPE_LABEL",
     "BenchResult",
     "BenchRow",
@@ -42,6 +43,8 @@ __all__ = [
     "Usage",
 ]
 
+HUMAN_LABELS = "human labels"
+"""How the name of a teacher begins that is a file of human labels."""
 OUT_OF_SCOPE_LABEL = "oos"
 """Name of the label for queries that fit no intent. Always the last label where there is one."""
 

@@ -27,7 +27,17 @@ _INTENTS_INLINE = 20
 
 _LABELLED = "labelled.jsonl"
 _INTENTS = "intents.json"
-_IGNORED = ("ledger.jsonl", "batches/", "synth.jsonl", "queries.jsonl", "*.jsonl.lock", "*.partial", "/models/")
+_IGNORED = (
+    "ledger.jsonl",
+    "batches/",
+    "synth.jsonl",
+    "queries.jsonl",
+    "improve/",
+    "errors.jsonl",
+    "*.jsonl.lock",
+    "*.partial",
+    "/models/",
+)
 _IGNORED_BECAUSE = (
     "# What models answered, what users asked, and what runs write. To share a recording, take its line out."
 )

@@ -112,15 +112,25 @@ def test_limits_teacher_and_terms_are_stated():
     assert "| teacher | `fake-1` |" in text
     assert "| the teacher's terms of use | not stated; a provider may restrict training" in text
     assert "| licence of this model | not stated |" in text
-    assert "It was not measured against human labels." in text
+    assert "It was not measured on gold" in text
     assert "queries are cut at 256 tokens" in text
     stated = model_card(
         MANIFEST, BASE, result=result_of(ROW), header={"license": "mit", "teacher_terms": "any use | see\nexample.org"}
     )
     assert "| the teacher's terms of use | any use / see example.org |" in stated
     assert "| licence of this model | mit |" in stated
-    assert "It was not measured against human labels." not in stated
+    assert "It was not measured on gold" not in stated
     assert "it declined 95.6%" in stated
+
+
+@pytest.mark.parametrize("teacher", ["human labels (labelled.jsonl)", ""])
+def test_people_are_no_provider(teacher):
+    text = model_card(replace(MANIFEST, teacher=teacher), BASE)
+    assert "trained on human labels" in text
+    assert "It learnt from people's labels" in text
+    assert "a provider may restrict" not in text
+    assert "labelled by the teacher" not in text
+    assert "against the teacher's labels" not in text
 
 
 def test_limits_fit_the_labels():
@@ -137,7 +147,7 @@ def test_how_to_open_it_follows_the_repository():
 def test_the_benchmarks_table_stands_in_the_card():
     text = model_card(MANIFEST, BASE, result=result_of(ROW), table="| a | b |\n")
     assert "## Figures\n\n| a | b |\n\n## Held-out figures" in text
-    assert "accuracy against human labels stands above" in text
+    assert "accuracy on gold stands above" in text
 
 
 def test_names_cannot_break_out_of_the_header_or_of_code():
