@@ -15,7 +15,7 @@ import numpy as np
 
 from distill import __version__
 from distill.bundle import load_bundle
-from distill.data import leaked, read_gold, read_queries, sha256_json, write_json
+from distill.data import leaked, read_gold, read_queries, sha256_json, storage_errors, write_json
 from distill.errors import BundleError, DataError, DistillError, MissingExtraError, SpecError, TrainingError
 from distill.progress import say
 from distill.split import HELD_OUT_SHARE, stratified_holdout
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from distill.embed import Embedder
     from distill.spec import Spec
     from distill.student.train import TrainingData
+    from distill.teacher.carry import CarryOptions, CarryPlan, CarrySummary
     from distill.teacher.fallback import TeacherFallback
     from distill.teacher.imported import ImportSummary
     from distill.teacher.label import LabelPlan, LabelSummary
@@ -44,11 +45,13 @@ __all__ = [
     "StageOutcome",
     "bench",
     "broken_gates",
+    "carry",
     "examples",
     "fallback",
     "import_answers",
     "label",
     "plan",
+    "plan_carry",
     "plan_label",
     "report",
     "run",
@@ -203,6 +206,36 @@ def plan_label(spec: Spec, *, batch: bool = False) -> LabelPlan:
     from distill.teacher.label import plan_labels
 
     return plan_labels(spec, batch=batch)
+
+
+def carry(
+    spec: Spec, options: CarryOptions | None = None, *, out: Path | None = None, show_progress: bool = True
+) -> CarrySummary:
+    """Keeps what was answered under other intents where it still holds; see ``distill.teacher.carry.carry``."""
+    from distill.teacher.carry import carry as carry_over
+
+    return carry_over(
+        spec,
+        options,
+        open_embedder=lambda: _embedder(spec, show_progress=show_progress),
+        out=out,
+        show_progress=show_progress,
+    )
+
+
+def plan_carry(
+    spec: Spec, options: CarryOptions | None = None, *, out: Path | None = None, show_progress: bool = True
+) -> CarryPlan:
+    """What ``carry`` would do and cost at most; asks nothing. See ``distill.teacher.carry.plan_carry``."""
+    from distill.teacher.carry import plan_carry as plan_to_carry
+
+    return plan_to_carry(
+        spec,
+        options,
+        open_embedder=lambda: _embedder(spec, show_progress=show_progress),
+        out=out,
+        show_progress=show_progress,
+    )
 
 
 def _embedder(spec: Spec, *, show_progress: bool = False) -> Embedder:
@@ -380,6 +413,7 @@ def train(
     """
     from distill.student.train import train_students
 
+    _keep_out_of_git(spec.output(out))
     return train_students(
         _training_data(spec, examples(spec)),
         spec.output(out),
@@ -472,6 +506,15 @@ def bench(
         result = run_bench(inputs, show_progress=show_progress)
     write_json(path, result_as_json(result))
     return BenchOutcome(result, path, changed=True)
+
+
+def _keep_out_of_git(folder: Path) -> None:
+    """Models are large, and figures and report hold what people asked: git leaves the folder alone unless it is told otherwise."""
+    path = folder / ".gitignore"
+    if not path.exists():
+        with storage_errors(path):
+            folder.mkdir(parents=True, exist_ok=True)
+            path.write_text("*\n", encoding="utf-8")
 
 
 def _measured(path: Path, inputs: BenchInputs) -> BenchResult | None:
@@ -604,6 +647,8 @@ def _provenance(
         "n_held_out": sum(each.split == "held_out" for each in inputs.training),
         "seed": spec.seed,
     }
+    if n_carried := sum("key" in (answer.extra.get("carried_from") or {}) for answer in answers.values()):
+        facts["n_carried_over"] = n_carried
     if inputs.with_evidence is not None:
         facts["with_evidence_sha256"] = sha256_json(
             [[query, inputs.with_evidence.route(query).top_intent] for query in inputs.queries]

@@ -151,6 +151,7 @@ def test_a_second_run_says_that_nothing_had_to_be_done(finished):
 def test_models_go_under_the_working_directory(spec_path, quick):
     assert distill("run", spec_path, "--quiet").exit_code == 0
     assert sorted(path.name for path in Path("models/tiny").iterdir()) == [
+        ".gitignore",
         "bench.json",
         "encoder",
         "report.html",

@@ -170,6 +170,7 @@ def test_every_gate_of_every_student_has_a_verdict(line):
 def test_report_is_written(line):
     assert line.first.report == line.out / "report.html"
     page = line.first.report.read_text("utf-8")
+    assert (line.out / ".gitignore").read_text("utf-8") == "*\n"
     for student in ("encoder", "static"):
         assert f"| {student} | " in (line.out / student / "README.md").read_text("utf-8"), (
             "the card has the figures too"

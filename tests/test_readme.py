@@ -51,8 +51,8 @@ def test_every_make_target_exists(target):
 
 
 STAGES = ["init", "synth", "label", "train", "bench", "report", "run", "route", "inspect", "publish"]
-RUN_ELSEWHERE = {"audit", "improve"}
-"""By the test of docs/audit-and-improve.md: they need labels that differ, and students that learn."""
+RUN_ELSEWHERE = {"audit", "carry", "improve"}
+"""By the tests of their pages: they need labels that differ, students that learn, or intents that change."""
 IN_A_WORKFLOW = re.findall(
     r"^- run: (distill .*)$", "\n".join(re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)), re.MULTILINE
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from guides import empty_folder, page, run
 
 from distill.combination import LEAST_EXAMPLES
-from distill.teacher import batch
+from distill.teacher import batch, carry
 from distill.teacher.retrieve import CANDIDATES, EXAMPLES, MOST_EXAMPLES, MOST_INTENTS
 
 PAGE = page("ways-in.md")
@@ -31,6 +32,7 @@ def test_every_block_with_a_command_is_run():
         "Real queries",
         "A few labelled queries beside a model",
         "In batches, for less",
+        "Intents that change",
         "A prompt in production, and answers already paid for",
         "Other teachers",
         "Looking at what came out",
@@ -63,6 +65,30 @@ def test_in_batches(quick, monkeypatch):
     assert "4 queries, 0 answered before, 0 failed" in printed["distill label patient.yaml --batch"]
     assert [each["request_counts"]["total"] for each in quick.batches.batches.values()] == [3]
     assert f"{batch.MOST_REQUESTS:,} requests or {batch.MOST_BYTES // 10**6} MB" in " ".join(PAGE.split())
+
+
+def test_intents_that_change(quick, monkeypatch):
+    words = {"parcel": "track_order", "come": "track_order", "cancel": "cancel_order", "stop": "cancel_order",
+             "refund": "refund", "lost": "lost_parcel"}  # fmt: skip
+
+    def answer(body, query):
+        names = json.dumps(body["response_format"])
+        known = [name for word, name in words.items() if word in query and f'"{name}"' in names]
+        return quick.completion(json.dumps({"intent": ["oos", *known][-1]}))
+
+    monkeypatch.setattr(quick, "_profile_normal", answer)
+    first, plan, dry, last = run(SECTIONS["Intents that change"]).values()
+    assert "7 queries, 0 answered before, 0 failed" in first
+    assert "7 of 7 queries to label (7 answered under other intents: `distill carry` may keep that)" in plan
+    assert "new: lost_parcel; gone: refund; renamed: track_order to order_status" in dry
+    assert "to be asked again: 1 whose intent is gone" in dry
+    assert "at most 4 requests" in dry
+    assert "carried over, 1 of them under another name" in last
+    section = " ".join(SECTIONS["Intents that change"].split())
+    assert f"less than {100 * carry.LEAST_YIELD:.0f} % of a part" in section
+    assert f"in that search ({carry.SHARE}, or twice" in section
+    assert f"has less than {carry.SURE_TEACHER}) and those" in section
+    assert f"unsure of (less than {carry.SURE_STUDENT})" in section
 
 
 def test_the_numbers_of_the_page_are_those_of_the_code():

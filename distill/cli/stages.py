@@ -318,9 +318,11 @@ def _total(estimated_usd: Decimal | float | None, plan: LabelPlan, spec: Spec) -
 
 def _labelled(plan: LabelPlan) -> str:
     n_missing, n_texts, n_samples = plan.n_missing, plan.n_texts, plan.n_samples
+    n_elsewhere = plan.n_under_other_intents
+    elsewhere = f" ({n_elsewhere} answered under other intents: `distill carry` may keep that)" if n_elsewhere else ""
     if n_samples == 1:
-        return f"{n_missing} of {n_texts} queries to label"
-    return f"{n_missing} answers to ask for {n_texts} queries, {n_samples} each (gold: one)"
+        return f"{n_missing} of {n_texts} queries to label{elsewhere}"
+    return f"{n_missing} answers to ask for {n_texts} queries, {n_samples} each (gold: one){elsewhere}"
 
 
 def _trained(plan: RunPlan) -> str:

@@ -97,6 +97,12 @@ class Teacher:
         return sha256_json([[i.name, i.description, list(i.examples) if shows_all else []] for i in self.intents])
 
     @cached_property
+    def intent_hashes(self) -> dict[str, str]:
+        """A short hash of each intent's description and examples, as far as an answer depends on them, by name."""
+        shows_all = not self.by_query.examples
+        return {i.name: sha256_json([i.description, list(i.examples) if shows_all else []])[:8] for i in self.intents}
+
+    @cached_property
     def hashes(self) -> dict[Dialect, str]:
         """``prompt_sha256`` for each dialect in which the recording may have been made."""
         return {dialect: sha256_json(self.settings(dialect)) for dialect in DIALECTS}

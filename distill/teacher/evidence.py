@@ -82,12 +82,7 @@ def known_examples(spec: Spec) -> list[tuple[str, str]]:
     for intent in known_intents(spec):
         for text in intent.examples:
             found.setdefault(normalise(text), {}).setdefault(intent.name, text)
-    return [
-        (text, name)
-        for by_name in found.values()
-        if len(by_name) == 1
-        for name, text in by_name.items()
-    ]
+    return [(text, name) for by_name in found.values() if len(by_name) == 1 for name, text in by_name.items()]
 
 
 def _gold_texts(spec: Spec) -> set[str]:

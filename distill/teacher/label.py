@@ -35,6 +35,7 @@ from distill.teacher.client import (
     run_sync,
     unusable,
 )
+from distill.teacher.earlier import described, earlier_answers
 from distill.teacher.functions import load_function
 from distill.teacher.ledger import AppendLog, Ledger
 from distill.teacher.prices import batch_price, check_limit_is_enforceable, cost_usd, teacher_price
@@ -171,6 +172,7 @@ class LabelPlan:
         price: What the estimate rests on.
         n_samples: Answers wanted of each query; of a gold query one.
         n_in_flight: Answers that are being asked for in batches already, not counted in ``n_missing``.
+        n_under_other_intents: Texts that lack an answer, but have one under other intents, which ``carry`` may keep.
     """
 
     n_texts: int
@@ -179,6 +181,7 @@ class LabelPlan:
     price: TokenPrice | None
     n_samples: int = 1
     n_in_flight: int = 0
+    n_under_other_intents: int = 0
 
 
 _CHARACTERS_PER_TOKEN = 4
@@ -213,6 +216,7 @@ def plan_labels(
     missing = [
         each for each in missing if in_flight.isdisjoint(teacher.keys(each.text, each.sample) if in_flight else ())
     ]
+    n_elsewhere = earlier_answers(teacher, ledger).n_texts(missing) if missing else 0
     price, n_samples = batch_price(spec) if batch else teacher_price(spec), spec.teacher.samples
     n_more = n_unwritten * n_samples
     estimate = None
@@ -222,7 +226,7 @@ def plan_labels(
         answer_tokens = teacher.form.answer_tokens(spec.labels) * (len(missing) + n_more)
         estimate = cost_usd(price, Usage(characters // _CHARACTERS_PER_TOKEN, answer_tokens))
     n_texts, n_in_flight = _n_texts(questions) + n_unwritten, n_all - len(missing)
-    return LabelPlan(n_texts, len(missing) + n_more, estimate, price, n_samples, n_in_flight)
+    return LabelPlan(n_texts, len(missing) + n_more, estimate, price, n_samples, n_in_flight, n_elsewhere)
 
 
 def _gold_texts(spec: Spec) -> list[str]:
@@ -280,6 +284,8 @@ def label(
                 run = _Run(teacher, Ledger(spec.ledger_path), open_budget(spec, spec.teacher.model), log)
                 run.by_batch, run.show_progress = batch, show_progress
                 missing = _missing(teacher, run.ledger, questions)
+                if texts is None:
+                    _say_what_may_be_kept(teacher, run.ledger, missing)
                 with Progress("label", len(missing), show=show_progress) as run.progress:
                     run_sync(run.ask_all(missing))
         except MissingKeyError as error:
@@ -301,6 +307,15 @@ def label(
 
 def _n_texts(questions: Iterable[Question]) -> int:
     return len({question.text for question in questions})
+
+
+def _say_what_may_be_kept(teacher: Teacher, ledger: Ledger, missing: Sequence[Question]) -> None:
+    n_elsewhere = earlier_answers(teacher, ledger).n_texts(missing) if missing else 0
+    if n_elsewhere:
+        say(
+            f"label: of {_n_texts(missing)} queries to be asked, {n_elsewhere} were answered under other intents; "
+            f"`distill carry {teacher.spec.path} --dry-run` shows which of these answers may be kept"
+        )
 
 
 def _say_unmatched(spec: Spec, unmatched: Counter[str]) -> None:
@@ -327,13 +342,15 @@ def new_lines(spec: Spec, ledger: Ledger, given: Iterable[Label]) -> list[Label]
     teacher = Teacher(spec)
     settings = {hash_: brief(teacher.settings(dialect)) for dialect, hash_ in teacher.hashes.items()}
     usual, lines = teacher.hashes[teacher.dialect_in(ledger)], []
+    begun = set(ledger.hashes)
     for answer in given:
         known = ledger.get(ledger_key(teacher.name, hash_, answer.text, answer.sample) for hash_ in settings)
         if known is not None and known.scores == answer.scores:
             continue
         hash_ = usual if known is None else known.prompt_sha256  # under the same key, so that the last one wins
         key = ledger_key(teacher.name, hash_, answer.text, answer.sample)
-        extra = {"settings": settings[hash_], **answer.extra}
+        extra = {"settings": settings[hash_], **described(teacher, begun, hash_), **answer.extra}
+        begun.add(hash_)
         lines.append(replace(answer, key=key, teacher=teacher.name, prompt_sha256=hash_, extra=extra))
     return lines
 
@@ -350,7 +367,8 @@ def _why_missing(teacher: Teacher, ledger: Ledger, missing: Iterable[Question], 
     recorded = latest.extra.get("settings")
     if latest.prompt_sha256 not in teacher.hashes.values() and isinstance(recorded, dict):
         differing = min((_differing(teacher.settings(dialect), recorded) for dialect in DIALECTS), key=len)
-        return f"{start}: it was recorded with other settings ({', '.join(differing) or 'prompt'})"
+        hint = f"; `distill carry {teacher.spec.path}` keeps what still holds" if "intents" in differing else ""
+        return f"{start}: it was recorded with other settings ({', '.join(differing) or 'prompt'}){hint}"
     return f"{start}: they are new"
 
 
@@ -545,7 +563,12 @@ class _Run:
             usage=usage or Usage(),
             latency_ms=None if latency_ms is None else round(latency_ms, 1),
             asked_at=asked_at,
-            extra={"settings": brief(self.teacher.settings(dialect)), **shown, **self._circumstances()},
+            extra={
+                "settings": brief(self.teacher.settings(dialect)),
+                **described(self.teacher, self.ledger.hashes, hash_),
+                **shown,
+                **self._circumstances(),
+            },
         )
         if self.log is None:
             raise TeacherError("the ledger is not open")

@@ -127,12 +127,15 @@ class Ledger:
         self.path = path
         self._labels: dict[str, Label] = {}
         self.lines: list[Label] = []
+        self.hashes: set[str] = set()
+        """Every ``prompt_sha256`` of a line."""
         for label in read_labels(path):
             self.add(label)
 
     def add(self, label: Label) -> None:
         """Takes an answer into the index (the file is written by ``AppendLog``)."""
         self.lines.append(label)
+        self.hashes.add(label.prompt_sha256)
         known = self._labels.get(label.key)
         if label.scores is not None or known is None or known.scores is None:
             self._labels[label.key] = label

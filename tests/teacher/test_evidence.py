@@ -54,7 +54,9 @@ def test_evidence_that_is_gold_is_an_error(with_seeds, make_spec):
 
 def test_an_own_example_that_is_gold_is_an_error(with_seeds):
     spec = with_seeds(gold=[{"text": "Where is it?", "intent": "refund"}])
-    with pytest.raises(DataError, match=r"'where is it', an example of 'track_order', is in .*gold\.jsonl too; take it out"):
+    with pytest.raises(
+        DataError, match=r"'where is it', an example of 'track_order', is in .*gold\.jsonl too; take it out"
+    ):
         known_intents(spec, with_evidence=False)
 
 
