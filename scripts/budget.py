@@ -233,6 +233,11 @@ def tables(result: Mapping[str, Any]) -> dict[str, str]:
     where = result["environment"]
     parts["machine"] = [
         f"{where['processor']}, one thread, onnxruntime {where['versions']['onnxruntime']}, {result['n_queries']} queries of the demo's gold."
+        + (
+            f" **The machine was busy with other work ({where['busy_share']:.0%}): times are too long.**"
+            if where["loaded"]
+            else ""
+        )
     ]
     return {name: "\n".join(lines) + "\n" for name, lines in parts.items()}
 

@@ -17,7 +17,8 @@ from distill.data import read_jsonl
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-RESULTS = Path(__file__).resolve().parent.parent / "results"
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS, PAGE = ROOT / "results", ROOT / "docs" / "runtime-budget.md"
 PEERS, OPENINGS, PUBLISHED = RESULTS / "peers.json", RESULTS / "openings.jsonl", RESULTS / "published.json"
 COLUMNS = ("accuracy", "out-of-scope AUROC", "p50 µs", "p99 µs", "model MB", "install MB", "first answer ms")
 """A column without any figure is left out."""
@@ -39,6 +40,38 @@ def table() -> str:
     lines = ["| | " + " | ".join(titles) + " |", "| --- |" + " ---: |" * len(titles)]
     lines += ["| " + " | ".join([row[""], *(row.get(title, "") for title in titles)]) + " |" for row in rows]
     return "\n".join([*lines, "", _notes(run, opened), ""])
+
+
+def limits() -> str:
+    """What the runtime is to reach beside other libraries, and by how much it misses."""
+    run = json.loads(PEERS.read_text(encoding="utf-8"))
+    rows = {row["name"]: row for row in run["rows"]}
+    static, fast, encoder = rows["static"], rows["static [fast]"], rows["encoder"]
+    measured = [
+        ("`static`, p50, µs", 1000 * static["p50_ms"], 35),
+        ("`static` with `[fast]`, p50, µs", 1000 * fast["p50_ms"], 22),
+        ("`static`, p50 over that of model2vec", static["p50_ms"] / rows["model2vec"]["p50_ms"], 0.35),
+        ("`encoder`, p50 over that of semantic-router", encoder["p50_ms"] / rows["semantic-router"]["p50_ms"], 0.125),
+        ("`static`, p99 over p50", static["p99_ms"] / static["p50_ms"], 3),
+        ("`static` with `[fast]`, p99 over p50", fast["p99_ms"] / fast["p50_ms"], 3),
+        ("`encoder`, p99 over p50", encoder["p99_ms"] / encoder["p50_ms"], 3),
+        ("`static`, first answer above bare imports, ms", static["cold_start_ms"] - run["bare_imports_ms"], 250),
+        ("`static`, memory, MB", static["peak_rss_mb"], 90),
+        ("default install, MB", static["install_mb"], 240),
+    ]
+    lines = ["| | measured | limit | |", "| --- | ---: | ---: | --- |"]
+    for what, figure, limit in measured:
+        verdict = "stands" if figure <= limit else f"missed: {figure / limit:.2f} times the limit"
+        lines.append(f"| {what} | {figure:.3g} | {limit} | {verdict} |")
+    return "\n".join(
+        [*lines, "", f"From {_run(run)}, {run['data']['name']}; percentiles are the medians of {run['runs']} runs.", ""]
+    )
+
+
+def _run(run: Row) -> str:
+    machine = run["environment"]
+    commit = f" ({run['commit']})" if "commit" in run else ""
+    return f"one run of `scripts/peers.py`{commit} on {machine['processor']}, one thread, {machine['measured_at'][:10]}"
 
 
 def _cells(row: Row, opened: Sequence[Row]) -> dict[str, str]:
@@ -70,12 +103,8 @@ def _published(data: str) -> Iterator[dict[str, str]]:
             yield {"": f"{row['name']} (published: {row['source']})", COLUMNS[0]: f"{row[data]:.4f}"}
 
 
-def _at(run: Row) -> str:
-    return f" ({run['commit']})" if "commit" in run else ""
-
-
 def _notes(run: Row, opened: Sequence[Row]) -> str:
-    data, machine = run["data"], run["environment"]
+    data = run["data"]
     last = {line["seed"]: line for line in opened}
     commits = ", ".join(
         f"seed {seed}: {line['commit']}, {line['opened_at'][:10]}" for seed, line in sorted(last.items())
@@ -84,7 +113,7 @@ def _notes(run: Row, opened: Sequence[Row]) -> str:
     not_run = "; ".join(f"{each['name']}: {each['reason']}" for each in run["not_run"])
     return (
         f"{data['name']}, {data['n_test']:,} test queries{outside}. Accuracy: in scope, no rejection. Bold: this project, accuracy as "
-        f"`scripts/public.py` measured it ({commits or 'not opened yet'}). The rest: one run of `scripts/peers.py`{_at(run)} on "
-        f"{machine['processor']}, one thread, {machine['measured_at'][:10]}; from the first line of a program to the first answer: bare imports of numpy, onnxruntime and "
+        f"`scripts/public.py` measured it ({commits or 'not opened yet'}). The rest: {_run(run)}; "
+        f"from the first line of a program to the first answer: bare imports of numpy, onnxruntime and "
         f"tokenizers are {run['bare_imports_ms']:.0f} ms of ours." + (f" Not run: {not_run}." if not_run else "")
     )

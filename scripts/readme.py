@@ -137,7 +137,7 @@ PARTS = {
     "spec": spec,
     "summary": summary,
 }
-PAGES = {README: PARTS, when_not.PAGE: when_not.PARTS}
+PAGES = {README: PARTS, when_not.PAGE: when_not.PARTS, peers_table.PAGE: {"limits": peers_table.limits}}
 
 
 def generated(text: str, parts: Mapping[str, Callable[[], str]], name: str) -> str:

@@ -81,3 +81,18 @@ def test_a_set_that_was_not_opened_leaves_the_cell_empty(results):
     text = peers_table.table()
     assert "| **static** |  | 100 |" in text
     assert "not opened yet" in text
+
+
+def test_limits_say_what_stands_and_by_how_much_the_rest_is_missed(results):
+    run = json.loads((results / "PEERS").read_text("utf-8"))
+    own = {**ROW, "p50_ms": 0.03, "p99_ms": 0.06, "peak_rss_mb": 99.0}
+    names = ("static", "static [fast]", "encoder", "model2vec", "semantic-router")
+    run["rows"] = [{**own, "name": name} for name in names]
+    run["rows"][4]["p50_ms"] = 0.3
+    (results / "PEERS").write_text(json.dumps(run | {"runs": 5}), "utf-8")
+    lines = peers_table.limits().splitlines()
+    assert "| `static`, p50, µs | 30 | 35 | stands |" in lines
+    assert "| `static` with `[fast]`, p50, µs | 30 | 22 | missed: 1.36 times the limit |" in lines
+    assert "| `encoder`, p50 over that of semantic-router | 0.1 | 0.125 | stands |" in lines
+    assert "| `static`, first answer above bare imports, ms | 220 | 250 | stands |" in lines
+    assert "| `static`, memory, MB | 99 | 90 | missed: 1.10 times the limit |" in lines
