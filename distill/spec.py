@@ -109,6 +109,8 @@ class TeacherSpec(_Strict):
     """Of labelling; null: the server's own."""
     samples: int = Field(default=1, ge=1, le=64)
     """How often each query is asked, gold aside: what is learnt is the mean of the answers. More than one takes a `temperature` above 0."""
+    reasoning_effort: str | None = Field(default=None, pattern=r"^[a-z]+$")
+    """How much a reasoning model thinks, such as `minimal` or `low`: it bills that as output. null: the server's own."""
     max_output_tokens: int = Field(default=2048, ge=1)
     """Most tokens of an answer, those of its reasoning included."""
 

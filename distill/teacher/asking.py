@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from distill.teacher.ledger import Ledger
     from distill.teacher.retrieve import OpenEmbedder
 
-__all__ = ["Question", "Teacher", "brief"]
+__all__ = ["Question", "Teacher", "brief", "effort"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +87,7 @@ class Teacher:
             "response_format": dialect.response_format if sends_schema else "text",
             "temperature": self.spec.teacher.temperature if dialect.temperature else None,
             "answer": sha256_json([self.spec.teacher.answer_path, self.spec.teacher.answer_map]),
+            **effort(self.spec),
             **({"by_query": self.by_query.settings} if self.by_query else {}),
             **self.form.settings,
         }
@@ -198,6 +199,11 @@ class Teacher:
         """The dialect of the recording, so that a resumed run goes on in it."""
         used = Counter(line.prompt_sha256 for line in ledger.lines if line.scores is not None)
         return max(self.hashes, key=lambda dialect: used[self.hashes[dialect]])
+
+
+def effort(spec: Spec) -> dict[str, str]:
+    """``teacher.reasoning_effort`` among the settings that an answer depends on; without it nothing, as in older recordings."""
+    return {} if spec.teacher.reasoning_effort is None else {"reasoning_effort": spec.teacher.reasoning_effort}
 
 
 _HASHED = {"template_sha256", "intents", "answer"}

@@ -343,6 +343,8 @@ class ChatClient:
         }
         if dialect.temperature and request.temperature is not None:
             body["temperature"] = request.temperature
+        if self.teacher.reasoning_effort is not None and self.model == self.teacher.model:
+            body["reasoning_effort"] = self.teacher.reasoning_effort
         if request.schema is not None and dialect.response_format != "text":
             body["response_format"] = _response_format(request.schema, dialect.response_format)
         return body

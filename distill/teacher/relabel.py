@@ -23,6 +23,7 @@ from distill.data import ledger_key, sha256_json
 from distill.errors import SpecError, SpendLimitError, TeacherError
 from distill.progress import Progress
 from distill.teacher.answers import FORMS, answer_schema, function_scores, read_scores
+from distill.teacher.asking import effort
 from distill.teacher.client import (
     DIALECTS,
     ChatClient,
@@ -144,6 +145,7 @@ class _Again:
             "response_format": dialect.response_format if sends_schema else "text",
             "temperature": self.temperature if dialect.temperature else None,
             "answer": sha256_json([self.spec.teacher.answer_path, self.spec.teacher.answer_map]),
+            **effort(self.spec),
         }
 
     @cached_property

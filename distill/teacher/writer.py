@@ -17,6 +17,7 @@ import numpy as np
 from distill.data import normalise, read_jsonl, sha256_json
 from distill.errors import DataError, TeacherError
 from distill.teacher.answers import FORMS
+from distill.teacher.asking import effort
 from distill.teacher.client import Request
 from distill.teacher.prompt import render, template_text
 from distill.types import OUT_OF_SCOPE_LABEL
@@ -196,6 +197,7 @@ class Writer:
                 "n": self.n,
                 "temperature": self.spec.synth.temperature,
                 "schema": self.schema,
+                **({} if self.spec.synth.model else effort(self.spec)),
             }
         )
 

@@ -124,6 +124,16 @@ def test_it_runs_inside_a_running_event_loop(server, make_spec):
     assert asyncio.run(notebook()).n_asked == len(TEXTS)
 
 
+def test_the_effort_of_reasoning_is_sent_and_is_another_recording(server, make_spec):
+    label(make_spec(server.base_url, TEXTS[:1]), show_progress=False)
+    spec = make_spec(server.base_url, TEXTS[:1], teacher={"reasoning_effort": "low"})
+    assert label(spec, show_progress=False).n_asked == 1, "another effort, other answers"
+    assert [body.get("reasoning_effort") for body in server.requests] == [None, "low"]
+    first, second = ledger_lines(spec)
+    assert "reasoning_effort" not in first["settings"]
+    assert second["settings"]["reasoning_effort"] == "low"
+
+
 @pytest.mark.parametrize(
     ("profile", "settings"),
     [
