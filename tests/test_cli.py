@@ -511,6 +511,18 @@ def test_results_in_a_pipe_hold_no_escapes(done_once):
     assert "majority" in stdout
 
 
+def test_label_fails_when_nothing_got_a_label(tmp_path):
+    spec_path = write_project(tmp_path, n=3, teacher="{callable: 'useless:answer'}")
+    for name in ("logs", "gold"):
+        lines = (tmp_path / f"{name}.jsonl").read_text("utf-8").splitlines(keepends=True)
+        (tmp_path / f"{name}.jsonl").write_text("".join(lines[:3]), encoding="utf-8")  # so that it is no outage
+    (tmp_path / "useless.py").write_text("def answer(text):\n    return 'zz'\n", encoding="utf-8")
+    done = distill("label", spec_path, "--quiet")
+    assert done.exit_code == 1
+    assert "failed" in done.stdout, done.stderr
+    assert "distill: no query has a label: every answer failed, " in done.stderr
+
+
 @ON_LINUX
 def test_an_answer_does_not_wait_for_the_next_query(tiny_bundle):
     process = program("route", tiny_bundle.path, stdin=subprocess.PIPE)

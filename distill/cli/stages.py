@@ -19,7 +19,7 @@ from distill.cli.app import (
     load,
     print_json,
 )
-from distill.errors import GateError
+from distill.errors import GateError, TeacherError
 from distill.progress import say
 
 if TYPE_CHECKING:
@@ -106,8 +106,10 @@ def label(
     summary = pipeline.label(loaded, batch=batch, show_progress=not quiet)
     if as_json:
         print_json(asdict(summary))
-        return
-    _print_labels(summary, loaded)
+    else:
+        _print_labels(summary, loaded)
+    if summary.n_texts and summary.n_failed == summary.n_texts:
+        raise TeacherError(f"no query has a label: every answer failed, {loaded.ledger_path} says why")
 
 
 def _print_labels(summary: LabelSummary, loaded: Spec) -> None:
