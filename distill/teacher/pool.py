@@ -148,7 +148,7 @@ class Pool:
 def _is_usable(text: str, plain: str, lines: frozenset[str]) -> bool:
     """Whether a query has words, a sane length, UTF-8 (half a surrogate pair has none), and is no echo of the request's lines."""
     is_unicode = not any("\ud800" <= character <= "\udfff" for character in text)
-    is_echo = plain in lines or plain.startswith(_ECHOES)
+    is_echo = plain in lines or any(plain.startswith(echo) and any(echo in line for line in lines) for echo in _ECHOES)
     return bool(plain) and len(text) <= _LONGEST_QUERY and is_unicode and not is_echo
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from improvable import ByText
 
-from distill.teacher.pool import Comparison, Dropped, Pool, Repeat
+from distill.teacher.pool import Comparison, Dropped, Pool, Repeat, _is_usable
 from distill.teacher.writer import Round
 
 WANTED = {"refund": 3, "cancel": 3}
@@ -106,3 +106,9 @@ def test_answers_in_the_order_of_their_targets_give_the_same_queries_again(answe
     assert again.dropped == pool.dropped
     words = [re.split(r"\W", text)[0].lower() for _, text in kept(again)]
     assert len(set(words)) == len(words) or not with_vectors
+
+
+def test_an_echo_is_what_this_request_said():
+    lines = frozenset({"a command short begins with help"})
+    assert not _is_usable("A command to delete", "a command to delete", lines)
+    assert _is_usable("A command to delete", "a command to delete", frozenset({"a question"}))
