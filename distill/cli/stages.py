@@ -132,6 +132,7 @@ def _print_label_plan(plan: LabelPlan, spec: Spec, *, batch: bool, as_json: bool
     _print_stage("label", how, plan.estimated_usd if plan.n_missing else 0)
     if plan.n_missing:
         typer.echo(_total(plan.estimated_usd, plan, spec))
+        _say_obstacles("label", plan)
     else:
         typer.echo("Nothing is to be asked, and nothing was.")
 
@@ -303,6 +304,12 @@ def _print_plan(plan: RunPlan, spec: Spec, *, as_json: bool) -> None:
         typer.echo("Nothing is to be asked, and nothing was.")
         return
     typer.echo(_total(plan.estimated_usd, plan.label, spec))
+    _say_obstacles("run", plan.label)
+
+
+def _say_obstacles(command: str, plan: LabelPlan) -> None:
+    for obstacle in plan.obstacles:
+        say(f"{command}: would stop before anything is asked: {obstacle}")
 
 
 def _total(estimated_usd: Decimal | float | None, plan: LabelPlan, spec: Spec) -> str:

@@ -35,6 +35,7 @@ __all__ = [
     "Reply",
     "Request",
     "RequestFailedError",
+    "api_key",
     "for_each",
     "is_loopback",
     "read_completion",
@@ -227,7 +228,7 @@ class ChatClient:
         self.teacher, self.model, self.budget, self.dialect = teacher, model, budget, dialect
         self._length_parameter = "max_tokens" if teacher.base_url else "max_completion_tokens"
         self._said: set[str] = set()
-        self._key = _api_key(teacher)
+        self._key = api_key(teacher)
         self._client: AsyncOpenAI | None = None
 
     async def __aenter__(self) -> Self:
@@ -435,7 +436,12 @@ def unusable(problem: ValueError, usage: Usage, *, cut_off: bool) -> str:
     )
 
 
-def _api_key(teacher: TeacherSpec) -> str:
+def api_key(teacher: TeacherSpec) -> str:
+    """The key in the environment; a dummy for a server on this machine that needs none.
+
+    Raises:
+        MissingKeyError: There is none, or it is no key.
+    """
     key = os.environ.get(teacher.api_key_env, "").strip()
     if key and not (key.isascii() and key.isprintable()):
         raise MissingKeyError(f"the environment variable {teacher.api_key_env} holds characters that no API key has")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from distill.data import ledger_key, read_gold, read_queries
-from distill.errors import DataError, MissingKeyError, TeacherError
+from distill.errors import DataError, DistillError, MissingKeyError, TeacherError
 from distill.progress import Progress, say
 from distill.teacher.answers import NotJsonError, UnmatchedError, function_scores, read_scores
 from distill.teacher.asking import Question, Teacher, brief
@@ -30,6 +30,7 @@ from distill.teacher.client import (
     Dialect,
     Request,
     RequestFailedError,
+    api_key,
     for_each,
     is_loopback,
     run_sync,
@@ -173,6 +174,7 @@ class LabelPlan:
         n_samples: Answers wanted of each query; of a gold query one.
         n_in_flight: Answers that are being asked for in batches already, not counted in ``n_missing``.
         n_under_other_intents: Texts that lack an answer, but have one under other intents, which ``carry`` may keep.
+        obstacles: What would stop the run before anything is asked, as things are.
     """
 
     n_texts: int
@@ -182,6 +184,7 @@ class LabelPlan:
     n_samples: int = 1
     n_in_flight: int = 0
     n_under_other_intents: int = 0
+    obstacles: tuple[str, ...] = ()
 
 
 _CHARACTERS_PER_TOKEN = 4
@@ -226,7 +229,32 @@ def plan_labels(
         answer_tokens = teacher.form.answer_tokens(spec.labels) * (len(missing) + n_more)
         estimate = cost_usd(price, Usage(characters // _CHARACTERS_PER_TOKEN, answer_tokens))
     n_texts, n_in_flight = _n_texts(questions) + n_unwritten, n_all - len(missing)
-    return LabelPlan(n_texts, len(missing) + n_more, estimate, price, n_samples, n_in_flight, n_elsewhere)
+    obstacles = _obstacles(spec, price, batch=batch) if missing or n_more else ()
+    n_missing = len(missing) + n_more
+    return LabelPlan(n_texts, n_missing, estimate, price, n_samples, n_in_flight, n_elsewhere, obstacles)
+
+
+def _obstacles(spec: Spec, price: TokenPrice | None, *, batch: bool) -> tuple[str, ...]:
+    """What would stop labelling before anything is asked."""
+    teacher = spec.teacher
+    checks: list[Callable[[], object]] = []
+    if teacher.callable is not None:
+        reference = teacher.callable
+        checks.append(lambda: load_function(reference, spec))
+    if teacher.model is not None:
+        name = teacher.model
+        checks.append(lambda: api_key(teacher))
+        if batch:
+            checks.append(lambda: check_batch_limit(spec))
+        elif not is_loopback(teacher.base_url):
+            checks.append(lambda: check_limit_is_enforceable(spec, name, price, loopback=False))
+    found = []
+    for check in checks:
+        try:
+            check()
+        except DistillError as error:
+            found.append(str(error))
+    return tuple(found)
 
 
 def _gold_texts(spec: Spec) -> list[str]:

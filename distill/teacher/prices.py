@@ -251,8 +251,10 @@ def check_limit_is_enforceable(spec: Spec, model: str, price: TokenPrice | None,
         SpecError: ``teacher.max_usd`` is set, but no price is known for the model of a paid endpoint.
     """
     if spec.teacher.max_usd is not None and price is None and not loopback:
+        similar = similar_models(model)
+        meant = f" (similar names that have one: {', '.join(similar)})" if similar else ""
         raise SpecError(
-            f"{spec.path}: teacher.max_usd cannot be kept: no price is known for {model!r}; "
+            f"{spec.path}: teacher.max_usd cannot be kept: no price is known for {model!r}{meant}; "
             "give teacher.price (USD per million tokens, with source and date), or set max_usd: null"
         )
     if spec.teacher.max_usd is not None and price is None:

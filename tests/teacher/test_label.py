@@ -124,6 +124,18 @@ def test_it_runs_inside_a_running_event_loop(server, make_spec):
     assert asyncio.run(notebook()).n_asked == len(TEXTS)
 
 
+def test_a_plan_names_what_would_stop_the_run(make_spec, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    spec = make_spec(teacher={"model": "gpt-5-minii", "max_usd": 1})
+    key, price = plan_labels(spec).obstacles
+    assert "OPENAI_API_KEY is not set" in key
+    assert "no price is known for 'gpt-5-minii' (similar names that have one: gpt-5-mini" in price
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-x")
+    assert plan_labels(make_spec(teacher={"model": "gpt-5-mini", "max_usd": 1})).obstacles == ()
+    (function,) = plan_labels(make_spec(teacher={"model": None, "base_url": None, "callable": "nowhere:f"})).obstacles
+    assert "nowhere:f cannot be imported" in function
+
+
 def test_the_effort_of_reasoning_is_sent_and_is_another_recording(server, make_spec):
     label(make_spec(server.base_url, TEXTS[:1]), show_progress=False)
     spec = make_spec(server.base_url, TEXTS[:1], teacher={"reasoning_effort": "low"})
