@@ -1,6 +1,6 @@
 """Queries a second of threads that share a Router and of processes that each have one, and how long an event loop waits.
 
-python scripts/throughput.py models/banking-assistant [--queries gold.jsonl] [--seconds 3]
+python scripts/throughput.py models/banking-assistant [--queries gold.jsonl] [--seconds 3] [--json results/throughput.json]
 
 Every bundle in the folder is measured, one query at a time and in batches of 256, with one worker and with two. Then an
 event loop asks for batches of 256 and notes how late a task comes that wants to run every millisecond. Measure on an idle
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import multiprocessing
-import os
 import sys
 import threading
 import time
@@ -23,12 +22,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distill import Router
-from distill.benchmark.latency import processor_name
+from distill.benchmark.latency import environment
 from distill.bundle import MANIFEST, SELFCHECK
-from distill.data import read_jsonl
+from distill.data import read_jsonl, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 BATCH = 256
 WORKERS = (1, 2)
@@ -38,37 +37,71 @@ HELD_MS = 2.0
 
 
 def main() -> None:
-    """Prints a table for each bundle."""
+    """Measures every bundle, and prints the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("folder", type=Path, help="A folder of bundles: models/NAME.")
     parser.add_argument("--queries", type=Path, help="JSON lines with `text` [the bundle's self-check].")
     parser.add_argument("--seconds", type=float, default=3.0, help="For each figure.")
+    parser.add_argument("--json", type=Path, help="Also write the figures there.")
     options = parser.parse_args()
     bundles = sorted(path.parent for path in options.folder.glob(f"*/{MANIFEST}"))
     if not bundles:
         sys.exit(f"{options.folder}: holds no bundle")
-    print(f"{processor_name()}, {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}")
+    result = {"environment": environment(), "bundles": {}}
     for bundle in bundles:
         texts = [line["text"] for _, line in read_jsonl(options.queries or bundle / SELFCHECK)]
-        print_bundle(bundle, [text for text in texts if text.strip()], options.seconds)
+        result["bundles"][bundle.name] = measured(bundle, [text for text in texts if text.strip()], options.seconds)
+    if options.json:
+        write_json(options.json, result)
+    print(table(result))
 
 
-def print_bundle(bundle: Path, texts: Sequence[str], seconds: float) -> None:
-    """Measures and prints one bundle."""
-    print(f"\n{bundle.name}: {len(texts)} distinct queries")
-    print(f"{'':<16}{'one by one':>14}{f'batches of {BATCH}':>18}   queries/s")
-    for name, run in (("threads", run_threads), ("processes", run_processes)):
-        for n_workers in WORKERS:
-            rates = [run(bundle, texts, seconds, n_workers, in_batches) for in_batches in (False, True)]
-            print(f"{f'{n_workers} {name}':<16}{rates[0]:>14,.0f}{rates[1]:>18,.0f}")
-    idle, busy = asyncio.run(late_ms(Router.load(bundle), batch_of(texts)))
-    for what, late in (("idle", idle), (f"{LOOP_BATCHES} batches of {BATCH}", busy)):
-        p50, p99, most = (float(np.percentile(late, percent)) for percent in (50, 99, 100))
-        n_held = sum(ms > HELD_MS for ms in late)
-        print(
-            f"event loop, {what}: a task is late by p50 {p50:.2f}, p99 {p99:.2f}, max {most:.2f} ms, "
-            f"over {HELD_MS:g} ms in {n_held} of {len(late):,} turns"
-        )
+def measured(bundle: Path, texts: Sequence[str], seconds: float) -> dict[str, Any]:
+    """The figures of one bundle."""
+    rates = {
+        f"{n_workers} {name}": [run(bundle, texts, seconds, n_workers, in_batches) for in_batches in (False, True)]
+        for name, run in (("threads", run_threads), ("processes", run_processes))
+        for n_workers in WORKERS
+    }
+    late = dict(zip(("idle", "busy"), asyncio.run(late_ms(Router.load(bundle), batch_of(texts))), strict=True))
+    loop = {
+        what: {
+            **{f"p{percent}_ms": float(np.percentile(found, percent)) for percent in (50, 99, 100)},
+            "n_held": sum(ms > HELD_MS for ms in found),
+            "n": len(found),
+        }
+        for what, found in late.items()
+    }
+    return {"n_queries": len(texts), "queries_per_s": rates, "late": loop}
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """The figures as Markdown."""
+    names = list(result["bundles"])
+    columns = [f"`{name}`, {how}" for name in names for how in ("one by one", f"batches of {BATCH}")]
+    lines = [f"| queries a second | {' | '.join(columns)} |", f"| --- |{' ---: |' * len(columns)}"]
+    for workers in next(iter(result["bundles"].values()))["queries_per_s"]:
+        shown = (rate for name in names for rate in result["bundles"][name]["queries_per_s"][workers])
+        lines.append(f"| {workers} | {' | '.join(f'{rate:,.0f}' for rate in shown)} |")
+    lines += [
+        "",
+        f"| a task that wants to run every millisecond is late by, ms | p50 | p99 | most | over {HELD_MS:g} ms |",
+    ]
+    lines.append("| --- | ---: | ---: | ---: | ---: |")
+    for name in names:
+        for what, shown_as in (
+            ("idle", "nothing else runs"),
+            ("busy", f"{LOOP_BATCHES} batches of {BATCH} by `aroute_batch`"),
+        ):
+            late = result["bundles"][name]["late"][what]
+            figures = " | ".join(f"{late[f'p{percent}_ms']:.2f}" for percent in (50, 99, 100))
+            lines.append(f"| `{name}`, {shown_as} | {figures} | {late['n_held']} of {late['n']:,} |")
+    machine = result["environment"]
+    busy = f" **The machine was busy with other work ({machine['busy_share']:.0%}).**" if machine["loaded"] else ""
+    where = (
+        f"{machine['processor']}, {machine['cores']} cores, {machine['measured_at'][:10]}; one thread a worker.{busy}"
+    )
+    return "\n".join([*lines, "", where, ""])
 
 
 def batch_of(texts: Sequence[str]) -> list[str]:

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+from bundles import build_bundle
+from project import TESTS
+
+sys.path.append(str(TESTS.parent / "scripts"))
+import throughput
+
+
+@pytest.fixture
+def measured(tmp_path, monkeypatch, capsys):
+    """A run over two bundles, processes left out: they are slow to start."""
+    for student in ("encoder", "static"):
+        build_bundle(tmp_path / "models" / student, student=student)
+    monkeypatch.setattr(throughput, "run_processes", lambda *_: 1000.0)
+    monkeypatch.setattr(throughput, "LOOP_BATCHES", 1)
+    arguments = [str(tmp_path / "models"), "--seconds", "0.05", "--json", str(tmp_path / "found.json")]
+    monkeypatch.setattr(sys, "argv", ["throughput.py", *arguments])
+    throughput.main()
+    return json.loads((tmp_path / "found.json").read_text("utf-8")), capsys.readouterr().out
+
+
+def test_threads_and_processes_are_measured_for_every_bundle(measured):
+    found, printed = measured
+    assert list(found["bundles"]) == ["encoder", "static"]
+    for bundle in found["bundles"].values():
+        assert list(bundle["queries_per_s"]) == ["1 threads", "2 threads", "1 processes", "2 processes"]
+        assert all(rate > 0 for rates in bundle["queries_per_s"].values() for rate in rates)
+        assert bundle["late"]["busy"]["p50_ms"] <= bundle["late"]["busy"]["p100_ms"]
+    assert "| 2 processes | 1,000 | 1,000 | 1,000 | 1,000 |" in printed
+    assert printed.strip() == throughput.table(found).strip()
+
+
+def test_a_folder_without_bundles_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["throughput.py", str(tmp_path)])
+    with pytest.raises(SystemExit, match="holds no bundle"):
+        throughput.main()
