@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import peers_table
+import throughput
 import when_not
 from pydantic import BaseModel
 
@@ -128,6 +129,11 @@ def _default(value: Any) -> str:
     return json.dumps(list(value) if isinstance(value, tuple) else value)
 
 
+def threads_and_processes() -> str:
+    """What threads and processes come to on two cores, and how long an event loop waits."""
+    return throughput.table(json.loads((ROOT / "results" / "throughput.json").read_text(encoding="utf-8")))
+
+
 PARTS = {
     "confirmation": confirmation,
     "keys": keys,
@@ -137,7 +143,12 @@ PARTS = {
     "spec": spec,
     "summary": summary,
 }
-PAGES = {README: PARTS, when_not.PAGE: when_not.PARTS, peers_table.PAGE: {"limits": peers_table.limits}}
+PAGES = {
+    README: PARTS,
+    when_not.PAGE: when_not.PARTS,
+    peers_table.PAGE: {"limits": peers_table.limits},
+    ROOT / "docs" / "deployment.md": {"throughput": threads_and_processes},
+}
 
 
 def generated(text: str, parts: Mapping[str, Callable[[], str]], name: str) -> str:
