@@ -152,6 +152,8 @@ def text_of(path: Path, number: int, line: dict[str, Any]) -> str:
         DataError: There is none, or it has no UTF-8.
     """
     text = line.get("text")
+    if "text" not in line:
+        raise DataError(f'{path}:{number}: has no "text"; its keys: {", ".join(map(str, line)) or "none"}')
     if not isinstance(text, str):
         raise DataError(f'{path}:{number}: "text" must be a string, found {text!r}')
     try:

@@ -439,10 +439,11 @@ def load_spec(path: str | Path, *, teacher_model: str | None = None, base_url: s
     path = Path(path)
     if path.is_dir():
         path = path / "router.yaml"
-    source = _read_text(path)
+    source = _read_text(path, hint=f"; `distill init {path}` writes one to start from")
     raw, lines = _parse_yaml(path, source)
     if not isinstance(raw, dict):
-        raise SpecError(f"{path}:1: expected keys such as `name:` and `intents:`, found {type(raw).__name__}")
+        found = "nothing" if raw is None else type(raw).__name__
+        raise SpecError(f"{path}:1: expected keys such as `name:` and `intents:`, found {found}")
     intents_file: Path | None = None
     if isinstance(raw.get("intents"), str):
         intents_file = path.parent / raw["intents"]
@@ -463,15 +464,16 @@ def load_spec(path: str | Path, *, teacher_model: str | None = None, base_url: s
     return spec
 
 
-def _read_text(path: Path) -> str:
+def _read_text(path: Path, *, hint: str = "") -> str:
     try:
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise SpecError(f"{path}:{line}: not UTF-8 (byte {error.start}); save the file as UTF-8") from error
+    except FileNotFoundError as error:
+        raise SpecError(f"{path}: does not exist{hint}") from error
     except OSError as error:
-        hint = "; give the path of a router.yaml" if path.suffix in {".yaml", ".yml"} else ""
-        raise SpecError(f"{path}: cannot be read ({error.strerror or error}){hint}") from error
+        raise SpecError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
 def _parse_yaml(path: Path, source: str) -> tuple[Any, dict[tuple[Any, ...], int]]:
@@ -540,7 +542,15 @@ def _explain(error: ValidationError, path: Path, lines: dict[tuple[Any, ...], in
     problems = [problem for problem in error.errors() if problem["type"] != "bool_type"] or error.errors()
     # a misspelt key comes first: it is why another one is missing
     problems.sort(key=lambda problem: problem["type"] != "extra_forbidden")
-    problem = problems[0]
+    first, *others = (_problem(each, path, lines, intents_file) for each in problems)
+    shown = [each for each in dict.fromkeys(others) if each != first][:_SHOWN_PROBLEMS]
+    return "; also ".join([first, *(each.removeprefix(f"{path}:") for each in shown)])
+
+
+_SHOWN_PROBLEMS = 5
+
+
+def _problem(problem: Any, path: Path, lines: dict[tuple[Any, ...], int], intents_file: Path | None) -> str:
     location = tuple(part for part in problem["loc"] if part not in {"GatesSpec", "GateLimits", "bool", "_IntentBody"})
     in_intents_file = intents_file is not None and location[:1] == ("intents",)
     known = location
@@ -554,6 +564,10 @@ def _explain(error: ValidationError, path: Path, lines: dict[tuple[Any, ...], in
         return f"{where}: `{name}` is missing"
     message = re.sub(r" or instance of \w+", "", problem["msg"].removeprefix("Value error, "))
     message = message.replace("a valid tuple", "a list").replace("a valid dictionary", "a mapping")
+    if problem["type"] == "string_pattern_mismatch" and location == ("name",):
+        message = "takes letters and digits, and after the first also `.`, `_` and `-`"
+    if location == ("intents",) and message == "Input should be a mapping":
+        message = "should be a mapping: each name with its description, `refund: Wants money back`"
     found = problem.get("input")
     shown = f" (found {found!r})" if isinstance(found, str | int | float | bool | None) else ""
     return f"{where}: `{name or 'router.yaml'}`: {message}{shown}"

@@ -663,11 +663,11 @@ def test_a_wrong_spec_names_the_line(tmp_path, case):
 
 @pytest.mark.parametrize("command", STAGES)
 def test_a_missing_spec(command, tmp_path):
-    assert fails(command, tmp_path / "router.yaml").endswith("give the path of a router.yaml")
+    assert fails(command, tmp_path / "router.yaml").endswith("router.yaml` writes one to start from")
 
 
 def test_the_default_spec_is_router_yaml_here():
-    assert fails("run").startswith("router.yaml: cannot be read (No such file or directory)")
+    assert fails("run").startswith("router.yaml: does not exist; `distill init router.yaml` writes one")
 
 
 def test_a_spec_that_is_not_utf8(tmp_path):
@@ -679,7 +679,7 @@ def test_a_spec_that_is_not_utf8(tmp_path):
 DATA_ERRORS = {
     "broken line": ("logs.jsonl", b'{"text": "a"}\n{"text": \n', ["logs.jsonl:2: not a JSON object"]),
     "not an object": ("logs.jsonl", b'{"text": "a"}\n"b"\n', ["logs.jsonl:2", "found str"]),
-    "no text": ("logs.jsonl", b'{"query": "a"}\n', ['logs.jsonl:1: "text" must be a string']),
+    "no text": ("logs.jsonl", b'{"query": "a"}\n', ['logs.jsonl:1: has no "text"; its keys: query']),
     "text is a number": ("logs.jsonl", b'{"text": 1}\n', ['logs.jsonl:1: "text" must be a string, found 1']),
     "queries not UTF-8": ("logs.jsonl", b'{"text": "a"}\n{"text": "\xe9"}\n', ["logs.jsonl:2: not UTF-8"]),
     "broken gold": ("gold.jsonl", b'{"text": "a", "intent": "refund"}\n{]\n', ["gold.jsonl:2: not a JSON object"]),
@@ -774,7 +774,7 @@ def test_a_server_that_cannot_be_reached(tmp_path):
 
 
 TEACHER_ERRORS = {
-    "prompt missing": ("{model: m, prompt: prompt.txt}", ["prompt.txt", "teacher.prompt cannot be read"]),
+    "prompt missing": ("{model: m, prompt: prompt.txt}", ["prompt.txt", "teacher.prompt does not exist"]),
     "prompt without query": ("{model: m, prompt: router.yaml}", ["router.yaml", "{query}"]),
     "no such module": ("{callable: 'no_such_module:answer'}", ["no_such_module:answer cannot be imported"]),
     "no such function": ("{callable: 'project:nothing'}", ["project:nothing cannot be imported"]),

@@ -69,6 +69,8 @@ def user_prompt_text(path: Path) -> str:
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise SpecError(f"{path}: teacher.prompt does not exist") from error
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"{path}: teacher.prompt cannot be read as UTF-8 text ({error})") from error
     if "{query}" not in text:

@@ -414,7 +414,7 @@ def test_ones_own_json_prompt_with_path_map_and_schema(server, make_spec, tmp_pa
         ("mine.json", b"{query}", "not JSON"),
         ("mine.json", b'{"a": "{query}"}', "expected a list"),
         ("mine.json", b'[{"role": "user", "content": ["{query}"]}]', "as text"),
-        ("missing.txt", None, "cannot be read"),
+        ("missing.txt", None, "does not exist"),
     ],
 )
 def test_a_prompt_that_cannot_be_used(server, make_spec, tmp_path, name, content, named):
