@@ -157,7 +157,7 @@ def test_improve_reports_each_round_and_stops_by_itself(weak, server):
     assert re.search(r"^  gain \+25\.00 points \[\+\d+\.\d+, \+\d+\.\d+\], kept$", done.stdout, re.MULTILINE)
     assert lines[-1] == "stopped: the students mix up no pair of labels on the held-out queries"
     assert done.stderr == f"`distill bench {weak}` measures the new students on gold\n"
-    assert sorted(path.name for path in Path("out").iterdir()) == ["encoder", "static"]
+    assert sorted(path.name for path in Path("out").iterdir()) == [".gitignore", "encoder", "static"]
 
 
 def test_improve_json_is_one_document(weak):

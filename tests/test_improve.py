@@ -87,7 +87,7 @@ def test_what_is_kept_is_what_train_and_bench_take(spec, out, server):
     assert pipeline.label(spec, show_progress=False).n_asked == 0
     after = pipeline.train(spec, out=out, show_progress=False)
     assert {name: bundle.manifest.bundle_id for name, bundle in after.items()} == before
-    assert {path.name for path in out.iterdir()} == {"static", "encoder"}
+    assert {path.name for path in out.iterdir() if path.is_dir()} == {"static", "encoder"}
     assert server.n_requests == n_requests
 
 
@@ -170,7 +170,7 @@ def test_a_run_that_was_cut_goes_on_and_pays_nothing_twice(spec, out, server, wh
     assert (first.number, first.kept) == (1, True)
     assert first.n_calls == server.n_requests
     assert max(server.asked.values()) == 1
-    assert {path.name for path in out.iterdir()} == {"static", "encoder"}
+    assert {path.name for path in out.iterdir() if path.is_dir()} == {"static", "encoder"}
 
 
 def test_the_limit_stops_it_and_the_same_command_goes_on(spec, out, server):

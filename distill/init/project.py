@@ -230,8 +230,8 @@ def _teacher(folder: Path, draft: Draft) -> Iterator[str]:
         none = "null" if draft.task is Task.MULTI else "oos"
         yield _line(f"  # answer_map: {{none: {none}}}", "the prompt's names of intents, to those above")
     if draft.task is not Task.SINGLE:
-        yield _line("  # samples: 5", "ask each query several times and learn the mean; takes")
-        yield "  # temperature: 0.7"
+        yield _line("  # samples: 5", "ask each query several times and learn the mean ...")
+        yield _line("  # temperature: 0.7", "... of answers that differ")
     if _has_price(draft):
         yield _line("  max_usd: 5.0", "most that may be spent on this file, over all runs")
     else:
