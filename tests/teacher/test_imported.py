@@ -209,7 +209,7 @@ def test_texts_are_redacted_before_they_are_stored(make_spec, tmp_path):
 WRONG = {
     '{"text": "a"}': 'no answer; `task: single` takes "intent" or "scores" beside "text"',
     '{"text": "a", "intents": ["refund"]}': "no answer; `task: single` takes",
-    '{"intent": "refund"}': '"text" must be a string',
+    '{"intent": "refund"}': 'has no "text"; its keys: intent',
     '{"text": "a", "intent": "refnd"}': "the intent 'refnd' does not exist; did you mean 'refund'?",
     '{"text": "a", "intent": "out_of_scope"}': "a query that fits none is 'oos'",
     '{"text": "a", "intent": 3}': '"intent" is the name of an intent, found 3',
