@@ -108,8 +108,7 @@ class _Neighbours:
         self._spec, self._known, self._show_progress = spec, known, show_progress
         position = {name: place for place, name in enumerate(spec.labels)}
         self.covered, self._labels = np.unique([position[name] for _, name in known], return_inverse=True)
-        local = spec.folder / spec.base_model
-        model = base_model_fingerprint(str(local) if local.is_dir() else spec.base_model)
+        model = base_model_fingerprint(spec.transformer(spec.base_model))
         self._folder = spec.folder / ".distill"
         self._path = self._folder / f"neighbours-{sha256_json([_VERSION, model, list(map(list, known))])[:16]}.npz"
         self._found = self._read()

@@ -418,8 +418,8 @@ def train(
         _training_data(spec, examples(spec)),
         spec.output(out),
         students=spec.students if students is None else students,
-        base_model=_local(spec, spec.base_model),
-        assistant_model=None if spec.assistant_model is None else _local(spec, spec.assistant_model),
+        base_model=spec.transformer(spec.base_model),
+        assistant_model=None if spec.assistant_model is None else spec.transformer(spec.assistant_model),
         seed=spec.seed,
         budget_minutes=spec.budget_minutes,
         force=force,
@@ -440,8 +440,8 @@ def _untrained(spec: Spec, folder: Path) -> tuple[str, ...]:
         _training_data(spec, labelled),
         folder,
         students=spec.students,
-        base_model=_local(spec, spec.base_model),
-        assistant_model=None if spec.assistant_model is None else _local(spec, spec.assistant_model),
+        base_model=spec.transformer(spec.base_model),
+        assistant_model=None if spec.assistant_model is None else spec.transformer(spec.assistant_model),
         seed=spec.seed,
         budget_minutes=spec.budget_minutes,
     )
@@ -459,12 +459,6 @@ def _training_data(spec: Spec, labelled: tuple[Example, ...]) -> TrainingData:
         teacher=spec.teacher_name,
         prompt_sha256=_prompt_sha256(spec, labelled),
     )
-
-
-def _local(spec: Spec, model: str) -> str:
-    """A path in a spec is relative to it; anything that is no folder there is a name."""
-    local = spec.folder / model
-    return str(local) if local.is_dir() else model
 
 
 def _prompt_sha256(spec: Spec, labelled: tuple[Example, ...]) -> str:

@@ -419,6 +419,11 @@ class Spec(_Strict):
         """Label names in logit order; ``oos``, where there is one, is last."""
         return (*self.intents, *((OUT_OF_SCOPE_LABEL,) if self.out_of_scope else ()))
 
+    def transformer(self, model: str) -> str:
+        """``base_model`` or ``assistant_model`` as it is opened: a folder relative to the file, or a name on the hub."""
+        local = self.folder / model
+        return str(local) if local.is_dir() else model
+
     def output(self, out: Path | None = None) -> Path:
         """Where models, bench.json and report.html go."""
         return out if out is not None else Path("models") / self.name

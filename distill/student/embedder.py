@@ -25,9 +25,7 @@ _MAX_LENGTH = 256
 
 def embedder_of(spec: Spec, *, show_progress: bool = True) -> Embedder:
     """The sentence encoder of a spec's base model, kept in ``.distill`` beside router.yaml; see ``open_embedder``."""
-    local = spec.folder / spec.base_model
-    base_model = str(local) if local.is_dir() else spec.base_model
-    return open_embedder(base_model, spec.folder / _FOLDER, show_progress=show_progress)
+    return open_embedder(spec.transformer(spec.base_model), spec.folder / _FOLDER, show_progress=show_progress)
 
 
 def open_embedder(base_model: str, cache: Path, *, show_progress: bool = True) -> Embedder:

@@ -298,19 +298,15 @@ class BatchRun(Generic[_Question]):
             if asked:
                 token = f"found-{sha256(remote.id.encode()).hexdigest()[:16]}"
                 reserved_usd = sum((self._dearest_usd(line) for line in lines), Decimal(0))
-                batch = Batch(
-                    token,
-                    self._spec.path.name,
-                    self._client.model,
-                    hash_,
-                    self._labelling.settings[hash_],
-                    reserved_usd,
-                    asked,
-                )
+                batch = self._new(token, hash_, reserved_usd, asked)
                 batch = replace(batch, input_file_id=remote.input_file_id, batch_id=remote.id)
                 self._save(batch)
                 self._in_flight.append(batch)
                 say(f"label: batch {remote.id} was created before and asks {len(asked)} of these queries; taking it up")
+
+    def _new(self, token: str, prompt_sha256: str, reserved_usd: Decimal, asked: tuple[Asked, ...]) -> Batch:
+        spec, settings = self._spec.path.name, self._labelling.settings[prompt_sha256]
+        return Batch(token, spec, self._client.model, prompt_sha256, settings, reserved_usd, asked)
 
     def _dearest_usd(self, line: Mapping[str, Any]) -> Decimal:
         """What a request in an input file can cost at most."""
@@ -409,15 +405,7 @@ class BatchRun(Generic[_Question]):
         content = b"".join(lines)
         hash_ = self._labelling.hashes[self._client.dialect]
         token = sha256(content).hexdigest()[:16]
-        batch = Batch(
-            token,
-            self._spec.path.name,
-            self._client.model,
-            hash_,
-            self._labelling.settings[hash_],
-            reserved_usd,
-            tuple(asked),
-        )
+        batch = self._new(token, hash_, reserved_usd, tuple(asked))
         path = _requests_path(self._spec, batch)
         with storage_errors(path):
             path.parent.mkdir(exist_ok=True)

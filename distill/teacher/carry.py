@@ -26,9 +26,9 @@ from distill.teacher.changed import HOLDS, Case, IntentChange, Recorded, best, m
 from distill.teacher.label import label, recorded_samples
 from distill.teacher.ledger import Ledger
 from distill.teacher.nearness import Nearness, known_of
-from distill.teacher.prices import cost_usd, teacher_price
+from distill.teacher.prices import estimated_usd, teacher_price
 from distill.teacher.spend import limited, open_budget
-from distill.types import Task, Usage
+from distill.types import Task
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -54,7 +54,6 @@ SURE_STUDENT = 0.5
 _PARTS = 10
 _LEAST_PART = 10
 _UNDECIDED = 0.2
-_CHARACTERS_PER_TOKEN = 4
 _SAMPLED_PROMPTS = 50
 
 
@@ -294,7 +293,7 @@ def _estimate(work: Recorded, n_calls: int) -> Decimal | None:
     texts = [case.text for case in work.cases[:_SAMPLED_PROMPTS]]
     characters = sum(len(content) for text in texts for _, content in work.teacher.typical_messages(text)) / len(texts)
     answer_tokens = work.teacher.form.answer_tokens(work.spec.labels) * n_calls
-    return cost_usd(price, Usage(int(characters * n_calls) // _CHARACTERS_PER_TOKEN, answer_tokens))
+    return estimated_usd(price, int(characters * n_calls), answer_tokens)
 
 
 def carry(

@@ -39,7 +39,7 @@ from distill.teacher.client import (
 from distill.teacher.earlier import described, earlier_answers
 from distill.teacher.functions import load_function
 from distill.teacher.ledger import AppendLog, Ledger
-from distill.teacher.prices import batch_price, check_limit_is_enforceable, cost_usd, teacher_price
+from distill.teacher.prices import batch_price, check_limit_is_enforceable, estimated_usd, teacher_price
 from distill.teacher.retrieve import Excerpt
 from distill.teacher.rounds import added_queries_path
 from distill.teacher.spend import open_budget
@@ -187,7 +187,6 @@ class LabelPlan:
     obstacles: tuple[str, ...] = ()
 
 
-_CHARACTERS_PER_TOKEN = 4
 _TYPICAL_QUERY = "a query of middling length, such as this"
 
 
@@ -227,7 +226,7 @@ def plan_labels(
         characters = n_more * sum(len(content) for _, content in teacher.typical_messages(_TYPICAL_QUERY))
         characters += sum(len(content) for each in missing for _, content in teacher.typical_messages(each.text))
         answer_tokens = teacher.form.answer_tokens(spec.labels) * (len(missing) + n_more)
-        estimate = cost_usd(price, Usage(characters // _CHARACTERS_PER_TOKEN, answer_tokens))
+        estimate = estimated_usd(price, characters, answer_tokens)
     n_texts, n_in_flight = _n_texts(questions) + n_unwritten, n_all - len(missing)
     obstacles = _obstacles(spec, price, batch=batch) if missing or n_more else ()
     n_missing = len(missing) + n_more

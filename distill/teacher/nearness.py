@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distill.progress import Progress
+from distill.teacher.retrieve import intent_text
 from distill.types import OUT_OF_SCOPE_LABEL
 
 if TYPE_CHECKING:
@@ -77,6 +78,4 @@ class Nearness:
 
 def known_of(intent: Intent) -> list[str]:
     """What is known of an intent before any text is labelled with it. No text is like the description of what fits none."""
-    name = intent.name.replace("_", " ").replace("-", " ")
-    about = f"{name}: {intent.description}" if intent.description else name
-    return [*([] if intent.name == OUT_OF_SCOPE_LABEL else [about]), *intent.examples]
+    return [*([] if intent.name == OUT_OF_SCOPE_LABEL else [intent_text(intent)]), *intent.examples]

@@ -20,6 +20,7 @@ __all__ = [
     "batch_price",
     "check_limit_is_enforceable",
     "cost_usd",
+    "estimated_usd",
     "look_up_price",
     "price_of",
     "similar_models",
@@ -147,6 +148,20 @@ def cost_usd(price: TokenPrice, usage: Usage) -> Decimal:
         + (usage.completion_tokens or 0) * price.output_usd_per_mtok
     )
     return total / _PER_MILLION
+
+
+_CHARACTERS_PER_TOKEN = 4
+
+
+def estimated_usd(price: TokenPrice, characters: int, answer_tokens: int) -> Decimal:
+    """What requests will cost, about.
+
+    Args:
+        price: Of the model.
+        characters: Of all their prompts; four of them are taken for a token, as in English.
+        answer_tokens: Of all the answers.
+    """
+    return cost_usd(price, Usage(characters // _CHARACTERS_PER_TOKEN, answer_tokens))
 
 
 class Budget:

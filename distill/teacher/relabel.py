@@ -37,7 +37,7 @@ from distill.teacher.client import (
 from distill.teacher.functions import load_function
 from distill.teacher.label import new_lines, recorded_samples, requester
 from distill.teacher.ledger import AppendLog, Ledger
-from distill.teacher.prices import check_limit_is_enforceable, cost_usd, teacher_price
+from distill.teacher.prices import check_limit_is_enforceable, estimated_usd, teacher_price
 from distill.teacher.prompt import Messages, render, template_text, user_prompt, user_prompt_text
 from distill.teacher.spend import limited, open_budget
 from distill.types import Label, Usage
@@ -58,7 +58,6 @@ _STAGE = "relabel"
 _TEMPERATURE = 0.7
 """Where labelling has 0: answers that cannot differ say nothing of how sure they are."""
 _FAILURES_IN_A_ROW = 12
-_CHARACTERS_PER_TOKEN = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +196,7 @@ def plan_relabel(spec: Spec, cases: Sequence[Case], *, samples: int = SAMPLES) -
     if missing and price is not None and spec.teacher.callable is None:
         characters = sum(len(content) for case, _ in missing for _, content in again.messages(case))
         answer_tokens = again.form.answer_tokens(spec.labels) * len(missing)
-        estimate = cost_usd(price, Usage(characters // _CHARACTERS_PER_TOKEN, answer_tokens))
+        estimate = estimated_usd(price, characters, answer_tokens)
     return RelabelPlan(len(cases), len(missing), estimate)
 
 

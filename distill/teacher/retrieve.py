@@ -33,6 +33,7 @@ __all__ = [
     "Excerpt",
     "OpenEmbedder",
     "Retriever",
+    "intent_text",
 ]
 
 MOST_INTENTS = 150
@@ -136,7 +137,10 @@ class Retriever:
         names = [[answer] if isinstance(answer, str) else answer for _, answer in examples]
         pairs = [(row, column[name]) for row, own in enumerate(names) for name in own if name in column]
         self._rows, self._columns = np.asarray(pairs, np.int64).reshape(-1, 2).T
-        texts = [*(_as_text(intent) for intent in self._intents if by_query.intents), *(text for text, _ in examples)]
+        texts = [
+            *(intent_text(intent) for intent in self._intents if by_query.intents),
+            *(text for text, _ in examples),
+        ]
         with Progress("embed", len(texts), "known texts", show=show_progress) as progress:
             vectors = embedder.embed(texts, progress.advance)
         self._described, self._known = np.split(vectors, [len(texts) - len(self._examples)])
@@ -160,6 +164,7 @@ class Retriever:
         return Excerpt(candidates, tuple(nearest[::-1]))
 
 
-def _as_text(intent: Intent) -> str:
+def intent_text(intent: Intent) -> str:
+    """Name and description as a sentence encoder is given them."""
     name = intent.name.replace("_", " ").replace("-", " ")
     return f"{name}: {intent.description}" if intent.description else name

@@ -35,7 +35,7 @@ from distill.teacher.client import (
 from distill.teacher.diversity import distinct_2, mean_distance
 from distill.teacher.ledger import AppendLog
 from distill.teacher.pool import Comparison, Dropped, Pool, Repeat
-from distill.teacher.prices import check_limit_is_enforceable, cost_usd, price_of
+from distill.teacher.prices import check_limit_is_enforceable, estimated_usd, price_of
 from distill.teacher.prompt import examples_of
 from distill.teacher.spend import open_budget
 from distill.teacher.writer import Round, Writer, read_recording
@@ -226,7 +226,6 @@ class SynthesisPlan:
     recorded: tuple[str, ...] | None = field(default=None, repr=False)
 
 
-_CHARACTERS_PER_TOKEN = 4
 _TOKENS_PER_WRITTEN_QUERY = 16
 _SHARE_OF_NEW_QUERIES = 0.75
 
@@ -250,7 +249,7 @@ def plan_synthesis(spec: Spec, *, rivals: Mapping[str, Sequence[str]] | None = N
         rounds = next(iter(run.left.values()), None)
         characters = sum(len(content) for _, content in writer.request(rounds[0]).messages) if rounds else 0
         written = n_requests * writer.n * _TOKENS_PER_WRITTEN_QUERY
-        estimate = cost_usd(price, Usage(n_requests * characters // _CHARACTERS_PER_TOKEN, written))
+        estimate = estimated_usd(price, n_requests * characters, written)
     return SynthesisPlan(n_missing, n_requests, estimate, tuple(text for _, text, _ in run.pool.distinct()))
 
 
