@@ -109,6 +109,8 @@ class TeacherSpec(_Strict):
     """Of labelling; null: the server's own."""
     samples: int = Field(default=1, ge=1, le=64)
     """How often each query is asked, gold aside: what is learnt is the mean of the answers. More than one takes a `temperature` above 0."""
+    logprobs: bool = False
+    """Whether what is learnt is how likely each label was, from the log-probabilities of one answer: for endpoints that give them. Needs no `samples`."""
     reasoning_effort: str | None = Field(default=None, pattern=r"^[a-z]+$")
     """How much a reasoning model thinks, such as `minimal` or `low`: it bills that as output. null: the server's own."""
     max_output_tokens: int = Field(default=2048, ge=1)
@@ -134,6 +136,14 @@ class TeacherSpec(_Strict):
             raise ValueError(
                 f"{self.samples} `samples` at temperature 0 would all be the same; set `temperature`, such as 0.7"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _logprobs_of_a_model(self) -> TeacherSpec:
+        if self.logprobs and self.model is None:
+            raise ValueError("`logprobs` is for a model; with `callable` or `labels` leave it out")
+        if self.logprobs and self.samples > 1:
+            raise ValueError("`logprobs` says in one answer what `samples` say in many; give one of them")
         return self
 
     @field_validator("base_url")
@@ -312,6 +322,16 @@ class Spec(_Strict):
     def _out_of_scope_is_for_single(self) -> Spec:
         if self.out_of_scope and self.task is not Task.SINGLE:
             raise ValueError("`out_of_scope` is for `task: single`; in other tasks an empty answer is valid")
+        return self
+
+    @model_validator(mode="after")
+    def _logprobs_of_one_label(self) -> Spec:
+        if self.teacher.logprobs and self.task is Task.MULTI:
+            raise ValueError("`teacher.logprobs` is for answers that name one label; with `task: multi` take `samples`")
+        if self.teacher.logprobs and self.task is Task.WEIGHTS and self.teacher.prompt is None:
+            raise ValueError(
+                "`teacher.logprobs` takes a `prompt` of yours that asks for one channel; ours asks for a number for each"
+            )
         return self
 
     @model_validator(mode="after")

@@ -14,11 +14,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from distill.data import canonical_json, unknown_label
+from distill.teacher.likelihood import label_probabilities
 from distill.teacher.prompt import examples_of
 from distill.types import Task
 
 if TYPE_CHECKING:
     from distill.spec import Spec
+    from distill.teacher.likelihood import Token
     from distill.types import Intent
 
 __all__ = [
@@ -231,13 +233,28 @@ def parse_json(content: str) -> Any:
     raise NotJsonError(f"not JSON: {_short(content)}")
 
 
-def read_scores(content: str, spec: Spec) -> dict[str, float]:
-    """Scores by label from a teacher's raw answer: as it gives them, for the labels that it names.
+def read_scores(content: str, spec: Spec, tokens: Sequence[Token] = ()) -> dict[str, float]:
+    """Scores by label from a teacher's raw answer.
+
+    Args:
+        content: The answer.
+        spec: The router's spec.
+        tokens: Those of the answer, where the server gave log-probabilities.
+
+    Returns:
+        The scores as the answer gives them, for the labels that it names; where it names one, and its tokens are known, how likely each label was.
 
     Raises:
         UnmatchedError: The answer names something that is no label; nothing is guessed.
         ValueError: It is no such answer at all.
     """
+    scores = _plain_scores(content, spec)
+    if tokens and len(scores) == 1 and not FORMS[spec.task].mixes_intents:
+        return label_probabilities(tokens, next(iter(scores)), _spellings(spec))
+    return scores
+
+
+def _plain_scores(content: str, spec: Spec) -> dict[str, float]:
     form, names, answer = FORMS[spec.task], _spellings(spec), content.strip()
     if not answer:
         raise ValueError("the answer is empty")

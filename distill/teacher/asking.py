@@ -14,6 +14,7 @@ from distill.teacher.answers import FORMS, answer_schema
 from distill.teacher.client import DIALECTS, Dialect, Request
 from distill.teacher.evidence import known_intents
 from distill.teacher.functions import redactor
+from distill.teacher.likelihood import TOP_LOGPROBS
 from distill.teacher.prompt import Messages, render, template_text, user_prompt, user_prompt_text
 from distill.teacher.retrieve import ByQuery, Excerpt, Retriever
 
@@ -88,6 +89,7 @@ class Teacher:
             "temperature": self.spec.teacher.temperature if dialect.temperature else None,
             "answer": sha256_json([self.spec.teacher.answer_path, self.spec.teacher.answer_map]),
             **effort(self.spec),
+            **({"logprobs": TOP_LOGPROBS} if self.spec.teacher.logprobs and dialect.logprobs else {}),
             **({"by_query": self.by_query.settings} if self.by_query else {}),
             **self.form.settings,
         }
@@ -110,7 +112,7 @@ class Teacher:
 
     def keys(self, text: str, sample: int = 0) -> list[str]:
         """The ledger keys under which a text's answer may lie, the preferred dialect's first."""
-        return list(dict.fromkeys(ledger_key(self.name, hash_, text, sample) for hash_ in self.hashes.values()))
+        return [ledger_key(self.name, hash_, text, sample) for hash_ in dict.fromkeys(self.hashes.values())]
 
     def questions(self, queries: Iterable[str], gold: Iterable[str] = ()) -> list[Question]:
         """Each sendable text once a sample, the first sample of all of them first; of gold no more than the first.
@@ -193,7 +195,8 @@ class Teacher:
         if schema is not None and excerpt.candidates is not None:
             names = [*(intent.name for intent in excerpt.candidates), *self.spec.labels[len(self.spec.intents) :]]
             schema = answer_schema(names, self.spec.task)
-        return Request(self.messages(text, excerpt), schema, settings.temperature, settings.max_output_tokens)
+        limits = settings.temperature, settings.max_output_tokens
+        return Request(self.messages(text, excerpt), schema, *limits, logprobs=settings.logprobs)
 
     def dialect_in(self, ledger: Ledger) -> Dialect:
         """The dialect of the recording, so that a resumed run goes on in it."""

@@ -539,13 +539,13 @@ class BatchRun(Generic[_Question]):
         """Records one answer; returns what was wrong with it, if anything was."""
         usage, scores, problem, error = Usage(), None, None, None
         try:
-            content, usage, cut_off = read_completion(_completion(line))
+            content, usage, cut_off, tokens = read_completion(_completion(line))
         except RequestFailedError as failed:
             error = self._client.scrub(str(failed))
         else:
             budget.count(usage)
             try:
-                scores = read_scores(content, self._spec)
+                scores = read_scores(content, self._spec, tokens)
             except ValueError as wrong:
                 problem, error = wrong, unusable(wrong, usage, cut_off=cut_off)
         created = datetime.fromtimestamp(remote.created_at, UTC)

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from distill.data import canonical_json
 from distill.errors import MissingKeyError, TeacherError, missing_extra
 from distill.progress import say
+from distill.teacher.likelihood import TOP_LOGPROBS, read_tokens
 from distill.types import Usage
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
     from distill.spec import TeacherSpec
+    from distill.teacher.likelihood import Token
     from distill.teacher.prices import Budget
 
 __all__ = [
@@ -55,14 +57,17 @@ class Dialect:
     Attributes:
         response_format: ``json_schema``, ``json_object`` or ``text``.
         temperature: Whether a temperature is sent; reasoning models refuse it.
+        logprobs: Whether log-probabilities are asked for, where they are wanted.
     """
 
     response_format: str = "json_schema"
     temperature: bool = True
+    logprobs: bool = True
 
 
 DIALECTS = tuple(
-    Dialect(response_format, temperature)
+    Dialect(response_format, temperature, logprobs)
+    for logprobs in (True, False)
     for temperature in (True, False)
     for response_format in ("json_schema", "json_object", "text")
 )
@@ -78,12 +83,14 @@ class Request:
         schema: JSON schema of the answer, or None for free text.
         temperature: None leaves it to the server.
         max_output_tokens: Upper bound of the answer's length.
+        logprobs: Whether the log-probabilities of the answer's tokens are wanted.
     """
 
     messages: tuple[tuple[str, str], ...]
     schema: dict[str, Any] | None
     temperature: float | None
     max_output_tokens: int
+    logprobs: bool = False
 
     @property
     def prompt_bytes(self) -> int:
@@ -93,13 +100,23 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came back. ``latency_ms`` is from sending to having the answer, with other requests in flight."""
+    """What came back.
+
+    Attributes:
+        content: The answer.
+        usage: Its tokens.
+        latency_ms: From sending to having the answer, with other requests in flight.
+        dialect: In which it was given.
+        cut_off: Whether it was longer than allowed.
+        tokens: Those of the answer, where log-probabilities were wanted and given.
+    """
 
     content: str
     usage: Usage
     latency_ms: float
     dialect: Dialect
     cut_off: bool
+    tokens: tuple[Token, ...] = ()
 
 
 class RequestFailedError(TeacherError):
@@ -333,8 +350,11 @@ class ChatClient:
         except ValueError:
             raise RequestFailedError("the server's reply is not JSON") from None
         latency_ms = (time.perf_counter() - started) * 1000
-        content, usage, cut_off = read_completion(completion)
-        return Reply(content, usage, latency_ms, dialect, cut_off)
+        content, usage, cut_off, tokens = read_completion(completion)
+        if request.logprobs and dialect.logprobs and content and not tokens:
+            dialect = self.dialect = replace(dialect, logprobs=False)
+            self._say_once(f"{self.model}: the server gives no log-probabilities; its answers count as they stand")
+        return Reply(content, usage, latency_ms, dialect, cut_off, tokens)
 
     def _body(self, request: Request, dialect: Dialect, length_parameter: str) -> dict[str, Any]:
         body: dict[str, Any] = {
@@ -344,6 +364,8 @@ class ChatClient:
         }
         if dialect.temperature and request.temperature is not None:
             body["temperature"] = request.temperature
+        if dialect.logprobs and request.logprobs:
+            body |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
         if self.teacher.reasoning_effort is not None and self.model == self.teacher.model:
             body["reasoning_effort"] = self.teacher.reasoning_effort
         if request.schema is not None and dialect.response_format != "text":
@@ -367,6 +389,12 @@ class ChatClient:
             yield dialect, other, f"the server refuses {parameter}; sending {other}"
         if "temperature" in reason and dialect.temperature:
             yield replace(dialect, temperature=False), parameter, "the server refuses temperature; leaving it out"
+        if "logprobs" in reason and dialect.logprobs:
+            yield (
+                replace(dialect, logprobs=False),
+                parameter,
+                "the server refuses logprobs; its answers count as they stand",
+            )
         if any(word in reason for word in ("response_format", "schema", "json_object", "grammar")):
             kind = {"json_schema": "json_object", "json_object": "text"}.get(dialect.response_format)
             if kind is not None:
@@ -412,8 +440,8 @@ class ChatClient:
         return message if len(message) <= 300 else f"{message[:300]}..."  # noqa: PLR2004
 
 
-def read_completion(completion: Any) -> tuple[str, Usage, bool]:
-    """Content, tokens, and whether the answer was cut off, of a chat completion as openai's client gives it.
+def read_completion(completion: Any) -> tuple[str, Usage, bool, tuple[Token, ...]]:
+    """Content, usage, whether the answer was cut off, and its tokens where given, of a chat completion as openai's client gives it.
 
     Raises:
         RequestFailedError: It is none.
@@ -426,7 +454,7 @@ def read_completion(completion: Any) -> tuple[str, Usage, bool]:
         raise RequestFailedError("the server's reply is not a chat completion") from None
     if not isinstance(content, str | None):
         raise RequestFailedError("the server's reply is not a chat completion")
-    return content or "", _usage(getattr(completion, "usage", None)), cut_off
+    return content or "", _usage(getattr(completion, "usage", None)), cut_off, read_tokens(choice)
 
 
 def unusable(problem: ValueError, usage: Usage, *, cut_off: bool) -> str:

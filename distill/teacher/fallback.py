@@ -83,7 +83,7 @@ class TeacherFallback:
         reply = self._open().ask(self._request(text))
         is_counted = None not in {reply.usage.prompt_tokens, reply.usage.completion_tokens}
         usd = cost_usd(self._price, reply.usage) if self._price is not None and is_counted else None
-        return FallbackReply(read_scores(reply.content, self._spec), usd)
+        return FallbackReply(read_scores(reply.content, self._spec, reply.tokens), usd)
 
     def close(self) -> None:
         """Closes the connection; the next call opens it again."""

@@ -526,7 +526,7 @@ class _Run:
             self._finish(str(error))
             return
         try:
-            scores, error_line = read_scores(reply.content, self.teacher.spec), None
+            scores, error_line = read_scores(reply.content, self.teacher.spec, reply.tokens), None
         except ValueError as error:
             self._count_unmatched(error)
             scores, error_line = None, unusable(error, reply.usage, cut_off=reply.cut_off)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import threading
 import time
@@ -89,6 +90,23 @@ class FakeServer:
             return refusal("Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.", "max_tokens")  # fmt: skip
         if "temperature" in body:
             return refusal("Unsupported value: 'temperature' does not support 0 with this model. Only the default (1) value is supported.", "temperature")  # fmt: skip
+        return self._profile_normal(body, query)
+
+    def _profile_logprobs(self, body, query):
+        """As normal, and where asked for, three quarters of the probability for the answer and the rest for a refund."""
+        content = good_answer(body, query)
+        status, reply, headers = self.completion(content)
+        if body.get("logprobs"):
+            before, _, name = content[:-2].rpartition('"')
+            others = [{"token": "refund", "logprob": math.log(0.25), "bytes": None}]
+            told = [(f'{before}"', 0.0, []), (name, math.log(0.75), others), ('"}', 0.0, [])]
+            tokens = [{"token": t, "logprob": p, "bytes": list(t.encode()), "top_logprobs": top} for t, p, top in told]
+            reply["choices"][0]["logprobs"] = {"content": tokens}
+        return status, reply, headers
+
+    def _profile_logprobs_refusing(self, body, query):
+        if "logprobs" in body:
+            return refusal("You are not allowed to request logprobs from this model", "logprobs")
         return self._profile_normal(body, query)
 
     def _profile_schema_refusing(self, body, query):
