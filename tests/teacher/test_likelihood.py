@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from types import SimpleNamespace
 
@@ -14,7 +13,6 @@ from teacher_specs import TEXTS, ledger_lines
 from distill.errors import SpecError
 from distill.teacher.label import label, recorded_labels
 from distill.teacher.likelihood import Token, label_probabilities, read_tokens
-from distill.teacher.prices import Budget
 
 NAMES = {"card_arrival": "card_arrival", "card_linking": "card_linking", "top_up": "top_up"}
 
@@ -94,27 +92,31 @@ def test_with_all_other_tokens_known_they_are_those_of_the_model(data):
     """An oracle: a model over letters that may only write names, each name of two letters, the second free of the first."""
     first = data.draw(st.lists(st.floats(0.01, 1), min_size=2, max_size=4))
     second = data.draw(st.lists(st.floats(0.01, 1), min_size=2, max_size=4))
-    p, q = ([each / sum(row) for each in row] for row in (first, second))
-    letters_p, letters_q = "abcd"[: len(p)], "wxyz"[: len(q)]
-    exact = {a + z: x * y for (a, x), (z, y) in itertools.product(zip(letters_p, p), zip(letters_q, q))}
+    p = {letter: each / sum(first) for letter, each in zip("abcd", first, strict=False)}
+    q = {letter: each / sum(second) for letter, each in zip("wxyz", second, strict=False)}
+    exact = {a + z: x * y for (a, x), (z, y) in itertools.product(p.items(), q.items())}
     told = data.draw(st.sampled_from(sorted(exact)))
     steps = [
-        (told[0], p[letters_p.index(told[0])], {a: x for a, x in zip(letters_p, p) if a != told[0]}),
-        (told[1], q[letters_q.index(told[1])], {z: y for z, y in zip(letters_q, q) if z != told[1]}),
+        (letter, row[letter], {o: x for o, x in row.items() if o != letter})
+        for letter, row in zip(told, (p, q), strict=True)
     ]
     found = label_probabilities(tokens_of(*steps), told, {name: name for name in exact})
     assert sum(found.values()) == pytest.approx(1, abs=1e-3)
     # those that share the first letter of the answer are exact; the others share their first letter's mass alike
     for name, probability in exact.items():
-        first_mass = p[letters_p.index(name[0])]
+        first_mass = p[name[0]]
         expected = probability if name[0] == told[0] else first_mass / len(q)
         assert found.get(name, 0.0) == pytest.approx(expected, abs=2e-4)
 
 
+def as_given(token, its_bytes, **more):
+    return SimpleNamespace(token=token, bytes=its_bytes, **more)
+
+
 def test_tokens_are_read_as_openai_gives_them():
-    other = SimpleNamespace(token="b", bytes=[98], logprob=math.log(0.25))
-    same = SimpleNamespace(token="a", bytes=[97], logprob=math.log(0.75))
-    token = SimpleNamespace(token="a", bytes=None, logprob=math.log(0.75), top_logprobs=[same, other])
+    other = as_given("b", [98], logprob=math.log(0.25))
+    same = as_given("a", [97], logprob=math.log(0.75))
+    token = as_given("a", None, logprob=math.log(0.75), top_logprobs=[same, other])
     (read,) = read_tokens(SimpleNamespace(logprobs=SimpleNamespace(content=[token])))
     assert read.text == b"a"
     assert read.probability == pytest.approx(0.75)
