@@ -337,20 +337,35 @@ def read_paraphrases(path: Path, scripted: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
+def _made(folder: Path) -> tuple[list[Clip], list[Query]]:
+    chance = random.Random(SEED)  # noqa: S311
+    clips = make_clips(read_phrases(folder / "phrases.yaml"), chance)
+    return clips, make_queries(clips, chance)
+
+
+def _by_id(queries: Sequence[Query]) -> dict[str, str]:
+    return {f"q{number:03}": query.text for number, query in enumerate(queries, 1)}
+
+
+def scripted_queries(folder: Path) -> dict[str, str]:
+    """The queries as this program words them, by id.
+
+    Raises:
+        DataError: The phrases cannot be used.
+    """
+    return _by_id(_made(folder)[1])
+
+
 def outputs(folder: Path) -> dict[str, str]:
     """Content of each file by its name.
 
     Raises:
         DataError: The phrases or the paraphrases cannot be used, or README.md has no place for the figures.
     """
-    chance = random.Random(SEED)  # noqa: S311
-    clips = make_clips(read_phrases(folder / "phrases.yaml"), chance)
-    queries = make_queries(clips, chance)
-    clip_ids, query_ids = (
-        [f"{letter}{number:03}" for number in range(1, len(made) + 1)]
-        for letter, made in (("c", clips), ("q", queries))
-    )
-    scripted = {name: query.text for name, query in zip(query_ids, queries, strict=True)}
+    clips, queries = _made(folder)
+    clip_ids = [f"c{number:03}" for number in range(1, len(clips) + 1)]
+    scripted = _by_id(queries)
+    query_ids = list(scripted)
     asked = scripted | read_paraphrases(folder / "paraphrases.jsonl", scripted)
     grades = [judge(query, clips) for query in queries]
     judgements = (

@@ -1,7 +1,7 @@
 """Whether routed weights help a search over several channels, and whether the student's help as much as the teacher's.
 
 python scripts/search_fusion.py LIBRARY QUERIES JUDGEMENTS --router BUNDLE [--router BUNDLE] [--ledger router.yaml | WEIGHTS.jsonl]
-                                [--scorer both] [--json FILE] [--markdown FILE]
+                                [--ask] [--base-url URL] [--scorer both] [--json FILE] [--markdown FILE]
 
 LIBRARY     JSON lines, a clip each: "id", and a text for each channel of the bundle ("visual", "audio", ...; may be empty)
 QUERIES     JSON lines: "id", "text"; other keys are ignored
@@ -378,7 +378,7 @@ def student_weights(router: Router, texts: Sequence[str]) -> Floats:
 
 
 def teacher_weights(path: Path, texts: Sequence[str], channels: Sequence[str]) -> tuple[Floats, npt.NDArray[np.bool_]]:
-    """The teacher's weights, from the ledger of a router.yaml or from a JSONL of ``text`` and ``weights``. Nothing is asked.
+    """The teacher's weights, from the ledger of a router.yaml or from a JSONL of ``text`` and ``weights``.
 
     Returns:
         Weights of shape (n_queries, n_channels), and for which queries the teacher failed: there they are equal.
@@ -393,12 +393,20 @@ def teacher_weights(path: Path, texts: Sequence[str], channels: Sequence[str]) -
     if unasked:
         raise DataError(
             f"{path}: {len(unasked)} of {len(texts)} queries have no answer of the teacher, the first is {min(unasked)!r}; "
-            "have them labelled with the same settings first"
+            "--ask has them labelled"
         )
     failed = np.asarray([answer is None for answer in answers])
     equal = {channel: 1 / len(channels) for channel in channels}
     rows = [[(answer or equal).get(channel, 0.0) for channel in channels] for answer in answers]
     return np.asarray(rows), failed
+
+
+def _ask(path: Path, base_url: str | None, texts: Sequence[str]) -> None:
+    """Has the teacher of a router.yaml answer what its ledger lacks."""
+    from distill.spec import load_spec
+    from distill.teacher.label import label
+
+    label(load_spec(path, base_url=base_url), list(texts))
 
 
 def _listed(path: Path, channels: Sequence[str]) -> dict[str, Mapping[str, float] | None]:
@@ -527,6 +535,10 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--ledger", type=Path, help="the teacher: router.yaml beside its ledger, or JSONL of text and weights"
     )
+    parser.add_argument(
+        "--ask", action="store_true", help="asks the teacher about queries that the ledger lacks, at the usual cost"
+    )
+    parser.add_argument("--base-url", help="takes the place of teacher.base_url, for --ask")
     parser.add_argument("--scorer", choices=("both", *SCORERS), default="both", help="of a clip's text [%(default)s]")
     parser.add_argument("--base-model", default=DEFAULT_BASE_MODEL, help="encoder of the cosine [%(default)s]")
     parser.add_argument("--json", type=Path, help="also writes every figure there")
@@ -554,6 +566,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     n_left_out = 0
     routed: dict[str, Floats] = {}
     if options.ledger is not None:
+        if options.ask:
+            _ask(options.ledger, options.base_url, collection.queries)
         weights, failed = teacher_weights(options.ledger, collection.queries, channels)
         collection, routed[TEACHER], n_left_out = collection.only(~failed), weights[~failed], int(failed.sum())
     names = _student_names(routers)

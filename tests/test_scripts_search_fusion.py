@@ -17,8 +17,6 @@ from sklearn.metrics import label_ranking_average_precision_score, ndcg_score, t
 from tiny import make_base_model
 
 from distill.errors import BundleError, DataError
-from distill.spec import load_spec
-from distill.teacher.label import label
 from distill.types import Task
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "scripts"))
@@ -290,7 +288,7 @@ def test_the_ledger_of_a_spec_is_the_teacher_and_what_failed_is_left_out(tmp_pat
         DataError, match=r"router.yaml: 8 of 8 queries have no answer of the teacher, the first is 'cancel please'"
     ):
         fuse(files, bundle, "--ledger", tmp_path / "router.yaml")
-    label(load_spec(tmp_path / "router.yaml"), show_progress=False)
+    fuse(files, bundle, "--ledger", tmp_path / "router.yaml", "--ask")  # what is asked once is recorded
     found = fuse(files, bundle, "--ledger", tmp_path / "router.yaml")
     assert (found["n_queries"], found["n_left_out"]) == (7, 1)
     assert row(found, "teacher")["mean_weights"] == pytest.approx(
