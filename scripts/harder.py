@@ -4,7 +4,8 @@ python scripts/harder.py FOLDER --out DIR [--seed 0] [--noise 0.15] [--per-inten
 
 Makes two data set folders from FOLDER: DIR/noisy, in which a share of the training labels is turned to the intent that it is most often
 taken for, and DIR/few, with some examples an intent; measures students on both and on FOLDER itself as scripts/public.py does, and
-prints what they lose, beside the pretrained vectors with a logistic regression on the same few examples.
+prints what they lose, beside the pretrained vectors with a logistic regression on the same few examples. What was measured already (DIR/models holds
+bench.json of that folder) is not measured again. results/harder.jsonl gets a line; scripts/public_table.py makes a table of it.
 """
 
 from __future__ import annotations
@@ -12,15 +13,18 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from provenance import ROOT, tree_commit
 from public import measure, read_folder
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_predict
 
+from distill.benchmark.latency import processor_name
 from distill.data import read_jsonl, write_jsonl
 from distill.errors import DataError, DistillError
 from distill.student.encoder import Encoder, Pooled
@@ -32,6 +36,7 @@ from distill.student.weights import load_base_model
 from distill.types import Task
 
 Line = dict[str, Any]
+RESULTS = ROOT / "results" / "harder.jsonl"
 
 
 def confusable(lines: list[Line]) -> dict[str, str]:
@@ -113,17 +118,21 @@ def main() -> None:
                 folder, args.out / "models" / folder.resolve().name, seed=args.seed, budget_minutes=args.budget_minutes
             )
             figures[folder] = {row.name: row.accuracy for row in result.rows if row.name in {"encoder", "static"}}
-        clean = figures[args.folder]
-        for student in ("encoder", "static"):
-            lost = 100 * (clean[student] - figures[noisy][student])
-            print(
-                f"{student:<8} {clean[student]:.4f}, with {args.noise:.0%} wrong labels {figures[noisy][student]:.4f} "
-                f"(loses {lost:.2f} points), with {args.per_intent} examples an intent {figures[few][student]:.4f}"
-            )
-        print(
-            f"frozen pretrained vectors + logistic regression, {args.per_intent} an intent: {frozen_baseline(few):.4f}"
-        )
-        print(json.dumps({folder.name: rows for folder, rows in figures.items()}))
+        line = {
+            "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "commit": tree_commit(),
+            "processor": processor_name(),
+            "set": name,
+            "seed": args.seed,
+            "noise": args.noise,
+            "per_intent": args.per_intent,
+            "clean": figures[args.folder],
+            "noisy": figures[noisy],
+            "few": figures[few] | {"frozen": frozen_baseline(few)},
+        }
+        with RESULTS.open("a", encoding="utf-8", newline="\n") as file:
+            file.write(json.dumps(line) + "\n")
+        print(json.dumps(line))
     except DistillError as error:
         raise SystemExit(f"harder.py: {error}") from error
 

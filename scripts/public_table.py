@@ -1,4 +1,4 @@
-"""Writes results/public.md from results/openings.jsonl; ``--check`` only says whether it is up to date.
+"""Writes results/public.md from results/openings.jsonl and results/harder.jsonl; ``--check`` only says whether it is up to date.
 
 python scripts/public_table.py [--check]
 
@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 OPENINGS = ROOT / "results" / "openings.jsonl"
+HARDER = ROOT / "results" / "harder.jsonl"
 TABLE = ROOT / "results" / "public.md"
+
+MOST_LOST = {"encoder": 0.010, "static": 0.015}
+"""With wrong labels, against the same student with right ones."""
+LEAST_WITH_FEW = {"encoder": 0.86}
 
 Row = dict[str, float]
 Opening = dict[str, Any]
@@ -92,6 +97,40 @@ def table(openings: list[Opening]) -> str:
     return "\n".join([*lines, ""])
 
 
+def harder_table(lines: list[Opening]) -> str:
+    """What wrong labels cost, and what few examples are enough for; of each set and seed the last line counts."""
+    rows = []
+    for line in {(line["set"], line["seed"]): line for line in lines}.values():
+        for student, most in MOST_LOST.items():
+            clean, noisy, few = (line[part][student] for part in ("clean", "noisy", "few"))
+            least = LEAST_WITH_FEW.get(student)
+            verdicts = (
+                _verdict([clean - noisy], most, lower_is_better=True),
+                "" if least is None else _verdict([few], least, lower_is_better=False),
+            )
+            rows.append(
+                f"| {line['set']}, seed {line['seed']} | {student} | {clean:.4f} | {noisy:.4f} | {most:.3f} | {clean - noisy:.4f} | {verdicts[0]} "
+                f"| {'' if least is None else f'{least:.3f}'} | {few:.4f} | {verdicts[1]} | {line['few']['frozen']:.4f} | {line['commit']}, {line['measured_at'][:10]} |"
+            )
+    if not rows:
+        return ""
+    noise, per_intent = lines[-1]["noise"], lines[-1]["per_intent"]
+    return "\n".join(
+        [
+            "",
+            "## When labels are wrong, and when there are few",
+            "",
+            f"By `scripts/harder.py`: {noise:.0%} of the training labels turned to the intent that they are most often taken for; {per_intent} training",
+            "examples an intent. *frozen*: a logistic regression on the pretrained vectors, with the same few examples.",
+            "",
+            "| | | right labels | wrong ones | may lose | loses | | limit with few | with few | | frozen | commit |",
+            "| --- | --- | ---: | ---: | ---: | ---: | --- | ---: | ---: | --- | ---: | --- |",
+            *rows,
+            "",
+        ]
+    )
+
+
 def _line(figure: Figure, openings: list[Opening], opened: int) -> str:
     cells = [figure.name]
     for student, limit in zip(("encoder", "static"), figure.limits, strict=True):
@@ -131,7 +170,9 @@ def _provenance(last: Mapping[tuple[str, int], Opening]) -> Iterator[str]:
 def main() -> None:
     """Writes the page, or checks it."""
     openings = [line for _, line in read_jsonl(OPENINGS)] if OPENINGS.exists() else []
-    wanted = table(openings)
+    of_harder = [line for _, line in read_jsonl(HARDER)] if HARDER.exists() else []
+    named = {figure.folder for figure in FIGURES}
+    wanted = table([opening for opening in openings if opening["set"] in named]) + harder_table(of_harder)
     if "--check" not in sys.argv[1:]:
         TABLE.write_text(wanted, encoding="utf-8", newline="\n")
     elif not TABLE.exists() or TABLE.read_text(encoding="utf-8") != wanted:

@@ -70,3 +70,27 @@ def test_in_scope_accuracy_follows_from_both_figures():
 
 def test_what_was_not_run_says_so():
     assert "| BANKING77 accuracy | 0.942 | not run |" in public_table.table([])
+
+
+def harder(**changes):
+    parts = {
+        "clean": {"encoder": 0.94, "static": 0.93},
+        "noisy": {"encoder": 0.935, "static": 0.91},
+        "few": {"encoder": 0.85, "static": 0.8, "frozen": 0.83},
+    }
+    about = {
+        "set": "banking77",
+        "seed": 0,
+        "noise": 0.15,
+        "per_intent": 10,
+        "commit": "abc",
+        "measured_at": "2026-11-26T",
+    }
+    return about | parts | changes
+
+
+def test_what_wrong_and_few_labels_cost_stands_beside_its_limit():
+    table = public_table.harder_table([harder(noisy={"encoder": 0.1, "static": 0.1}), harder()])  # the last one counts
+    assert "| encoder | 0.9400 | 0.9350 | 0.010 | 0.0050 | stands | 0.860 | 0.8500 | 0.0100 short | 0.8300 |" in table
+    assert "| static | 0.9300 | 0.9100 | 0.015 | 0.0200 | 0.0050 short |  | 0.8000 |  | 0.8300 |" in table
+    assert public_table.harder_table([]) == ""
