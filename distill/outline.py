@@ -17,11 +17,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["outline"]
+__all__ = ["PROBABILITIES", "outline"]
+
+PROBABILITIES = "distill.probabilities"
+"""The output that ``outline`` may add."""
 
 _GRAPH, _INITIALIZER = 7, 5
 _DATA_TYPE, _RAW_DATA, _EXTERNAL_DATA, _DATA_LOCATION = 2, 9, 13, 14
 _KEY, _VALUE, _EXTERNAL = 1, 2, 1
+_NODE, _OUTPUT = 1, 12
+_NODE_INPUT, _NODE_OUTPUT, _NODE_KIND, _OUTPUT_NAME = 1, 2, 4, 1
 _EIGHT_BITS = (2, 3)
 """uint8 and int8: of these any place in the file will do, wider ones would have to be aligned."""
 _VARINT, _LENGTH_DELIMITED = 0, 2
@@ -31,11 +36,12 @@ Field = tuple[int, int, int, int]
 """Number of a field, where it starts, where its value starts, where it ends."""
 
 
-def outline(path: Path) -> bytes | None:
+def outline(path: Path, *, softmax_of: str = "") -> bytes | None:
     """The content of an ONNX file, its 8-bit tensors of a megabyte or more replaced by where in the file they are.
 
     Args:
         path: The file.
+        softmax_of: Name of an output of shape (n, n_labels): ``PROBABILITIES``, its softmax, becomes one output more.
 
     Returns:
         A model for ONNX Runtime, which must be told in which folder the file lies; None where there is no such tensor.
@@ -49,8 +55,9 @@ def outline(path: Path) -> bytes | None:
             parts = [_without_tensors(content, field, path.name) for field in _fields(content, 0, len(content))]
         except IndexError as error:
             raise ValueError(f"{path}: ends in the middle of a field") from error
-        small = b"".join(parts)
-        return small if len(small) < len(content) else None
+        if sum(map(len, parts)) >= len(content):
+            return None
+        return b"".join([*parts, _softmax(softmax_of)] if softmax_of else parts)
 
 
 def _without_tensors(content: mmap.mmap, field: Field, name: str) -> bytes:
@@ -58,6 +65,17 @@ def _without_tensors(content: mmap.mmap, field: Field, name: str) -> bytes:
     if number != _GRAPH:
         return content[start:end]
     return _message(_GRAPH, b"".join(_pointed(content, part, name) for part in _fields(content, value, end)))
+
+
+def _softmax(logits: str) -> bytes:
+    """A node and an output, to stand behind a model: where a message stands twice, protobuf puts the two together."""
+    node = (
+        _message(_NODE_INPUT, logits.encode()),
+        _message(_NODE_OUTPUT, PROBABILITIES.encode()),
+        _message(_NODE_KIND, b"Softmax"),
+    )
+    output = _message(_OUTPUT_NAME, PROBABILITIES.encode())
+    return _message(_GRAPH, _message(_NODE, b"".join(node)) + _message(_OUTPUT, output))
 
 
 def _pointed(content: mmap.mmap, field: Field, name: str) -> bytes:

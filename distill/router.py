@@ -2,6 +2,8 @@
 
     text → tokenizer → int64 ids → session → logits → softmax or sigmoid → policy → Prediction
 
+Where the Router maps a graph's tables (``distill.outline``) it adds the softmax to the graph; otherwise numpy does it.
+
 What counts as a query:
 
 - Anything but a ``str`` is a ``QueryError``.
@@ -11,7 +13,7 @@ What counts as a query:
   tokenizer (after leading white space), so that a text of megabytes costs no more than a page.
 - Lone surrogates, which no UTF-8 can hold, are read as U+FFFD.
 
-A Router has no state that a query changes: threads share one. It works after ``fork`` and ``spawn`` and pickles by path
+Threads share a Router: what a query writes to is its own until it is answered, and nothing of it is handed out. It works after ``fork`` and ``spawn`` and pickles by path
 (without its hooks). Where an event loop runs, ``aroute`` and ``aroute_batch`` keep it free.
 """
 
@@ -20,6 +22,7 @@ from __future__ import annotations
 import json
 import os
 from contextlib import suppress
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from time import perf_counter, sleep
@@ -33,7 +36,7 @@ from tokenizers import Tokenizer
 from distill.bundle import CONFIG, SELFCHECK, TOKENIZER, Bundle, load_bundle
 from distill.errors import BundleError, QueryError, missing_extra
 from distill.hooks import notify
-from distill.outline import outline
+from distill.outline import PROBABILITIES, outline
 from distill.policy import Policy
 from distill.tokenizer import QueryTokenizer
 from distill.types import Prediction, Reason, Task
@@ -54,7 +57,9 @@ _BATCH_SIZES = {"encoder": 16, "static": 48}
 _INLINE_QUERIES, _INLINE_CHARACTERS = 16, 2_000
 _QUERIES_BETWEEN_PAUSES, _PAUSE_S = 128, 1e-6
 _KNOWN_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-_OUTPUT = ["logits"]
+_LOGITS = "logits"
+_MOST_BOUND = 64
+"""Tokens up to which a query's buffers are kept for the next of its length: some 3 KB each."""
 _PROVIDERS = ["CPUExecutionProvider"]
 _SLOW_FUSIONS = ["SkipLayerNormFusion"]
 """What ONNX Runtime makes of a sum and a layer norm takes longer on a processor than the two: docs/runtime-budget.md."""
@@ -94,8 +99,8 @@ class Router:
         self._is_multi = manifest.task is Task.MULTI
         self._session = _open_session(bundle, threads)
         self._inputs = _check_inputs(bundle, self._session)
-        self._ones = np.ones((1, manifest.max_length), dtype=np.int64)
-        self._zeros = np.zeros((1, manifest.max_length), dtype=np.int64)
+        self._output = _pick_output(self._session)
+        self._bound = _no_bindings()
         self._label_ones = np.ones(len(manifest.labels), dtype=np.float32)
         self._probe()
         if threads > 1:
@@ -181,13 +186,18 @@ class Router:
         if len(ids) <= self._n_special:
             return self._empty()
         probabilities = self._ask(ids)
-        if self._is_multi:
-            _sigmoid(probabilities)
-        else:  # the softmax of one row, with as few calls as it takes
-            probabilities -= probabilities[probabilities.argmax()]
-            np.exp(probabilities, out=probabilities)
-            probabilities /= probabilities.dot(self._label_ones)
+        if self._output == _LOGITS:
+            self._normalise(probabilities)
         return self._policy.decide(probabilities)
+
+    def _normalise(self, logits: Floats) -> None:
+        """Makes probabilities of one query's logits, in place, with as few calls as it takes."""
+        if self._is_multi:
+            _sigmoid(logits)
+            return
+        logits -= logits[logits.argmax()]
+        np.exp(logits, out=logits)
+        logits /= logits.dot(self._label_ones)
 
     def route_batch(self, texts: Iterable[str], *, batch_size: int | None = None) -> list[Prediction]:
         """Routes many queries: one prediction for each, in order.
@@ -299,7 +309,8 @@ class Router:
         Returns:
             float32 array of shape (n_labels,).
         """
-        return self._ask(list(ids))
+        logits: Floats = self._run(_LOGITS, [list(ids)])[0]
+        return logits
 
     def decide(self, logits: Floats) -> Prediction:
         """What the policy makes of the graph's answer.
@@ -311,16 +322,31 @@ class Router:
         return self._policy.decide((_sigmoid(rows) if self._is_multi else _softmax(rows))[0])
 
     def _ask(self, ids: list[int]) -> Floats:
+        """What the graph gives for one query: probabilities if it can, otherwise logits; (n_labels,)."""
         n_tokens = len(ids)
-        feed = {"input_ids": np.array((ids,), dtype=np.int64)}
-        if "attention_mask" in self._inputs:
-            feed["attention_mask"] = self._ones[:, :n_tokens]
-        if "token_type_ids" in self._inputs:
-            feed["token_type_ids"] = self._zeros[:, :n_tokens]
-        logits: Floats = self._session.run(_OUTPUT, feed)[0][0]
-        return logits
+        answer: Floats
+        if n_tokens > _MOST_BOUND:
+            answer = self._run(self._output, [ids])[0]
+            return answer
+        free = self._bound[n_tokens]
+        try:  # taken out and put back in one step each, so that no other thread has it meanwhile
+            binding = free.pop()
+        except IndexError:
+            binding = self._bind(n_tokens)
+        binding.ids[:] = ids
+        binding.run()
+        answer = binding.answer.copy()
+        free.append(binding)
+        return answer
 
-    def _ask_batch(self, batch: Sequence[list[int]]) -> Floats:
+    def _bind(self, n_tokens: int) -> _Binding:
+        session = self._session
+        if isinstance(session, _SessionAfterFork):
+            session = session.open()
+        return _Binding(session, self._inputs, self._output, (n_tokens, len(self.labels)))
+
+    def _run(self, output: str, batch: Sequence[list[int]]) -> Floats:
+        """What the graph gives for queries, padded: (n, n_labels)."""
         lengths = np.fromiter(map(len, batch), dtype=np.int64, count=len(batch))
         is_token = np.arange(lengths.max()) < lengths[:, None]
         ids = np.full(is_token.shape, self._pad_id, dtype=np.int64)
@@ -330,8 +356,8 @@ class Router:
             feed["attention_mask"] = is_token.astype(np.int64)
         if "token_type_ids" in self._inputs:
             feed["token_type_ids"] = np.zeros_like(ids)
-        logits: Floats = self._session.run(_OUTPUT, feed)[0]
-        return logits
+        answer: Floats = self._session.run([output], feed)[0]
+        return answer
 
     def _batch(
         self, texts: Sequence[str], batch_size: int | None, *, pauses: bool = False
@@ -354,8 +380,10 @@ class Router:
         order = order[~is_empty[order]]
         for start in range(0, len(order), size):
             rows = order[start : start + size]
-            logits = self._ask_batch([ids[row] for row in rows.tolist()])
-            probabilities[rows] = _sigmoid(logits) if self._is_multi else _softmax(logits)
+            answer = self._run(self._output, [ids[row] for row in rows.tolist()])
+            if self._output == _LOGITS:
+                answer = _sigmoid(answer) if self._is_multi else _softmax(answer)
+            probabilities[rows] = answer
         return probabilities, is_empty
 
     def _empty(self) -> Prediction:
@@ -368,7 +396,9 @@ class Router:
     def _probe(self) -> None:
         """Asks the graph once, so that what does not fit is found when the bundle is opened."""
         try:
-            shape = self._ask([self._pad_id]).shape
+            shape = self.logits([self._pad_id]).shape
+            if shape == (len(self.labels),):
+                self._ask([self._pad_id])
         except Exception as error:  # onnxruntime's errors have no common base but Exception
             raise BundleError(f"{self._bundle.onnx_path}: the graph cannot be run: {_first_line(error)}") from error
         if shape != (len(self.labels),):
@@ -378,16 +408,56 @@ class Router:
             )
 
 
+class _Binding:
+    """The buffers of a query of one length, known to ONNX Runtime, so that a call makes nothing anew. For one thread at a time.
+
+    Args:
+        session: Of which session.
+        inputs: Names of the graph's inputs.
+        output: Name of what to get.
+        shape: Number of tokens and of labels.
+
+    Attributes:
+        ids: int64 array of shape (n_tokens,), to write to.
+        answer: float32 array of shape (n_labels,), overwritten by ``run``.
+        run: Asks the graph.
+    """
+
+    __slots__ = ("_arrays", "answer", "ids", "run")
+
+    def __init__(
+        self, session: onnxruntime.InferenceSession, inputs: Sequence[str], output: str, shape: tuple[int, int]
+    ) -> None:
+        n_tokens, n_labels = shape
+        binding = session.io_binding()
+        arrays = {name: np.full((1, n_tokens), name == "attention_mask", dtype=np.int64) for name in inputs}
+        answer = np.empty((1, n_labels), dtype=np.float32)
+        for name, array in arrays.items():
+            binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
+        binding.bind_ortvalue_output(output, onnxruntime.OrtValue.ortvalue_from_numpy(answer))
+        self._arrays = arrays  # ONNX Runtime has their addresses only
+        self.ids, self.answer = arrays["input_ids"][0], answer[0]
+        self.run = partial(session.run_with_iobinding, binding)
+
+
+def _no_bindings() -> list[list[_Binding]]:
+    """For each length the bindings that no thread uses at the moment."""
+    return [[] for _ in range(_MOST_BOUND + 1)]
+
+
 class _SessionAfterFork:
     """Stands for a session whose threads stayed in the parent process: the first query opens a new one."""
 
     def __init__(self, router: Router) -> None:
         self._router = router
 
-    def run(self, names: list[str], feed: dict[str, Integers]) -> Any:
+    def open(self) -> onnxruntime.InferenceSession:
         router = self._router
-        router._session = _open_session(router._bundle, router._threads)  # noqa: SLF001
-        return router._session.run(names, feed)  # noqa: SLF001
+        router._session = session = _open_session(router._bundle, router._threads)  # noqa: SLF001
+        return session
+
+    def run(self, names: list[str], feed: dict[str, Integers]) -> Any:
+        return self.open().run(names, feed)
 
 
 _threaded_routers: WeakSet[Router] = WeakSet()
@@ -396,8 +466,8 @@ _left_behind: list[Any] = []  # never closed: closing a session waits for its th
 
 def _forget_sessions() -> None:
     for router in list(_threaded_routers):
-        _left_behind.append(router._session)  # noqa: SLF001
-        router._session = _SessionAfterFork(router)  # noqa: SLF001
+        _left_behind.append((router._session, router._bound))  # noqa: SLF001
+        router._session, router._bound = _SessionAfterFork(router), _no_bindings()  # noqa: SLF001
 
 
 if hasattr(os, "register_at_fork"):  # a pool of threads does not outlive a fork; sessions with one thread have none
@@ -449,17 +519,20 @@ def _read_pad_id(bundle: Bundle, padding: Mapping[str, Any] | None) -> int:
 
 def _open_session(bundle: Bundle, threads: int) -> onnxruntime.InferenceSession:
     try:
-        return _open_mapped(bundle.onnx_path, threads) or _session(str(bundle.onnx_path), _options(threads))
+        is_softmax = bundle.manifest.task is not Task.MULTI
+        return _open_mapped(bundle.onnx_path, threads, is_softmax=is_softmax) or _session(
+            str(bundle.onnx_path), _options(threads)
+        )
     except Exception as error:  # onnxruntime's errors have no common base but Exception
         raise BundleError(f"{bundle.onnx_path}: not a graph that can be loaded: {_first_line(error)}") from error
 
 
-def _open_mapped(path: Path, threads: int) -> onnxruntime.InferenceSession | None:
-    """A session that maps the large tables of the file, where there are such and ONNX Runtime can."""
+def _open_mapped(path: Path, threads: int, *, is_softmax: bool) -> onnxruntime.InferenceSession | None:
+    """A session that maps the large tables of the file, where there are such and ONNX Runtime can; maybe with a softmax."""
     if os.name == "nt":  # a file that is mapped could not be replaced by a newer one
         return None
     try:
-        graph = outline(path)
+        graph = outline(path, softmax_of=_LOGITS if is_softmax else "")
         if graph is None:
             return None
         options = _options(threads)
@@ -490,6 +563,11 @@ def _check_inputs(bundle: Bundle, session: onnxruntime.InferenceSession) -> tupl
             f"{bundle.onnx_path}: the graph's inputs are {', '.join(inputs)}; expected {', '.join(_KNOWN_INPUTS[:2])}"
         )
     return inputs
+
+
+def _pick_output(session: onnxruntime.InferenceSession) -> str:
+    """What to ask the graph for: the probabilities that ``_open_mapped`` added, otherwise its logits."""
+    return PROBABILITIES if PROBABILITIES in [each.name for each in session.get_outputs()] else _LOGITS
 
 
 def _fetch(name: str, revision: str | None) -> Path:

@@ -12,13 +12,15 @@ from bundles import build_bundle
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
+from scipy.special import softmax
 
 import distill.outline
 import distill.router
 from distill.bundle import seal
 from distill.errors import BundleError
-from distill.outline import outline
+from distill.outline import PROBABILITIES, outline
 from distill.router import Router
+from distill.types import Task
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,6 +78,20 @@ def test_the_outline_answers_as_the_file_does(tmp_path, dtype):
     np.testing.assert_array_equal(answer(model, path, ids), answer(path.read_bytes(), path, ids))
 
 
+@pytest.mark.skipif(os.name == "nt", reason="not used on Windows")
+def test_the_outline_may_have_the_softmax_of_an_output(tmp_path):
+    path = tmp_path / "model.onnx"
+    graph(path)
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry(FOLDER, str(tmp_path))
+    session = onnxruntime.InferenceSession(outline(path, softmax_of="logits"), options)
+    assert [each.name for each in session.get_outputs()] == ["logits", PROBABILITIES]
+    ids = np.array([[0, 1, 39], [7, 7, 20]])
+    logits, probabilities = session.run(None, {"input_ids": ids})
+    np.testing.assert_array_equal(logits, answer(outline(path), path, ids))
+    np.testing.assert_allclose(probabilities, softmax(logits, axis=1), rtol=1e-5, atol=1e-12)
+
+
 @given(rows=st.integers(25, 400))
 def test_nothing_but_the_tensors_place_changes(tmp_path_factory, rows):
     path = tmp_path_factory.mktemp("graph") / "model.onnx"
@@ -122,9 +138,9 @@ def test_any_bytes_are_refused_or_left_alone(tmp_path_factory, content):
         return
 
 
-def int8_bundle(folder: Path) -> Path:
+def int8_bundle(folder: Path, task: Task = Task.SINGLE) -> Path:
     """A bundle whose table of logits is of int8, large enough to be mapped here."""
-    bundle = build_bundle(folder)
+    bundle = build_bundle(folder, task=task)
     path = bundle.onnx_path
     model = onnx.load(path)
     table = next(each for each in model.graph.initializer if each.name == "table")
@@ -141,11 +157,24 @@ def int8_bundle(folder: Path) -> Path:
 def test_a_router_maps_the_table_and_answers_as_without(tmp_path, monkeypatch):
     folder = int8_bundle(tmp_path / "static")
     mapped = Router.load(folder)
-    assert distill.router._open_mapped(mapped.bundle.onnx_path, 1) is not None
-    monkeypatch.setattr(distill.router, "_open_mapped", lambda *_: None)
+    monkeypatch.setattr(distill.router, "_open_mapped", lambda *_, **__: None)
     plain = Router.load(folder)
-    for text in ("where is my parcel?", "refund", "a joke please"):
-        np.testing.assert_array_equal(mapped.route(text).probabilities, plain.route(text).probabilities)
+    assert (mapped._output, plain._output) == (PROBABILITIES, "logits")
+    texts = ["where is my parcel?", "refund", "a joke please"]
+    for text, rows in zip(texts, mapped.predict_proba(texts), strict=True):
+        ids = mapped.tokenise(text)
+        np.testing.assert_array_equal(mapped.logits(ids), plain.logits(ids))
+        for found in (mapped.route(text).probabilities, rows):  # the softmax is the graph's here, numpy's there
+            np.testing.assert_allclose(found, plain.route(text).probabilities, rtol=1e-5, atol=1e-12)
+
+
+def test_a_multi_student_has_no_softmax(tmp_path):
+    router = Router.load(int8_bundle(tmp_path / "multi", Task.MULTI))
+    assert distill.router._open_mapped(router.bundle.onnx_path, 1, is_softmax=False) is not None
+    assert router._output == "logits"
+    ids = router.tokenise("refund")
+    expected = 1 / (1 + np.exp(-router.logits(ids)))
+    np.testing.assert_allclose(router.route("refund").probabilities, expected, rtol=1e-5)
 
 
 def test_a_mapped_bundle_may_be_replaced_while_it_is_used(tmp_path):
@@ -160,7 +189,7 @@ def test_a_mapped_bundle_may_be_replaced_while_it_is_used(tmp_path):
 def test_where_mapping_fails_the_file_is_loaded(tmp_path, monkeypatch):
     folder = int8_bundle(tmp_path / "static")
     monkeypatch.setattr(distill.router, "_FOLDER_OF_TABLES", "session.no_such_entry")
-    assert distill.router._open_mapped(folder / "onnx" / "model.onnx", 1) is None
+    assert distill.router._open_mapped(folder / "onnx" / "model.onnx", 1, is_softmax=True) is None
     assert Router.load(folder).route("refund").intent == "refund"
 
 

@@ -212,11 +212,46 @@ def test_32_threads_share_a_router_and_get_the_answers_of_one(tiny_bundles, task
     assert sorted(told) == sorted(texts * 64)
 
 
+@pytest.mark.parametrize("task", Task)
+def test_a_later_query_of_the_same_length_does_not_touch_an_earlier_answer(tiny_bundles, task):
+    router = Router.load(tiny_bundles[task].path)
+    texts = ["refund", "cancel", "parcel"]
+    assert len({len(router.tokenise(text)) for text in texts}) == 1
+    rows = router.predict_proba(texts)
+    for prediction, row in zip([router.route(text) for text in texts], rows, strict=True):
+        np.testing.assert_allclose(prediction.probabilities, row, atol=TOLERANCE)
+        assert prediction.probabilities.base is None  # of no buffer a view
+
+
+@pytest.mark.parametrize("n_words", [1, 61, 62, 63, 90, 120])
+def test_a_query_of_any_length_gets_the_probabilities_of_its_logits(tmp_path, n_words):
+    router = Router.load(build_bundle(tmp_path / "static", max_length=100).path)
+    text = "refund " + "a " * (n_words - 1)
+    ids = router.tokenise(text)
+    assert len(ids) == min(n_words + 2, 100)
+    for _ in range(2):  # buffers that were kept, too
+        np.testing.assert_allclose(router.route(text).probabilities, softmax(router.logits(ids)), atol=TOLERANCE)
+
+
+def test_buffers_are_kept_and_no_more_than_there_are_threads(tiny_bundle):
+    router = Router.load(tiny_bundle.path)
+    n_tokens = len(router.tokenise("refund"))
+    for _ in range(9):
+        router.route("refund")
+    (kept,) = router._bound[n_tokens]
+    router.route("cancel")
+    assert router._bound[n_tokens] == [kept]
+    with ThreadPoolExecutor(4) as pool:
+        assert {each.intent for each in pool.map(router.route, ["refund"] * 400)} == {"refund"}
+    assert 1 <= len(router._bound[n_tokens]) <= 4
+
+
 class WatchedSession:
     """Remembers in which threads the graph is run, and may take its time as a large one would."""
 
     def __init__(self, router: Router, delay_s: float = 0.0) -> None:
-        self.run_plainly, self.delay_s = router._session.run, delay_s
+        self.session, self.delay_s = router._session, delay_s
+        self.io_binding = self.session.io_binding
         self.threads: set[threading.Thread] = set()
         router._session = self
 
@@ -227,9 +262,16 @@ class WatchedSession:
         return used == {threading.main_thread()}
 
     def run(self, *arguments: object) -> object:
+        self.notice()
+        return self.session.run(*arguments)
+
+    def run_with_iobinding(self, binding: object) -> None:
+        self.notice()
+        self.session.run_with_iobinding(binding)
+
+    def notice(self) -> None:
         self.threads.add(threading.current_thread())
         time.sleep(self.delay_s)
-        return self.run_plainly(*arguments)
 
 
 @pytest.mark.parametrize("student", ["static", "encoder"])
@@ -502,7 +544,7 @@ def test_extreme_logits_of_a_multi_student_neither_overflow_nor_warn(tmp_path):
     policy = Policy(Task.MULTI, labels, thresholds=(0.5, 0.5))
     router = Router.load(build_bundle(tmp_path / "multi", task=Task.MULTI, labels=labels, policy=policy).path)
     router._session = type("Session", (), {"run": lambda *_: [np.array([[-1e4, 1e4]], np.float32)]})()
-    assert router.route("anything").scores == pytest.approx({"track_order": 0.0, "refund": 1.0})
+    assert router.decide(np.array([-1e4, 1e4], np.float32)).scores == pytest.approx({"track_order": 0.0, "refund": 1.0})
     assert router.predict_proba(["anything"])[0] == pytest.approx([0.0, 1.0])
 
 

@@ -52,7 +52,7 @@ _PARITY_SHAPES = ((2, 5), (3, 23), (1, 2))
 _PREDICT_BATCH = 64
 _SELFCHECK_AIM, _SELFCHECK_MOST = 24, 50
 _INPUTS = ("input_ids", "attention_mask")
-_LARGEST_INT8, _LARGEST_FACTOR, _TINY = 127.0, 128.0, 1e-12
+_LARGEST_INT8, _LARGEST_FACTOR, _TINY, _MIDDLE = 127.0, 128.0, 1e-12, 128
 """What int8 entries and the factors of their rows keep to: no pair of products reaches 16 bits' end (2 x 127 x 128 < 2^15)."""
 
 
@@ -115,8 +115,8 @@ def export_static(folded: FoldedStatic, path: Path, table: np.dtype[Any] | type 
     Args:
         folded: What ``Static.fold`` gives.
         path: The onnx file.
-        table: How the table is stored: float32, or int8 with a factor of 1 to 128 for each row. Rows of int8 are multiplied
-            with their factors and summed as integers, which is exact; the rest is float32 whatever it is. The layer norm
+        table: How the table is stored: float32, or int8 (as uint8 around 128) with a factor of 1 to 128 for each row. Such rows are
+            multiplied with their factors and summed as integers, which is exact; the rest is float32 whatever it is. The layer norm
             takes the common scale out, so that there is none in the graph.
 
     Raises:
@@ -147,7 +147,12 @@ def _static_graph(folded: FoldedStatic, dtype: np.dtype[Any]) -> ModelProto:
     stored: dict[str, np.ndarray[Any, Any]] = {"table": folded.table, "length_axis": np.asarray([1], np.int64)}
     if dtype == np.int8:
         entries, factors, unit = _rows_as_int8(folded.table)
-        stored = {"table": entries, "factors": factors, "middle_axis": np.asarray([1], np.int64)}
+        stored = {
+            "table": entries.view(np.uint8) ^ _MIDDLE,  # around 128: products of unsigned numbers take less time
+            "middle": np.asarray(_MIDDLE, np.uint8),
+            "factors": factors,
+            "middle_axis": np.asarray([1], np.int64),
+        }
     n_labels = folded.head.shape[1]
     constants: dict[str, np.ndarray[Any, Any]] = {
         "n_buckets": np.asarray(folded.n_buckets, np.int64),
@@ -197,13 +202,13 @@ def _static_graph(folded: FoldedStatic, dtype: np.dtype[Any]) -> ModelProto:
 
 
 def _integer_sum() -> list[NodeProto]:
-    """The rows' factors times the gathered int8 rows: their sum over the length, without a float32 copy of every row."""
+    """The rows' factors times the gathered 8-bit rows: their sum over the length, without a float32 copy of every row."""
     from onnx import TensorProto, helper
 
     return [
         helper.make_node("Gather", ["factors", "rows"], ["row_factors"]),
         helper.make_node("Unsqueeze", ["row_factors", "middle_axis"], ["factor_rows"]),
-        helper.make_node("MatMulInteger", ["factor_rows", "vectors"], ["integers"]),
+        helper.make_node("MatMulInteger", ["factor_rows", "vectors", "", "middle"], ["integers"]),
         helper.make_node("Cast", ["integers"], ["floats"], to=TensorProto.FLOAT),
         helper.make_node("Squeeze", ["floats", "middle_axis"], ["summed"]),
     ]
