@@ -161,6 +161,8 @@ def audit(spec: Spec, *, show_progress: bool = True) -> Audit:
 
     _check_task(spec)
     labelled = pipeline.examples(spec, with_evidence=False, show_notes=False)
+    if len(set(_labels(spec, labelled))) == 1:  # said before the encoder is fetched, exported and asked
+        raise DataError(f"{spec.ledger_path}: all labels are the same; an audit compares them with one another")
     embedder = embedder_of(spec, show_progress=show_progress)
     with Progress("embed", len(labelled), show=show_progress) as progress:
         vectors = embedder.embed([example.text for example in labelled], progress.advance)
@@ -185,8 +187,6 @@ def _check_task(spec: Spec) -> None:
 def _find(labelled: Sequence[Example], vectors: Floats, spec: Spec) -> Findings:
     targets = np.stack([example.target for example in labelled])
     given = targets.argmax(axis=1)
-    if len(np.unique(given)) < 2:  # noqa: PLR2004
-        raise DataError(f"{spec.ledger_path}: all labels are the same; an audit compares them with one another")
     return find_label_errors(vectors, given, len(spec.labels), agreement=targets.max(axis=1), seed=spec.seed)
 
 
@@ -420,6 +420,14 @@ def relabel(
         SpecError: The labels are people's; or the limit cannot be kept, as no price is known.
         TeacherError: The teacher cannot answer at all. Every answer received is kept.
     """
+    from distill.student.embedder import embedder_of
     from distill.teacher.relabel import relabel as ask
 
-    return ask(spec, _cases(found, limit), samples=samples, max_usd=max_usd, show_progress=show_progress)
+    return ask(
+        spec,
+        _cases(found, limit),
+        samples=samples,
+        max_usd=max_usd,
+        open_embedder=lambda: embedder_of(spec, show_progress=show_progress),
+        show_progress=show_progress,
+    )

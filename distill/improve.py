@@ -594,7 +594,7 @@ def _writers_spec(spec: Spec, plan: _Plan, limit_usd: Decimal | None) -> Spec:
         if len(intents) < _FEWEST_INTENTS:
             intents.setdefault(name, described[name])
     raw = spec.model_dump(by_alias=True)
-    raw["teacher"] |= {"answer_map": {}, "prompt": None, "max_usd": None}
+    raw["teacher"] |= {"answer_map": {}, "prompt": None, "evidence": None, "max_usd": None}
     n_misses = plan.per_intent * len(targets.get(OUT_OF_SCOPE_LABEL, ()))
     raw["synth"] |= {"per_intent": plan.per_intent, "out_of_scope": n_misses}
     raw |= {

@@ -178,6 +178,8 @@ class SynthSpec(_Strict):
     """Queries to write that fit none: near misses and other subjects; not with `task: weights`."""
     attributes: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """What queries are to differ in, name to values, such as `persona: [a student, a tourist]`: each query gets a value of each."""
+    languages: tuple[str, ...] = ()
+    """Languages to write in, such as `[en, de]`, each query in one of them; none: the language of descriptions and examples."""
     per_request: int = Field(default=10, ge=1, le=50)
     """Queries a request."""
     temperature: float | None = Field(default=1.0, ge=0)
@@ -196,6 +198,19 @@ class SynthSpec(_Strict):
             if any("\n" in each for each in (name, *values)):
                 raise ValueError(f"the attribute {name!r} holds a line break; a value is one line")
         return value
+
+    @field_validator("languages")
+    @classmethod
+    def _usable_languages(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if any(not each.strip() or "\n" in each for each in value):
+            raise ValueError("a language is a code such as de, or a name such as German, on one line")
+        return value
+
+    @model_validator(mode="after")
+    def _language_is_said_once(self) -> SynthSpec:
+        if self.languages and "language" in self.attributes:
+            raise ValueError("`languages` and an attribute `language` say the same; keep one of them")
+        return self
 
 
 class GateLimits(_Strict):

@@ -147,6 +147,9 @@ def _example_weights(intents: Sequence[Intent]) -> list[tuple[str, Any]]:
 
 _WHOLE = 100
 
+_MOST_NAMED = 20
+"""Intents in one answer: a small model may say the same one for ever."""
+
 FORMS: Mapping[Task, TaskForm] = {
     Task.SINGLE: TaskForm(
         key="intent",
@@ -166,7 +169,9 @@ FORMS: Mapping[Task, TaskForm] = {
         label_template_by_query="label_multi_002",
         synth_templates=("synth_multi_001",),
         synth_templates_crossed=("synth_multi_001",),
-        schema=lambda labels: {"intents": {"type": "array", "items": _one_of(labels)}},
+        schema=lambda labels: {
+            "intents": {"type": "array", "items": _one_of(labels), "maxItems": min(len(labels), _MOST_NAMED)}
+        },
         examples=lambda intents: list(_names_by_text(intents).items()),
         numbers=_intents_numbers,
         answer_tokens=lambda _: 18,
@@ -201,7 +206,7 @@ def _one_of(labels: Sequence[str]) -> dict[str, Any]:
 def answer_schema(labels: Sequence[str], task: Task = Task.SINGLE) -> dict[str, Any]:
     """The JSON schema of an answer, strict as OpenAI wants it: no other keys, every key required.
 
-    No bounds stand in it (how many names, how large a number): not every server takes them, and ``read_scores`` checks.
+    How large a number may be does not stand in it: not every server takes that, and ``read_scores`` checks.
     """
     return _strict_object(FORMS[task].schema(labels))
 

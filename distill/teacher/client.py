@@ -197,6 +197,7 @@ async def for_each(items: Iterable[_Item], work: Callable[[_Item], Awaitable[boo
     errors: list[BaseException] = []
 
     async def worker() -> None:
+        """Takes items until there are none or another worker failed; asks again for an item as long as ``work`` says so."""
         nonlocal stopped, n_in_flight
         for item in waiting:
             needs_another: bool | None = True

@@ -423,6 +423,11 @@ class _Run:
     _client: ChatClient | None = field(default=None, repr=False)
 
     async def ask_all(self, questions: list[Question]) -> None:
+        """Asks every question and records each answer as it comes: by callable, by batch, or by single requests, the first alone.
+
+        Raises:
+            TeacherError: The teacher cannot answer at all.
+        """
         if not questions and not self.by_batch:
             return
         if self.teacher.spec.teacher.callable is not None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from distill.data import normalise
+from distill.teacher.styles import ECHOES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["Comparison", "Dropped", "Pool", "Repeat"]
 
 _LONGEST_QUERY = 300
-_ECHOES = ("begins with ", "a fragment ", "a command ", "fragment without ")
-"""How an attribute looks when a weak model repeats it in place of a query (normalised)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +147,7 @@ class Pool:
 def _is_usable(text: str, plain: str, lines: frozenset[str]) -> bool:
     """Whether a query has words, a sane length, UTF-8 (half a surrogate pair has none), and is no echo of the request's lines."""
     is_unicode = not any("\ud800" <= character <= "\udfff" for character in text)
-    is_echo = plain in lines or any(plain.startswith(echo) and any(echo in line for line in lines) for echo in _ECHOES)
+    is_echo = plain in lines or any(plain.startswith(echo) and any(echo in line for line in lines) for echo in ECHOES)
     return bool(plain) and len(text) <= _LONGEST_QUERY and is_unicode and not is_echo
 
 

@@ -1,5 +1,8 @@
 """Asking the teacher again about labels that are doubted: several answers each, beside the nearest known queries.
 
+It is told what labelling tells it: all intents and known examples, or the nearest to the query where they are many. What is known of
+the query itself is never shown.
+
 Each answer that was paid for is a line of the ledger, under a prompt hash of its own. What follows from them, the mean of all answers
 to a query, the first ones and the new, is written under the key of the query's label as an answer that was carried over: the last good
 line of a key wins, so training takes it, and the first answer stays above it. It depends on the answers alone: to decide
@@ -13,17 +16,17 @@ import time
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from distill.data import ledger_key, sha256_json
+from distill.data import ledger_key, normalise, sha256_json
 from distill.errors import SpecError, SpendLimitError, TeacherError
 from distill.progress import Progress
-from distill.teacher.answers import FORMS, answer_schema, function_scores, read_scores
-from distill.teacher.asking import effort
+from distill.teacher.answers import answer_schema, function_scores, read_scores
+from distill.teacher.asking import Teacher, effort
 from distill.teacher.client import (
     DIALECTS,
     ChatClient,
@@ -38,7 +41,8 @@ from distill.teacher.functions import load_function
 from distill.teacher.label import new_lines, recorded_samples, requester
 from distill.teacher.ledger import AppendLog, Ledger
 from distill.teacher.prices import check_limit_is_enforceable, estimated_usd, teacher_price
-from distill.teacher.prompt import Messages, render, template_text, user_prompt, user_prompt_text
+from distill.teacher.prompt import Messages, render, template_text
+from distill.teacher.retrieve import Excerpt
 from distill.teacher.spend import limited, open_budget
 from distill.types import Label, Usage
 
@@ -47,10 +51,13 @@ if TYPE_CHECKING:
 
     from distill.spec import Spec
     from distill.teacher.prices import Budget
+    from distill.teacher.retrieve import OpenEmbedder
 
 __all__ = ["SAMPLES", "Case", "RelabelPlan", "RelabelSummary", "plan_relabel", "relabel", "votes_of"]
 
 TEMPLATE = "relabel_single_001"
+TEMPLATE_BY_QUERY = "relabel_single_002"
+"""Where not all intents and known examples fit into every prompt."""
 SAMPLES = 3
 """New answers to each query."""
 
@@ -116,35 +123,38 @@ class RelabelSummary:
 class _Again:
     """How the teacher is asked again, as the ledger knows it: name, prompt, and hash for each dialect."""
 
-    def __init__(self, spec: Spec, samples: int) -> None:
+    def __init__(
+        self, spec: Spec, samples: int, open_embedder: OpenEmbedder | None = None, *, show_progress: bool = False
+    ) -> None:
         if spec.labels_path is not None:
             raise SpecError(
                 f"{spec.path}: the labels are people's ({spec.labels_path}), whom nobody asks again here; correct them by hand"
             )
-        self.spec, self.samples, self.name, self.form = spec, samples, spec.teacher_name, FORMS[spec.task]
-        self.intents = (*spec.intent_list, *((spec.out_of_scope_intent,) if spec.out_of_scope_intent else ()))
-        own = spec.teacher.prompt
-        self.prompt_path = spec.folder / own if own else None
-        self.template = user_prompt_text(self.prompt_path) if self.prompt_path else template_text(TEMPLATE)
-        sends_schema = own is None if spec.teacher.send_schema is None else spec.teacher.send_schema
-        self.schema = answer_schema(spec.labels, spec.task) if sends_schema else None
+        self.spec, self.samples, self.name = spec, samples, spec.teacher_name
+        self.teacher = Teacher(spec, open_embedder, show_progress=show_progress)
+        self.form, self.schema, self.prompt_path = self.teacher.form, self.teacher.schema, self.teacher.prompt_path
+        self.template_name = TEMPLATE_BY_QUERY if self.teacher.by_query else TEMPLATE
+        self.template = self.teacher.template if self.prompt_path else template_text(self.template_name)
         self.temperature = spec.teacher.temperature or (_TEMPERATURE if spec.teacher.temperature == 0 else None)
 
     def settings(self, dialect: Dialect) -> dict[str, Any]:
         """What an answer depends on besides the query and its evidence."""
-        intents = sha256_json([[i.name, i.description, list(i.examples)] for i in self.intents])
+        by_query = self.teacher.by_query
+        shown = [[i.name, i.description, [] if by_query.examples else list(i.examples)] for i in self.teacher.intents]
+        intents = sha256_json(shown)
         if self.spec.teacher.callable is not None:
             return {"stage": _STAGE, "callable": self.spec.teacher.callable, "intents": intents}
         sends_schema = self.schema is not None and dialect.response_format != "text"
         return {
             "stage": _STAGE,
-            "template": self.prompt_path.name if self.prompt_path else TEMPLATE,
+            "template": self.prompt_path.name if self.prompt_path else self.template_name,
             "template_sha256": sha256_json(self.template),
             "intents": intents,
             "response_format": dialect.response_format if sends_schema else "text",
             "temperature": self.temperature if dialect.temperature else None,
             "answer": sha256_json([self.spec.teacher.answer_path, self.spec.teacher.answer_map]),
             **effort(self.spec),
+            **({"by_query": by_query.settings} if by_query else {}),
         }
 
     @cached_property
@@ -167,20 +177,51 @@ class _Again:
             if answer is None or answer.scores is None
         ]
 
-    def messages(self, case: Case) -> Messages:
+    def excerpt(self, case: Case) -> Excerpt:
+        """What is shown beside this query alone: intents that its evidence names may be answered too."""
+        found = self.teacher.excerpt(case.text)
+        if found.candidates is None:
+            return found
+        evident = {name for _, name in case.evidence} - {each.name for each in found.candidates}
+        also = (each for each in self.spec.intent_list if each.name in evident)
+        return replace(found, candidates=(*found.candidates, *also))
+
+    def messages(self, case: Case, excerpt: Excerpt) -> Messages:
         if self.prompt_path is not None:
-            return user_prompt(self.prompt_path, self.template, query=case.text, intents=self.intents)
+            examples = self._examples_beside(case) if excerpt.examples is None else excerpt.examples
+            return self.teacher.messages(case.text, replace(excerpt, examples=examples))
+        known = {text for text, _ in excerpt.examples or ()}
         return render(
-            TEMPLATE,
-            intents=self.intents,
+            self.template_name,
+            intents=self.teacher.intents,
             out_of_scope=self.spec.out_of_scope_intent,
-            examples=self.form.examples(self.intents),
-            evidence=case.evidence,
+            examples=self._examples_beside(case) if excerpt.examples is None else [],
+            candidates=excerpt.candidates,
+            known=excerpt.examples,
+            evidence=[pair for pair in _others(case.evidence, case.text) if pair[0] not in known],
             query=case.text,
         )
 
-    def request(self, case: Case) -> Request:
-        return Request(self.messages(case), self.schema, self.temperature, self.spec.teacher.max_output_tokens)
+    def _examples_beside(self, case: Case) -> tuple[tuple[str, Any], ...]:
+        return _others(self.form.examples(self.teacher.intents), case.text)
+
+    def typical_messages(self, case: Case) -> Messages:
+        """Messages about as long as those that are sent; takes no vectors."""
+        examples = self.form.examples(self.teacher.intents)
+        return self.messages(case, self.teacher.by_query.first(self.spec.intent_list, examples))
+
+    def request(self, case: Case, excerpt: Excerpt) -> Request:
+        schema = self.schema
+        if schema is not None and excerpt.candidates is not None:
+            names = [*(each.name for each in excerpt.candidates), *self.spec.labels[len(self.spec.intents) :]]
+            schema = answer_schema(names, self.spec.task)
+        messages = self.messages(case, excerpt)
+        return Request(messages, schema, self.temperature, self.spec.teacher.max_output_tokens)
+
+
+def _others(examples: Iterable[tuple[str, Any]], text: str) -> tuple[tuple[str, Any], ...]:
+    """Those that are not the query itself, but for case and punctuation: it is not told its own answer."""
+    return tuple(pair for pair in examples if normalise(pair[0]) != normalise(text))
 
 
 def plan_relabel(spec: Spec, cases: Sequence[Case], *, samples: int = SAMPLES) -> RelabelPlan:
@@ -194,7 +235,7 @@ def plan_relabel(spec: Spec, cases: Sequence[Case], *, samples: int = SAMPLES) -
     price = teacher_price(spec)
     estimate = Decimal(0) if not missing else None
     if missing and price is not None and spec.teacher.callable is None:
-        characters = sum(len(content) for case, _ in missing for _, content in again.messages(case))
+        characters = sum(len(content) for case, _ in missing for _, content in again.typical_messages(case))
         answer_tokens = again.form.answer_tokens(spec.labels) * len(missing)
         estimate = estimated_usd(price, characters, answer_tokens)
     return RelabelPlan(len(cases), len(missing), estimate)
@@ -233,6 +274,7 @@ def relabel(
     *,
     samples: int = SAMPLES,
     max_usd: Decimal | None = None,
+    open_embedder: OpenEmbedder | None = None,
     show_progress: bool = True,
 ) -> RelabelSummary:
     """Asks the teacher again about some queries, in order, and records each answer as it arrives, then what follows from them.
@@ -244,6 +286,8 @@ def relabel(
         cases: Queries that have a label, the most doubtful first.
         samples: New answers to each.
         max_usd: Most that this run may spend; None: what ``teacher.max_usd`` leaves. Checked before each request.
+        open_embedder: Opens the sentence encoder; called where not all intents or known examples fit into a prompt and something is
+            to be asked.
         show_progress: Shows progress on stderr.
 
     Raises:
@@ -252,7 +296,7 @@ def relabel(
         LedgerError: Another process is writing to the ledger.
     """
     spec = limited(spec, spec.teacher.model, max_usd)
-    again = _Again(spec, samples)
+    again = _Again(spec, samples, open_embedder, show_progress=show_progress)
     ledger, budget = Ledger(spec.ledger_path), open_budget(spec, spec.teacher.model)
     run, spent_before = _Run(again, ledger, budget), budget.spent_usd
     with AppendLog(spec.ledger_path) as run.log:
@@ -308,15 +352,21 @@ class _Run:
         async with ChatClient(spec.teacher, self.again.name, self.budget, dialect) as self._client:
             loopback = is_loopback(spec.teacher.base_url)
             check_limit_is_enforceable(spec, self.again.name, self.budget.price, loopback=loopback)
+            if self.again.teacher.by_query:
+                await asyncio.to_thread(lambda: self.again.teacher.retriever)  # before anything is asked
             await for_each(questions[:1], self._ask_model, 1)  # what the server refuses is found out once
             await for_each(questions[1:], self._ask_model, spec.teacher.concurrency)
 
     async def _ask_model(self, question: tuple[Case, int]) -> None:
         if self._client is None:
             raise TeacherError("the client is not open")
+        case, sample = question
+        # in a thread, so that other answers are not kept waiting while vectors are compared
+        excerpt = await asyncio.to_thread(self.again.excerpt, case) if self.again.teacher.by_query else Excerpt()
+        question = replace(case, evidence=(*case.evidence, *(excerpt.examples or ()))), sample
         asked_at = _now()
         try:
-            reply = await self._client.ask(self.again.request(question[0]))
+            reply = await self._client.ask(self.again.request(case, excerpt))
         except RequestFailedError as error:
             self._write(question, self._client.dialect, asked_at, error=str(error))
             return

@@ -295,7 +295,7 @@ class _Run:
         self.writer = Writer(spec, self.recording, rivals)
         if embedder is not None:
             self.writer.compare(embedder)
-        self.pool = Pool(self.writer.wanted, frozenset(_excluded(spec)))
+        self.pool = Pool(self.writer.wanted, frozenset(_excluded(self.writer)))
         self.n_asked = 0
         self._failures_in_a_row = 0
         replayed = {target: self._replay(target) for target in self.writer.wanted}
@@ -390,10 +390,12 @@ class _Run:
             positions[target] += 1
 
 
-def _excluded(spec: Spec) -> Iterator[str]:
-    """Examples and gold, normalised: never training queries."""
+def _excluded(writer: Writer) -> Iterator[str]:
+    """Examples, evidence that is shown, and gold, normalised: never training queries."""
+    spec = writer.spec
     intents = (*spec.intent_list, *((spec.out_of_scope_intent,) if spec.out_of_scope_intent else ()))
     yield from (normalise(text) for text, _ in examples_of(intents))
+    yield from (normalise(text) for known in writer.evidence.values() for text in known)
     if spec.gold_path is not None:
         yield from (normalise(query.text) for query in read_gold(spec.gold_path, spec.labels, spec.task))
 

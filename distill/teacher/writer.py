@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +20,17 @@ from distill.errors import DataError, TeacherError
 from distill.teacher.answers import FORMS
 from distill.teacher.asking import effort
 from distill.teacher.client import Request
+from distill.teacher.evidence import known_intents
 from distill.teacher.prompt import render, template_text
+from distill.teacher.styles import (
+    FAR_TOPICS,
+    OLDER_FAR_TOPICS,
+    crossed_styles,
+    deal,
+    language_name,
+    older_styles,
+    search_styles,
+)
 from distill.types import OUT_OF_SCOPE_LABEL
 
 if TYPE_CHECKING:
@@ -37,42 +48,15 @@ __all__ = ["Round", "Writer", "read_recording"]
 _RIVALS = 2
 _LEAST_LIKENESS = 0.3
 """How many intents a request names as rivals, and the cosine below which nobody would mix two up."""
+_SERVED = 3
+"""How many intents a request for queries on other subjects names."""
+_COMPARED = 20
+"""Of how many known queries, besides its own examples, an intent's vector is the mean."""
 _TOKENS_PER_QUERY = 40
 _ROUNDS_PER_WANTED_ROUND = 4
 _OTHERS = 2
 _SHARE_OF_ALL_OTHERS = 0.25
 """``multi``: how many other intents a request mixes in, and how often a query asks for all of them."""
-
-_BEGINNINGS = (
-    "begins with 'can you'", "begins with 'what'", "begins with 'i need'", "a command", "begins with 'how'",
-    "begins with 'is there'", "begins with 'tell me'", "begins with 'i want'", "begins with 'my'", "begins with 'please'",
-    "begins with 'when'", "begins with 'where'", "begins with 'why'", "begins with 'do i'", "begins with 'could'",
-    "begins with 'i would like'", "begins with 'let me'", "begins with 'i'", "a fragment without a verb", "begins with 'hey'",
-    "begins with 'are'", "begins with 'which'", "begins with 'show' or 'give'", "begins with 'help'", "begins with 'does'",
-    "begins with 'who'", "begins with 'would'", "begins with the main thing it is about", "begins with 'for'",
-)  # fmt: skip
-_LENGTHS = ("very short", "short", "short", "of middle length", "of middle length", "long")
-_SHAPES = (
-    "a few keywords", "a few keywords", "a phrase", "a phrase", "a question", "a command such as 'find' or 'show me'",
-    "a whole sentence", "half remembered, as if asking a friend",
-)  # fmt: skip
-"""Of queries to a search, which ``weights`` are for."""
-_DETAILS = (
-    "", "", "", "with a company's or bank's name", "with an amount or a number", "with a day, month or time",
-    "with a reason", "about one particular kind of thing", "casual", "polite", "in a hurry", "with a typo",
-)  # fmt: skip
-
-_FAR_TOPICS = (
-    "the weather", "cooking and recipes", "flights and hotels", "a car: its parts, fuel and upkeep", "sports results",
-    "films, series and actors", "music and bands", "history", "geography: places, rivers, capitals", "animals and plants",
-    "health and exercise", "mathematics and units", "physics and chemistry", "words and spelling", "technology and phones",
-    "shopping and prices of goods", "shares and companies", "jobs and salaries", "school and homework", "the law and politics",
-    "house, garden and repairs", "cleaning and stains", "games and puzzles", "famous people", "news of today",
-    "the calendar and reminders", "small talk with the assistant", "opinions and advice on life", "restaurants nearby",
-    "public transport and traffic", "books and writers", "fashion and clothes", "languages and translation", "space and planets",
-    "insurance and taxes", "gifts and parties", "holidays and customs", "children and family", "computers and programming",
-    "customer service, opening hours and contacts",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +72,8 @@ class Round:
         others: ``multi``: intents that some of the queries have as well.
         rivals: Labels that the queries are not to be taken for; for ``oos``, neighbours of ``near``.
         close: Whether the queries are to come near to the rivals, and not only to differ from them.
+        evidence: In place of an example: a query that people labelled, redacted. No recording repeats its text.
+        served: For ``oos`` on other subjects: some intents, which say what the assistant is for, and in which language.
     """
 
     target: str
@@ -98,13 +84,16 @@ class Round:
     others: tuple[str, ...] = ()
     rivals: tuple[str, ...] = ()
     close: bool = False
+    evidence: str = ""
+    served: tuple[str, ...] = ()
 
     @property
     def line(self) -> dict[str, Any]:
         """What is recorded of it, and makes its key."""
         own = {"target": self.target, "round": self.number, "lines": list(self.lines)}
-        own |= {name: list(value) for name in ("others", "rivals") if (value := getattr(self, name))}
-        return own | {name: value for name in ("example", "near", "close") if (value := getattr(self, name))}
+        own |= {name: list(value) for name in ("others", "rivals", "served") if (value := getattr(self, name))}
+        own |= {name: value for name in ("example", "near", "close") if (value := getattr(self, name))}
+        return own | ({"evidence": sha256_json(self.evidence)[:12]} if self.evidence else {})
 
 
 class Writer:
@@ -119,6 +108,7 @@ class Writer:
     Attributes:
         wanted: By target (an intent or ``oos``; in ``weights`` a kind of queries), how many queries are to be written.
         rivals: As given, or as far as they are recorded or found.
+        evidence: By label, the known queries of ``teacher.evidence``, which requests show in turn, one each.
     """
 
     def __init__(
@@ -131,9 +121,12 @@ class Writer:
         self.form = FORMS[spec.task]
         self.intents = {intent.name: intent for intent in spec.intent_list}
         self.attributes, kinds = dict(spec.synth.attributes), tuple(self.intents)
-        self.templates = self.form.synth_templates_crossed if self.attributes else self.form.synth_templates
         if self.form.takes_kinds and self.attributes:
             kinds = self.attributes.pop(next(iter(self.attributes)))
+        if spec.synth.languages:
+            self.attributes["language"] = tuple(map(language_name, spec.synth.languages))
+        is_crossed = bool(spec.synth.attributes or spec.synth.languages)
+        self.templates = self.form.synth_templates_crossed if is_crossed else self.form.synth_templates
         self.wanted = dict.fromkeys(kinds, spec.synth.per_intent)
         if (spec.out_of_scope or self.form.may_be_empty) and spec.synth.out_of_scope:
             self.wanted[OUT_OF_SCOPE_LABEL] = spec.synth.out_of_scope
@@ -148,10 +141,19 @@ class Writer:
         lines = () if recording is None else tuple(recording.values())
         recorded = {line.get("prompt_sha256") for line in lines}
         self.template = next((each for each in self.templates if self._sha256(each) in recorded), self.templates[0])
+        self.evidence = self._known() if self.template == self.templates[0] else {}
         self._has_given_rivals = rivals is not None
         self.rivals = {} if rivals is None else {name: tuple(own) for name, own in rivals.items()}
         if rivals is None:
             self._take_recorded_rivals(lines)
+
+    def _known(self) -> dict[str, tuple[str, ...]]:
+        """``teacher.evidence`` by label, without what is an example too."""
+        if self.spec.evidence_path is None:
+            return {}
+        own = {normalise(text) for each in known_intents(self.spec, with_evidence=False) for text in each.examples}
+        known = known_intents(self.spec)
+        return {each.name: tuple(text for text in each.examples if normalise(text) not in own) for each in known}
 
     def _take_recorded_rivals(self, lines: Sequence[Mapping[str, Any]]) -> None:
         for line in lines:
@@ -175,7 +177,7 @@ class Writer:
         if not self.lacks_rivals:
             return
         names = list(self.intents)
-        vectors = _vectors(embedder, list(self.intents.values()))
+        vectors = _vectors(embedder, list(self.intents.values()), self.evidence)
         for row, (positions, cosines) in enumerate(zip(*nearest(vectors, vectors, _RIVALS + 1), strict=True)):
             near = zip(positions.tolist(), cosines.tolist(), strict=True)
             others = [names[position] for position, cosine in near if position != row and cosine >= _LEAST_LIKENESS]
@@ -213,6 +215,10 @@ class Writer:
 
     def _run_sha256(self, template: str) -> str:
         varied: list[Any] = [list(self.spec.synth.attributes.items())] if self.spec.synth.attributes else []
+        if self.spec.synth.languages:
+            varied.append({"languages": self.spec.synth.languages})
+        if self.evidence and template == self.templates[0]:
+            varied.append({"evidence": sha256_json(self.evidence)})
         if self._has_given_rivals:
             varied.append({name: list(own) for name, own in self.rivals.items()})
         return sha256_json([self.model, self._sha256(template), self.wanted, self.spec.seed, *varied])[:12]
@@ -225,55 +231,59 @@ class Writer:
         """The requests of one target in a fixed order: attributes crossed by a fixed seed."""
         dice = random.Random(f"{self.spec.seed}:{target}")  # noqa: S311 - not for secrets
         most = _ROUNDS_PER_WANTED_ROUND * -(-self.wanted[target] // self.n)
-        examples = ("", *self._examples(target))
+        seeds = self._seeds(target)
         rivals = self.rivals.get(target, ())
         near = list(rivals) if target == OUT_OF_SCOPE_LABEL and rivals else list(self.intents)
         dice.shuffle(near)
-        own = {name: _deal(dice, values) for name, values in self.attributes.items()}
-        others = _deal(dice, [name for name in self.intents if name != target])
+        own = {name: deal(dice, values) for name, values in self.attributes.items()}
+        others = deal(dice, [name for name in self.intents if name != target])
+        crossed, topics = crossed_styles(dice, self.attributes), self._topics(dice)
         for number in range(most):
-            lines = [self._line(target, styles, own) for styles in self._styles(dice)]
+            styles = islice(crossed, self.n) if self._is_newest else self._older_styles(dice)
+            lines = [self._line(target, each, own) for each in styles]
             if target == OUT_OF_SCOPE_LABEL:
-                yield self._miss(dice, number, lines, near, examples)
+                yield self._miss(number, lines, near, seeds, topics)
                 continue
             also = tuple(dict.fromkeys(next(others) for _ in range(_OTHERS * self.form.mixes_intents)))
             lines = _mixed(dice, lines, also)
-            example = examples[number % len(examples)]
             close = self._has_given_rivals and bool(rivals)
-            yield Round(target, number, tuple(lines), example=example, others=also, rivals=rivals, close=close)
+            example, evidence = seeds[number % len(seeds)]
+            yield Round(target, number, tuple(lines), example, "", also, rivals, close, evidence)
 
-    def _examples(self, target: str) -> tuple[str, ...]:
-        """The user's own, which requests show in turn."""
-        if target in self.intents:
-            return self.intents[target].examples
+    def _seeds(self, target: str) -> list[tuple[str, str]]:
+        """What requests show in turn, as example and evidence: nothing, an example of the user's own, a query that people labelled."""
         out_of_scope = self.spec.out_of_scope_intent if target == OUT_OF_SCOPE_LABEL and self._is_newest else None
-        return out_of_scope.examples if out_of_scope is not None else ()
+        intent = self.intents.get(target, out_of_scope)
+        examples = () if intent is None else intent.examples
+        evidence = self.evidence.get(target, ())
+        return [("", ""), *((text, "") for text in examples), *(("", text) for text in evidence)]
+
+    def _topics(self, dice: random.Random) -> Iterator[str]:
+        """Subjects that are far from all intents, for ever."""
+        if self._is_newest:
+            yield from deal(dice, FAR_TOPICS)
+        while True:
+            if self.n <= len(OLDER_FAR_TOPICS):
+                yield from dice.sample(OLDER_FAR_TOPICS, self.n)
+            else:
+                yield from dice.choices(OLDER_FAR_TOPICS, k=self.n)
 
     def _miss(
-        self, dice: random.Random, number: int, lines: list[str], near: list[str], examples: tuple[str, ...]
+        self, number: int, lines: list[str], near: list[str], seeds: list[tuple[str, str]], topics: Iterator[str]
     ) -> Round:
         """Queries that fit none: other subjects and near misses in turn; near misses alone where rivals are given."""
-        example = examples[number // 2 % len(examples)]
+        example, evidence = seeds[number // 2 % len(seeds)]
         if self._has_given_rivals or number % 2:
             name = near[(number if self._has_given_rivals else number // 2) % len(near)]
             rivals = tuple(rival for rival in self.rivals.get(name, ()) if rival != OUT_OF_SCOPE_LABEL)
-            return Round(OUT_OF_SCOPE_LABEL, number, tuple(lines), example, near=name, rivals=rivals)
-        topics = dice.sample(_FAR_TOPICS, self.n) if self.n <= len(_FAR_TOPICS) else dice.choices(_FAR_TOPICS, k=self.n)
-        about = (f"{line}, about {topic}" for line, topic in zip(lines, topics, strict=True))
-        return Round(OUT_OF_SCOPE_LABEL, number, tuple(about), example)
+            return Round(OUT_OF_SCOPE_LABEL, number, tuple(lines), example, near=name, rivals=rivals, evidence=evidence)
+        about = tuple(f"{line}, about {topic}" for line, topic in zip(lines, islice(topics, self.n), strict=True))
+        served = tuple(islice(cycle(near), number, number + min(_SERVED, len(near)))) if self._is_newest else ()
+        return Round(OUT_OF_SCOPE_LABEL, number, about, example, evidence=evidence, served=served)
 
-    def _styles(self, dice: random.Random) -> Iterator[dict[str, str]]:
-        """What each query of a request is like, by the names under which the user's attributes may say it instead."""
-        if self.form.takes_kinds:
-            shapes = _deal(dice, _SHAPES)
-            for _ in range(self.n):
-                yield {"shape": next(shapes), "length": dice.choice(_LENGTHS)}
-            return
-        beginnings: list[str] = []
-        while len(beginnings) < self.n:  # they differ while they last
-            beginnings += dice.sample(_BEGINNINGS, min(len(_BEGINNINGS), self.n - len(beginnings)))
-        for beginning in beginnings:
-            yield {"beginning": beginning, "length": dice.choice(_LENGTHS), "detail": dice.choice(_DETAILS)}
+    def _older_styles(self, dice: random.Random) -> Iterator[dict[str, str]]:
+        """What each query of a request is to be like where styles are not crossed."""
+        return search_styles(dice, self.n) if self.form.takes_kinds else older_styles(dice, self.n)
 
     def _line(self, target: str, styles: dict[str, str], own: dict[str, Iterator[str]]) -> str:
         """One query's line: our own styles in bare words, the user's attributes with their names.
@@ -296,10 +306,12 @@ class Writer:
                 intent=self.intents.get(round_.target),
                 kind=round_.target,
                 channels=tuple(self.intents.values()),
-                example=round_.example,
+                example=round_.example or round_.evidence,
+                has_languages="language" in self.attributes,
                 near=self.intents.get(round_.near),
                 others=[self.intents[name] for name in round_.others],
                 rivals=[_named(name, self.intents) for name in round_.rivals],
+                served=[_named(name, self.intents) for name in round_.served],
                 close=round_.close,
                 lines=round_.lines,
             ),
@@ -317,20 +329,15 @@ def _named(label: str, intents: Mapping[str, Intent]) -> str:
     return f"{label}: {description}" if description else label
 
 
-def _vectors(embedder: Embedder, intents: Sequence[Intent]) -> Floats:
-    """A vector for each intent, the mean over its name with its description and its examples: float32 (n, d), rows of length 1."""
-    texts = [(f"{normalise(each.name)}: {each.description}", *each.examples) for each in intents]
+def _vectors(embedder: Embedder, intents: Sequence[Intent], evidence: Mapping[str, Sequence[str]]) -> Floats:
+    """A vector for each intent, the mean over its name with its description and what is known of it: float32 (n, d), rows of length 1."""
+    known = {each.name: (*each.examples, *evidence.get(each.name, ())[:_COMPARED]) for each in intents}
+    texts = [(f"{normalise(each.name)}: {each.description}", *known[each.name]) for each in intents]
     vectors = embedder.embed([text for own in texts for text in own])
     ends = np.cumsum([len(own) for own in texts])
     means = np.stack([own.mean(axis=0) for own in np.split(vectors, ends[:-1])])
     means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), np.finfo(np.float32).tiny)
     return means
-
-
-def _deal(dice: random.Random, values: Sequence[str]) -> Iterator[str]:
-    """The values for ever, shuffled each time they have all been dealt: as often one as another."""
-    while values:
-        yield from dice.sample(values, len(values))
 
 
 def _mixed(dice: random.Random, lines: list[str], others: tuple[str, ...]) -> list[str]:

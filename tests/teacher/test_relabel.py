@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+import sys
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from fake_server import FakeServer
-from teacher_specs import PRICE, ledger_lines
+from teacher_specs import INTENTS, PRICE, ledger_lines
 
 from distill import pipeline
+from distill.data import sha256_json
 from distill.errors import SpecError, SpendLimitError, TeacherError
 from distill.teacher.imported import import_answers
 from distill.teacher.label import recorded_labels
 from distill.teacher.relabel import Case, plan_relabel, relabel, votes_of
+from distill.teacher.retrieve import CANDIDATES, EXAMPLES
+
+sys.path.append(str(Path(__file__).parents[1]))
+from words import ByWords
 
 WRONG = {"where is my parcel": "refund", "cancel it please": "refund", "i want a refund": "track_order"}
 CASES = [Case(text, (("refund 4", "refund"), ("parcel 2", "track_order"))) for text in WRONG]
@@ -197,3 +204,120 @@ def test_an_instruction_in_a_query_is_data(noisy):
         import_answers(spec, path)
         summary = relabel(spec, [Case(text)], samples=1, show_progress=False)
     assert (summary.n_failed, summary.n_changed) == (1, 0)
+
+
+# --- what is known besides -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def with_known(noisy):
+    """The same spec with ``teacher.evidence``."""
+
+    def make(known, *, teacher=(), **keys):
+        folder = noisy().folder
+        (folder / "known.jsonl").write_text("".join(json.dumps(line) + "\n" for line in known), encoding="utf-8")
+        return noisy(teacher={"evidence": "known.jsonl", **dict(teacher)}, **keys)
+
+    return make
+
+
+def asked(server, text):
+    """First part and last message of the last request about a query."""
+    bodies = [body for body in server.requests if f"Query: {json.dumps(text)}" in body["messages"][-1]["content"]]
+    return bodies[-1]["messages"][0]["content"], bodies[-1]["messages"][-1]["content"]
+
+
+def test_evidence_stands_in_the_first_part_but_for_the_query_itself(with_known, server):
+    known = [{"text": "Where is my PARCEL?", "intent": "track_order"}, {"text": "stop that", "intent": "cancel_order"}]
+    relabel(with_known(known), CASES, samples=1, show_progress=False)
+    first, _ = asked(server, "where is my parcel")
+    assert "stop that" in first
+    assert "PARCEL" not in first, "a query is not told its own answer"
+    assert "PARCEL" in asked(server, "cancel it please")[0]
+
+
+def test_a_query_is_not_told_what_it_was_given_itself(noisy, server):
+    case = Case("where is my parcel", (("Where is my parcel!", "refund"), ("parcel 2", "track_order")))
+    relabel(noisy(), [case], samples=1, show_progress=False)
+    _, shown = asked(server, "where is my parcel")
+    assert "parcel!" not in shown
+    assert "parcel 2" in shown
+
+
+def test_of_much_evidence_the_nearest_is_shown_beside_the_query(with_known, server):
+    known = [{"text": f"has parcel {number} left the depot", "intent": "track_order"} for number in range(150)]
+    spec = with_known([*known, {"text": "where is my parcel?", "intent": "track_order"}])
+    relabel(spec, CASES[:1], samples=1, open_embedder=ByWords, show_progress=False)
+    first, shown = asked(server, "where is my parcel")
+    assert "depot" not in first
+    assert "- refund: Money back" in first, "the intents fit, and stand first"
+    assert shown.count("the depot") + shown.count('"where is it"') == EXAMPLES
+    assert "parcel?" not in shown
+    assert "intents that people gave them:" in shown
+    assert '"refund 4": {"intent": "refund"}' in shown
+    assert len([line for line in ledger_lines(spec) if "evidence" in line][-1]["evidence"]) == EXAMPLES + 2
+
+
+def many(n):
+    return INTENTS | {f"intent_{number}": f"About subject {number % 90:02}" for number in range(n)}
+
+
+def test_a_prompt_is_bounded_with_ten_thousand_intents_and_names_those_of_the_evidence(make_spec, server):
+    spec = make_spec(server.base_url, teacher={"price": PRICE}, intents=many(10_000))
+    case = Case("where is my parcel", (("purple elephants", "intent_9999"), ("parcel 2", "track_order")))
+    plan = plan_relabel(spec, [case], samples=2)
+    assert plan.estimated_usd < Decimal("0.01")
+    relabel(spec, [case], samples=2, open_embedder=ByWords, show_progress=False)
+    assert max(sum(len(each["content"]) for each in body["messages"]) for body in server.requests) < 4_000
+    names = server.requests[0]["response_format"]["json_schema"]["schema"]["properties"]["intent"]["enum"]
+    assert CANDIDATES < len(names) <= CANDIDATES + 2
+    assert names[-2:] == ["intent_9999", "oos"]
+    assert len(set(names)) == len(names)
+    _, shown = asked(server, "where is my parcel")
+    assert all(f"\n- {name}: " in shown for name in names)
+    asks_nothing = relabel(spec, [case], samples=2, show_progress=False)
+    assert asks_nothing.n_asked == 0
+
+
+def test_without_an_encoder_one_error_says_why_and_nothing_is_asked(noisy, server):
+    with pytest.raises(TeacherError, match="too many for one prompt"):
+        relabel(noisy(intents=many(200)), CASES, samples=1, show_progress=False)
+    assert server.n_requests == 0
+
+
+def test_one_more_known_query_asks_nothing_again_where_the_nearest_are_shown(with_known):
+    known = [{"text": f"has parcel {number} left the depot", "intent": "track_order"} for number in range(150)]
+    relabel(with_known(known), CASES, samples=1, open_embedder=ByWords, show_progress=False)
+    more = [*known, {"text": "is it lost", "intent": "track_order"}]
+    assert plan_relabel(with_known(more), CASES, samples=1).n_missing == 0
+    assert plan_relabel(with_known(known[:5]), CASES, samples=1).n_missing == len(CASES)
+
+
+def test_a_prompt_of_the_users_own_gets_the_nearest_where_it_asks_for_them(with_known, server, tmp_path):
+    (tmp_path / "own.txt").write_text("Intents:\n{intents}\nExamples:\n{examples}\nQuery: {query}", encoding="utf-8")
+    known = [{"text": f"has parcel {number} left the depot", "intent": "track_order"} for number in range(3)]
+    spec = with_known(
+        [*known, {"text": "Where is my parcel", "intent": "track_order"}],
+        teacher={"prompt": "own.txt"},
+        intents=many(200),
+    )
+    relabel(spec, [Case("where is my parcel")], samples=1, open_embedder=ByWords, show_progress=False)
+    content = server.requests[-1]["messages"][-1]["content"]
+    assert content.count("\n- ") == CANDIDATES + 1
+    assert content.count(" -> ") == len(known) + 1
+    assert "Where is my parcel ->" not in content
+
+
+def test_requests_without_evidence_are_as_they_were(noisy):
+    """The hash of settings under which answers were recorded before there was more to show."""
+    spec = noisy()
+    relabel(spec, CASES[:1], samples=1, show_progress=False)
+    (line,) = [line for line in ledger_lines(spec) if line["settings"].get("stage") == "relabel"]
+    intents = [
+        [each.name, each.description, list(each.examples)] for each in (*spec.intent_list, spec.out_of_scope_intent)
+    ]
+    assert set(line["settings"]) == {
+        "stage", "template", "template_sha256", "intents", "response_format", "temperature", "answer"
+    }  # fmt: skip
+    assert line["settings"]["template"] == "relabel_single_001"
+    assert line["settings"]["intents"] == sha256_json(intents)[:12]

@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+import json
+import re
+from collections import Counter
+
 import numpy as np
 import pytest
 from teacher_specs import INTENTS
 
 from distill.data import sha256_json
+from distill.errors import DataError, SpecError
+from distill.teacher.styles import CHANNELS, DIRECTNESS
 from distill.teacher.writer import Writer
 
 WORDS = ("order", "money", "where")
@@ -123,3 +129,154 @@ def test_requests_are_as_they_were_when_recordings_were_made(make_spec, task):
     writer = Writer(spec, {"key": {"target": "refund", "teacher": "fake", "prompt_sha256": sha256}})
     sent = [[writer.key(each), writer.request(each).messages] for name in writer.wanted for each in writer.rounds(name)]
     assert sha256_json(sent)[:16] == expected
+
+
+# --- styles of the newest prompt -------------------------------------------------------------------------------------
+
+
+def test_lines_cross_what_users_differ_in(make_spec):
+    writer = Writer(make_spec(None, None))
+    lines = [line for round_ in writer.rounds("refund") for line in round_.lines][:60]
+    parts = [set(line.split(", ")) for line in lines]
+    for words in (*DIRECTNESS, *CHANNELS):
+        n_values = len(DIRECTNESS) if words in DIRECTNESS else len(CHANNELS)
+        assert sum(words in own for own in parts) == 60 // n_values
+    for some in ("by a teenager", "polite", "with a typo", "with a reason", "a word misheard", "very short"):
+        assert any(some in own for own in parts)
+    assert Counter(lines).most_common(1)[0][1] == 1
+    assert lines == [line for round_ in Writer(make_spec(None, None)).rounds("refund") for line in round_.lines][:60]
+
+
+@pytest.mark.parametrize("target", ["refund", "oos"])
+def test_no_words_of_one_trade_stand_in_a_prompt(make_spec, target):
+    writer = Writer(make_spec(None, None))
+    sent = " ".join(prompt(writer, each) for each in writer.rounds(target))
+    assert not re.search(r"bank|opening hours|fees|customer service|insurance|shares", sent)
+
+
+def test_other_subjects_are_told_apart_from_what_the_assistant_is_for(make_spec):
+    writer = Writer(make_spec(None, None, synth={"per_request": 4}))
+    far = [each for each in writer.rounds("oos") if not each.near]
+    assert {name for each in far for name in each.served} == set(INTENTS)
+    sent = prompt(writer, far[0])
+    assert sent.startswith(
+        "The assistant is for requests such as these; write none of them, but in their language:\n- "
+    )
+    assert "- track_order: Where an order is\n" in sent
+    subjects = [line.rpartition(", about ")[2] for each in far for line in each.lines]
+    assert max(Counter(subjects).values()) - min(Counter(subjects).values()) <= 1
+
+
+# --- languages -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", ["single", "multi", "weights"])
+def test_each_query_gets_a_language_and_each_language_as_many(make_spec, task):
+    keys = {"task": task, "out_of_scope": task == "single"}
+    spec = make_spec(None, None, synth={"languages": ["en", "Swiss German"]}, **keys)
+    writer = Writer(spec)
+    for target in writer.wanted:
+        lines = [line for round_ in writer.rounds(target) for line in round_.lines]
+        found = Counter(re.search(r"language: (English|Swiss German)", line)[1] for line in lines)
+        assert found["English"] == found["Swiss German"] == len(lines) / 2
+    assert writer.run_sha256 != Writer(make_spec(None, None, **keys)).run_sha256
+
+
+def test_the_prompt_names_a_language_only_where_there_are_some(make_spec):
+    def sent(**synth):
+        writer = Writer(make_spec(None, None, synth=synth))
+        return "\n".join(content for _, content in writer.request(next(writer.rounds("refund"))).messages)
+
+    plain, several = sent(), sent(languages=["de"])
+    assert "language:" not in plain
+    assert "Write in the language in which intents are described" in plain
+    assert "Each query is in the language that its line names" in several
+    assert several.count("language: German") == 10
+    assert "language: Spanish" in several, "the example shows what is meant"
+
+
+@pytest.mark.parametrize(
+    ("synth", "named"),
+    [
+        ({"languages": ["de"], "attributes": {"language": ["English"]}}, "keep one of them"),
+        ({"languages": [" "]}, "a code such as de"),
+        ({"languages": [False]}, "valid string"),
+        ({"languages": "de"}, "Input should be a list"),
+    ],
+)
+def test_languages_that_are_none(make_spec, synth, named):
+    with pytest.raises(SpecError, match=named):
+        make_spec(None, None, synth=synth)
+
+
+# --- evidence --------------------------------------------------------------------------------------------------------
+
+KNOWN = [
+    *({"text": f"has parcel {number} left", "intent": "track_order"} for number in range(50)),
+    {"text": "Where is it?", "intent": "track_order"},
+    {"text": "sing a song", "intent": "oos"},
+]
+
+
+@pytest.fixture
+def with_evidence(make_spec, tmp_path):
+    def make(known=KNOWN, **keys):
+        (tmp_path / "known.jsonl").write_text("".join(json.dumps(line) + "\n" for line in known), encoding="utf-8")
+        return make_spec(None, None, teacher={"evidence": "known.jsonl"}, **keys)
+
+    return make
+
+
+def test_known_queries_are_shown_in_turn_one_a_request(with_evidence):
+    writer = Writer(with_evidence())
+    rounds = list(writer.rounds("track_order"))
+    assert [rounds[0].example, rounds[1].example, rounds[1].evidence] == ["", "where is it", ""]
+    assert [each.evidence for each in rounds[2:5]] == [f"has parcel {number} left" for number in range(3)]
+    for each in rounds:
+        assert sum(text["text"] in prompt(writer, each) for text in KNOWN) == bool(each.evidence)
+    assert 'For instance: "has parcel 0 left"\n' in prompt(writer, rounds[2])
+    assert "sing a song" in {each.evidence for each in writer.rounds("oos")}
+    assert not any(each.evidence for each in writer.rounds("refund"))
+
+
+def test_a_recording_does_not_repeat_a_known_query(with_evidence):
+    writer = Writer(with_evidence())
+    (shown, other) = list(writer.rounds("track_order"))[2:4]
+    assert shown.line["evidence"] == sha256_json("has parcel 0 left")[:12]
+    assert "parcel" not in json.dumps(shown.line)
+    assert writer.key(shown) != writer.key(other)
+
+
+def test_one_more_known_query_leaves_requests_as_they_were(with_evidence):
+    before, after = (
+        Writer(with_evidence(known)) for known in (KNOWN, [*KNOWN, {"text": "is it lost", "intent": "track_order"}])
+    )
+    keys = [[writer.key(each) for each in writer.rounds("track_order")] for writer in (before, after)]
+    assert keys[0] == keys[1]
+    assert before.run_sha256 != after.run_sha256
+
+
+def test_known_queries_say_what_an_intent_is_near_to(with_evidence):
+    writer = Writer(with_evidence([{"text": "money for the order", "intent": "refund"}]))
+    writer.compare(ByShared())
+    assert writer.rivals["refund"] == ("cancel_order",)
+
+
+def test_what_was_recorded_without_evidence_goes_on_without(with_evidence):
+    spec = with_evidence()
+    recorded = {"key": {"target": "refund", "teacher": "fake", "prompt_sha256": Writer(spec)._sha256("synth_001")}}
+    writer = Writer(spec, recorded)
+    assert writer.evidence == {}
+    assert not any("evidence" in each.line for each in writer.rounds("track_order"))
+
+
+def test_multi_shows_known_queries_too(with_evidence):
+    known = [{"text": "where is it and give me money", "intents": ["track_order", "refund"]}]
+    writer = Writer(with_evidence(known, task="multi", out_of_scope=False))
+    assert {each.evidence for each in writer.rounds("refund")} == {"", known[0]["text"]}
+
+
+def test_gold_among_the_known_queries_is_an_error(with_evidence, tmp_path):
+    (tmp_path / "gold.jsonl").write_text('{"text": "Has parcel 3 left?", "intent": "track_order"}\n')
+    with pytest.raises(DataError, match=r"is in .*gold\.jsonl too"):
+        Writer(with_evidence(gold="gold.jsonl"))
