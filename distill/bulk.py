@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill.bulk_files import FORMATS, Line, Part, answer_row, format_of
+from distill.bulk_files import FORMATS, Line, Part, answer_row, format_of, source_of
 from distill.bundle import load_bundle
 from distill.data import write_json
 from distill.errors import DataError, missing_extra
@@ -63,6 +63,7 @@ class _Job:
     bundle: Path
     source: Path
     output: Path
+    column: str
 
     @property
     def folder(self) -> Path:
@@ -86,10 +87,11 @@ class PartRouter:
         bundle: The bundle's folder.
         source: The input.
         output: What the output will be.
+        column: Where the queries stand in the input.
     """
 
-    def __init__(self, bundle: str, source: str, output: str) -> None:
-        self._job = _Job(Path(bundle), Path(source), Path(output))
+    def __init__(self, bundle: str, source: str, output: str, column: str) -> None:
+        self._job = _Job(Path(bundle), Path(source), Path(output), column)
         self._router = Router.load(bundle)
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[Any]]:
@@ -110,7 +112,7 @@ class PartRouter:
         job, task = self._job, self._router.manifest.task
         lines: list[Line] = []
         bad: list[Line] = []
-        for line in format_of(job.source).read(job.source, part):
+        for line in source_of(job.source).read(job.source, part, job.column):
             (lines if line.text is not None else bad).append(line)
         texts = [line.text for line in lines if line.text is not None]
         predictions = self._router.route_batch(texts)
@@ -132,21 +134,23 @@ def route_file(
     source: Path,
     output: Path,
     *,
+    column: str = "text",
     engine: str = "local",
     lines_per_part: int = _LINES_PER_PART,
     show_progress: bool = True,
 ) -> BulkSummary:
     """Routes every query of a file.
 
-    A row of the output has ``line`` (the input's line or row, from 1), ``text``, ``intent``, ``score``, ``reason`` and
+    A row of the output has ``line`` (the input's line or row, from 1; of a CSV the line on which its row begins), ``text``, ``intent``, ``score``, ``reason`` and
     ``top_intent``; ``intents`` or ``weights`` where that is the task. The rows stand in the order of the input. Blank lines
     are passed over. A line without a query is said, counted, and written to ``errors.jsonl`` in the output's folder.
     Until all is done, the parts that are lie in ``OUTPUT.parts``.
 
     Args:
         bundle: The bundle's folder.
-        source: A file of JSON lines with ``text`` (``.jsonl``), or a table with that column (``.parquet``).
+        source: A file of JSON lines (``.jsonl``), or a table (``.csv`` with a header, in UTF-8, or ``.parquet``).
         output: ``.jsonl`` or ``.parquet``; replaced when all is done.
+        column: The key or the column of the input that holds the queries.
         engine: ``local`` or ``ray``.
         lines_per_part: How many lines are routed as one piece.
         show_progress: Shows progress on stderr.
@@ -157,9 +161,9 @@ def route_file(
         MissingExtraError: pyarrow or Ray is needed and not installed.
         StorageError: The output cannot be written.
     """
-    job = _Job(bundle.absolute(), source.absolute(), output.absolute())
+    job = _Job(bundle.absolute(), source.absolute(), output.absolute(), column)
     _check(job)
-    parts = format_of(job.source).plan(job.source, lines_per_part)
+    parts = source_of(job.source).plan(job.source, lines_per_part, column)
     _open_folder(job, lines_per_part)
     left = [part for part in parts if not job.mark(part).exists()]
     n_resumed = sum(part.n_lines for part in parts) - sum(part.n_lines for part in left)
@@ -171,7 +175,7 @@ def route_file(
 
 def _check(job: _Job) -> None:
     """Finds what cannot end well before anything is routed."""
-    format_of(job.source)
+    source_of(job.source)
     format_of(job.output)
     if job.source == job.output:
         raise DataError(f"{job.output}: is the input; give another output")
@@ -196,6 +200,7 @@ def _open_folder(job: _Job, lines_per_part: int) -> None:
         "input": str(job.source),
         "size": facts.st_size,
         "modified_ns": facts.st_mtime_ns,
+        "column": job.column,
         "bundle_id": load_bundle(job.bundle, verify=False).manifest.bundle_id,
         "lines_per_part": lines_per_part,
     }
@@ -208,7 +213,7 @@ def _open_folder(job: _Job, lines_per_part: int) -> None:
     if found is None and job.folder.exists() and any(file.suffix != ".partial" for file in job.folder.iterdir()):
         raise DataError(f"{job.folder}: stands where the parts of the output go, and is none of ours; move it")
     if found is not None:
-        say("route: beginning anew: the input or the bundle is not what it was when the run was cut")
+        say("route: beginning anew: the input, its column or the bundle is not what it was when the run was cut")
         _remove(job.folder)
     write_json(job.folder / _JOB, described)
 
@@ -222,7 +227,7 @@ def _remove(folder: Path) -> None:
 
 
 def _route_parts(job: _Job, parts: Sequence[Part], engine: str, *, show_progress: bool) -> None:
-    arguments = (str(job.bundle), str(job.source), str(job.output))
+    arguments = (str(job.bundle), str(job.source), str(job.output), job.column)
     n_errors = 0
     with Progress("route", sum(part.n_lines for part in parts), show=show_progress) as progress:
         for counts in ENGINES[engine](arguments, parts):
@@ -232,13 +237,13 @@ def _route_parts(job: _Job, parts: Sequence[Part], engine: str, *, show_progress
             progress.advance(counts["n_lines"], note=f"{n_errors} malformed" if n_errors else "")
 
 
-def _run_here(arguments: tuple[str, str, str], parts: Sequence[Part]) -> Iterator[dict[str, Any]]:
+def _run_here(arguments: tuple[str, str, str, str], parts: Sequence[Part]) -> Iterator[dict[str, Any]]:
     if parts:
         router = PartRouter(*arguments)
         yield from map(router.route, parts)
 
 
-def _run_on_ray(arguments: tuple[str, str, str], parts: Sequence[Part]) -> Iterator[dict[str, Any]]:
+def _run_on_ray(arguments: tuple[str, str, str, str], parts: Sequence[Part]) -> Iterator[dict[str, Any]]:
     """Has Ray Data map the parts over its workers; the counts come in whatever order the parts are done."""
     for name, level in _RAY_LOG_LEVELS.items():  # Ray reads them when it is imported
         os.environ.setdefault(name, level)

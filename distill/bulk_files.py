@@ -1,21 +1,23 @@
-"""The files of a bulk run: queries are read, and answers written, in parts, as JSON lines or as Parquet.
+"""The files of a bulk run: queries are read, and answers written, in parts, as JSON lines or as Parquet; CSV is read only.
 
-Parquet needs pyarrow, which the extra ``[parquet]`` brings; JSON lines need nothing.
+Parquet needs pyarrow, which the extra ``[parquet]`` brings; the others need nothing.
 """
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from distill.data import atomic_write, storage_errors
+from distill.data import atomic_write, csv_delimiter, storage_errors
 from distill.errors import DataError, missing_extra
 from distill.types import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
     from typing import BinaryIO
 
@@ -23,13 +25,28 @@ if TYPE_CHECKING:
 
     from distill.types import Prediction
 
-__all__ = ["FORMATS", "Format", "JsonLines", "Line", "Parquet", "Part", "answer_row", "format_of"]
+__all__ = [
+    "FORMATS",
+    "SOURCES",
+    "Csv",
+    "Format",
+    "JsonLines",
+    "Line",
+    "Parquet",
+    "Part",
+    "Source",
+    "answer_row",
+    "format_of",
+    "source_of",
+]
 
 _LONGEST_LINE = 1 << 24
 _BYTES_PER_PART = 1 << 24
 _ROWS_AT_A_TIME = 4096
 _SHOWN_CHARACTERS = 10_000
 _TEXT = "text"
+_MARK = b"\xef\xbb\xbf"
+"""Of UTF-8, at the start of a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +55,7 @@ class Part:
 
     Attributes:
         number: From 0.
-        start: Where it begins: a byte of JSON lines, a row of Parquet.
+        start: Where it begins: a byte of JSON lines or CSV, a row of Parquet.
         first_line: Number of its first line, from 1.
         n_lines: How many lines or rows it has.
     """
@@ -66,16 +83,20 @@ class Line:
     raw: str = ""
 
 
-class Format(Protocol):
-    """How one kind of file is read and written."""
+class Source(Protocol):
+    """How one kind of file is read."""
 
-    def plan(self, path: Path, lines_per_part: int) -> list[Part]:
+    def plan(self, path: Path, lines_per_part: int, column: str) -> list[Part]:
         """The parts of an input, in order."""
         ...
 
-    def read(self, path: Path, part: Part) -> Iterator[Line]:
+    def read(self, path: Path, part: Part, column: str) -> Iterator[Line]:
         """The lines of one part; blank ones are passed over."""
         ...
+
+
+class Format(Source, Protocol):
+    """How one kind of file is read and written."""
 
     def write(self, path: Path, rows: Sequence[dict[str, Any]], task: Task) -> None:
         """Writes answers, atomically."""
@@ -86,16 +107,34 @@ class Format(Protocol):
         ...
 
 
-def format_of(path: Path) -> Format:
-    """The format that a file's name says.
+def source_of(path: Path) -> Source:
+    """How an input is read, by its name.
 
     Raises:
-        DataError: It says none.
+        DataError: The name says nothing that can be read.
         MissingExtraError: pyarrow is needed and not installed.
     """
-    found = FORMATS.get(path.suffix.lower())
+    return _known(path, SOURCES)
+
+
+def format_of(path: Path) -> Format:
+    """How an output is written, by its name.
+
+    Raises:
+        DataError: The name says nothing that can be written.
+        MissingExtraError: pyarrow is needed and not installed.
+    """
+    return _known(path, FORMATS)
+
+
+_Kind = TypeVar("_Kind", bound=Source)
+
+
+def _known(path: Path, kinds: dict[str, _Kind]) -> _Kind:
+    found = kinds.get(path.suffix.lower())
     if found is None:
-        raise DataError(f"{path}: expected a file that ends in {' or '.join(FORMATS)}")
+        *others, last = kinds
+        raise DataError(f"{path}: expected a file that ends in {', '.join(others)} or {last}")
     if isinstance(found, Parquet):
         _pyarrow()
     return found
@@ -120,36 +159,24 @@ def answer_row(line: int, text: str, prediction: Prediction, task: Task) -> dict
 
 
 class JsonLines:
-    """A JSON object a line, with the query as ``text``."""
+    """A JSON object a line, with the query under a key."""
 
-    def plan(self, path: Path, lines_per_part: int) -> list[Part]:
+    def plan(self, path: Path, lines_per_part: int, column: str) -> list[Part]:  # noqa: ARG002
         """The parts of a file: so many lines, or 16 MiB, whichever is less."""
-        parts: list[Part] = []
-        start = n_lines = 0
-        first_line = 1
-        try:
-            with path.open("rb") as stream:
-                for _ in _whole_lines(stream):
-                    n_lines += 1
-                    if n_lines == lines_per_part or stream.tell() - start >= _BYTES_PER_PART:
-                        parts.append(Part(len(parts), start, first_line, n_lines))
-                        start, first_line, n_lines = stream.tell(), first_line + n_lines, 0
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
-        return [*parts, Part(len(parts), start, first_line, n_lines)] if n_lines else parts
+        with _open(path) as stream:
+            return _parts(stream, (1 for _ in _whole_lines(stream)), lines_per_part, first_line=1)
 
-    def read(self, path: Path, part: Part) -> Iterator[Line]:
+    def read(self, path: Path, part: Part, column: str) -> Iterator[Line]:
         """The lines of one part."""
-        with path.open("rb") as stream:
+        with _open(path) as stream:
             stream.seek(part.start)
             for number, raw in zip(range(part.first_line, part.first_line + part.n_lines), _whole_lines(stream)):  # noqa: B905
                 if not raw.strip():
                     continue
                 try:
-                    yield Line(number, _text_of(raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw))
+                    yield Line(number, _text_of(raw.removeprefix(_MARK) if number == 1 else raw, column))
                 except ValueError as error:
-                    shown = raw.rstrip(b"\r\n").decode("utf-8", "replace")[:_SHOWN_CHARACTERS]
-                    yield Line(number, None, str(error), shown)
+                    yield Line(number, None, str(error), _shown(raw))
 
     def write(self, path: Path, rows: Sequence[dict[str, Any]], task: Task) -> None:  # noqa: ARG002
         """Writes one JSON object a line."""
@@ -164,6 +191,43 @@ class JsonLines:
                     shutil.copyfileobj(source, stream)
 
 
+@contextmanager
+def _open(path: Path) -> Iterator[BinaryIO]:
+    """A file of lines.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    try:
+        with path.open("rb") as stream:
+            yield stream
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def _parts(stream: BinaryIO, n_lines_of_each: Iterable[int], lines_per_part: int, first_line: int) -> list[Part]:
+    """Parts of so many lines, or 16 MiB, whichever is less; what is read in one piece is not parted.
+
+    Args:
+        stream: Where the first part begins.
+        n_lines_of_each: Reads one piece after another, and says how many lines each has.
+        lines_per_part: Lines from which on a part is whole.
+        first_line: Number of the first line.
+    """
+    parts: list[Part] = []
+    start, n_lines = stream.tell(), 0
+    for more in n_lines_of_each:
+        n_lines += more
+        if n_lines >= lines_per_part or stream.tell() - start >= _BYTES_PER_PART:
+            parts.append(Part(len(parts), start, first_line, n_lines))
+            start, first_line, n_lines = stream.tell(), first_line + n_lines, 0
+    return [*parts, Part(len(parts), start, first_line, n_lines)] if n_lines else parts
+
+
+def _shown(raw: bytes) -> str:
+    return raw.rstrip(b"\r\n").decode("utf-8", "replace")[:_SHOWN_CHARACTERS]
+
+
 def _whole_lines(stream: BinaryIO) -> Iterator[bytes]:
     """Every line; of one that is too long to be kept in memory only the beginning, without a newline."""
     while raw := stream.readline(_LONGEST_LINE):
@@ -173,7 +237,7 @@ def _whole_lines(stream: BinaryIO) -> Iterator[bytes]:
         yield raw
 
 
-def _text_of(raw: bytes) -> str:
+def _text_of(raw: bytes, column: str) -> str:
     """The query in a line.
 
     Raises:
@@ -189,12 +253,9 @@ def _text_of(raw: bytes) -> str:
         raise ValueError(f"not a JSON object: {error}") from error
     if not isinstance(value, dict):
         raise ValueError(f"expected a JSON object, found {type(value).__name__}")  # noqa: TRY004
-    return _checked(value.get(_TEXT))
-
-
-def _checked(text: Any) -> str:
+    text = value.get(column)
     if not isinstance(text, str):
-        raise ValueError(f'"{_TEXT}" must be a string, found {type(text).__name__ if text is not None else "none"}')  # noqa: TRY004
+        raise ValueError(f'"{column}" must be a string, found {type(text).__name__ if text is not None else "none"}')  # noqa: TRY004
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -202,29 +263,147 @@ def _checked(text: Any) -> str:
     return text
 
 
-class Parquet:
-    """A table with the query in the column ``text``."""
+class Csv:
+    """A table with a header; a row may have several lines, where a quoted value holds line breaks."""
 
-    def plan(self, path: Path, lines_per_part: int) -> list[Part]:
+    def plan(self, path: Path, lines_per_part: int, column: str) -> list[Part]:
+        """The parts of a table: so many lines or a row more, or 16 MiB, whichever is less."""
+        with _open(path) as stream:
+            header = _header(path, stream, column)
+            n_lines_of_each = (row.n_lines for row in _rows(stream, header.delimiter))
+            return _parts(stream, n_lines_of_each, lines_per_part, first_line=1 + header.n_lines)
+
+    def read(self, path: Path, part: Part, column: str) -> Iterator[Line]:
+        """The rows of one part, each with the line on which it begins."""
+        with _open(path) as stream:
+            header = _header(path, stream, column)
+            stream.seek(part.start)
+            number = part.first_line
+            for row in _rows(stream, header.delimiter):
+                if row.raw.strip():
+                    try:
+                        yield Line(number, _value_of(row, header))
+                    except ValueError as error:
+                        yield Line(number, None, str(error), _shown(row.raw))
+                number += row.n_lines
+                if number == part.first_line + part.n_lines:
+                    return
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A row of a CSV: its bytes, its lines and its values; ``error`` says why it has no values."""
+
+    raw: bytes
+    n_lines: int
+    values: Sequence[str] = ()
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    """What the first row of a CSV says, and where the queries stand."""
+
+    n_lines: int
+    n_columns: int
+    position: int
+    delimiter: str
+
+
+def _header(path: Path, stream: BinaryIO, column: str) -> _Header:
+    """The header of the table that begins where the stream stands; the stream stands behind it then.
+
+    Raises:
+        DataError: There is none, or it lacks the column.
+    """
+    if stream.read(len(_MARK)) != _MARK:
+        stream.seek(0)
+    start = stream.tell()
+    delimiter = csv_delimiter(next(_whole_lines(stream), b"").decode("utf-8", "replace"))
+    stream.seek(start)
+    row = next(_rows(stream, delimiter), _Row(b"", 0))
+    if row.error:
+        raise DataError(f"{path}:1: {row.error}")
+    if column not in row.values:
+        raise DataError(f"{path}: has no column `{column}`; it has {', '.join(row.values) or 'none'}")
+    return _Header(row.n_lines, len(row.values), row.values.index(column), delimiter)
+
+
+def _rows(stream: BinaryIO, delimiter: str) -> Iterator[_Row]:
+    """Every row from where the stream stands, which is behind the row then.
+
+    Of a row that is not CSV only the first line is one, the next begins on the second: a quote that is never closed costs one
+    line, not all that follow.
+    """
+    csv.field_size_limit(_LONGEST_LINE)
+    while True:
+        lines: list[bytes] = []
+        start = stream.tell()
+        try:
+            values = next(csv.reader(_lines_of_row(stream, lines), delimiter=delimiter, strict=True), None)
+            if values is None:
+                return
+            raw = b"".join(lines)
+            raw.decode()
+            yield _Row(raw, len(lines), values)
+        except UnicodeDecodeError as error:
+            yield _Row(raw, len(lines), error=f"not UTF-8 (byte {error.start})")
+        except (csv.Error, ValueError) as error:
+            stream.seek(start)
+            yield _Row(next(_whole_lines(stream)), 1, error=f"not CSV: {error}")
+
+
+def _lines_of_row(stream: BinaryIO, lines: list[bytes]) -> Iterator[str]:
+    """Line after line, as the reader of a row asks for them; each is added to ``lines``.
+
+    Raises:
+        ValueError: The row grows too long to be kept in memory.
+    """
+    n_bytes = 0
+    for raw in _whole_lines(stream):
+        lines.append(raw)
+        n_bytes += len(raw)
+        if n_bytes >= _LONGEST_LINE:
+            raise ValueError(f"a row of {_LONGEST_LINE} bytes or more; a quote may not be closed")
+        yield raw.decode("utf-8", "surrogateescape")
+
+
+def _value_of(row: _Row, header: _Header) -> str:
+    """The query of a row.
+
+    Raises:
+        ValueError: There is none; says why.
+    """
+    if row.error:
+        raise ValueError(row.error)
+    if len(row.values) != header.n_columns:
+        raise ValueError(f"expected as many values as the header has ({header.n_columns}), found {len(row.values)}")
+    return row.values[header.position]
+
+
+class Parquet:
+    """A table with the query in a column."""
+
+    def plan(self, path: Path, lines_per_part: int, column: str) -> list[Part]:
         """The parts of a table, by rows."""
         with _open_parquet(path) as file:
             schema, n_rows = file.schema_arrow, file.metadata.num_rows
-        if _TEXT not in schema.names:
-            raise DataError(f"{path}: has no column `{_TEXT}`; it has {', '.join(schema.names) or 'none'}")
-        if str(schema.field(_TEXT).type) not in {"string", "large_string", "string_view", "null"}:
-            raise DataError(f"{path}: the column `{_TEXT}` must hold text, found {schema.field(_TEXT).type}")
+        if column not in schema.names:
+            raise DataError(f"{path}: has no column `{column}`; it has {', '.join(schema.names) or 'none'}")
+        if str(schema.field(column).type) not in {"string", "large_string", "string_view", "null"}:
+            raise DataError(f"{path}: the column `{column}` must hold text, found {schema.field(column).type}")
         starts = range(0, n_rows, lines_per_part)
         return [Part(number, at, at + 1, min(lines_per_part, n_rows - at)) for number, at in enumerate(starts)]
 
-    def read(self, path: Path, part: Part) -> Iterator[Line]:
+    def read(self, path: Path, part: Part, column: str) -> Iterator[Line]:
         """The rows of one part."""
         number = part.first_line
-        for texts in self._columns(path, part):
+        for texts in self._columns(path, part, column):
             for text in texts.to_pylist():
-                yield Line(number, text) if text is not None else Line(number, None, f'"{_TEXT}" is null', "null")
+                yield Line(number, text) if text is not None else Line(number, None, f'"{column}" is null', "null")
                 number += 1
 
-    def _columns(self, path: Path, part: Part) -> Iterator[pa.Array]:
+    def _columns(self, path: Path, part: Part, column: str) -> Iterator[pa.Array]:
         """The column of the part's rows, some rows at a time; only the row groups they lie in are read."""
         with _open_parquet(path) as file:
             groups: list[int] = []
@@ -236,7 +415,7 @@ class Parquet:
                     groups.append(group)
                 begin = end
             left = part.n_lines
-            for batch in file.iter_batches(_ROWS_AT_A_TIME, row_groups=groups, columns=[_TEXT]):
+            for batch in file.iter_batches(_ROWS_AT_A_TIME, row_groups=groups, columns=[column]):
                 texts = batch.column(0)[skip : skip + left]
                 skip, left = max(skip - batch.num_rows, 0), left - len(texts)
                 yield texts
@@ -301,4 +480,7 @@ def _pyarrow() -> tuple[Any, Any]:
 
 
 FORMATS: dict[str, Format] = {".jsonl": JsonLines(), ".parquet": Parquet()}
-"""By the end of a file's name."""
+"""What can be written, by the end of a file's name."""
+
+SOURCES: dict[str, Source] = {".jsonl": FORMATS[".jsonl"], ".csv": Csv(), ".parquet": FORMATS[".parquet"]}
+"""What can be read, likewise."""

@@ -94,10 +94,14 @@ class CascadePrediction(Prediction):
     error: str | None = None
     usd: Decimal | None = None
 
-    def as_dict(self) -> dict[str, Any]:
-        """A dictionary that ``json.dumps`` takes."""
+    def as_dict(self, top: int | None = None) -> dict[str, Any]:
+        """A dictionary that ``json.dumps`` takes.
+
+        Args:
+            top: How many scores it holds, the best first; None: all, in the order of the labels.
+        """
         return {
-            **Prediction.as_dict(self),
+            **Prediction.as_dict(self, top),
             "fallback": self.fallback.value,
             "error": self.error,
             "usd": None if self.usd is None else float(self.usd),
@@ -270,6 +274,7 @@ class Cascade:
         call.set_running_or_notify_cancel()
 
         def work() -> None:
+            """Asks, and frees the place among those in flight before the outcome is known: who waits for it may ask again at once."""
             try:
                 answer = self.fallback(text)
                 outcome = self._read(asyncio.run(_awaited(answer)) if isawaitable(answer) else answer, ticket)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "atomic_write",
     "canonical_json",
+    "csv_delimiter",
     "label_as_line",
     "leaked",
     "ledger_key",
@@ -38,6 +39,11 @@ __all__ = [
     "write_json",
     "write_jsonl",
 ]
+
+
+def csv_delimiter(header: str) -> str:
+    """What parts the columns of a table: of comma, semicolon, tab and bar the one that stands in its header most often."""
+    return max(",;\t|", key=header.count)
 
 
 def canonical_json(value: Any) -> str:

@@ -238,8 +238,15 @@ class Prediction:
             return dict.fromkeys(self.labels, 0.0)
         return dict(zip(self.labels, self.probabilities.tolist(), strict=True))
 
-    def as_dict(self) -> dict[str, Any]:
-        """A dictionary that ``json.dumps`` takes."""
+    def as_dict(self, top: int | None = None) -> dict[str, Any]:
+        """A dictionary that ``json.dumps`` takes.
+
+        Args:
+            top: How many scores it holds, the best first; None: all, in the order of the labels.
+        """
+        scores = self.scores
+        if top is not None:
+            scores = dict(sorted(scores.items(), key=lambda pair: -pair[1])[:top])
         return {
             "intent": self.intent,
             "score": round(self.score, 6),
@@ -247,7 +254,7 @@ class Prediction:
             "top_intent": self.top_intent,
             "intents": list(self.intents),
             "weights": dict(self.weights) if self.weights is not None else None,
-            "scores": {name: round(score, 6) for name, score in self.scores.items()},
+            "scores": {name: round(score, 6) for name, score in scores.items()},
         }
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 import os
 import random
@@ -13,6 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from bundles import COMMON_WORDS, KEYWORDS, build_bundle
+from hypothesis import given
+from hypothesis import strategies as st
 from project import distill, fails
 
 from distill import Router, bulk, bulk_files
@@ -40,8 +43,11 @@ def make_texts(n, seed=0):
 
 
 def write_texts(path, texts):
-    """Writes an input of either format."""
-    if path.suffix == ".parquet":
+    """Writes an input of any format."""
+    if path.suffix == ".csv":
+        with path.open("w", encoding="utf-8", newline="") as stream:
+            csv.writer(stream).writerows([("id", "text"), *enumerate(texts)])
+    elif path.suffix == ".parquet":
         pq.write_table(
             pa.table({"id": range(len(texts)), "text": pa.array(texts, pa.string())}), path, row_group_size=70
         )
@@ -63,9 +69,10 @@ def files_in(folder):
 
 
 FORMATS = pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+SOURCES = pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
 
 
-@FORMATS
+@SOURCES
 @pytest.mark.parametrize("output_suffix", [".jsonl", ".parquet"])
 @pytest.mark.parametrize("n", [0, 1, 100, 250])
 def test_every_query_is_answered_in_order_as_the_router_answers(tiny_bundle, tmp_path, suffix, output_suffix, n):
@@ -74,7 +81,8 @@ def test_every_query_is_answered_in_order_as_the_router_answers(tiny_bundle, tmp
     summary = route_file(tiny_bundle.path, source, output, lines_per_part=100)
     assert summary == BulkSummary(n, 0, 0, output, None)
     rows = read_rows(output)
-    assert [row["line"] for row in rows] == list(range(1, n + 1))
+    first = 2 if suffix == ".csv" else 1  # the header is a line too
+    assert [row["line"] for row in rows] == list(range(first, first + n))
     assert [row["text"] for row in rows] == texts
     router = Router.load(tiny_bundle.path)
     for row, prediction in zip(rows, map(router.route, texts), strict=True):
@@ -150,23 +158,115 @@ def test_a_line_too_long_for_memory_is_malformed_and_the_next_is_not(tiny_bundle
 def test_a_part_is_bounded_in_bytes_too(tmp_path, monkeypatch):
     monkeypatch.setattr(bulk_files, "_BYTES_PER_PART", 100)
     source = write_texts(tmp_path / "queries.jsonl", ["x" * 80] * 3 + ["y"] * 20)
-    parts = bulk_files.JsonLines().plan(source, 1000)
+    parts = bulk_files.JsonLines().plan(source, 1000, "text")
     assert [part.n_lines for part in parts][:3] == [1, 1, 1]
     assert sum(part.n_lines for part in parts) == 23
 
 
-@FORMATS
+@SOURCES
 def test_memory_does_not_grow_with_the_input(tiny_bundle, tmp_path, suffix):
+    output = tmp_path / ("answers.parquet" if suffix == ".parquet" else "answers.jsonl")
+
     def peak(n):
         source = write_texts(tmp_path / f"queries{suffix}", make_texts(n))
         tracemalloc.start()
-        route_file(tiny_bundle.path, source, tmp_path / f"answers{suffix}", lines_per_part=500)
+        route_file(tiny_bundle.path, source, output, lines_per_part=500)
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         return most
 
     peak(500)
     assert peak(8000) < 1.3 * peak(1500)
+
+
+# --- CSV, and other columns ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lines_per_part", [1, 2, 100])
+def test_a_row_of_a_csv_has_the_line_on_which_it_begins(tiny_bundle, tmp_path, lines_per_part):
+    source, output = tmp_path / "queries.csv", tmp_path / "answers.jsonl"
+    rows = [
+        '"id;\n1";"say ""text"""',
+        '1;"refund,\nplease"',
+        "",
+        '2;5" parcel',
+        "3;",
+        "   ",
+        '4;"cancel\r\n\r\nit"',
+        "5;ünï",
+    ]
+    source.write_bytes(("\ufeff" + "\r\n".join(rows)).encode())
+    summary = route_file(tiny_bundle.path, source, output, column='say "text"', lines_per_part=lines_per_part)
+    assert (summary.n_queries, summary.errors) == (5, None)
+    assert [(row["line"], row["text"]) for row in read_rows(output)] == [
+        (3, "refund,\nplease"), (6, '5" parcel'), (7, ""), (9, "cancel\r\n\r\nit"), (12, "ünï"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("lines_per_part", [1, 2, 100])
+def test_malformed_rows_of_a_csv_cost_one_line_each(tiny_bundle, tmp_path, lines_per_part, capsys):
+    rows = {
+        b"refund,1": None,
+        b"refund, please,1": "expected as many values as the header has (2), found 3",
+        b"parcel": "found 1",
+        b'"cancel" it,1': "not CSV",
+        b"refund \xff,1": "not UTF-8 (byte 7)",
+        b'"never closed,1': "not CSV",
+        b"parcel,1": None,
+        b'"cancel,1': "not CSV",
+        b'"refund",1': None,
+    }
+    source, output = tmp_path / "queries.csv", tmp_path / "answers.jsonl"
+    source.write_bytes(b"\n".join([b"text,n", *rows]))
+    route_file(tiny_bundle.path, source, output, lines_per_part=lines_per_part)
+    numbered = list(enumerate(rows.items(), 2))
+    expected = [(number, raw.split(b",")[0].decode().strip('"')) for number, (raw, reason) in numbered if not reason]
+    assert [(row["line"], row["text"]) for row in read_rows(output)] == expected
+    malformed = [(number, raw, reason) for number, (raw, reason) in numbered if reason]
+    for error, (number, raw, reason) in zip(read_rows(tmp_path / "errors.jsonl"), malformed, strict=True):
+        assert (error["line"], error["raw"]) == (number, raw.decode("utf-8", "replace"))
+        assert reason in error["error"]
+    assert "queries.csv:3: expected as many" in capsys.readouterr().err
+
+
+def test_a_row_too_long_for_memory_is_malformed_and_the_next_is_not(tiny_bundle, tmp_path, monkeypatch):
+    monkeypatch.setattr(bulk_files, "_LONGEST_LINE", 64)
+    source = tmp_path / "queries.csv"
+    source.write_text('text,n\n"refund,1\n' + "parcel,1\n" * 20 + f"{'x' * 99},1\ncancel,1\n", encoding="utf-8")
+    summary = route_file(tiny_bundle.path, source, tmp_path / "answers.jsonl", lines_per_part=3)
+    assert (summary.n_queries, summary.n_errors) == (21, 2)
+    errors = read_rows(tmp_path / "errors.jsonl")
+    assert [error["line"] for error in errors] == [2, 23]
+    assert all("a row of 64 bytes or more" in error["error"] for error in errors)
+
+
+@given(
+    table=st.lists(st.tuples(st.text(st.characters(codec="utf-8"), max_size=6), st.text(' ,;"\r\n\tax', max_size=9)), max_size=12),
+    lines_per_part=st.integers(1, 5), delimiter=st.sampled_from(",;\t|"),
+)  # fmt: skip
+def test_whatever_a_csv_holds_comes_back(tmp_path_factory, table, lines_per_part, delimiter):
+    path = tmp_path_factory.mktemp("csv") / "queries.csv"
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, delimiter=delimiter, quoting=csv.QUOTE_ALL)
+        writer.writerows([("id", "text"), *table])
+    source = bulk_files.Csv()
+    parts = source.plan(path, lines_per_part, "text")
+    lines = [line for part in parts for line in source.read(path, part, "text")]
+    assert [line.text for line in lines] == [text for _, text in table]
+    assert sum(part.n_lines for part in parts) == path.read_bytes().count(b"\n") - 1
+
+
+@SOURCES
+def test_the_queries_may_stand_in_another_column(tiny_bundle, tmp_path, suffix):
+    source, output = tmp_path / f"queries{suffix}", tmp_path / "answers.jsonl"
+    if suffix == ".parquet":
+        pq.write_table(pa.table({"text": ["no"], "asked": ["refund"]}), source)
+    else:
+        lines = {".csv": "text,asked\nno,refund\n", ".jsonl": '{"text": "no", "asked": "refund"}\n'}
+        source.write_text(lines[suffix], encoding="utf-8")
+    done = distill("route", tiny_bundle.path, "--input", source, "--output", output, "--column", "asked", "-q")
+    assert done.exit_code == 0, done.output
+    assert [row["text"] for row in read_rows(output)] == ["refund"]
 
 
 # --- killed, and run again -------------------------------------------------------------------------------------------
@@ -245,19 +345,21 @@ def test_what_is_whole_is_not_routed_again(cut, monkeypatch):
     assert (routed, summary.n_resumed, summary.n_queries) == ([2, 3, 4, 5], 20, 50)
 
 
-@pytest.mark.parametrize("change", ["input", "bundle", "lines_per_part"])
+@pytest.mark.parametrize("change", ["input", "column", "bundle", "lines_per_part"])
 def test_parts_of_something_else_are_not_taken(cut, tmp_path, capsys, change):
     bundle, source, output = cut
-    lines_per_part = 10
+    lines_per_part, column = 10, "text"
     if change == "input":
         write_texts(source, ["refund"] * 50)
+    elif change == "column":
+        column = "id"
     elif change == "bundle":
         bundle = build_bundle(tmp_path / "other", max_length=8).path
     else:
         lines_per_part = 7
-    summary = route_file(bundle, source, output, lines_per_part=lines_per_part)
+    summary = route_file(bundle, source, output, column=column, lines_per_part=lines_per_part)
     assert "beginning anew" in capsys.readouterr().err
-    assert (summary.n_resumed, len(read_rows(output))) == (0, 50)
+    assert (summary.n_resumed, len(read_rows(output))) == (0, 0 if column == "id" else 50)  # ids are no texts
 
 
 @pytest.mark.parametrize("left", ["all", "some", "none"])
@@ -311,8 +413,13 @@ def test_other_peoples_files_are_not_touched(tiny_bundle, tmp_path):
 @pytest.mark.parametrize(
     ("source", "output", "complaint"),
     [
-        ("queries.csv", "answers.jsonl", "queries.csv: expected a file that ends in .jsonl or .parquet"),
+        ("queries.xlsx", "answers.jsonl", "queries.xlsx: expected a file that ends in .jsonl, .csv or .parquet"),
+        ("queries.jsonl", "answers.csv", "answers.csv: expected a file that ends in .jsonl or .parquet"),
         ("queries.jsonl", "answers", "answers: expected a file"),
+        ("other.csv", "answers.jsonl", "other.csv: has no column `text`; it has query, n"),
+        ("empty.csv", "answers.jsonl", "empty.csv: has no column `text`; it has none"),
+        ("latin.csv", "answers.jsonl", "latin.csv:1: not UTF-8 (byte 5)"),
+        ("missing.csv", "answers.jsonl", "missing.csv: cannot be read"),
         ("queries.jsonl", "queries.jsonl", "is the input"),
         ("queries.jsonl", "errors.jsonl", "stands where the lines without a query go"),
         ("errors.jsonl", "answers.jsonl", "stands where the lines without a query go"),
@@ -328,6 +435,9 @@ def test_what_cannot_be_routed_is_one_line(tiny_bundle, tmp_path, source, output
     (tmp_path / "torn.parquet").write_bytes(b"PAR1 and no more")
     pq.write_table(pa.table({"query": ["refund"], "n": [1]}), tmp_path / "other.parquet")
     pq.write_table(pa.table({"text": [1]}), tmp_path / "numbers.parquet")
+    (tmp_path / "other.csv").write_text("query;n\nrefund;1\n", encoding="utf-8")
+    (tmp_path / "empty.csv").write_text("", encoding="utf-8")
+    (tmp_path / "latin.csv").write_bytes("text;Ä\nrefund;1\n".encode("latin-1"))
     before = files_in(tmp_path)
     line = fails("route", tiny_bundle.path, "--input", tmp_path / source, "--output", tmp_path / output)
     assert complaint in line
@@ -362,7 +472,11 @@ def test_the_command_says_what_it_did(tiny_bundle, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--input", "a.jsonl"], ["--output", "a.jsonl"], ["--engine", "ray"], ["refund", "--input", "a.jsonl", "--output", "b.jsonl"]]
+    "arguments",
+    [
+        ["--input", "a.jsonl"], ["--output", "a.jsonl"], ["--engine", "ray"], ["refund", "--column", "a"],
+        ["refund", "--input", "a.jsonl", "--output", "b.jsonl"], ["--top", "1", "--input", "a.jsonl", "--output", "b.jsonl"],
+    ],
 )  # fmt: skip
 def test_options_that_do_not_go_together_are_a_usage_error(tiny_bundle, arguments):
     done = distill("route", tiny_bundle.path, *arguments)

@@ -451,6 +451,22 @@ def test_route_from_stdin_answers_every_line_in_order(tiny_bundle):
     assert [answers[0]["intent"], answers[3]["intent"]] == ["refund", "track_order"]
 
 
+def test_route_shows_so_many_scores_the_best_first(tiny_bundle):
+    def scores(*arguments):
+        done = distill("route", tiny_bundle.path, "where is my parcel", "", "--json", *arguments)
+        return [json.loads(line)["scores"] for line in done.stdout.splitlines()]
+
+    everything, nothing = scores()
+    assert list(everything) == [*SHOP, "oos"]
+    best, none = scores("--top", 2)
+    assert list(best.items()) == sorted(everything.items(), key=lambda pair: -pair[1])[:2]
+    assert len(none) == 2
+    assert scores("--top", 99) == [everything, nothing]
+    for wrong in (["--top", 2], ["--json", "--top", 0]):
+        done = distill("route", tiny_bundle.path, "refund", *wrong)
+        assert (done.exit_code, done.stdout) == (2, "")
+
+
 def test_route_many_lines(tiny_bundle, monkeypatch):
     monkeypatch.setattr("distill.cli.bundles._BYTES_AT_A_TIME", 7)
     done = distill("route", tiny_bundle.path, stdin="".join(f"refund {i}\n" for i in range(30)))

@@ -23,6 +23,7 @@ from distill.cli import init as command
 from distill.data import read_queries
 from distill.init.project import _scalar
 from distill.spec import load_spec
+from distill.teacher.evidence import known_examples
 from distill.types import Task
 
 TOOL = {"type": "function", "function": {"name": "get_weather", "description": "Tells the weather.", "parameters": {}}}
@@ -212,6 +213,62 @@ def test_inside_the_data_set_folder():
     assert str(spec.teacher.labels) == "train.jsonl"
 
 
+def test_what_lies_beside_a_data_set_is_said_to_be_unread():
+    write("set/train.jsonl", jsonl(*({"text": f"text {n}", "intent": "ab"[n % 2]} for n in range(40))))
+    write("set/test.jsonl", jsonl({"text": "gold", "intent": "a"}))
+    write("set/notes.md", "about these files")
+    assert "not read" not in distill("init", "one", "--from", "set").stderr
+    write("set/logs.csv", "text\nwhere\n")
+    done = distill("init", "two", "--from", "set")
+    assert "40 labelled queries of 2 intents; not read: logs.csv (--from FILE takes one of them too)" in done.stderr
+
+
+def many_labelled(n=40):
+    return [{"text": f"{'ab'[n % 2]} text {n}", "intent": "ab"[n % 2]} for n in range(n)]
+
+
+@pytest.mark.parametrize("arguments", [[], ["--teacher-model", "gpt-5-nano"]])
+def test_labels_beside_logs_are_evidence_for_the_model_that_labels_the_logs(arguments):
+    write("set/train.jsonl", jsonl(*many_labelled()))
+    write("logs.jsonl", jsonl({"text": "where is it"}))
+    done = distill("init", "out", "--from", "set", "--from", "logs.jsonl", *arguments)
+    train = Path("set/train.jsonl")
+    said = f"init: {train}: these are evidence for the model that labels; what is learnt are the queries of logs.jsonl"
+    assert said in done.stderr.splitlines()
+    spec = load_spec("out")
+    assert (spec.labels_path, spec.evidence_path.resolve()) == (None, train.resolve())
+    assert [query.text for query in read_queries(spec.queries_path)] == ["where is it"]
+    assert not any(intent.examples for intent in spec.intent_list), "they stand in the evidence"
+    assert len(known_examples(spec)) == 40
+    assert distill("run", "out", "--dry-run").exit_code == 0
+
+
+def test_evidence_is_never_gold():
+    write("set/train.jsonl", jsonl(*many_labelled()))
+    write("set/test.jsonl", jsonl({"text": "A text, 0", "intent": "a"}))
+    write("logs.jsonl", jsonl({"text": "where is it"}))
+    spec = made("out", "--from", "set", "--from", "logs.jsonl")
+    assert str(spec.teacher.evidence) == "labelled.jsonl"
+    assert len(known_examples(spec)) == 39
+
+
+def test_few_labels_beside_logs_stand_in_router_yaml():
+    write("train.jsonl", jsonl(*many_labelled(20)))
+    write("logs.jsonl", jsonl({"text": "where is it"}))
+    spec = made("out", "--from", "train.jsonl", "--from", "logs.jsonl")
+    assert (spec.teacher.evidence, spec.teacher.labels) == (None, None)
+    assert len(known_examples(spec)) == 20
+
+
+def test_labels_beside_a_prompt_and_logs_are_said_to_be_unread():
+    write("train.jsonl", jsonl(*many_labelled()))
+    write("prompt.txt", "Which intent is this?\n- a: one\n- b: other\n{query}\n")
+    write("logs.jsonl", jsonl({"text": "where is it"}))
+    done = distill("init", "out", "--from", "train.jsonl", "--from", "prompt.txt", "--from", "logs.jsonl")
+    assert "init: train.jsonl: these are not read; what is learnt are the queries of logs.jsonl; if" in done.stderr
+    assert str(load_spec("out").queries).endswith("logs.jsonl")
+
+
 # --- logs ------------------------------------------------------------------------------------------------------------
 
 
@@ -250,6 +307,26 @@ def test_lines_of_text_are_queries():
     spec = made("--from", write("logs.txt", "where is it\n\nstop it\nwhere is it\n"))
     assert [query.text for query in read_queries(spec.queries_path)] == ["where is it", "stop it"]
     assert str(spec.queries) == "logs.queries.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "n", "words"),
+    [
+        ("logs.txt", "where\n\nstop\nwhere\n where\n", 2, "2 queries, one a line, 2 repeated left out"),
+        ("logs.csv", "text\nwhere\nwhere\n' '\n\n", 1, "1 repeated or blank left out"),
+        ("ex/a.txt", "where\nwhere\n\nstop\n", 1, "3 examples of 2 intents, a file each, 1 repeated left out"),
+        ("train.jsonl", jsonl({"text": "x", "intent": "a"}, {"text": " ", "intent": "a"}), 1, "1 blank left out"),
+    ],
+)
+def test_what_is_left_out_is_counted(name, content, n, words):
+    path = write(name, content)
+    write("ex/b.txt", "stop\n")
+    source = path.parent if name.startswith("ex/") else path
+    done = distill("init", "out", "--from", source, "--intent", "a", "--intent", "b", "--json")
+    assert json.loads(done.stdout)["n_left_out"] == n
+    (line,) = [line for line in done.stderr.splitlines() if "left out" in line]
+    assert line.startswith(f"init: {source}: ")
+    assert line.endswith(words)
 
 
 def test_the_text_column_is_asked_for_or_an_error():

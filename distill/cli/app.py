@@ -50,6 +50,12 @@ class _Group(TyperGroup):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
+        """Runs the command.
+
+        Raises:
+            typer.Exit: With 130 after Ctrl-C, with 1 after an error that a user can cause or mend; what is to be said was said.
+            Exception: Anything else, which is a bug, and with ``--debug`` every error, with its traceback.
+        """
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:

@@ -40,10 +40,12 @@ def route(
     bundle: Annotated[Path, typer.Argument(help="A bundle: models/NAME/STUDENT.")],
     queries: Annotated[list[str] | None, typer.Argument(help="Queries; none: one a line from stdin.")] = None,
     source: Annotated[
-        Path | None, typer.Option("--input", help="Route a file: .jsonl or .parquet, with `text`; needs --output.")
+        Path | None, typer.Option("--input", help="Route a file: .jsonl, .csv or .parquet; needs --output.")
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Where the answers go: .jsonl or .parquet.")] = None,
+    column: Annotated[str | None, typer.Option(help="Where the queries of a file stand; without it in `text`.")] = None,
     engine: Annotated[_Engine, typer.Option(help="Who routes a file: this process, or Ray Data.")] = _Engine.LOCAL,
+    top: Annotated[int | None, typer.Option(min=1, help="With --json: so many scores, the best first.")] = None,
     as_json: AsJsonLines = False,
     quiet: Quiet = False,
 ) -> None:
@@ -51,13 +53,15 @@ def route(
 
     With --input and --output a whole file. Killed, it goes on where it was; bad lines go to errors.jsonl beside it.
     """
-    if source is not None or output is not None or engine is not _Engine.LOCAL:
+    if source is not None or output is not None or column is not None or engine is not _Engine.LOCAL:
         if source is None or output is None:
-            raise typer.BadParameter("--input and --output go together, and --engine with them")
-        if queries:
-            raise typer.BadParameter("give either queries or --input")
-        _route_file(bundle, source, output, engine, as_json=as_json, quiet=quiet)
+            raise typer.BadParameter("--input and --output go together, and --column and --engine with them")
+        if queries or top is not None:
+            raise typer.BadParameter("queries and --top do not go with --input")
+        _route_file(bundle, source, output, column or "text", engine, as_json=as_json, quiet=quiet)
         return
+    if top is not None and not as_json:
+        raise typer.BadParameter("--top goes with --json")
     from distill.router import Router
 
     router = Router.load(bundle)
@@ -65,16 +69,18 @@ def route(
     for texts in [queries] if queries else _lines_of_stdin():
         for text, prediction in zip(texts, router.route_batch(texts), strict=True):
             if as_json:
-                typer.echo(json.dumps({"text": text, **prediction.as_dict()}, ensure_ascii=False))
+                typer.echo(json.dumps({"text": text, **prediction.as_dict(top)}, ensure_ascii=False))
             else:
                 answer = f"{_answer(prediction):<{width}} {prediction.score:.3f}"
                 typer.echo(f"{answer}  {prediction.reason.value:<14}  {text}".rstrip())
 
 
-def _route_file(bundle: Path, source: Path, output: Path, engine: _Engine, *, as_json: bool, quiet: bool) -> None:
+def _route_file(
+    bundle: Path, source: Path, output: Path, column: str, engine: _Engine, *, as_json: bool, quiet: bool
+) -> None:
     from distill.bulk import route_file
 
-    summary = route_file(bundle, source, output, engine=engine.value, show_progress=not quiet)
+    summary = route_file(bundle, source, output, column=column, engine=engine.value, show_progress=not quiet)
     if as_json:
         typer.echo(json.dumps(asdict(summary), default=str, ensure_ascii=False))
         return

@@ -87,6 +87,7 @@ def init(
                 "task": made.task.value,
                 "n_intents": len(made.intents),
                 "are_placeholders": made.are_placeholders,
+                "n_left_out": sum(source.n_left_out for source in found),
                 "notes": list(made.notes),
             }
         )
@@ -148,7 +149,8 @@ def _ask_rest(folder: Path, options: Options, found: Sequence[Source]) -> Option
     if not options.intents and not any(source.intents for source in found):
         options = replace(options, intents=_ask_intents())
     has_prompt = any(source.prompt for source in found)
-    if any(source.labelled for source in found) and options.teacher_model is None and not has_prompt:
+    has_others = has_prompt or any(source.queries for source in found)  # which a model is to label
+    if any(source.labelled for source in found) and options.teacher_model is None and not has_others:
         teaches = typer.confirm(
             "Are the labels good enough to learn from as they are (no: a model labels)?", default=True, err=True
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from enum import Enum
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -41,10 +42,7 @@ _MANY_INTENTS = 100
 _PER_INTENT, _PER_INTENT_OF_MANY, _OUT_OF_SCOPE = 60, 20, 300
 _CHANNELS_WEIGH = 5
 """How many times more queries a channel gets than an intent: there are few of them, and what they share is to be learnt."""
-_WHAT_A_PROMPT_SAID = (
-    "these are the queries; if the labels are what the prompt answered, `distill label --import` takes them, "
-    "if they are people's, `gold:` may name them"
-)
+_WHAT_A_PROMPT_SAID = "if the labels are what the prompt answered, `distill label --import` takes them, if they are people's, `gold:` may name them"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +56,8 @@ class Options:
         out_of_scope: Whether a query may fit none.
         teacher_model: Who labels.
         base_url: Its endpoint.
-        labels_teach: Whether human labels are the teacher; None: where there are enough and no model was named.
+        labels_teach: Whether human labels are the teacher; None: where there are enough, no model was named and there are no
+            other queries, which a model is to label.
     """
 
     name: str | None = None
@@ -85,6 +84,7 @@ class Draft:
         prompt: The user's own prompt.
         queries: Whose queries are labelled; None: the model writes them, or the labelled ones are.
         labels: Human labels that are the teacher.
+        evidence: Human labels that are shown to the teacher.
         gold: Human labels to measure against.
         per_intent: Queries to write for each intent.
         n_out_of_scope: Queries to write that fit none.
@@ -102,6 +102,7 @@ class Draft:
     prompt: Path | None = None
     queries: Source | None = None
     labels: Source | None = None
+    evidence: Source | None = None
     gold: Path | None = None
     per_intent: int = _PER_INTENT
     n_out_of_scope: int = _OUT_OF_SCOPE
@@ -125,12 +126,12 @@ def draft(folder: Path, sources: Sequence[Source], options: Options) -> Draft:
     queries = _only("queries", [source for source in sources if source.queries])
     prompt = _only("a prompt", [source for source in sources if source.prompt])
     notes = [f"{source.path}: {source.note}" for source in sources]
-    labels_teach = labelled is not None and prompt is None and _labels_teach(labelled, options)
-    if labelled is not None:
-        what = _WHAT_A_PROMPT_SAID if prompt is not None else _what_labels_do(labelled, labels_teach=labels_teach)
-        notes.append(f"{labelled.path}: {what}")
-    if labelled is not None and prompt is not None:
-        queries = queries or _without_labels(labelled)
+    use = None if labelled is None else _use_of(labelled, options, queries=queries, prompt=prompt)
+    labels_teach, are_evidence = use is _Use.TEACHER, use is _Use.EVIDENCE
+    if labelled is not None and use is not None:
+        notes.append(f"{labelled.path}: {_what_labels_do(labelled, use, queries)}")
+    if labelled is not None and use is _Use.QUERIES:
+        queries = _without_labels(labelled)
     found = _merged([*options.intents, *(intent for source in sources for intent in source.intents)])
     if not found:
         notes.append("no intents were given: router.yaml holds three made-up ones, replace them with yours")
@@ -138,19 +139,19 @@ def draft(folder: Path, sources: Sequence[Source], options: Options) -> Draft:
     intents = found or _PLACEHOLDERS[task]
     fits_none = [source.out_of_scope for source in sources if source.out_of_scope is not None]
     gold = _gold_texts(labelled)
+    is_bare = labels_teach or are_evidence or prompt is not None
     made = Draft(
         name=options.name or name_of(folder),
         task=task,
-        intents=tuple(_brief(intent, gold, bare=labels_teach or prompt is not None) for intent in intents),
+        intents=tuple(_brief(intent, gold, bare=is_bare) for intent in intents),
         out_of_scope=_has_out_of_scope(options, task, fits_none=bool(fits_none), labels_teach=labels_teach),
-        out_of_scope_examples=()
-        if labels_teach or prompt is not None
-        else _shown((text for texts in fits_none for text in texts), gold),
+        out_of_scope_examples=() if is_bare else _shown((text for texts in fits_none for text in texts), gold),
         teacher_model=None if labels_teach else options.teacher_model or DEFAULT_MODEL,
         base_url=options.base_url,
         prompt=prompt.path if prompt else None,
         queries=queries,
         labels=labelled if labels_teach else None,
+        evidence=_without_gold(labelled, gold) if labelled is not None and are_evidence else None,
         gold=labelled.gold if labelled else None,
         per_intent=(_PER_INTENT if len(intents) <= _MANY_INTENTS else _PER_INTENT_OF_MANY)
         * (_CHANNELS_WEIGH if task is Task.WEIGHTS else 1),
@@ -168,18 +169,49 @@ def _only(what: str, found: list[Source]) -> Source | None:
     return found[0] if found else None
 
 
-def _labels_teach(labelled: Source, options: Options) -> bool:
+class _Use(Enum):
+    """What becomes of labelled queries."""
+
+    TEACHER = "their labels are what is learnt"
+    EVIDENCE = "the model that labels other queries is shown those that are near"
+    EXAMPLES = "the first of them stand in router.yaml"
+    QUERIES = "a prompt labels them anew"
+    NOTHING = "a prompt labels other queries"
+
+
+def _use_of(labelled: Source, options: Options, *, queries: Source | None, prompt: Source | None) -> _Use:
+    if prompt is not None:
+        return _Use.QUERIES if queries is None else _Use.NOTHING
+    if _labels_teach(labelled, options, queries):
+        return _Use.TEACHER
+    can_be_evidence = queries is not None and labelled.task is not Task.WEIGHTS
+    return _Use.EVIDENCE if can_be_evidence and _most_examples(labelled) > _EXAMPLES else _Use.EXAMPLES
+
+
+def _labels_teach(labelled: Source, options: Options, queries: Source | None) -> bool:
     if options.labels_teach is not None:
         return options.labels_teach
-    return options.teacher_model is None and len(labelled.labelled) >= _LABELS_ENOUGH * len(labelled.intents)
+    is_asked = options.teacher_model is not None or queries is not None
+    return not is_asked and len(labelled.labelled) >= _LABELS_ENOUGH * len(labelled.intents)
 
 
-def _what_labels_do(labelled: Source, *, labels_teach: bool) -> str:
-    if labels_teach:
-        return "these labels are the teacher, no model is asked (--teacher-model NAME: a model labels)"
-    most = max((len(intent.examples) for intent in labelled.intents), default=0)
-    cut = f"; the first {_EXAMPLES} of each intent were taken" if most > _EXAMPLES else ""
-    return f"these are examples for the model that labels{cut}"
+def _most_examples(labelled: Source) -> int:
+    return max((len(intent.examples) for intent in labelled.intents), default=0)
+
+
+def _what_labels_do(labelled: Source, use: _Use, queries: Source | None) -> str:
+    if use is _Use.TEACHER:
+        others = f"; of {queries.path} only what stands here too gets a label" if queries is not None else ""
+        return f"these labels are the teacher, no model is asked (--teacher-model NAME: a model labels){others}"
+    if use is _Use.QUERIES:
+        return f"these are the queries; {_WHAT_A_PROMPT_SAID}"
+    others = "" if queries is None else f"; what is learnt are the queries of {queries.path}"
+    if use is _Use.NOTHING:
+        return f"these are not read{others}; {_WHAT_A_PROMPT_SAID}"
+    if use is _Use.EVIDENCE:
+        return f"these are evidence for the model that labels{others}"
+    cut = f"; the first {_EXAMPLES} of each intent were taken" if _most_examples(labelled) > _EXAMPLES else ""
+    return f"these are examples for the model that labels{others}{cut}"
 
 
 def _merged(intents: Sequence[Intent]) -> tuple[Intent, ...]:
@@ -205,6 +237,12 @@ def _gold_texts(labelled: Source | None) -> frozenset[str]:
     if labelled is None or labelled.gold is None:
         return frozenset()
     return frozenset(normalise(query.text) for query in read_gold(labelled.gold))
+
+
+def _without_gold(labelled: Source, gold: frozenset[str]) -> Source:
+    """Evidence must not be gold: where some is, the file itself cannot be named, and what is left is written beside router.yaml."""
+    lines = tuple(line for line in labelled.labelled if normalise(line["text"]) not in gold)
+    return labelled if len(lines) == len(labelled.labelled) else replace(labelled, labelled=lines, is_ready=False)
 
 
 def _without_labels(labelled: Source) -> Source:

@@ -91,8 +91,9 @@ def _files(spec_path: Path, draft: Draft) -> Iterator[tuple[Path, str]]:
         yield folder / _INTENTS, json.dumps(dict(map(_entry, draft.intents)), indent=2, ensure_ascii=False) + "\n"
     if draft.queries is not None and not draft.queries.is_ready:
         yield folder / _queries_name(draft.queries), _jsonl({"text": text} for text in draft.queries.queries)
-    if draft.labels is not None and not draft.labels.is_ready:
-        yield folder / _LABELLED, _jsonl(draft.labels.labelled)
+    labelled = draft.labels or draft.evidence
+    if labelled is not None and not labelled.is_ready:
+        yield folder / _LABELLED, _jsonl(labelled.labelled)
 
 
 def _entry(intent: Intent) -> tuple[str, Any]:
@@ -215,8 +216,9 @@ def _out_of_scope(draft: Draft) -> Iterator[str]:
 def _teacher(folder: Path, draft: Draft) -> Iterator[str]:
     yield "teacher:"
     if draft.labels is not None:
-        name = _relative(draft.labels.path, folder) if draft.labels.is_ready else _LABELLED
-        yield _line(f"  labels: {_scalar(name)}", "people's labels: no model is asked, nothing is paid")
+        yield _line(
+            f"  labels: {_labelled_name(draft.labels, folder)}", "people's labels: no model is asked, nothing is paid"
+        )
         return
     yield _line(f"  model: {_scalar(draft.teacher_model or '')}", "as its endpoint spells it")
     if draft.base_url is None:
@@ -224,6 +226,11 @@ def _teacher(folder: Path, draft: Draft) -> Iterator[str]:
     else:
         yield f"  base_url: {_scalar(draft.base_url)}"
     yield _line("  api_key_env: OPENAI_API_KEY", "the variable that holds the key; no file ever does")
+    if draft.evidence is not None:
+        yield _line(
+            f"  evidence: {_labelled_name(draft.evidence, folder)}",
+            "people's labels: the nearest are shown to the model",
+        )
     if draft.prompt is not None:
         yield _line(f"  prompt: {_scalar(_relative(draft.prompt, folder))}", "{query} in it becomes the query")
         yield _line("  # answer_path: result.intent", "the field of a JSON answer that holds the intent")
@@ -237,6 +244,10 @@ def _teacher(folder: Path, draft: Draft) -> Iterator[str]:
     else:
         yield _line("  # max_usd: 5.0", "a limit takes a price:")
         yield "  # price: {input_per_mtok: 0.25, output_per_mtok: 2.0, source: price list, date: 2026-01-31}"
+
+
+def _labelled_name(labelled: Source, folder: Path) -> str:
+    return _scalar(_relative(labelled.path, folder) if labelled.is_ready else _LABELLED)
 
 
 def _has_price(draft: Draft) -> bool:

@@ -37,7 +37,8 @@ class Source:
         is_ready: Whether the file itself can be named in router.yaml, as it is.
         prompt: Whether it is a routing prompt.
         gold: Human labels that are not for training, where they lie beside the others.
-        note: One line for people: what was found.
+        n_left_out: Lines that were not taken: repeated ones, or such without a text.
+        note: One line for people: what was found, and what was left out.
     """
 
     path: Path
@@ -49,6 +50,7 @@ class Source:
     is_ready: bool = False
     prompt: bool = False
     gold: Path | None = None
+    n_left_out: int = 0
     note: str = field(default="", compare=False)
 
 
@@ -104,8 +106,8 @@ def _text(path: Path) -> str:
 
 
 def _lines(path: Path) -> tuple[str, ...]:
-    """The distinct lines that are not blank."""
-    return _distinct(line.strip() for line in _text(path).splitlines())
+    """The lines that are not blank."""
+    return tuple(line.strip() for line in _text(path).splitlines() if line.strip())
 
 
 def _distinct(texts: Iterable[str]) -> tuple[str, ...]:
@@ -114,6 +116,11 @@ def _distinct(texts: Iterable[str]) -> tuple[str, ...]:
         if text.strip():
             found.setdefault(unicodedata.normalize("NFC", text), text)
     return tuple(found.values())
+
+
+def _left_out(n: int, what: str) -> str:
+    """The end of a note; nothing where nothing was left out."""
+    return f", {n:,} {what} left out" if n else ""
 
 
 def _json(path: Path, text: str) -> Any:
@@ -155,7 +162,9 @@ def _read_folder(folder: Path) -> Source:
     )
     if not files:
         raise DataError(f"{folder}: holds neither train.jsonl nor a text file for each intent, such as refund.txt")
-    examples = {path.stem: _lines(path) for path in files}
+    lines = {path.stem: _lines(path) for path in files}
+    examples = {name: _distinct(texts) for name, texts in lines.items()}
+    n_left_out = sum(map(len, lines.values())) - sum(map(len, examples.values()))
     out_of_scope = examples.pop(OUT_OF_SCOPE_LABEL, None)
     labelled = tuple(
         {"text": text, "intent": name}
@@ -167,7 +176,8 @@ def _read_folder(folder: Path) -> Source:
         intents=tuple(Intent(name, "", texts) for name, texts in examples.items()),
         out_of_scope=out_of_scope,
         labelled=labelled,
-        note=f"{len(labelled)} examples of {_intents(len(examples))}, a file each",
+        n_left_out=n_left_out,
+        note=f"{len(labelled)} examples of {_intents(len(examples))}, a file each{_left_out(n_left_out, 'repeated')}",
     )
 
 
@@ -202,8 +212,20 @@ def _read_data_set(folder: Path) -> Source:
         task=source.task,
         is_ready=True,
         gold=gold if gold.is_file() and read_gold(gold) else None,
-        note=source.note,
+        n_left_out=source.n_left_out,
+        note=f"{source.note}{_not_read(folder)}",
     )
+
+
+_DATA_SET = frozenset({"train.jsonl", "test.jsonl"})
+
+
+def _not_read(folder: Path) -> str:
+    """The end of a note: tables that lie beside a data set."""
+    others = sorted(
+        path.name for path in folder.iterdir() if path.suffix.lower() in _TABLES and path.name not in _DATA_SET
+    )
+    return f"; not read: {', '.join(others)} (--from FILE takes one of them too)" if others else ""
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------
@@ -230,13 +252,13 @@ def _read_rows(
     queries = _distinct(texts)
     if not queries:
         raise DataError(f"{table.path}: the column {column!r} holds no text")
-    left_out = len(texts) - len(queries)
-    note = f", {left_out:,} repeated or blank left out" if left_out else ""
+    n_left_out = len(texts) - len(queries)
     return Source(
         table.path,
         queries=queries,
-        is_ready=column == "text" and not left_out and table.path.suffix.lower() in {".jsonl", ".ndjson"},
-        note=f"{len(queries):,} queries in the column {column!r}{note}",
+        is_ready=column == "text" and not n_left_out and table.path.suffix.lower() in {".jsonl", ".ndjson"},
+        n_left_out=n_left_out,
+        note=f"{len(queries):,} queries in the column {column!r}{_left_out(n_left_out, 'repeated or blank')}",
     )
 
 
@@ -273,6 +295,7 @@ def _labelled(table: Table, column: str, label_column: str | None) -> Source | N
             for name in _names(table, number, label, task):
                 examples.setdefault(name, []).append(text)
     out_of_scope = examples.pop(OUT_OF_SCOPE_LABEL, None)
+    n_left_out = len(table.rows) - len(lines)
     return Source(
         table.path,
         intents=tuple(Intent(name, "", _distinct(texts)) for name, texts in examples.items()),
@@ -280,7 +303,8 @@ def _labelled(table: Table, column: str, label_column: str | None) -> Source | N
         labelled=tuple(lines),
         task=task,
         is_ready=(column, column_of_labels) == ("text", key) and table.path.suffix.lower() in {".jsonl", ".ndjson"},
-        note=f"{len(lines):,} labelled queries of {_intents(len(examples))}",
+        n_left_out=n_left_out,
+        note=f"{len(lines):,} labelled queries of {_intents(len(examples))}{_left_out(n_left_out, 'blank')}",
     )
 
 
@@ -396,8 +420,8 @@ def _read_text(path: Path, text: str, choose: Callable[[str, Sequence[str]], str
     lines = _lines(path)
     if not lines:
         raise DataError(f"{path}: is empty")
-    described = [match.groups() for line in lines if (match := _DESCRIBED.match(line))]
-    if len(described) == len(lines):
+    described = [match.groups() for line in _distinct(lines) if (match := _DESCRIBED.match(line))]
+    if len(described) == len(_distinct(lines)):
         return _named(path, [(name, about) for name, about in described])
     sign = _sign_of_a_prompt(text)
     if sign is not None:
@@ -408,7 +432,10 @@ def _read_text(path: Path, text: str, choose: Callable[[str, Sequence[str]], str
                 f"{path}:{number}: {line!r} looks like a prompt, but the file holds no {{query}}: write {{query}} where the "
                 "query is to stand; if these are queries, give them as a .csv or .jsonl"
             )
-    return Source(path, queries=lines, note=f"{len(lines):,} queries, one a line")
+    queries = _distinct(lines)
+    n_left_out = len(lines) - len(queries)
+    note = f"{len(queries):,} queries, one a line{_left_out(n_left_out, 'repeated')}"
+    return Source(path, queries=queries, n_left_out=n_left_out, note=note)
 
 
 def _sign_of_a_prompt(text: str) -> tuple[int, str] | None:

@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from distill.data import read_jsonl
+from distill.data import csv_delimiter, read_jsonl
 from distill.errors import DataError
 
 if TYPE_CHECKING:
@@ -74,10 +74,8 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise DataError(f"{path}:{line}: not UTF-8 (byte {error.start}); save the file as UTF-8") from error
-    header = text.partition("\n")[0]
-    delimiter = max(",;\t|", key=header.count)
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=csv_delimiter(text.partition("\n")[0]))
     try:
         for row in reader:
             yield reader.line_num, {name: value for name, value in row.items() if name}

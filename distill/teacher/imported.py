@@ -2,7 +2,7 @@
 
 A line of such a file: ``{"text": ..., "intent" | "intents" | "weights" | "scores": ...}``, and where they are known ``teacher``,
 ``sample``, ``prompt_tokens``, ``completion_tokens``, ``cached_tokens`` (or OpenAI's ``usage``), ``latency_ms`` and ``asked_at``.
-So a ledger is one too.
+So a ledger is one too. ``"intent": null`` is out of scope, or none of several intents.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from distill.teacher.answers import label_names
 from distill.teacher.functions import redactor
 from distill.teacher.label import LabelPlan, LabelSummary, new_lines, recorded_labels
 from distill.teacher.ledger import AppendLog, Ledger
-from distill.types import Label, Task, Usage
+from distill.types import OUT_OF_SCOPE_LABEL, Label, Task, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -111,7 +111,7 @@ def import_answers(spec: Spec, path: Path, *, teacher: str | None = None) -> Imp
     Raises:
         DataError: A line is wrong (names file and line; nothing is imported then), or the ledger is being written to.
     """
-    given = _read(path, spec)
+    given = _read(path, spec, null_fits_none=True)
     now = _now()
     answers = [_carried(answer, path.name, teacher or spec.teacher_name, now) for answer in given.answers]
     n_added = _write(spec, answers)
@@ -238,15 +238,22 @@ _KEPT = ("server", "in_flight")
 """What a ledger says about how an answer was given, besides what every line has."""
 
 
-def _read(path: Path, spec: Spec) -> _Given:
-    """Every answer of a file, the last one of each text and sample; keys and hashes are empty still."""
+def _read(path: Path, spec: Spec, *, null_fits_none: bool = False) -> _Given:
+    """Every answer of a file, the last one of each text and sample; keys and hashes are empty still.
+
+    Args:
+        path: The file.
+        spec: The router's spec.
+        null_fits_none: Whether ``"intent": null`` is an answer. Of a model it is one; of people it may be a query not labelled yet.
+    """
     names, redact = label_names(spec), redactor(spec)
     answers: dict[tuple[str, int], Label] = {}
     lines: dict[tuple[str, int], list[tuple[int, str]]] = {}
     n_failed = 0
     for number, line in read_jsonl(path):
         where = f"{path}:{number}"
-        text, scores = redact(text_of(path, number, line)), _scores(where, line, spec, names)
+        text = redact(text_of(path, number, line))
+        scores = _scores(where, _without_null(where, line, spec) if null_fits_none else line, spec, names)
         if scores is None or not text.strip():
             n_failed += 1
             continue
@@ -329,6 +336,23 @@ def _scores(where: str, line: Mapping[str, Any], spec: Spec, names: Mapping[str,
     if spec.task is not Task.MULTI and not any(scores.values()):
         raise DataError(f'{where}: the numbers in "{key}" are all 0')
     return scores
+
+
+def _without_null(where: str, line: Mapping[str, Any], spec: Spec) -> Mapping[str, Any]:
+    """The line with what its null stands for: scores of ``oos`` alone, or no intents; as it is where it says anything else.
+
+    Raises:
+        DataError: A null where every query has an intent.
+    """
+    if any(line.get(key) is not None for key in ("error", *_ANSWER_KEYS[spec.task])):
+        return line
+    if spec.task is Task.MULTI and line.keys() & {"intent", "intents"}:
+        return {**line, "intents": []}
+    if spec.task is not Task.SINGLE or "intent" not in line:
+        return line
+    if spec.out_of_scope_intent is None:
+        raise DataError(f'{where}: "intent" is null: {unknown_label(OUT_OF_SCOPE_LABEL, spec.labels)}')
+    return {**line, "scores": {OUT_OF_SCOPE_LABEL: 1.0}}
 
 
 _EXPECTED = {

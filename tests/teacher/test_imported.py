@@ -206,7 +206,43 @@ def test_texts_are_redacted_before_they_are_stored(make_spec, tmp_path):
     assert label(spec, show_progress=False).n_recorded == 1
 
 
+@pytest.mark.parametrize(
+    ("keys", "line", "scores"),
+    [
+        ({}, {"intent": None}, {"oos": 1.0}),
+        ({}, {"intent": None, "scores": {"refund": 0.5, "oos": 0.5}}, {"refund": 0.5, "oos": 0.5}),
+        ({"task": "multi", "out_of_scope": False}, {"intent": None}, {}),
+        ({"task": "multi", "out_of_scope": False}, {"intents": None}, {}),
+        ({"task": "multi", "out_of_scope": False}, {"intent": None, "intents": ["refund"]}, {"refund": 1.0}),
+    ],
+)
+def test_an_intent_that_is_null_fits_none(make_spec, tmp_path, keys, line, scores):
+    spec = make_spec(UNPAID, ["a", "b"], **keys)
+    failed = {"text": "b", "intent": None, "error": "timed out"}
+    summary = import_answers(spec, write_lines(tmp_path / "answers.jsonl", [{"text": "a", **line}, failed]))
+    assert (summary.n_added, summary.n_failed, summary.n_missing) == (1, 1, 1)
+    (answer,) = recorded_labels(spec, ["a", "b"]).values()
+    assert dict(answer.scores) == scores
+
+
+def test_an_intent_that_is_null_is_an_error_where_every_query_has_one(make_spec, tmp_path):
+    path = write_lines(tmp_path / "answers.jsonl", [{"text": "a", "intent": "refund"}, {"text": "b", "intent": None}])
+    spec = make_spec(UNPAID, out_of_scope=False)
+    with pytest.raises(DataError) as caught:
+        import_answers(spec, path)
+    assert (
+        str(caught.value) == f"{path}:2: \"intent\" is null: the intent 'oos' needs `out_of_scope: true` in router.yaml"
+    )
+    assert not spec.ledger_path.exists()
+
+
+def test_people_who_gave_no_label_did_not_say_that_none_fits(by_hand):
+    with pytest.raises(DataError, match=r"labelled\.jsonl:2: no answer"):
+        label(by_hand(labelled(("a", "refund"), ("b", None)), out_of_scope=True), show_progress=False)
+
+
 WRONG = {
+    '{"text": "a", "scores": null}': "no answer; `task: single` takes",
     '{"text": "a"}': 'no answer; `task: single` takes "intent" or "scores" beside "text"',
     '{"text": "a", "intents": ["refund"]}': "no answer; `task: single` takes",
     '{"intent": "refund"}': 'has no "text"; its keys: intent',
