@@ -1,4 +1,4 @@
-"""What needs several stages: the examples that labels become, the benchmark's inputs, and the whole run.
+"""What needs several stages: the stages one by one, the benchmark's inputs, and the whole run.
 
 Each stage is a function that reads and writes plain files and does nothing when its inputs have not changed.
 """
@@ -11,15 +11,11 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from distill import __version__
 from distill.bundle import load_bundle
-from distill.data import leaked, read_gold, read_queries, sha256_json, storage_errors, write_json
+from distill.data import sha256_json, storage_errors, write_json
 from distill.errors import BundleError, DataError, DistillError, MissingExtraError, SpecError, TrainingError
 from distill.progress import say
-from distill.split import HELD_OUT_SHARE, stratified_holdout
-from distill.types import Example, GateVerdict, Task
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,6 +23,7 @@ if TYPE_CHECKING:
 
     from distill.benchmark.bench import BenchInputs
     from distill.bundle import Bundle
+    from distill.combination import Combined
     from distill.embed import Embedder
     from distill.spec import Spec
     from distill.student.train import TrainingData
@@ -35,7 +32,7 @@ if TYPE_CHECKING:
     from distill.teacher.imported import ImportSummary
     from distill.teacher.label import LabelPlan, LabelSummary
     from distill.teacher.synth import SynthesisPlan, SynthesisSummary
-    from distill.types import BenchResult, GoldQuery, Label
+    from distill.types import BenchResult, Example, GateVerdict, Label
 
 __all__ = [
     "BenchOutcome",
@@ -60,7 +57,6 @@ __all__ = [
     "trained_on",
 ]
 
-_SHOWN_TEXTS = 5
 _MEASURES = 3  # which figures bench takes: a bench.json with fewer is measured again
 
 
@@ -266,78 +262,9 @@ def examples(spec: Spec, *, with_evidence: bool = True, show_notes: bool = True)
     Raises:
         DataError: There is no query, or none has a label.
     """
-    n_texts, also_gold, answers = _answers(spec)
-    targets = _targets(spec, answers)
-    if show_notes:
-        _say_what_is_left_out(sorted(also_gold), n_texts - len(also_gold) - len(targets))
-    if with_evidence:
-        targets = _combined(spec, targets, show_notes=show_notes)
-    added = _added(spec)
-    own = {text: target for text, target in targets.items() if text not in added}
-    strata = [int(target.argmax()) if target.any() else None for target in own.values()]
-    _, held_out = stratified_holdout(strata, HELD_OUT_SHARE, spec.seed)
-    own_texts = list(own)
-    chosen = {own_texts[position] for position in held_out}
-    return tuple(
-        Example(text, target, split="held_out" if text in chosen else "train") for text, target in targets.items()
-    )
+    from distill.labelled import labelled_queries
 
-
-def _targets(spec: Spec, answers: Mapping[str, Sequence[Label]]) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
-    """The teacher's answers as targets, by text.
-
-    Raises:
-        DataError: There is none.
-    """
-    means = ((text, _mean_target(samples, spec)) for text, samples in answers.items())
-    targets = {text: target for text, target in means if target is not None}
-    if not targets:
-        raise DataError(f"{spec.ledger_path}: no query has a label; `distill label {spec.path}` asks the teacher")
-    return targets
-
-
-def _combined(
-    spec: Spec, targets: dict[str, np.ndarray[Any, np.dtype[np.float32]]], *, show_notes: bool
-) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
-    """Targets combined with the known examples, where there are enough."""
-    from distill.combination import combine_with_evidence
-
-    both = combine_with_evidence(spec, targets, show_progress=show_notes)
-    if both is None:
-        return targets
-    combined = both(targets)
-    if show_notes:
-        n_changed = sum(int(target.argmax() != targets[text].argmax()) for text, target in combined.items())
-        say(
-            f"train: answers combined with {len(both.known)} known examples (right by estimate: the teacher "
-            f"{both.combination.teacher_accuracy:.2f}, the examples {both.combination.evidence_accuracy:.2f}); "
-            f"another label is likeliest for {n_changed} of {_queries(len(targets))}"
-        )
-    return combined
-
-
-def _added(spec: Spec) -> set[str]:
-    """What ``improve`` added. It is never held out, so that rounds are compared on the same queries."""
-    from distill.teacher.functions import redactor
-    from distill.teacher.rounds import added_queries_path
-
-    path, redact = added_queries_path(spec), redactor(spec)
-    return {redact(query.text) for query in read_queries(path)} if path.exists() else set()
-
-
-def _answers(spec: Spec) -> tuple[int, set[str], dict[str, tuple[Label, ...]]]:
-    """How many distinct queries there are, which of them are gold too, and what was answered to the others."""
-    from distill.teacher.functions import redactor
-    from distill.teacher.label import queries_of, recorded_samples
-
-    redact = redactor(spec)
-    texts = list(dict.fromkeys(redact(query.text) for query in queries_of(spec)))
-    also_gold = set(leaked(texts, _gold(spec)))
-    return (
-        len(texts),
-        also_gold,
-        recorded_samples(spec, [text for text in texts if text not in also_gold], redacted=True),
-    )
+    return labelled_queries(spec, with_evidence=with_evidence, show_notes=show_notes).examples
 
 
 def trained_on(spec: Spec, bundle: Bundle) -> tuple[tuple[Example, ...], bool]:
@@ -348,48 +275,6 @@ def trained_on(spec: Spec, bundle: Bundle) -> tuple[tuple[Example, ...], bool]:
     """
     labelled = examples(spec, show_notes=False)
     return labelled, _training_data(spec, labelled).data_sha256 == bundle.manifest.data_sha256
-
-
-def _say_what_is_left_out(also_gold: list[str], n_unlabelled: int) -> None:
-    if also_gold:
-        shown = ", ".join(map(repr, also_gold[:_SHOWN_TEXTS]))
-        more = f" and {len(also_gold) - _SHOWN_TEXTS} more" if len(also_gold) > _SHOWN_TEXTS else ""
-        say(f"train: left out because also gold: {_queries(len(also_gold))} ({shown}{more})")
-    if n_unlabelled:
-        say(f"train: left out because without a label: {_queries(n_unlabelled)}")
-
-
-def _queries(n: int) -> str:
-    return "1 query" if n == 1 else f"{n} queries"
-
-
-def _mean_target(samples: Sequence[Label], spec: Spec) -> np.ndarray[Any, np.dtype[np.float32]] | None:
-    """The mean over the samples that are usable: one sample's target is just what it says."""
-    targets = [target for sample in samples if (target := _target(sample, spec)) is not None]
-    return np.mean(targets, axis=0, dtype=np.float32) if targets else None
-
-
-def _target(answer: Label, spec: Spec) -> np.ndarray[Any, np.dtype[np.float32]] | None:
-    """float32 array of shape (n_labels,), summing to 1 but for ``multi``; None where the answer is no such thing."""
-    if answer.scores is None:
-        return None
-    target = np.asarray([answer.scores.get(name, 0.0) for name in spec.labels], np.float32)
-    if not np.isfinite(target).all() or (target < 0).any():
-        return None
-    if spec.task is Task.MULTI:
-        return target
-    total = target.sum()
-    return (target / total).astype(np.float32) if total > 0 else None
-
-
-def _gold(spec: Spec) -> tuple[GoldQuery, ...]:
-    """Gold as it may be stored and shown: redacted."""
-    from distill.teacher.functions import redactor
-
-    if spec.gold_path is None:
-        return ()
-    redact = redactor(spec)
-    return tuple(replace(query, text=redact(query.text)) for query in read_gold(spec.gold_path, spec.labels, spec.task))
 
 
 def train(
@@ -537,11 +422,13 @@ def _bench_inputs(spec: Spec, folder: Path, price_as: str | None, *, show_notes:
     from distill.benchmark.bench import BenchInputs
     from distill.benchmark.cost import CostInputs
     from distill.benchmark.recorded import RecordedTeacher
+    from distill.labelled import labelled_queries, redacted_gold
     from distill.teacher.label import recorded_labels
     from distill.teacher.prices import look_up_price, teacher_price
     from distill.teacher.spend import spend_by_stage
 
-    gold, training = _gold(spec), examples(spec, show_notes=False)
+    gold, labelled = redacted_gold(spec), labelled_queries(spec)
+    training = labelled.examples
     bundles: dict[str, Bundle] = {student: load_bundle(folder / student) for student in spec.students}
     _check_bundles_are_current(spec, bundles, _training_data(spec, training).data_sha256)
     priced_as = look_up_price(price_as) if price_as else None
@@ -551,7 +438,7 @@ def _bench_inputs(spec: Spec, folder: Path, price_as: str | None, *, show_notes:
     answers = recorded_labels(spec, texts, redacted=True)
     who = _who_answered(spec, answers)
     teacher = RecordedTeacher(answers.values(), spec.labels, spec.task, name=who)
-    combined = _answers_with_evidence(spec, answers)
+    combined = None if labelled.combined is None else _answers_with_evidence(spec, answers, labelled.combined)
     n_unasked = sum(bool(text.strip()) and text not in answers for text in dict.fromkeys(texts))
     has_human_teacher = bool(gold) and spec.labels_path is not None
     if show_notes:
@@ -581,16 +468,11 @@ def _bench_inputs(spec: Spec, folder: Path, price_as: str | None, *, show_notes:
     return replace(inputs, provenance=_provenance(spec, inputs, bundles, answers))
 
 
-def _answers_with_evidence(spec: Spec, answers: Mapping[str, Label]) -> list[Label] | None:
-    """Answers combined with the known examples as those that the students learnt from were; None where those were not."""
-    from distill.combination import combine_with_evidence, combines
+def _answers_with_evidence(spec: Spec, answers: Mapping[str, Label], both: Combined) -> list[Label]:
+    """Answers combined with the known examples as those that the students learnt from were."""
+    from distill.labelled import target_of
 
-    if not combines(spec):
-        return None
-    both = combine_with_evidence(spec, _targets(spec, _answers(spec)[2]))
-    if both is None:
-        return None
-    targets = {text: target for text, answer in answers.items() if (target := _target(answer, spec)) is not None}
+    targets = {text: target for text, answer in answers.items() if (target := target_of(answer, spec)) is not None}
     return [
         replace(answers[text], scores=dict(zip(spec.labels, target.tolist(), strict=True)))
         for text, target in both(targets).items()
@@ -736,11 +618,13 @@ def _plan_questions(spec: Spec) -> tuple[SynthesisPlan | None, LabelPlan]:
 
 def _labels_may_change(spec: Spec, planned: SynthesisPlan | None, labels: LabelPlan) -> bool:
     """Whether what synth and label have left to do may bring other labels to train on."""
+    from distill.labelled import answers_to_queries
+
     if planned is not None and planned.recorded is not None:
         return True
     if not labels.n_missing or spec.labels_path is not None:
         return bool(labels.n_missing)
-    n_texts, also_gold, answers = _answers(spec)  # gold alone may be what is missing: it is not trained on
+    n_texts, also_gold, answers = answers_to_queries(spec)  # gold alone may be what is missing: it is not trained on
     n_wanted = (n_texts - len(also_gold)) * labels.n_samples
     return n_wanted > sum(answer.scores is not None for samples in answers.values() for answer in samples)
 

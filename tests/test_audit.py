@@ -239,7 +239,8 @@ def test_evidence_is_near_is_not_suspected_and_holds_the_specs_own_examples(nois
     assert {name for _, name in nearest} == {*wrong.values()}
 
 
-def test_labels_that_are_all_the_same_cannot_be_audited(tmp_path):
+def test_labels_that_are_all_the_same_cannot_be_audited_and_no_encoder_is_loaded_to_say_so(tmp_path, monkeypatch):
+    monkeypatch.setattr("distill.student.embedder.embedder_of", lambda *_, **__: pytest.fail("the encoder was loaded"))
     spec = load_spec(write_project(tmp_path))
     path = tmp_path / "same.jsonl"
     write_lines(path, [{"text": line["text"], "intent": "refund"} for _, line in read_jsonl(spec.queries_path)])

@@ -13,7 +13,7 @@ from improvable import train_by_number
 from project import SHOP, make_texts, write_lines, write_project
 from words import ByWords
 
-from distill import pipeline
+from distill import labelled, pipeline
 from distill.audit import audit
 from distill.combination import LEAST_EXAMPLES, combines
 from distill.data import read_jsonl
@@ -132,14 +132,19 @@ def test_a_query_that_is_a_known_example_has_no_part_of_itself(tmp_path):
     assert best(load_spec(spec.path))[text] == name
 
 
-def test_the_benchmark_has_a_row_for_what_trained_the_student(tmp_path):
+def test_the_benchmark_has_a_row_for_what_trained_the_student(tmp_path, monkeypatch):
     spec = make(tmp_path)
     pipeline.train(spec, out=tmp_path / "out", show_progress=False)
+    combine, fitted = labelled.combine_with_evidence, []
+    monkeypatch.setattr(
+        labelled, "combine_with_evidence", lambda *given, **keys: fitted.append(1) or combine(*given, **keys)
+    )
     inputs = pipeline._bench_inputs(spec, tmp_path / "out", None, show_notes=False)
     teacher, both = (share_right_on_gold(inputs, each) for each in (inputs.teacher, inputs.with_evidence))
     assert both >= teacher
     assert inputs.with_evidence.gives_scores
     assert "with_evidence_sha256" in inputs.provenance
+    assert len(fitted) == 1, "what trained the students is worked out once"
     assert pipeline.trained_on(spec, pipeline.load_bundle(tmp_path / "out" / "static"))[1]
 
 

@@ -12,13 +12,14 @@ import pytest
 from project import WORDS, distill, make_texts, write_lines, write_project
 from tiny import ENCODER_RECIPE, STATIC_RECIPE, make_base_model
 
-from distill import Router, pipeline
+from distill import Router, labelled, pipeline
 from distill.benchmark import bench
 from distill.benchmark.latency import ColdStart
 from distill.benchmark.results import read_result
 from distill.bundle import load_bundle
 from distill.data import read_jsonl
 from distill.errors import BundleError, DataError, SpecError
+from distill.labelled import redacted_gold
 from distill.selfcheck import verify_selfcheck
 from distill.spec import load_spec
 from distill.student import train
@@ -72,7 +73,8 @@ def line(tmp_path_factory, patches):
     line = Line(tmp_path_factory.mktemp("line"))
     with pytest.MonkeyPatch.context() as patch:
         said = []
-        patch.setattr(pipeline, "say", said.append)
+        for module in (pipeline, labelled):
+            patch.setattr(module, "say", said.append)
         line.first, line.said_first = asyncio.run(_inside_a_loop(line)), list(said)
     return line
 
@@ -360,7 +362,7 @@ def test_a_redacted_word_is_nowhere_in_training_and_gold(tmp_path):
     path = write_project(tmp_path, teacher="{callable: 'project:answer', redact: 'project:without_please'}")
     spec = load_spec(path)
     pipeline.label(spec, show_progress=False)
-    texts = [example.text for example in pipeline.examples(spec)] + [query.text for query in pipeline._gold(spec)]
+    texts = [example.text for example in pipeline.examples(spec)] + [query.text for query in redacted_gold(spec)]
     assert "please" in spec.queries_path.read_text(encoding="utf-8")
     assert not [text for text in texts if "please" in text]
     assert "please" not in spec.ledger_path.read_text(encoding="utf-8")

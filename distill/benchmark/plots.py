@@ -243,6 +243,7 @@ class _Frame:
         return self.left + self.width * self.x.place(x), self.top + self.height * (1 - self.y.place(y))
 
     def axes(self) -> list[svg.Element]:
+        """Grid, labels of the ticks, the word under the band of unknown values where there is one, and the title of ``x``."""
         bottom, right = self.top + self.height, self.left + self.width
         parts: list[svg.Element] = []
         for tick, label in zip(self.y.ticks, self.y.labels, strict=True):
@@ -260,12 +261,20 @@ class _Frame:
         return [*parts, _words(self.x.title, middle, bottom + 32, "middle")]
 
     def curve(self, curve: Curve) -> svg.Element:
+        """A line through the curve's points; a dotted one is a limit."""
         places = [self._at(x, y) for x, y in curve.points]
         kind = "limit" if curve.dotted else "curve"
         points = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
         return svg.Polyline(class_=[kind, *_row_class(curve.name)], extra={"points": points})
 
     def mark(self, mark: Mark, index: int, n_unknown: int) -> list[svg.Element]:
+        """The shape of a row, and the line of its interval behind it.
+
+        Args:
+            mark: The row; without an ``x`` it stands in the band at the right, where that is not known.
+            index: Its place in that band, from 1; unused where ``x`` is known.
+            n_unknown: How many marks the band holds.
+        """
         x, y = self._at(self.x.low if mark.x is None else mark.x, mark.y)
         if mark.x is None:  # those that are not known stand side by side
             x = self.left + self.width * (1 - _BAND + _BAND * index / (n_unknown + 1))

@@ -58,6 +58,14 @@ def linear_probe(
     step = min(_ROWS, max(_CELLS // n_labels, 1))
 
     def value_and_gradient(flat: np.ndarray[Any, Any]) -> tuple[float, np.ndarray[Any, Any]]:
+        """What is minimised, in nats: the mean cross-entropy of a query over all its labels, and the penalty of the weights.
+
+        Args:
+            flat: Weight and bias, a row a label: float64 of shape (n_labels * (dimension + 1),), as L-BFGS has it.
+
+        Returns:
+            The value, and its gradient in the shape of ``flat``. ``step`` rows at a time, so that memory does not grow with n.
+        """
         head = flat.reshape(n_labels, dimension + 1).astype(np.float32)
         weight, bias = head[:, :-1], head[:, -1]
         gradient = np.zeros((n_labels, dimension + 1))

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from tokenizers import Tokenizer
 
+    from distill.policy import Policy
     from distill.student.encoder import Encoder
     from distill.student.static import Static
     from distill.types import Intent
@@ -147,7 +148,9 @@ def _first_to_pass(
 ) -> dict[str, Any]:
     """Leaves the first candidate that passes the gate at ``smaller``, or nothing; gives the figures of all that were tried.
 
-    A candidate may change ``MOST_FLIPS`` of the reference's answers, and cost ``MOST_COST`` of the held-out queries, or one query.
+    A candidate may change ``MOST_FLIPS`` of the reference's answers, and cost ``MOST_COST`` of the held-out queries, or one query. An
+    answer is changed too where the policy that fits the reference declines the one and accepts the other: near a threshold that takes
+    less than another top label.
 
     Args:
         candidates: What writes a smaller graph, by its name, the quickest graph first.
@@ -160,12 +163,15 @@ def _first_to_pass(
     if n_held_out < _TEXTS_FOR_FLIPS:
         texts += augment(texts, -(-_TEXTS_FOR_FLIPS // n_held_out), shipment.seed)[: _TEXTS_FOR_FLIPS - n_held_out]
     ids = encode(shipment.tokenizer, texts)
-    expected, truth = _answers(shipment, onnx_logits(reference, ids)), _truth(shipment)
+    logits = onnx_logits(reference, ids)
+    policy = _policy(shipment, logits[:n_held_out])
+    expected, declined, truth = _answers(shipment, logits), _is_declined(policy, logits), _truth(shipment)
     figures: dict[str, Any] = {"int8_shipped": False, "int8_flips_of": len(texts)}
     for name, write in candidates.items():
         write(smaller)
-        found = _answers(shipment, onnx_logits(smaller, ids))
-        flipped = (found != expected).any(axis=1)
+        logits = onnx_logits(smaller, ids)
+        found = _answers(shipment, logits)
+        flipped = (found != expected).any(axis=1) | (_is_declined(policy, logits) != declined)
         n_lost = _n_right(expected[:n_held_out], truth) - _n_right(found[:n_held_out], truth)
         measured = {
             "flips": int(flipped.sum()),
@@ -198,16 +204,27 @@ def _answers(shipment: Shipment, logits: Array) -> np.ndarray[Any, Any]:
     return np.asarray(logits.argmax(axis=1)[:, None])
 
 
-def _finish(shipment: Shipment, staging: Path, target: Path, figures: Mapping[str, Any]) -> Bundle:
-    onnx_file = ONNX_INT8 if (staging / ONNX_INT8).is_file() else ONNX_FP32
-    logits = onnx_logits(staging / onnx_file, encode(shipment.tokenizer, shipment.held_out_texts))
-    policy = fit_policy(
+def _policy(shipment: Shipment, logits: Array) -> Policy:
+    """The policy that fits the logits of the held-out queries, float32 of shape (n, n_labels)."""
+    return fit_policy(
         shipment.task,
         shipment.labels,
         probabilities(shipment.task, logits),
         shipment.held_out_targets,
         shipment.held_out_weights,
     )
+
+
+def _is_declined(policy: Policy, logits: Array) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Whether a query gets no intent, (n,), by logits of shape (n, n_labels)."""
+    predictions = policy.decide_batch(probabilities(policy.task, logits))
+    return np.asarray([prediction.intent is None for prediction in predictions])
+
+
+def _finish(shipment: Shipment, staging: Path, target: Path, figures: Mapping[str, Any]) -> Bundle:
+    onnx_file = ONNX_INT8 if (staging / ONNX_INT8).is_file() else ONNX_FP32
+    logits = onnx_logits(staging / onnx_file, encode(shipment.tokenizer, shipment.held_out_texts))
+    policy = _policy(shipment, logits)
     manifest = Manifest(
         name=shipment.name,
         student=shipment.student,

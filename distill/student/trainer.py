@@ -320,12 +320,32 @@ class _DistillTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,  # noqa: ARG002
     ) -> Any:
+        """The loss of a batch, as ``Trainer`` asks for it: the weighted mean cross-entropy of soft targets, in nats.
+
+        Args:
+            model: From ids and mask to logits of shape (batch_size, n_labels).
+            inputs: ``input_ids`` and ``attention_mask``, int64 of shape (batch_size, sequence_length); ``target``, float32 of shape
+                (batch_size, n_labels); ``weight``, float32 of shape (batch_size,).
+            return_outputs: Whether the logits are wanted too.
+            num_items_in_batch: For losses that are summed over tokens; unused.
+
+        Returns:
+            The loss, a scalar; or loss and logits.
+        """
         with _recomputed_layers(model, inputs["input_ids"]):
             logits = model(inputs["input_ids"], inputs["attention_mask"])
         loss = distillation_loss(self.task, logits, inputs["target"], inputs["weight"])
         return (loss, logits) if return_outputs else loss
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW, made once, with four groups of parameters at most.
+
+        The head learns ``head_rate`` times as fast as what is pretrained. Matrices decay; biases and the scales of normalisation,
+        which have one dimension, do not.
+
+        Args:
+            model: Whose parameters are learnt; None: the trainer's.
+        """
         if self.optimizer is None:
             network: Any = model if model is not None else self.model
             head = {id(parameter) for parameter in network.head_parameters()}
@@ -356,6 +376,7 @@ class _Bar(TrainerCallback):
         self.done = 0
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        """Advances by the examples of a step: the last one of an epoch may have fewer than a batch."""
         steps_an_epoch = -(-self.n_examples // self.batch_size)
         epochs, steps = divmod(state.global_step, steps_an_epoch)
         done = epochs * self.n_examples + min(steps * self.batch_size, self.n_examples)

@@ -50,23 +50,34 @@ def graph(path, logits):
     return path
 
 
-def first_to_pass(tmp_path, changes, *, task=Task.SINGLE, targets=None):
+LOGITS = np.tile(np.asarray([4.0, -1.0, -4.0]), (N_TEXTS, 1))
+
+
+def make_shipment(**other):
+    """Held-out queries whose targets are what ``LOGITS`` give."""
+    facts = {
+        "task": Task.SINGLE,
+        "labels": ("refund", "cancel", "other"),
+        "tokenizer": Tokenizer(),
+        "seed": 0,
+        "held_out_texts": TEXTS,
+        "held_out_targets": (LOGITS > 0).astype(np.float32),
+    }
+    facts |= other
+    facts["held_out_weights"] = np.ones(len(facts["held_out_texts"]), np.float32)
+    return SimpleNamespace(**facts)
+
+
+def first_to_pass(tmp_path, changes, *, logits=LOGITS, change=lambda logits: logits[:, ::-1], **facts):
     """Tries graphs that answer otherwise on so many queries, by name."""
-    logits = np.tile(np.asarray([4.0, -1.0, -4.0]), (N_TEXTS, 1))
     reference = graph(tmp_path / "fp32.onnx", logits)
-    shipment = SimpleNamespace(
-        task=task,
-        tokenizer=Tokenizer(),
-        seed=0,
-        held_out_texts=TEXTS,
-        held_out_targets=(logits > 0).astype(np.float32) if targets is None else targets,
-    )
+    shipment = make_shipment(**facts)
     written = []
 
     def candidate(name, n_changed):
         def write(path):
             changed = logits.copy()
-            changed[:n_changed] = changed[:n_changed, ::-1]
+            changed[:n_changed] = change(changed[:n_changed])
             written.append(name)
             graph(path, changed)
 
@@ -111,9 +122,40 @@ def test_nothing_ships_where_none_passes(tmp_path):
 def test_changes_that_cost_right_answers_are_refused_sooner(tmp_path, right, ships):
     targets = np.tile(np.asarray([0, 1, 0], np.float32), (N_TEXTS, 1))  # what neither graph answers
     targets[:right] = [1, 0, 0]
-    figures, _ = first_to_pass(tmp_path, {"quick": 5}, targets=targets)
+    figures, _ = first_to_pass(tmp_path, {"quick": 5}, held_out_targets=targets)
     assert figures["int8_shipped"] == ships
     assert figures["int8_quick_cost"] == right / N_TEXTS
+
+
+def doubtful():
+    """Logits and targets of which a tenth is out of scope and has a lower score: a threshold lies between."""
+    logits, targets = LOGITS.copy(), (LOGITS > 0).astype(np.float32)
+    logits[900:] = [1.0, 0.0, 0.0]
+    targets[900:] = [0.0, 0.0, 1.0]
+    return {"logits": logits, "held_out_targets": targets, "labels": ("refund", "cancel", "oos")}
+
+
+@pytest.mark.parametrize(("n", "ships"), [(10, True), (11, False)])
+def test_an_answer_that_the_policy_declines_is_changed_though_its_top_label_is_not(tmp_path, n, ships):
+    figures, _ = first_to_pass(tmp_path, {"unsure": n}, change=lambda _: [1.0, 0.0, 0.0], **doubtful())
+    assert (figures["int8_unsure_flips"], figures["int8_unsure_cost"], figures["int8_shipped"]) == (n, 0, ships)
+
+
+def test_a_score_that_moves_on_one_side_of_the_threshold_is_no_change(tmp_path):
+    figures, _ = first_to_pass(tmp_path, {"surer": 200}, change=lambda _: [5.0, 0.0, 0.0], **doubtful())
+    assert figures["int8_surer_flips"] == 0
+
+
+def test_of_several_intents_one_that_reaches_no_threshold_any_more_is_a_change(tmp_path):
+    logits, targets = LOGITS.copy(), (LOGITS > 0).astype(np.float32)
+    logits[500:], targets[500:] = (
+        [2.0, -1.0, -4.0],
+        0.0,
+    )  # likelier than not, but never right: the threshold lies over it
+    figures, _ = first_to_pass(
+        tmp_path, {"unsure": 20}, task=Task.MULTI, logits=logits, held_out_targets=targets, change=lambda _: [1.0, -1.0, -4.0]
+    )  # fmt: skip
+    assert (figures["int8_unsure_flips"], figures["int8_unsure_cost"]) == (20, 0)
 
 
 @pytest.mark.parametrize("task", Task)
@@ -127,11 +169,8 @@ def test_few_held_out_queries_are_joined_by_texts_made_from_them(tmp_path, monke
     monkeypatch.setattr(ship, "_TEXTS_FOR_FLIPS", 20)
     monkeypatch.setattr(ship, "augment", lambda texts, *_: [str(100 + number) for number, _ in enumerate(texts * 9)])
     monkeypatch.setattr(ship, "encode", lambda _, texts: asked.extend(texts) or [[int(text)] for text in texts])
-    logits = np.tile(np.asarray([4.0, -1.0, -4.0]), (N_TEXTS, 1))
-    reference = graph(tmp_path / "fp32.onnx", logits)
-    shipment = SimpleNamespace(
-        task=Task.SINGLE, tokenizer=None, seed=0, held_out_texts=TEXTS[:4], held_out_targets=logits[:4]
-    )
+    reference = graph(tmp_path / "fp32.onnx", LOGITS)
+    shipment = make_shipment(tokenizer=None, held_out_texts=TEXTS[:4], held_out_targets=LOGITS[:4])
     figures = ship._first_to_pass(
         {"same": lambda path: shutil.copyfile(reference, path)}, reference, tmp_path / "int8.onnx", shipment
     )

@@ -1,0 +1,162 @@
+"""What students learn from: the labelled queries as examples, a tenth of them held out, from queries, ledger and gold.
+
+queries.jsonl ─┐ without gold                      combined with the known
+ledger.jsonl  ─┴─▶ answers ─▶ mean of the samples ─▶ examples, if there are enough ─▶ examples: train, held out
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from distill.combination import combine_with_evidence
+from distill.data import leaked, read_gold, read_queries
+from distill.errors import DataError
+from distill.progress import say
+from distill.split import HELD_OUT_SHARE, stratified_holdout
+from distill.teacher.functions import redactor
+from distill.teacher.label import queries_of, recorded_samples
+from distill.teacher.rounds import added_queries_path
+from distill.types import Example, Task
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from distill.combination import Combined
+    from distill.spec import Spec
+    from distill.types import GoldQuery, Label
+
+    Target = np.ndarray[Any, np.dtype[np.float32]]
+
+__all__ = ["Labelled", "answers_to_queries", "labelled_queries", "redacted_gold", "target_of"]
+
+_SHOWN_TEXTS = 5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Labelled:
+    """The labelled queries.
+
+    Attributes:
+        examples: What is learnt.
+        combined: What combined their labels with the known examples; None where they are as the teacher gave them.
+    """
+
+    examples: tuple[Example, ...]
+    combined: Combined | None
+
+
+def labelled_queries(spec: Spec, *, with_evidence: bool = True, show_notes: bool = False) -> Labelled:
+    """The labelled queries as training examples, a stratified tenth of them held out.
+
+    Args:
+        spec: The router's spec.
+        with_evidence: Whether the answers are combined with the known examples, where there are enough.
+        show_notes: Says on stderr what is left out, and what the known examples changed.
+
+    Raises:
+        DataError: There is no query, or none has a label.
+    """
+    n_texts, also_gold, answers = answers_to_queries(spec)
+    targets, both = _targets(spec, answers), None
+    if show_notes:
+        _say_what_is_left_out(sorted(also_gold), n_texts - len(also_gold) - len(targets))
+    if with_evidence:
+        targets, both = _combined(spec, targets, show_notes=show_notes)
+    added = _added(spec)
+    own = {text: target for text, target in targets.items() if text not in added}
+    strata = [int(target.argmax()) if target.any() else None for target in own.values()]
+    _, held_out = stratified_holdout(strata, HELD_OUT_SHARE, spec.seed)
+    own_texts = list(own)
+    chosen = {own_texts[position] for position in held_out}
+    found = (Example(text, target, split="held_out" if text in chosen else "train") for text, target in targets.items())
+    return Labelled(tuple(found), both)
+
+
+def _targets(spec: Spec, answers: Mapping[str, Sequence[Label]]) -> dict[str, Target]:
+    """The teacher's answers as targets, by text.
+
+    Raises:
+        DataError: There is none.
+    """
+    means = ((text, _mean_target(samples, spec)) for text, samples in answers.items())
+    targets = {text: target for text, target in means if target is not None}
+    if not targets:
+        raise DataError(f"{spec.ledger_path}: no query has a label; `distill label {spec.path}` asks the teacher")
+    return targets
+
+
+def _combined(spec: Spec, targets: dict[str, Target], *, show_notes: bool) -> tuple[dict[str, Target], Combined | None]:
+    """Targets combined with the known examples, where there are enough, and what combined them."""
+    both = combine_with_evidence(spec, targets, show_progress=show_notes)
+    if both is None:
+        return targets, None
+    combined = both(targets)
+    if show_notes:
+        n_changed = sum(int(target.argmax() != targets[text].argmax()) for text, target in combined.items())
+        say(
+            f"train: answers combined with {len(both.known)} known examples (right by estimate: the teacher "
+            f"{both.combination.teacher_accuracy:.2f}, the examples {both.combination.evidence_accuracy:.2f}); "
+            f"another label is likeliest for {n_changed} of {_queries(len(targets))}"
+        )
+    return combined, both
+
+
+def _added(spec: Spec) -> set[str]:
+    """What ``improve`` added. It is never held out, so that rounds are compared on the same queries."""
+    path, redact = added_queries_path(spec), redactor(spec)
+    return {redact(query.text) for query in read_queries(path)} if path.exists() else set()
+
+
+def answers_to_queries(spec: Spec) -> tuple[int, set[str], dict[str, tuple[Label, ...]]]:
+    """How many distinct queries there are, which of them are gold too, and what was answered to the others."""
+    redact = redactor(spec)
+    texts = list(dict.fromkeys(redact(query.text) for query in queries_of(spec)))
+    also_gold = set(leaked(texts, redacted_gold(spec)))
+    return (
+        len(texts),
+        also_gold,
+        recorded_samples(spec, [text for text in texts if text not in also_gold], redacted=True),
+    )
+
+
+def _say_what_is_left_out(also_gold: list[str], n_unlabelled: int) -> None:
+    if also_gold:
+        shown = ", ".join(map(repr, also_gold[:_SHOWN_TEXTS]))
+        more = f" and {len(also_gold) - _SHOWN_TEXTS} more" if len(also_gold) > _SHOWN_TEXTS else ""
+        say(f"train: left out because also gold: {_queries(len(also_gold))} ({shown}{more})")
+    if n_unlabelled:
+        say(f"train: left out because without a label: {_queries(n_unlabelled)}")
+
+
+def _queries(n: int) -> str:
+    return "1 query" if n == 1 else f"{n} queries"
+
+
+def _mean_target(samples: Sequence[Label], spec: Spec) -> Target | None:
+    """The mean over the samples that are usable: one sample's target is just what it says."""
+    targets = [target for sample in samples if (target := target_of(sample, spec)) is not None]
+    return np.mean(targets, axis=0, dtype=np.float32) if targets else None
+
+
+def target_of(answer: Label, spec: Spec) -> Target | None:
+    """float32 array of shape (n_labels,), summing to 1 but for ``multi``; None where the answer is no such thing."""
+    if answer.scores is None:
+        return None
+    target = np.asarray([answer.scores.get(name, 0.0) for name in spec.labels], np.float32)
+    if not np.isfinite(target).all() or (target < 0).any():
+        return None
+    if spec.task is Task.MULTI:
+        return target
+    total = target.sum()
+    return (target / total).astype(np.float32) if total > 0 else None
+
+
+def redacted_gold(spec: Spec) -> tuple[GoldQuery, ...]:
+    """Gold as it may be stored and shown: redacted."""
+    if spec.gold_path is None:
+        return ()
+    redact = redactor(spec)
+    return tuple(replace(query, text=redact(query.text)) for query in read_gold(spec.gold_path, spec.labels, spec.task))
