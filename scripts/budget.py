@@ -63,7 +63,7 @@ _CHANCE = random.Random(0)  # noqa: S311
 
 def in_turns(calls: Mapping[str, Callable[[], Any]], rounds: int, clock: Callable[[], int]) -> dict[str, list[float]]:
     """Microseconds of every call, each called once a round, in an order drawn anew: the first finds the caches filled by others."""
-    taken = defaultdict(list)
+    taken: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in _CHANCE.sample(list(calls.items()), len(calls)):
             started = clock()

@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+import demo_pages
 import peers_table
 import throughput
 import when_not
@@ -148,6 +149,7 @@ PAGES = {
     when_not.PAGE: when_not.PARTS,
     peers_table.PAGE: {"limits": peers_table.limits},
     ROOT / "docs" / "deployment.md": {"throughput": threads_and_processes},
+    **demo_pages.PAGES,
 }
 
 

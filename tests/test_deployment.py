@@ -45,6 +45,7 @@ def _here(tmp_path, monkeypatch):
     for student in ("static", "encoder"):
         build_bundle(tmp_path / "models" / "banking-assistant" / student, student=student)
     (tmp_path / "logs.jsonl").rename(tmp_path / "queries.jsonl")
+    (tmp_path / "tickets.csv").write_text("id,subject\n1,refund please\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     for name in ("PYTHONPATH", "PYSPARK_PYTHON"):  # for the workers of Ray and of Spark
         monkeypatch.setenv(name, os.pathsep.join(sys.path) if name == "PYTHONPATH" else sys.executable)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from distill.data import read_jsonl
 from distill.spec import load_spec
+from distill.teacher.label import plan_labels, recorded_labels
 from distill.teacher.writer import Writer
 from distill.types import Task
 
@@ -37,3 +38,14 @@ def test_examples_show_mixtures_and_none_of_them_is_a_query_of_the_library():
     assert any(count > 1 for count in Counter(text for text, _ in shown).values())
     queries = {line["text"] for _, line in read_jsonl(FOLDER / "library" / "queries.jsonl")}
     assert queries.isdisjoint(text for text, _ in shown)
+
+
+def test_the_recording_answers_all_that_is_asked_for_the_figures():
+    plan = plan_labels(SPEC)
+    assert plan.n_texts >= 1_500
+    assert plan.n_missing == 0
+    queries = [line["text"] for _, line in read_jsonl(FOLDER / "library" / "queries.jsonl")]
+    answers = recorded_labels(SPEC, queries)
+    assert set(queries) == set(answers)
+    soft = [answer for answer in answers.values() if answer.scores is not None and max(answer.scores.values()) < 0.9]
+    assert soft, "every answer is hard: were log-probabilities read?"
