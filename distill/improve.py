@@ -2,8 +2,11 @@
 
 A round looks at the held-out queries: where the students disagree with the teacher, and which other label they were how near to. For
 the pairs of labels that are mixed up most, queries are written (by ``distill.teacher.synth``, which is told of the rivals, and never
-shown a held-out query), labelled blind, and trained on. The students so made stay if they agree with the teacher on more of the same
-held-out queries, none of which they learnt from; otherwise everything is as it was before, and that was the last round. Gold is never looked at.
+shown a held-out query), labelled blind, and trained on; where queries are written by kinds (``weights``), for the kinds that the worst
+ones are of. The students so made stay if they agree more with the teacher on the same held-out queries, none of which they learnt from;
+otherwise everything is as it was before, and that was the last round. Gold is never looked at.
+
+What agreement is, and what is mixed up, goes by the task: ``distill.agreement``.
 
 Everything lies in files as it comes (``distill.teacher.rounds``), so that a run that was cut goes on where it stopped.
 """
@@ -12,14 +15,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections import Counter
-from dataclasses import asdict, dataclass
+from collections import Counter, defaultdict
+from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from distill import pipeline
+from distill.agreement import MEASURES, NEAR
 from distill.bundle import load_bundle
 from distill.data import (
     leaked,
@@ -36,6 +40,7 @@ from distill.embed import Distinct
 from distill.errors import BundleError, DataError, SpecError, SpendLimitError
 from distill.router import Router
 from distill.spec import Spec
+from distill.teacher.answers import FORMS
 from distill.teacher.rounds import SOURCE, added_queries_path, round_folder
 from distill.types import OUT_OF_SCOPE_LABEL, Example, Task, Usage
 
@@ -43,10 +48,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from distill.agreement import Measure
     from distill.embed import Embedder
     from distill.types import Interval
 
-    Booleans = np.ndarray[Any, np.dtype[np.bool_]]
+    Array = np.ndarray[Any, Any]
     Floats = np.ndarray[Any, np.dtype[np.floating[Any]]]
 
 __all__ = [
@@ -56,7 +62,9 @@ __all__ = [
     "Confusion",
     "Improvement",
     "ImprovementPlan",
+    "LabelErrors",
     "Round",
+    "WeakKind",
     "Weakness",
     "improve",
     "plan_improvement",
@@ -64,13 +72,12 @@ __all__ = [
 
 ROUNDS = 3
 PER_INTENT = 20
-"""Queries that a round has written for each label of a pair."""
+"""Queries that a round has written for each label of a pair, or each kind of queries."""
 PAIRS = 6
-"""Pairs of labels that a round looks after."""
+"""Pairs of labels, or kinds of queries, that a round looks after."""
 
-_NEAR, _LEAST_MASS = 0.25, 0.5
-"""How likely a mistake that was not made must be to count, and what a pair must sum up to."""
-_UNSURE = 0.5
+_LEAST_MASS = 0.5
+"""What the mistakes of a pair, made or near, must sum up to."""
 _FEWEST_INTENTS = 2
 _CANDIDATES = ".improve"
 
@@ -80,10 +87,11 @@ class Confusion:
     """Two labels that the students mix up on held-out queries.
 
     Attributes:
-        labels: The two; ``oos`` may be one.
+        labels: The two; ``oos``, which stands for none, may be one.
         mass: How often one was taken for the other, near mistakes included with their probability, where that is a quarter or more; in
-            the mean over students.
-        n_wrong: How often one was taken for the other, in the mean over students.
+            the mean over students. ``weights``: how much weight one had that was the other's, of queries with a quarter of it or more in
+            wrong channels.
+        n_wrong: How often one was taken for the other, in the mean over students. ``weights``: as the weightiest channel.
     """
 
     labels: tuple[str, str]
@@ -92,15 +100,49 @@ class Confusion:
 
 
 @dataclass(frozen=True, slots=True)
+class LabelErrors:
+    """What the students get wrong about one label on held-out queries.
+
+    Attributes:
+        label: Its name.
+        missed: How often it is missed, in the mean over students; ``weights``: how much weight it lacks in all.
+        false: How often it is wrongly given, likewise; ``weights``: how much weight it has too much.
+    """
+
+    label: str
+    missed: float
+    false: float
+
+
+@dataclass(frozen=True, slots=True)
+class WeakKind:
+    """A kind of queries (``weights``) on which the students are weak.
+
+    Attributes:
+        name: The value of the first attribute of ``synth.attributes``.
+        n_held_out: Held-out queries of this kind.
+        disagreement: What is lacking to full agreement on these, where that is a quarter or more; summed up, in the mean over students.
+    """
+
+    name: str
+    n_held_out: int
+    disagreement: float
+
+
+@dataclass(frozen=True, slots=True)
 class Weakness:
     """Where the students are weak.
 
     Attributes:
         n_held_out: Held-out queries.
-        agreement: Share on which each student says what the teacher says.
-        n_disagree: Queries on which a student does not.
+        agreement: How far each student says what the teacher says, 1 being all of it. ``single``: the share of queries with the same
+            label. ``multi``: with the same set after the policy. ``weights``: of the weight, what lies in the channels that the teacher
+            puts it in.
+        n_disagree: Queries on which a student has another label or set, or another weightiest channel.
         n_unsure: Of the others, those of which a student is less than half sure.
         confusions: Pairs of labels, most mixed up first.
+        labels: ``multi`` and ``weights``: what is wrong about each label of these pairs, worst first.
+        kinds: ``weights`` with ``synth.attributes``: the kinds that the worst queries are of, worst first.
     """
 
     n_held_out: int
@@ -108,6 +150,8 @@ class Weakness:
     n_disagree: int
     n_unsure: int
     confusions: tuple[Confusion, ...]
+    labels: tuple[LabelErrors, ...] = ()
+    kinds: tuple[WeakKind, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +169,7 @@ class Round:
         before: Agreement of each student with the teacher on held-out queries, before.
         after: The same after training with the new queries.
         gain: Mean difference over students and queries.
-        gain_ci95: Its interval (Tango's, of paired shares).
+        gain_ci95: Its interval (Tango's, of paired shares; ``weights``: the bootstrap's).
         kept: Whether the new queries and students stay.
     """
 
@@ -159,7 +203,7 @@ class ImprovementPlan:
         number: Of the round.
         in_progress: Whether it was begun before.
         weakness: What it sets out from.
-        labels: For which queries are written.
+        labels: For which queries are written; or the kinds.
         n_queries: Queries to write and label.
         n_requests: About how many requests that takes.
         estimated_usd: Their estimated price, or None when a price is unknown.
@@ -181,20 +225,22 @@ class _Plan:
     Attributes:
         number: From 1.
         weakness: What was found.
-        per_intent: Queries to write for each label of a pair.
+        per_intent: Queries to write for each label of a pair, or each kind.
         held_out_sha256: Of the held-out queries and their labels.
-        right: By student, on which of them it agreed with the teacher.
+        right: By student, how far it agreed with the teacher on each of them, from 0 to 1.
     """
 
     number: int
     weakness: Weakness
     per_intent: int
     held_out_sha256: str
-    right: Mapping[str, tuple[bool, ...]]
+    right: Mapping[str, tuple[float, ...]]
 
     @property
     def targets(self) -> dict[str, list[str]]:
-        """Labels for which queries are written, and the rivals of each."""
+        """Labels for which queries are written, and the rivals of each; or kinds, which have none."""
+        if self.weakness.kinds:
+            return {kind.name: [] for kind in self.weakness.kinds}
         found: dict[str, list[str]] = {}
         for confusion in self.weakness.confusions:
             for label, rival in (confusion.labels, confusion.labels[::-1]):
@@ -218,13 +264,13 @@ def improve(
         spec: The router's spec; its queries are labelled.
         out: Folder of the bundles; None is ``models/NAME``.
         rounds: How many at most.
-        per_intent: Queries to write for each label of a pair that is mixed up.
+        per_intent: Queries to write for each label of a pair that is mixed up, or for each kind.
         max_usd: Most that this run may spend; None: what ``teacher.max_usd`` leaves. Checked before each request.
         show_progress: Shows progress on stderr.
         on_round: Is told of each round when it is done.
 
     Raises:
-        SpecError: The task is not ``single``, or the teacher cannot be asked.
+        SpecError: The teacher cannot be asked.
         DataError: There is no labelled query, or none is held out.
         TeacherError: The teacher cannot answer at all. Every answer received is kept.
     """
@@ -261,7 +307,8 @@ def plan_improvement(spec: Spec, *, out: Path | None = None, per_intent: int = P
     if not plan.weakness.confusions:
         return ImprovementPlan(plan.number, pending is not None, plan.weakness, (), 0, 0, Decimal(0))
     writing = plan_synthesis(_writers_spec(spec, plan, None), rivals=plan.targets)
-    labelling = plan_labels(spec, n_unwritten=0 if _added(spec, plan.number) else _n_wanted(plan))
+    n_wanted = _n_wanted(spec, plan)
+    labelling = plan_labels(spec, n_unwritten=0 if _added(spec, plan.number) else n_wanted)
     costs = (
         writing.estimated_usd if writing.n_missing else Decimal(0),
         labelling.estimated_usd if labelling.n_missing else Decimal(0),
@@ -271,15 +318,13 @@ def plan_improvement(spec: Spec, *, out: Path | None = None, per_intent: int = P
         in_progress=pending is not None,
         weakness=plan.weakness,
         labels=tuple(plan.targets),
-        n_queries=_n_wanted(plan),
+        n_queries=n_wanted,
         n_requests=writing.n_requests + labelling.n_missing,
         estimated_usd=None if None in costs else sum((cost for cost in costs if cost is not None), Decimal(0)),
     )
 
 
 def _check(spec: Spec) -> None:
-    if spec.task is not Task.SINGLE:
-        raise SpecError(f"{spec.path}: improve knows `task: single` so far, found {spec.task.value!r}")
     if spec.labels_path is not None:
         raise SpecError(
             f"{spec.path}: the labels are people's ({spec.labels_path}): nobody could label what is written"
@@ -329,58 +374,121 @@ def _held_out(spec: Spec) -> list[Example]:
 
 
 def _look(spec: Spec, students: Mapping[str, Path], per_intent: int, number: int) -> _Plan:
-    held_out = _held_out(spec)
-    given = np.asarray([int(example.target.argmax()) for example in held_out])
-    probabilities = _probabilities(students, held_out)
-    right = {name: own.argmax(axis=1) == given for name, own in probabilities.items()}
-    weakness = _weakness(probabilities, right, given, spec.labels)
+    held_out, measure = _held_out(spec), MEASURES[spec.task]
+    given = _given(held_out, measure)
+    answers = _answers(students, held_out, measure)
+    right = {name: measure.agreement(own, given) for name, own in answers.items()}
+    weakness = _weakness(answers, right, given, spec.labels, measure)
+    if weakness.confusions:
+        weakness = replace(weakness, kinds=_weak_kinds(spec, held_out, right))
     return _Plan(
-        number, weakness, per_intent, _sha256_of(held_out), {name: tuple(own.tolist()) for name, own in right.items()}
+        number,
+        weakness,
+        per_intent,
+        _sha256_of(held_out, given),
+        {name: tuple(own.tolist()) for name, own in right.items()},
     )
 
 
-def _probabilities(students: Mapping[str, Path], held_out: Sequence[Example]) -> dict[str, Floats]:
+def _given(held_out: Sequence[Example], measure: Measure) -> Array:
+    """What the teacher says of each."""
+    return measure.given(np.stack([example.target for example in held_out]))
+
+
+def _answers(students: Mapping[str, Path], held_out: Sequence[Example], measure: Measure) -> dict[str, Floats]:
+    """What each student says of each."""
     texts = [example.text for example in held_out]
-    return {name: Router.load(path).predict_proba(texts) for name, path in students.items()}
+    routers = {name: Router.load(path) for name, path in students.items()}
+    return {name: measure.answers(own.predict_proba(texts), own.policy) for name, own in routers.items()}
 
 
-def _sha256_of(held_out: Sequence[Example]) -> str:
-    return sha256_json([[example.text, int(example.target.argmax())] for example in held_out])
+def _sha256_of(held_out: Sequence[Example], given: Array) -> str:
+    return sha256_json([[example.text, own] for example, own in zip(held_out, given.tolist(), strict=True)])
 
 
 def _weakness(
-    probabilities: Mapping[str, Floats],
-    right: Mapping[str, Booleans],
-    given: np.ndarray[Any, Any],
+    answers: Mapping[str, Floats],
+    right: Mapping[str, Floats],
+    given: Array,
     labels: Sequence[str],
+    measure: Measure = MEASURES[Task.SINGLE],
 ) -> Weakness:
-    """Every student's mistakes, and the likeliest near mistake on each query with its probability; averaged over students."""
-    rows = np.arange(len(given))
-    mass, wrong = Counter[tuple[int, int]](), Counter[tuple[int, int]]()
-    unsure = np.zeros(len(given), bool)
-    for name, own in probabilities.items():
-        others = own.copy()
-        others[rows, given] = -1.0
-        mistake = others.argmax(axis=1)
-        unsure |= own.max(axis=1) < _UNSURE
-        for row, (first, second) in enumerate(zip(given.tolist(), mistake.tolist(), strict=True)):
-            pair, likely = (min(first, second), max(first, second)), float(own[row, second])
-            mass[pair] += 1.0 if not right[name][row] else likely if likely >= _NEAR else 0.0  # type: ignore[assignment]
-            wrong[pair] += int(not right[name][row])
-    n_students = len(probabilities)
-    found = [
-        Confusion((labels[pair[0]], labels[pair[1]]), round(total / n_students, 3), wrong[pair] / n_students)
-        for pair, total in mass.most_common(PAIRS)
-        if total / n_students >= _LEAST_MASS
+    """What all students mix up, averaged over them.
+
+    Args:
+        answers: By student.
+        right: By student, how far it agrees with the teacher on each query, shape (n,).
+        given: What the teacher says.
+        labels: In the order of the columns.
+        measure: Of the task.
+    """
+    mass, n_wrong = defaultdict[tuple[int, int], float](float), Counter[tuple[int, int]]()
+    disagree, unsure = np.zeros(len(given), bool), np.zeros(len(given), bool)
+    for own in answers.values():
+        disagree |= ~measure.right(own, given)
+        unsure |= measure.unsure(own)
+        for mistake in measure.mistakes(own, given):
+            pair = min(mistake.labels), max(mistake.labels)
+            mass[pair] += mistake.mass
+            n_wrong[pair] += mistake.n_wrong
+    n_students, names = len(answers), (*labels, OUT_OF_SCOPE_LABEL)
+    worst = [
+        pair for pair in sorted(mass, key=mass.__getitem__, reverse=True) if mass[pair] / n_students >= _LEAST_MASS
     ]
-    disagree = ~np.logical_and.reduce(list(right.values()))
+    confusions = tuple(
+        Confusion((names[pair[0]], names[pair[1]]), round(mass[pair] / n_students, 3), n_wrong[pair] / n_students)
+        for pair in worst[:PAIRS]
+    )
     return Weakness(
         n_held_out=len(given),
         agreement={name: round(float(own.mean()), 6) for name, own in right.items()},
         n_disagree=int(disagree.sum()),
         n_unsure=int((unsure & ~disagree).sum()),
-        confusions=tuple(found),
+        confusions=confusions,
+        labels=_label_errors(answers, given, labels, measure, {name for each in confusions for name in each.labels}),
     )
+
+
+def _label_errors(
+    answers: Mapping[str, Floats], given: Array, labels: Sequence[str], measure: Measure, shown: set[str]
+) -> tuple[LabelErrors, ...]:
+    """Of the labels that are shown, in the mean over students, worst first; none where the pairs tell all of it."""
+    if measure.errors is None:
+        return ()
+    errors = [measure.errors(own, given) for own in answers.values()]
+    missed, false = (
+        np.mean([np.maximum(sign * each, 0).sum(axis=0) for each in errors], axis=0).tolist() for sign in (-1, 1)
+    )
+    found = [
+        LabelErrors(label, round(missed[column], 3), round(false[column], 3))
+        for column, label in enumerate(labels)
+        if label in shown
+    ]
+    return tuple(sorted(found, key=lambda each: -each.missed - each.false))
+
+
+def _weak_kinds(spec: Spec, held_out: Sequence[Example], right: Mapping[str, Floats]) -> tuple[WeakKind, ...]:
+    """The kinds of queries that the worst held-out queries are of; none where queries are not written by kinds, or have none."""
+    from distill.teacher.functions import redactor
+    from distill.teacher.label import queries_of
+
+    known = set(_kinds(spec))
+    redact = redactor(spec) if known else str
+    kinds = {redact(query.text): query.intended_intent for query in queries_of(spec)} if known else {}
+    each_lacks = (1 - own for own in right.values())
+    lacking = np.mean([np.where(own >= NEAR, own, 0.0) for own in each_lacks], axis=0).tolist()
+    by_kind: defaultdict[str, list[float]] = defaultdict(list)
+    for example, own in zip(held_out, lacking, strict=True):
+        if (kind := kinds.get(example.text)) in known:
+            by_kind[str(kind)].append(own)
+    found = [WeakKind(kind, len(own), round(sum(own), 3)) for kind, own in by_kind.items() if sum(own) > 0]
+    return tuple(sorted(found, key=lambda each: -each.disagreement)[:PAIRS])
+
+
+def _kinds(spec: Spec) -> tuple[str, ...]:
+    """The kinds by which queries are written; empty where they are written by label."""
+    attributes = spec.synth.attributes if FORMS[spec.task].takes_kinds else {}
+    return next(iter(attributes.values()), ())
 
 
 # --- a round's files -------------------------------------------------------------------------------------------------
@@ -412,10 +520,12 @@ def _pending(spec: Spec) -> _Plan | None:
         confusions = tuple(
             Confusion(tuple(each["labels"]), each["mass"], each["n_wrong"]) for each in weakness["confusions"]
         )
-        right = {name: tuple(bool(each) for each in own) for name, own in value["right"].items()}
+        labels = tuple(LabelErrors(**each) for each in weakness.get("labels", ()))
+        kinds = tuple(WeakKind(**each) for each in weakness.get("kinds", ()))
+        right = {name: tuple(float(each) for each in own) for name, own in value["right"].items()}
         plan = _Plan(
             value["number"],
-            Weakness(**weakness | {"confusions": confusions}),
+            Weakness(**weakness | {"confusions": confusions, "labels": labels, "kinds": kinds}),
             value["per_intent"],
             value["held_out_sha256"],
             right,
@@ -424,10 +534,11 @@ def _pending(spec: Spec) -> _Plan | None:
         raise DataError(
             f"{path}: not the plan of a round ({error!r}); remove {path.parent} to begin it anew"
         ) from error
-    unknown = set(plan.targets) - set(spec.labels)
+    known = {*spec.labels, *_kinds(spec), *((OUT_OF_SCOPE_LABEL,) if FORMS[spec.task].may_be_empty else ())}
+    unknown = set(plan.targets) - known
     if unknown:
         raise DataError(
-            f"{path}: is about {', '.join(sorted(unknown))}, no intent any more; remove {path.parent} to begin it anew"
+            f"{path}: is about {', '.join(sorted(unknown))}, no intent or kind any more; remove {path.parent} to begin it anew"
         )
     return plan
 
@@ -467,15 +578,15 @@ def _finish(
         return None
     folder, candidates = spec.output(out), spec.output(out) / _CANDIDATES
     students = _train_candidates(spec, folder, candidates, show_progress=show_progress)
-    held_out = _held_out(spec)
-    if _sha256_of(held_out) != plan.held_out_sha256:
+    held_out, measure = _held_out(spec), MEASURES[spec.task]
+    given = _given(held_out, measure)
+    if _sha256_of(held_out, given) != plan.held_out_sha256:
         raise DataError(
             f"{round_folder(spec, plan.number)}: labels of held-out queries changed since this round began, so that nothing can be "
             "compared; remove the folder to begin the round anew"
         )
-    given = np.asarray([int(example.target.argmax()) for example in held_out])
-    after = {name: own.argmax(axis=1) == given for name, own in _probabilities(students, held_out).items()}
-    done = _compared(spec, plan, texts, after)
+    answers = _answers(students, held_out, measure)
+    done = _compared(spec, plan, texts, {name: measure.agreement(own, given) for name, own in answers.items()})
     if done.kept:
         for name, path in students.items():
             _move(path, folder / name)
@@ -553,13 +664,11 @@ def _move(source: Path, target: Path) -> None:
         source.replace(target)
 
 
-def _compared(spec: Spec, plan: _Plan, texts: Sequence[str], after: Mapping[str, Booleans]) -> Round:
-    from distill.benchmark.statistics import paired_difference_interval
+def _compared(spec: Spec, plan: _Plan, texts: Sequence[str], after: Mapping[str, Floats]) -> Round:
     from distill.teacher.functions import redactor
 
-    before = {name: np.asarray(plan.right[name], bool) for name in after}
-    difference = np.mean([after[name].astype(float) - before[name] for name in after], axis=0)
-    only_after, only_before = float(np.maximum(difference, 0).sum()), float(np.maximum(-difference, 0).sum())
+    before = {name: np.asarray(plan.right[name], np.float64) for name in after}
+    difference = np.mean([after[name] - before[name] for name in after], axis=0)
     gain = float(difference.mean())
     n_written = len(read_queries(_writers_spec(spec, plan, None).queries_path))
     sent = set(map(redactor(spec), texts))
@@ -575,7 +684,7 @@ def _compared(spec: Spec, plan: _Plan, texts: Sequence[str], after: Mapping[str,
         before={name: round(float(own.mean()), 6) for name, own in before.items()},
         after={name: round(float(own.mean()), 6) for name, own in after.items()},
         gain=round(gain, 6),
-        gain_ci95=paired_difference_interval(only_after, only_before, len(difference)),
+        gain_ci95=MEASURES[spec.task].interval(difference),
         kept=gain > 0,
     )
 
@@ -584,8 +693,32 @@ def _compared(spec: Spec, plan: _Plan, texts: Sequence[str], after: Mapping[str,
 
 
 def _writers_spec(spec: Spec, plan: _Plan, limit_usd: Decimal | None) -> Spec:
-    """What synth is given: the labels that are mixed up alone; it writes to the round's folder."""
+    """What synth is given: the labels that are mixed up alone, or the kinds; it writes to the round's folder."""
     targets = plan.targets
+    raw = spec.model_dump(by_alias=True)
+    raw["teacher"] |= {"answer_map": {}, "prompt": None, "evidence": None, "max_usd": None, "logprobs": False}
+    n_misses = plan.per_intent * len(targets.get(OUT_OF_SCOPE_LABEL, ()))
+    raw["synth"] |= {"per_intent": plan.per_intent, "out_of_scope": n_misses}
+    raw |= {
+        "out_of_scope": raw["out_of_scope"] if n_misses else False,
+        "queries": None,
+        "gold": None,  # it has other labels too
+        "seed": spec.seed + plan.number,
+    }
+    if plan.weakness.kinds:
+        by, *_ = spec.synth.attributes
+        raw["synth"]["attributes"] = {**spec.synth.attributes, by: tuple(targets)}
+    else:
+        raw["intents"] = _intents_of(spec, targets)
+        if _kinds(spec):  # of which the user's own queries say nothing
+            raw["synth"]["attributes"] = {}
+    writer = Spec.model_validate(raw)
+    writer._path = round_folder(spec, plan.number) / spec.path.name  # noqa: SLF001
+    return writer if limit_usd is None else _with_limit(writer, limit_usd - _spent_elsewhere(spec, writer))
+
+
+def _intents_of(spec: Spec, targets: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """The intents for which queries are written, as a spec spells them."""
     described = {
         each.name: {"description": each.description, "examples": list(each.examples)} for each in spec.intent_list
     }
@@ -593,26 +726,13 @@ def _writers_spec(spec: Spec, plan: _Plan, limit_usd: Decimal | None) -> Spec:
     for name in spec.intents:  # a spec has two intents at least: the one that is mixed up with none, and one more
         if len(intents) < _FEWEST_INTENTS:
             intents.setdefault(name, described[name])
-    raw = spec.model_dump(by_alias=True)
-    raw["teacher"] |= {"answer_map": {}, "prompt": None, "evidence": None, "max_usd": None}
-    n_misses = plan.per_intent * len(targets.get(OUT_OF_SCOPE_LABEL, ()))
-    raw["synth"] |= {"per_intent": plan.per_intent, "out_of_scope": n_misses}
-    raw |= {
-        "intents": intents,
-        "out_of_scope": raw["out_of_scope"] if n_misses else False,
-        "queries": None,
-        "gold": None,  # it has other labels too
-        "seed": spec.seed + plan.number,
-    }
-    writer = Spec.model_validate(raw)
-    writer._path = round_folder(spec, plan.number) / spec.path.name  # noqa: SLF001
-    return writer if limit_usd is None else _with_limit(writer, limit_usd - _spent_elsewhere(spec, writer))
+    return intents
 
 
-def _n_wanted(plan: _Plan) -> int:
-    rivals_of_none = len(plan.targets.get(OUT_OF_SCOPE_LABEL, ()))
-    n_intents = max(len(plan.targets) - bool(rivals_of_none), _FEWEST_INTENTS)
-    return plan.per_intent * (n_intents + rivals_of_none)
+def _n_wanted(spec: Spec, plan: _Plan) -> int:
+    from distill.teacher.writer import Writer
+
+    return sum(Writer(_writers_spec(spec, plan, None), rivals=plan.targets).wanted.values())
 
 
 # --- what is spent ---------------------------------------------------------------------------------------------------

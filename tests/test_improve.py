@@ -303,10 +303,3 @@ def test_a_teacher_that_cannot_be_asked_is_refused(tmp_path, settings, message):
     spec = load_spec(write_project(tmp_path / "project", teacher=settings))
     with pytest.raises(SpecError, match=message):
         run(spec)
-
-
-def test_other_tasks_are_refused(tmp_path):
-    path = write_project(tmp_path / "project")
-    path.write_text(path.read_text("utf-8").replace("out_of_scope: true", "task: multi"), encoding="utf-8")
-    with pytest.raises(SpecError, match="improve knows `task: single` so far"):
-        plan_improvement(load_spec(path))

@@ -126,7 +126,11 @@ def improve(
     out: Out = None,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds at most; it stops by itself when one gains nothing.")] = 3,
     per_intent: Annotated[
-        int, typer.Option(min=1, help="Queries to write in a round for each intent that is mixed up.")
+        int,
+        typer.Option(
+            min=1,
+            help="Queries to write in a round for each intent that is mixed up, or each kind of queries (weights).",
+        ),
     ] = 20,
     max_usd: MaxUsd = None,
     dry_run: Annotated[
@@ -183,9 +187,12 @@ def _print_weakness(number: int, weakness: Weakness) -> None:
         f"round {number}: of {weakness.n_held_out} held-out queries the students disagree with the teacher on "
         f"{weakness.n_disagree}, and are unsure of {weakness.n_unsure} more"
     )
-    width = max((len(" / ".join(confusion.labels)) for confusion in weakness.confusions), default=0)
-    for confusion in weakness.confusions:
-        typer.echo(f"  {' / '.join(confusion.labels):<{width}}  {confusion.n_wrong:>5.1f} mixed up")
+    found = [(" / ".join(each.labels), f"{each.n_wrong:>5.1f} mixed up") for each in weakness.confusions]
+    found += [(each.label, f"{each.missed:>5.1f} missed, {each.false:.1f} wrongly given") for each in weakness.labels]
+    found += [(each.name, f"{each.disagreement:>5.1f} of {each.n_held_out} wrong") for each in weakness.kinds]
+    width = max((len(name) for name, _ in found), default=0)
+    for name, told in found:
+        typer.echo(f"  {name:<{width}}  {told}")
 
 
 def _print_round(done: Round) -> None:

@@ -68,6 +68,7 @@ class TaskForm:
         label_template: Our own prompt for labelling.
         synth_templates: Our own prompts for writing queries, the newest first: a recording goes on with the one it was begun with.
         synth_templates_crossed: The same where router.yaml gives ``synth.attributes``.
+        synth_templates_close: The same where labels are given that the queries are to come near to; empty: as otherwise.
         schema: From labels to the JSON schema of each field of an answer, in the order in which they are to come.
         examples: From the intents to pairs of example and what stands beside it in the prompt.
         numbers: From an answer to its numbers by name, as it spells them; None where it is no such answer.
@@ -94,6 +95,7 @@ class TaskForm:
     mixes_intents: bool = False
     names_rivals: bool = False
     takes_kinds: bool = False
+    synth_templates_close: tuple[str, ...] = ()
     label_template_by_query: str | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
 
@@ -169,6 +171,7 @@ FORMS: Mapping[Task, TaskForm] = {
         label_template_by_query="label_multi_002",
         synth_templates=("synth_multi_001",),
         synth_templates_crossed=("synth_multi_001",),
+        synth_templates_close=("synth_multi_002",),
         schema=lambda labels: {
             "intents": {"type": "array", "items": _one_of(labels), "maxItems": min(len(labels), _MOST_NAMED)}
         },

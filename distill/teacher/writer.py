@@ -127,6 +127,8 @@ class Writer:
             self.attributes["language"] = tuple(map(language_name, spec.synth.languages))
         is_crossed = bool(spec.synth.attributes or spec.synth.languages)
         self.templates = self.form.synth_templates_crossed if is_crossed else self.form.synth_templates
+        if rivals is not None and self.form.synth_templates_close:
+            self.templates = self.form.synth_templates_close
         self.wanted = dict.fromkeys(kinds, spec.synth.per_intent)
         if (spec.out_of_scope or self.form.may_be_empty) and spec.synth.out_of_scope:
             self.wanted[OUT_OF_SCOPE_LABEL] = spec.synth.out_of_scope
@@ -236,7 +238,8 @@ class Writer:
         near = list(rivals) if target == OUT_OF_SCOPE_LABEL and rivals else list(self.intents)
         dice.shuffle(near)
         own = {name: deal(dice, values) for name, values in self.attributes.items()}
-        others = deal(dice, [name for name in self.intents if name != target])
+        own_rivals = [name for name in rivals if name in self.intents]
+        others = deal(dice, own_rivals or [name for name in self.intents if name != target])
         crossed, topics = crossed_styles(dice, self.attributes), self._topics(dice)
         for number in range(most):
             styles = islice(crossed, self.n) if self._is_newest else self._older_styles(dice)
@@ -309,7 +312,7 @@ class Writer:
                 example=round_.example or round_.evidence,
                 has_languages="language" in self.attributes,
                 near=self.intents.get(round_.near),
-                others=[self.intents[name] for name in round_.others],
+                others=[self.intents[name] for name in round_.others if name not in round_.rivals],
                 rivals=[_named(name, self.intents) for name in round_.rivals],
                 served=[_named(name, self.intents) for name in round_.served],
                 close=round_.close,

@@ -76,6 +76,27 @@ def test_rivals_that_are_given_are_come_near_to(make_spec):
     assert Writer(make_spec(None, None)).run_sha256 != writer.run_sha256
 
 
+def test_with_several_intents_a_query_rivals_are_come_near_to_and_asked_for_too(make_spec):
+    keys = {"task": "multi", "out_of_scope": False}
+    rivals = {"refund": ["track_order", "oos"], "cancel_order": ["oos"], "oos": ["refund"]}
+    writer = Writer(make_spec(None, None, **keys), rivals=rivals)
+    rounds = list(writer.rounds("refund"))
+    sent = prompt(writer, rounds[0])
+    assert sent.startswith(
+        "Intent: refund: Money back\n\nEasily mixed up with:\n- track_order: Where an order is\n- anything"
+    )
+    assert "\n\nWrite 10 queries with the intent refund, all about" in sent
+    assert "a query asks for something else too only where its line says so:\n1. " in sent
+    assert "Some of the queries ask for this too" not in sent  # the rival that they mix in is described already
+    lines = [line for each in rounds for line in each.lines]
+    assert sum("and asks for track_order too" in line for line in lines) == len(lines) / 2
+    assert not any("cancel_order" in line for line in lines)
+    of_none = prompt(writer, next(writer.rounds("cancel_order")))  # a rival that cannot be asked for too: others are
+    assert "Some of the queries ask for this too:\n- " in of_none
+    assert {each.near for each in writer.rounds("oos")} == {"refund"}
+    assert Writer(make_spec(None, None, **keys)).template == "synth_multi_001"
+
+
 def test_rivals_are_taken_from_the_recording_before_vectors(writer, make_spec):
     spec = make_spec(None, None, synth={"per_request": 4})
     rounds = [next(writer.rounds("track_order")), next(each for each in writer.rounds("oos") if each.near == "refund")]
