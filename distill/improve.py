@@ -479,8 +479,8 @@ def _weak_kinds(spec: Spec, held_out: Sequence[Example], right: Mapping[str, Flo
     lacking = np.mean([np.where(own >= NEAR, own, 0.0) for own in each_lacks], axis=0).tolist()
     by_kind: defaultdict[str, list[float]] = defaultdict(list)
     for example, own in zip(held_out, lacking, strict=True):
-        if (kind := kinds.get(example.text)) in known:
-            by_kind[str(kind)].append(own)
+        if (kind := str(kinds.get(example.text))) in known:
+            by_kind[kind].append(own)
     found = [WeakKind(kind, len(own), round(sum(own), 3)) for kind, own in by_kind.items() if sum(own) > 0]
     return tuple(sorted(found, key=lambda each: -each.disagreement)[:PAIRS])
 
