@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import random
 import sys
+from dataclasses import asdict
 from decimal import Decimal
+from itertools import combinations
 
 import numpy as np
 import onnx
@@ -249,12 +252,155 @@ def test_labels_that_are_all_the_same_cannot_be_audited_and_no_encoder_is_loaded
         audit(spec)
 
 
-def test_other_tasks_are_refused(tmp_path):
-    path = write_project(tmp_path)
-    text = path.read_text("utf-8").replace("out_of_scope: true", "task: multi")
-    path.write_text(text, encoding="utf-8")
-    with pytest.raises(SpecError, match=r"router\.yaml: audit knows `task: single` so far, found 'multi'"):
-        audit(load_spec(path))
+# --- several intents, and weights ------------------------------------------------------------------------------------
+
+
+SEVERAL = """\
+from bundles import KEYWORDS
+import project
+
+def intents(text):
+    project.ASKED.append(text)
+    return [name for name, own in KEYWORDS.items() if name != "oos" and set(own) & set(text.split())]
+
+def weights(text):
+    return dict.fromkeys(intents(text) or ["refund"], 1.0)
+"""
+FIELDS = {"multi": "intents", "weights": "weights"}
+
+
+def write_several(folder, task, more=""):
+    """A project of another task, each of its queries with words of one intent or of two; what its teacher says of each."""
+    field = FIELDS[task]
+    chance = random.Random(0)  # noqa: S311
+    texts = []
+    for names in [*combinations(SHOP, 1), *combinations(SHOP, 2)] * 16:
+        words = [
+            *chance.sample(project.FILLERS, 3),
+            *(word for name in names for word in chance.sample(KEYWORDS[name], 2)),
+        ]
+        chance.shuffle(words)
+        texts.append(" ".join(words))
+    texts = list(dict.fromkeys(texts))
+    folder.mkdir(parents=True)
+    (folder / "names_by_word.py").write_text(SEVERAL, encoding="utf-8")
+    write_lines(folder / "logs.jsonl", [{"text": text} for text in texts])
+    described = {
+        name: {"description": f"about {name}", "examples": ["money now"] * (name == "refund")} for name in SHOP
+    }
+    (folder / "router.yaml").write_text(
+        f"name: tiny\ntask: {task}\nintents: {json.dumps(described)}\nqueries: logs.jsonl\n"
+        f"teacher: {{callable: 'names_by_word:{field}'}}\n{more}",
+        encoding="utf-8",
+    )
+    named = {text: [name for name in SHOP if set(KEYWORDS[name]) & set(text.split())] for text in texts}
+    return folder / "router.yaml", named
+
+
+@pytest.fixture(params=FIELDS)
+def several(request, tmp_path):
+    """A project of the task whose ledger has wrong labels: its spec, the right names by text, and the texts with wrong ones."""
+    path, named = write_several(tmp_path / "project", request.param)
+    spec = load_spec(path)
+    wrong = [text for text, names in named.items() if len(names) == 1][::8][:WRONG]
+    given_names = {
+        text: [SHOP[(SHOP.index(names[0]) + 1) % len(SHOP)]] if text in wrong else names
+        for text, names in named.items()
+    }
+    field = FIELDS[request.param]
+    said = {text: names if field == "intents" else dict.fromkeys(names, 1) for text, names in given_names.items()}
+    write_lines(path.parent / "answers.jsonl", [{"text": text, field: answer} for text, answer in said.items()])
+    pipeline.import_answers(spec, path.parent / "answers.jsonl")
+    return spec, named, wrong
+
+
+def strongest(answer):
+    """What a label says above all, in words."""
+    return [name for name, share in answer.items() if share >= 0.5] if isinstance(answer, dict) else answer
+
+
+def test_wrong_labels_of_other_tasks_are_listed_first(several, monkeypatch):
+    spec, named, wrong = several
+    monkeypatch.setattr(module, "_EVIDENCE", 60)
+    found = audit(spec, show_progress=False)
+    first = found.suspects[: len(wrong)]
+    assert len(first) == len(wrong)
+    assert np.mean([suspect.text in wrong for suspect in first]) >= 0.8
+    assert np.mean([strongest(each.suggested) == named[each.text] for each in first if each.text in wrong]) >= 0.8
+    assert found.n_labels == len(named)
+    assert abs(found.estimated_wrong - WRONG) <= 2
+    assert sum(intent.n_suspected for intent in found.intents) == len(found.suspects)
+    assert all(suspect.listed_under in SHOP for suspect in found.suspects)
+    shown = {text for suspect in found.suspects for text, _ in suspect.evidence}
+    assert "money now" in shown  # an example of the spec's own
+    assert not shown & {suspect.text for suspect in found.suspects}
+    assert project.ASKED == []
+    assert json.loads(json.dumps(asdict(found)))["suspects"][0]["suggested"]
+
+
+def test_of_several_intents_it_is_said_which_are_missing_and_which_superfluous(tmp_path):
+    path, named = write_several(tmp_path / "project", "multi")
+    spec = load_spec(path)
+    lacks, has = (next(text for text, names in named.items() if len(names) == n) for n in (2, 1))
+    other = next(name for name in SHOP if name not in named[has])
+    labels = named | {lacks: named[lacks][:1], has: [*named[has], other]}
+    write_lines(path.parent / "answers.jsonl", [{"text": text, "intents": names} for text, names in labels.items()])
+    pipeline.import_answers(spec, path.parent / "answers.jsonl")
+    found = {suspect.text: suspect for suspect in audit(spec, show_progress=False).suspects}
+    assert (found[lacks].missing, found[lacks].superfluous) == (tuple(named[lacks][1:]), ())
+    assert (found[has].missing, found[has].superfluous) == ((), (other,))
+    assert found[has].listed_under == other
+
+
+def test_labels_of_other_tasks_that_are_all_the_same_cannot_be_audited(several):
+    spec, named, _ = several
+    field = FIELDS[spec.task]
+    write_lines(
+        spec.folder / "same.jsonl",
+        [{"text": text, field: ["refund"] if field == "intents" else {"refund": 1}} for text in named],
+    )
+    pipeline.import_answers(spec, spec.folder / "same.jsonl")
+    with pytest.raises(DataError, match="all labels are the same"):
+        audit(spec, show_progress=False)
+
+
+def test_asking_again_mends_the_labels_of_other_tasks(several):
+    spec, named, wrong = several
+    found = audit(spec, show_progress=False)
+    planted = [suspect.text for suspect in found.suspects if suspect.text in wrong]
+    summary = relabel(spec, found, samples=3, show_progress=False)
+    assert (summary.n_asked, summary.n_failed, summary.n_left) == (3 * len(found.suspects), 0, 0)
+    assert summary.n_changed == len(planted) >= WRONG - 1
+    assert set(project.ASKED) == {suspect.text for suspect in found.suspects}
+    targets = {each.text: each.target for each in pipeline.examples(spec, show_notes=False)}
+    for text in planted:
+        right = np.asarray([name in named[text] for name in spec.labels])
+        assert targets[text][right] == pytest.approx(0.75)  # three of four answers
+        assert targets[text][~right].max() == pytest.approx(0.25)
+    again = audit(spec, show_progress=False)
+    assert not {suspect.text for suspect in again.suspects} & set(planted)
+    assert relabel(spec, found, samples=3, show_progress=False).n_asked == 0
+
+
+def test_the_samples_of_weights_are_compared_with_their_mean(tmp_path):
+    path, named = write_several(tmp_path / "project", "weights")
+    path.write_text(
+        path.read_text("utf-8").replace("names_by_word:weights'", "names_by_word:weights', samples: 2"),
+        encoding="utf-8",
+    )
+    spec = load_spec(path)
+    torn = next(text for text, names in named.items() if names == ["refund"])
+    lines = [
+        {"text": text, "weights": dict.fromkeys(names, 1), "sample": n} for text, names in named.items() for n in (0, 1)
+    ]
+    for line in lines:
+        if line["text"] == torn and line["sample"]:
+            line["weights"] = {"track_order": 1}
+    write_lines(path.parent / "answers.jsonl", lines)
+    pipeline.import_answers(spec, path.parent / "answers.jsonl")
+    found = {suspect.text: suspect for suspect in audit(spec, show_progress=False).suspects}
+    assert found[torn].agreement == 0.5
+    assert found[torn].label == {"track_order": 0.5, "cancel_order": 0.0, "refund": 0.5}
 
 
 # --- asking again ----------------------------------------------------------------------------------------------------
@@ -348,8 +494,6 @@ def test_peoples_labels_are_not_asked_again(tmp_path):
 
 
 def test_what_an_audit_holds_is_json(noisy):
-    from dataclasses import asdict
-
     value = json.loads(json.dumps(asdict(audit(noisy[0], show_progress=False))))
     assert value["suspects"][0]["evidence"]
 

@@ -140,6 +140,54 @@ def test_what_audit_is_not_given(tmp_path, noisy):
     assert "the labels are people's" in fails("audit", path, "--relabel", "--quiet")
 
 
+SHOWN = {
+    "multi": ("intents", r"^ +-\d\.\d\d  [+-]\w+( [+-]\w+)* +\d\.\d\d +\d\.\d\d +1\.00  '"),
+    "weights": (
+        "weights",
+        r"^ +-\d\.\d\d  \w+ \d\.\d\d(, \w+ \d\.\d\d)* \(now \w+ 1\.00\) +\d\.\d\d +\d\.\d\d +1\.00  '",
+    ),
+}
+
+
+@pytest.mark.parametrize("task", SHOWN)
+def test_audit_shows_what_is_doubted_of_other_tasks(tmp_path, monkeypatch, task):
+    monkeypatch.setattr("distill.student.embedder.embedder_of", lambda *_, **__: ByMeaning())
+    field, row = SHOWN[task]
+    path = write_project(tmp_path / "project", n=30)
+    folder = path.parent
+    path.write_text(
+        f"name: tiny\ntask: {task}\nintents: {{track_order: '', cancel_order: '', refund: '', oos_like: ''}}\n"
+        "teacher: {callable: 'project:answer'}\nqueries: logs.jsonl\n",
+        encoding="utf-8",
+    )
+    texts = [line["text"] for _, line in read_jsonl(folder / "logs.jsonl")]
+    right = {text: project.answer(text).replace("oos", "oos_like") for text in texts}
+    wrong = [text for text, name in right.items() if name == WEAK][:6]
+    given = right | dict.fromkeys(wrong, "track_order")
+    said = {text: [name] if field == "intents" else {name: 1} for text, name in given.items()}
+    write_lines(folder / "answers.jsonl", [{"text": text, field: answer} for text, answer in said.items()])
+    assert distill("label", path, "--import", folder / "answers.jsonl").exit_code == 0
+    done = distill("audit", path, "--quiet")
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith("120 labels looked at, about ")
+    rows = [line for line in done.stdout.splitlines() if re.match(r"^ +-?\d", line)]
+    assert len(rows) >= 2
+    assert all(re.match(row, line) for line in rows), done.stdout
+    assert any("refund" in line.partition("'")[0] for line in rows)
+    value = json.loads(distill("audit", path, "--json").stdout)
+    worst = value["suspects"][0]
+    assert worst["text"] in wrong
+    assert worst["label"] == (
+        ["track_order"] if field == "intents" else {**dict.fromkeys(right.values(), 0), "track_order": 1}
+    )
+    assert set(worst["missing"]) <= {WEAK}
+    assert set(worst["superfluous"]) <= {"track_order"}
+    assert bool(worst["missing"] or worst["superfluous"]) is (field == "intents")
+    done = distill("audit", path, "--relabel", "--samples", 1, "--quiet")
+    assert done.exit_code == 0, done.output
+    assert "asked about again" in done.stdout
+
+
 def test_improve_reports_each_round_and_stops_by_itself(weak, server):
     done = distill("improve", weak, "--per-intent", 10, "--out", "out", "--quiet")
     assert done.exit_code == 0, done.output

@@ -88,21 +88,32 @@ def _print_audit(found: Audit, limit: int) -> None:
     if found.n_unjudged:
         say(f"audit: labels that no other query has, so that nothing speaks for or against them: {found.n_unjudged}")
     for intent in found.intents:
-        own = [suspect for suspect in shown if suspect.label == intent.name]
+        own = [suspect for suspect in shown if suspect.listed_under == intent.name]
         if own:
             _print_intent(f"{intent.name}: {intent.n_suspected} of {intent.n}, mostly {intent.mostly}", own)
 
 
 def _print_intent(title: str, suspects: list[Suspect]) -> None:
-    width = max(len("suggested"), *(len(suspect.suggested) for suspect in suspects))
+    suggested = [_suggested(suspect) for suspect in suspects]
+    width = max(len("suggested"), *map(len, suggested))
     typer.echo(f"\n{title}\n  margin  {'suggested':<{width}}  alone  neighbours  teacher  query")
-    for suspect in suspects:
+    for suspect, instead in zip(suspects, suggested, strict=True):
         text = suspect.text if len(suspect.text) <= _WIDEST_TEXT else f"{suspect.text[: _WIDEST_TEXT - 3]}..."
-        again = ", ".join(f"{count} {name}" for name, count in suspect.asked_again.items())
+        again = "; ".join(f"{count} {answer}" for answer, count in suspect.asked_again.items())
         typer.echo(
-            f"  {suspect.margin:>6.2f}  {suspect.suggested:<{width}}  {suspect.self_confidence:>5.2f}  "
+            f"  {suspect.margin:>6.2f}  {instead:<{width}}  {suspect.self_confidence:>5.2f}  "
             f"{suspect.neighbours:>10.2f}  {suspect.agreement:>7.2f}  {text!r}{f'  (asked again: {again})' if again else ''}"
         )
+
+
+def _suggested(suspect: Suspect) -> str:
+    """The suggested label; of several names what is to come and go; of weights what they are now, too."""
+    from distill.teacher.answers import in_words
+
+    if suspect.missing or suspect.superfluous:
+        return " ".join([*(f"+{name}" for name in suspect.missing), *(f"-{name}" for name in suspect.superfluous)])
+    instead = in_words(suspect.suggested)
+    return instead if isinstance(suspect.label, str) else f"{instead} (now {in_words(suspect.label)})"
 
 
 def _print_relabelled(summary: RelabelSummary, spec: Spec) -> None:

@@ -25,11 +25,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FORMS",
+    "HOLDS",
+    "Answer",
     "NotJsonError",
     "TaskForm",
     "UnmatchedError",
     "answer_schema",
     "function_scores",
+    "in_words",
     "label_names",
     "parse_json",
     "read_scores",
@@ -37,6 +40,10 @@ __all__ = [
 
 Names = Mapping[str, str | None]
 """Every spelling that a teacher may answer with, and the label it stands for; None: no label at all (``multi``)."""
+
+
+Answer = str | Sequence[str] | Mapping[str, float]
+"""A label as it is shown: a name; names, none included; or each channel's share."""
 
 
 class NotJsonError(ValueError):
@@ -72,6 +79,8 @@ class TaskForm:
         schema: From labels to the JSON schema of each field of an answer, in the order in which they are to come.
         examples: From the intents to pairs of example and what stands beside it in the prompt.
         numbers: From an answer to its numbers by name, as it spells them; None where it is no such answer.
+        answer: From scores by label to what they say: the likeliest label, those that hold, or the share of each.
+        relabel_template: Our own prompt for asking again.
         answer_tokens: From labels to about how many tokens an answer has.
         highest: Highest number that a name may have.
         may_be_empty: Whether an answer may name nothing: queries that fit none are no label of their own then.
@@ -79,6 +88,7 @@ class TaskForm:
         names_rivals: Whether the newest prompt for writing names the intents that a query is not to be taken for.
         takes_kinds: Whether queries are written by the first attribute of ``synth.attributes`` in place of the labels.
         label_template_by_query: Our own prompt for labelling where not all that is known fits; None: there all of it stands in the prompt.
+        relabel_template_by_query: The same for asking again.
         settings: What the prompt's hash covers besides (empty where a recording was made before there were other tasks).
     """
 
@@ -89,6 +99,8 @@ class TaskForm:
     schema: Callable[[Sequence[str]], dict[str, Any]]
     examples: Callable[[Sequence[Intent]], list[tuple[str, Any]]]
     numbers: Callable[[Any], dict[str, Any] | None]
+    answer: Callable[[Mapping[str, float]], Answer]
+    relabel_template: str
     answer_tokens: Callable[[Sequence[str]], int]
     highest: float = sys.float_info.max
     may_be_empty: bool = False
@@ -97,6 +109,7 @@ class TaskForm:
     takes_kinds: bool = False
     synth_templates_close: tuple[str, ...] = ()
     label_template_by_query: str | None = None
+    relabel_template_by_query: str | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -121,6 +134,22 @@ def _intents_numbers(value: Any) -> dict[str, Any] | None:
 def _weights_numbers(value: Any) -> dict[str, Any] | None:
     """A number for each channel; or the name of the one channel that is to give all."""
     return dict(value) if isinstance(value, Mapping) else _intent_number(value)
+
+
+def _shares(scores: Mapping[str, float]) -> dict[str, float]:
+    total = sum(scores.values()) or 1.0
+    return {name: round(score / total, 2) for name, score in scores.items()}
+
+
+def in_words(answer: Answer) -> str:
+    """An answer as it is shown: names, and what is above 0 of shares, the greatest first."""
+    match answer:
+        case str():
+            return answer
+        case Mapping():
+            shown = sorted((name for name, share in answer.items() if share), key=lambda name: -answer[name])
+            return ", ".join(f"{name} {answer[name]:.2f}" for name in shown)
+    return ", ".join(answer) or "none"
 
 
 def _listed(text: str) -> list[str]:
@@ -149,6 +178,9 @@ def _example_weights(intents: Sequence[Intent]) -> list[tuple[str, Any]]:
 
 _WHOLE = 100
 
+HOLDS = 0.5
+"""``multi``: the score from which on an intent is an answer."""
+
 _MOST_NAMED = 20
 """Intents in one answer: a small model may say the same one for ever."""
 
@@ -162,6 +194,9 @@ FORMS: Mapping[Task, TaskForm] = {
         schema=lambda labels: {"intent": _one_of(labels)},
         examples=lambda intents: list(examples_of(tuple(intents))),
         numbers=_intent_number,
+        answer=lambda scores: max(scores, key=lambda name: scores[name]),
+        relabel_template="relabel_single_001",
+        relabel_template_by_query="relabel_single_002",
         answer_tokens=lambda _: 12,
         names_rivals=True,
     ),
@@ -177,6 +212,9 @@ FORMS: Mapping[Task, TaskForm] = {
         },
         examples=lambda intents: list(_names_by_text(intents).items()),
         numbers=_intents_numbers,
+        answer=lambda scores: [name for name, score in scores.items() if score >= HOLDS],
+        relabel_template="relabel_multi_001",
+        relabel_template_by_query="relabel_multi_001",
         answer_tokens=lambda _: 18,
         highest=1.0,
         may_be_empty=True,
@@ -195,6 +233,8 @@ FORMS: Mapping[Task, TaskForm] = {
         },
         examples=_example_weights,
         numbers=_weights_numbers,
+        answer=_shares,
+        relabel_template="relabel_weights_001",
         answer_tokens=lambda labels: 20 + 6 * len(labels),
         takes_kinds=True,
         settings={"task": Task.WEIGHTS.value},

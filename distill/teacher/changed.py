@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill.data import ledger_key, read_gold, unknown_label
 from distill.errors import SpecError
+from distill.teacher.answers import HOLDS
 from distill.teacher.asking import Question, Teacher, brief
 from distill.teacher.client import DIALECTS
 from distill.teacher.earlier import described, earlier_answers, group_of
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     from distill.types import Label
 
 __all__ = ["HOLDS", "Case", "IntentChange", "Recorded", "best", "mean"]
-
-HOLDS = 0.5
-"""``multi``: the score from which on an intent is an answer."""
 
 
 @dataclass(frozen=True, slots=True)

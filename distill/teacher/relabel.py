@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING, Any
 from distill.data import ledger_key, normalise, sha256_json
 from distill.errors import SpecError, SpendLimitError, TeacherError
 from distill.progress import Progress
-from distill.teacher.answers import answer_schema, function_scores, read_scores
+from distill.teacher.answers import FORMS, Answer, answer_schema, function_scores, in_words, read_scores
 from distill.teacher.asking import Teacher, effort
+from distill.teacher.changed import best, mean
 from distill.teacher.client import (
     DIALECTS,
     ChatClient,
@@ -55,9 +56,6 @@ if TYPE_CHECKING:
 
 __all__ = ["SAMPLES", "Case", "RelabelPlan", "RelabelSummary", "plan_relabel", "relabel", "votes_of"]
 
-TEMPLATE = "relabel_single_001"
-TEMPLATE_BY_QUERY = "relabel_single_002"
-"""Where not all intents and known examples fit into every prompt."""
 SAMPLES = 3
 """New answers to each query."""
 
@@ -77,7 +75,7 @@ class Case:
     """
 
     text: str
-    evidence: tuple[tuple[str, str], ...] = ()
+    evidence: tuple[tuple[str, Answer], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +101,8 @@ class RelabelSummary:
         n_cases: Queries that were to be asked about.
         n_asked: Requests whose answer came in this run.
         n_failed: Of these, without an answer.
-        n_confirmed: Queries whose label stays the likeliest.
-        n_changed: Queries that have another label now.
+        n_confirmed: Queries whose label stays as it is, or the likeliest.
+        n_changed: Queries that have another label now; of weights, another strongest one.
         n_left: Queries that still lack answers: the limit was reached, or they failed.
         usd: Spent in this run; None when the price or the tokens are unknown.
         limit_reached: Whether the spend limit ended it.
@@ -133,7 +131,8 @@ class _Again:
         self.spec, self.samples, self.name = spec, samples, spec.teacher_name
         self.teacher = Teacher(spec, open_embedder, show_progress=show_progress)
         self.form, self.schema, self.prompt_path = self.teacher.form, self.teacher.schema, self.teacher.prompt_path
-        self.template_name = TEMPLATE_BY_QUERY if self.teacher.by_query else TEMPLATE
+        by_query = self.form.relabel_template_by_query if self.teacher.by_query else None
+        self.template_name = by_query or self.form.relabel_template
         self.template = self.teacher.template if self.prompt_path else template_text(self.template_name)
         self.temperature = spec.teacher.temperature or (_TEMPERATURE if spec.teacher.temperature == 0 else None)
 
@@ -143,7 +142,8 @@ class _Again:
         shown = [[i.name, i.description, [] if by_query.examples else list(i.examples)] for i in self.teacher.intents]
         intents = sha256_json(shown)
         if self.spec.teacher.callable is not None:
-            return {"stage": _STAGE, "callable": self.spec.teacher.callable, "intents": intents}
+            callable_ = self.spec.teacher.callable
+            return {"stage": _STAGE, "callable": callable_, "intents": intents, **self.form.settings}
         sends_schema = self.schema is not None and dialect.response_format != "text"
         return {
             "stage": _STAGE,
@@ -155,6 +155,7 @@ class _Again:
             "answer": sha256_json([self.spec.teacher.answer_path, self.spec.teacher.answer_map]),
             **effort(self.spec),
             **({"by_query": by_query.settings} if by_query else {}),
+            **self.form.settings,
         }
 
     @cached_property
@@ -182,7 +183,8 @@ class _Again:
         found = self.teacher.excerpt(case.text)
         if found.candidates is None:
             return found
-        evident = {name for _, name in case.evidence} - {each.name for each in found.candidates}
+        evident = {name for _, answer in case.evidence for name in ([answer] if isinstance(answer, str) else answer)}
+        evident -= {each.name for each in found.candidates}
         also = (each for each in self.spec.intent_list if each.name in evident)
         return replace(found, candidates=(*found.candidates, *also))
 
@@ -242,16 +244,20 @@ def plan_relabel(spec: Spec, cases: Sequence[Case], *, samples: int = SAMPLES) -
 
 
 def votes_of(spec: Spec, texts: Iterable[str]) -> dict[str, dict[str, int]]:
-    """What was answered when the teacher was asked again, for those of some redacted texts it was: answers by label."""
+    """What was answered when the teacher was asked again, for those of some redacted texts it was: how often each answer."""
     wanted = {unicodedata.normalize("NFC", text): text for text in texts}
     last = {
         line.key: line
         for line in Ledger(spec.ledger_path).lines
-        if line.scores and line.teacher == spec.teacher_name and _is_of_this_stage(line) and _nfc(line) in wanted
+        if _is_answer(line, spec)
+        and line.teacher == spec.teacher_name
+        and _is_of_this_stage(line)
+        and _nfc(line) in wanted
     }
     votes: dict[str, Counter[str]] = {}
     for line in last.values():
-        votes.setdefault(wanted[_nfc(line)], Counter())[_best(line.scores or {})] += 1
+        said = in_words(FORMS[spec.task].answer(_in_order(line.scores or {}, spec)))
+        votes.setdefault(wanted[_nfc(line)], Counter())[said] += 1
     return {text: dict(counts.most_common()) for text, counts in votes.items()}
 
 
@@ -259,8 +265,8 @@ def _nfc(line: Label) -> str:
     return unicodedata.normalize("NFC", line.text)
 
 
-def _best(scores: Mapping[str, float]) -> str:
-    return max(scores, key=lambda name: scores[name])
+def _in_order(scores: Mapping[str, float], spec: Spec) -> dict[str, float]:
+    return {name: scores[name] for name in spec.labels if name in scores}
 
 
 def _is_of_this_stage(line: Label) -> bool:
@@ -439,7 +445,7 @@ class _Run:
 def _decide(again: _Again, ledger: Ledger, log: AppendLog, cases: Sequence[Case]) -> int:
     """Writes what follows from all answers to each query; how many have another label now."""
     recorded = recorded_samples(again.spec, [case.text for case in cases], redacted=True)
-    first = _first_answers(ledger, {sample.key for samples in recorded.values() for sample in samples})
+    first = _first_answers(again.spec, ledger, {sample.key for samples in recorded.values() for sample in samples})
     decisions, n_changed = [], 0
     for case in cases:
         samples = recorded.get(case.text, ())
@@ -447,15 +453,15 @@ def _decide(again: _Again, ledger: Ledger, log: AppendLog, cases: Sequence[Case]
         if not before:  # it was never labelled: there is nothing to take the place of
             continue
         new = [answer for answer in again.answers(ledger, case.text) if answer is not None]
-        mean = _mean([answer.scores or {} for answer in (*before, *new)])
-        n_changed += _best(mean) != _best(_mean([sample.scores or {} for sample in before]))
+        scores = _mean([*before, *new], again.spec)
+        n_changed += best(scores, again.spec.task) != best(_mean(before, again.spec), again.spec.task)
         now = _now()
         source = {"teacher": again.name, "answers": [answer.key for answer in (*before, *new)], "decided_at": now}
         decisions += [
             Label(
                 key="",
                 text=case.text,
-                scores=mean,
+                scores=scores,
                 error=None,
                 teacher=again.name,
                 prompt_sha256="",
@@ -470,9 +476,18 @@ def _decide(again: _Again, ledger: Ledger, log: AppendLog, cases: Sequence[Case]
     return n_changed
 
 
-def _first_answers(ledger: Ledger, keys: set[str]) -> dict[str, Label]:
+def _first_answers(spec: Spec, ledger: Ledger, keys: set[str]) -> dict[str, Label]:
     """The last good line of each key that is an answer, and not what followed from several."""
-    return {line.key: line for line in ledger.lines if line.key in keys and line.scores and not _is_decision(line)}
+    return {
+        line.key: line
+        for line in ledger.lines
+        if line.key in keys and _is_answer(line, spec) and not _is_decision(line)
+    }
+
+
+def _is_answer(line: Label, spec: Spec) -> bool:
+    """Whether it says something; in ``multi`` that no intent is meant is an answer too."""
+    return line.scores is not None and (FORMS[spec.task].may_be_empty or any(line.scores.values()))
 
 
 def _is_decision(line: Label) -> bool:
@@ -480,11 +495,10 @@ def _is_decision(line: Label) -> bool:
     return isinstance(source, Mapping) and "answers" in source
 
 
-def _mean(answers: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The mean of answers, each scaled to a sum of 1; labels of which none speaks are left out."""
-    shares = [{name: score / sum(scores.values()) for name, score in scores.items() if score} for scores in answers]
-    names = dict.fromkeys(name for own in shares for name in own)
-    return {name: round(sum(own.get(name, 0.0) for own in shares) / len(shares), 6) for name in names}
+def _mean(answers: Sequence[Label], spec: Spec) -> dict[str, float]:
+    """The mean of answers, each scaled to a sum of 1 but for ``multi``; labels of which none speaks are left out."""
+    means = mean([answer.scores or {} for answer in answers], spec.task)
+    return {name: round(score, 6) for name, score in means.items() if score}
 
 
 def _now() -> str:

@@ -321,3 +321,111 @@ def test_requests_without_evidence_are_as_they_were(noisy):
     }  # fmt: skip
     assert line["settings"]["template"] == "relabel_single_001"
     assert line["settings"]["intents"] == sha256_json(intents)[:12]
+
+
+# --- several intents, and weights ------------------------------------------------------------------------------------
+
+SEVERAL = {"task": "multi", "out_of_scope": False}
+CHANNELS = {
+    "visual": {"description": "What is seen", "examples": ["a red car"]},
+    "audio": "What is heard",
+    "transcription": "What is said",
+}
+WEIGHTS = {"task": "weights", "intents": CHANNELS, "out_of_scope": False}
+
+
+def doubted(make_spec, server, answer, **keys):
+    """A spec whose ledger holds one answer from elsewhere."""
+    spec = make_spec(server.base_url, [answer["text"]], teacher={"price": PRICE}, **keys)
+    path = spec.folder / "answers.jsonl"
+    path.write_text(json.dumps(answer) + "\n", encoding="utf-8")
+    import_answers(spec, path)
+    return spec
+
+
+def target(spec):
+    (example,) = pipeline.examples(spec, show_notes=False)
+    return dict(zip(spec.labels, example.target.tolist(), strict=True))
+
+
+def test_several_intents_are_asked_about_again(make_spec, server):
+    text = "cancel my parcel"
+    spec = doubted(make_spec, server, {"text": text, "intents": ["refund"]}, **SEVERAL)
+    case = Case(text, (("tell a joke", []), ("cancel and refund", ["cancel_order", "refund"])))
+    plan = plan_relabel(spec, [case], samples=3)
+    assert (plan.n_missing, plan.estimated_usd > 0) == (3, True)
+    summary = relabel(spec, [case], samples=3, show_progress=False)
+    assert (summary.n_asked, summary.n_failed, summary.n_changed, summary.n_left) == (3, 0, 1, 0)
+    first, shown = asked(server, text)
+    assert "track_order: Where an order is" in first
+    assert '{"intents": ["track_order"]}' in first  # the spec's own example
+    assert shown.splitlines()[1:3] == [
+        '"tell a joke": {"intents": []}',
+        '"cancel and refund": {"intents": ["cancel_order", "refund"]}',
+    ]
+    assert target(spec) == pytest.approx({"track_order": 0.75, "cancel_order": 0.75, "refund": 0.25})
+    assert votes_of(spec, [text]) == {text: {"track_order, cancel_order": 3}}
+    assert relabel(spec, [case], samples=3, show_progress=False).n_asked == 0
+
+
+def test_an_answer_that_names_no_intent_counts_like_any_other(make_spec, server):
+    """Neither a first answer nor a new one is taken for none because it is empty."""
+    spec = doubted(make_spec, server, {"text": "tell a joke", "intents": ["refund"]}, **SEVERAL)
+    assert relabel(spec, [Case("tell a joke")], samples=3, show_progress=False).n_changed == 1
+    assert target(spec)["refund"] == pytest.approx(0.25)
+    assert votes_of(spec, ["tell a joke"]) == {"tell a joke": {"none": 3}}
+    spec = doubted(make_spec, server, {"text": "cancel 3", "intents": []}, **SEVERAL)
+    assert relabel(spec, [Case("cancel 3")], samples=3, show_progress=False).n_changed == 1
+    assert recorded_labels(spec, ["cancel 3"])["cancel 3"].scores == {"cancel_order": 0.75}
+
+
+def test_of_many_intents_those_of_the_evidence_are_shown(make_spec, server):
+    spec = make_spec(server.base_url, teacher={"price": PRICE}, intents=many(10_000), **SEVERAL)
+    case = Case("where is my parcel", (("purple elephants", ["intent_9999", "refund"]),))
+    relabel(spec, [case], samples=1, open_embedder=ByWords, show_progress=False)
+    first, shown = asked(server, "where is my parcel")
+    assert "intent_" not in first
+    assert "\n- intent_9999: " in shown
+    items = server.requests[0]["response_format"]["json_schema"]["schema"]["properties"]["intents"]["items"]
+    assert "intent_9999" in items["enum"]
+
+
+def test_weights_are_asked_about_again(make_spec, server):
+    text = "hear it"
+    spec = doubted(make_spec, server, {"text": text, "weights": {"visual": 3, "audio": 1}}, **WEIGHTS)
+    case = Case(text, (("the song", {"visual": 0.2, "audio": 0.8, "transcription": 0.0}),))
+    assert plan_relabel(spec, [case], samples=3).estimated_usd > 0
+    summary = relabel(spec, [case], samples=3, show_progress=False)
+    assert (summary.n_asked, summary.n_failed, summary.n_changed) == (3, 0, 1)
+    first, shown = asked(server, text)
+    assert "visual: What is seen" in first
+    assert '"a red car"' in first
+    assert shown.splitlines()[1] == (
+        '"the song": {"channels": ["audio", "visual"], "weights": {"visual": 20, "audio": 80, "transcription": 0}}'
+    )
+    assert target(spec) == pytest.approx({"visual": 0.1875, "audio": 0.8125, "transcription": 0.0}, abs=1e-5)
+    assert votes_of(spec, [text]) == {text: {"audio 1.00": 3}}
+    assert relabel(spec, [case], samples=3, show_progress=False).n_asked == 0
+
+
+@pytest.mark.parametrize(
+    ("keys", "answer", "template"),
+    [
+        (SEVERAL, {"text": "cancel 3", "intents": []}, "relabel_multi_001"),
+        (WEIGHTS, {"text": "say it", "weights": {"visual": 1}}, "relabel_weights_001"),
+    ],
+)
+def test_answers_of_another_task_have_a_hash_of_their_own(make_spec, server, keys, answer, template):
+    spec = doubted(make_spec, server, answer, **keys)
+    relabel(spec, [Case(answer["text"])], samples=1, show_progress=False)
+    settings = [line["settings"] for line in ledger_lines(spec) if line["settings"].get("stage")]
+    assert [(each["template"], each["task"]) for each in settings] == [(template, keys["task"])]
+
+
+@pytest.mark.parametrize("profile", ["reasoning", "schema-refusing", "fenced"])
+def test_difficult_servers_are_asked_again_about_other_tasks(make_spec, profile):
+    with FakeServer(profile) as fake:
+        spec = doubted(make_spec, fake, {"text": "cancel 3", "intents": []}, **SEVERAL)
+        assert relabel(spec, [Case("cancel 3")], samples=2, show_progress=False).n_changed == 1
+        spec = doubted(make_spec, fake, {"text": "say it", "weights": {"visual": 1}}, **WEIGHTS)
+        assert relabel(spec, [Case("say it")], samples=2, show_progress=False).n_changed == 1
