@@ -189,6 +189,7 @@ class _Again:
         return replace(found, candidates=(*found.candidates, *also))
 
     def messages(self, case: Case, excerpt: Excerpt) -> Messages:
+        """The prompt about one doubtful label, beside the queries nearest to it."""
         if self.prompt_path is not None:
             examples = self._examples_beside(case) if excerpt.examples is None else excerpt.examples
             return self.teacher.messages(case.text, replace(excerpt, examples=examples))
@@ -348,6 +349,11 @@ class _Run:
     _client: ChatClient | None = field(default=None, repr=False)
 
     async def ask_all(self, questions: Sequence[tuple[Case, int]]) -> None:
+        """Asks every question, a case and the number of its new sample, and records each answer as it comes.
+
+        Raises:
+            TeacherError: The teacher cannot answer at all.
+        """
         if not questions:
             return
         spec = self.again.spec
