@@ -1,0 +1,386 @@
+"""What the teacher stage is worth, with a real model: teachers and students side by side on human labels.
+
+python scripts/teacher_evidence.py data/teacher-evidence/banking DATA [--base-url URL] [--until CONDITION] [--table]
+
+The first folder holds intents.json, names and descriptions written by hand; DATA is a folder with train.jsonl and test.jsonl of which the
+queries of just these intents are taken: five an intent as known examples, 1,000 as texts without labels, and all of test as gold. Each
+condition is a spec in a folder of its own, run through the public stages. Students learn from 1,000 queries each. What the model answered
+is recorded in the folder, so that a run which was killed goes on, and one with the recordings asks nothing. Which queries each was
+right on goes to results.json there; ``--table`` makes results/teacher.md of all folders without a model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from provenance import ROOT, tree_commit
+
+from distill import pipeline
+from distill.benchmark.statistics import paired_difference_interval, wilson_interval
+from distill.data import read_jsonl, write_json, write_jsonl
+from distill.errors import DataError, DistillError
+from distill.improve import improve
+from distill.progress import Progress, say
+from distill.router import Router
+from distill.spec import Spec, load_spec
+from distill.teacher.client import api_key
+from distill.types import OUT_OF_SCOPE_LABEL
+
+FOLDERS = ROOT / "data" / "teacher-evidence"
+TABLE = ROOT / "results" / "teacher.md"
+QUERIES = 1000
+KNOWN_PER_INTENT = 5
+TEACHER_GOLD = 400
+ROUNDS = 2
+BUDGET_MINUTES = 2
+NAIVE_PER_REQUEST = 20
+NAIVE_IN_VAIN = 10
+NAIVE_PROMPT = """Write {n} different queries that users of an assistant would send with the intent "{name}".
+{description}
+For example:
+{examples}
+Answer with one query a line and nothing else."""
+
+TEACHERS = {
+    "names": "the teacher, bare names",
+    "descriptions": "the teacher, descriptions",
+    "examples": "the teacher, descriptions and retrieved examples",
+}
+TOGETHER = "the same, its word and the known examples combined, as students learn it"
+STUDENTS = {
+    "known": "the known examples alone, no model",
+    "naive": "naive: one prompt an intent, the label aimed at",
+    "ours": "ours: `synth` and `label`",
+    "improved": f"ours after `improve`, {ROUNDS} rounds at most",
+    "real": "real texts without labels, `label`",
+    "human": "the same texts, labels by people",
+}
+
+Line = dict[str, Any]
+
+
+def prepare(folder: Path, data: Path) -> None:
+    """Draws the queries and writes every spec; the same files each time."""
+    names = json.loads((folder / "intents.json").read_text())
+    train = _of_intents(data / "train.jsonl", names)
+    gold = _of_intents(data / "test.jsonl", names)
+    missing = sorted(set(names) - {line["intent"] for line in train})
+    if missing:
+        raise DataError(f"{data}/train.jsonl: no query of {', '.join(missing)}, which {folder}/intents.json names")
+    chance = np.random.default_rng(0)
+    shuffled = [train[position] for position in chance.permutation(len(train))]
+    by_intent: dict[str, list[Line]] = defaultdict(list)
+    for line in shuffled:
+        by_intent[line["intent"]].append(line)
+    known = [line for name in names for line in by_intent[name][:KNOWN_PER_INTENT]]
+    taken = {line["text"] for line in known}
+    texts = [line for line in shuffled if line["text"] not in taken][:QUERIES]
+    write_jsonl(folder / "known.jsonl", known)
+    write_jsonl(folder / "gold.jsonl", gold)
+    write_jsonl(folder / "texts.jsonl", [{"text": line["text"]} for line in texts])
+    write_jsonl(folder / "texts-by-people.jsonl", texts)
+    write_jsonl(folder / "teacher-gold.jsonl", [{"text": line["text"]} for line in _stratified(gold, TEACHER_GOLD)])
+    write_json(folder / "names.json", dict.fromkeys(names, ""))
+    for condition, own in _conditions(len(names)).items():
+        _write_spec(folder / condition / "router.yaml", f"{folder.name}-{condition}", own)
+
+
+def _of_intents(path: Path, names: dict[str, str]) -> list[Line]:
+    lines = [line for _, line in read_jsonl(path)]
+    return [{"text": line["text"], "intent": line["intent"]} for line in lines if line.get("intent") in names]
+
+
+def _stratified(lines: list[Line], n: int) -> list[Line]:
+    """As many of each intent as can be, in turns."""
+    by_intent: dict[str, list[Line]] = defaultdict(list)
+    for line in lines:
+        by_intent[line["intent"]].append(line)
+    longest = max(map(len, by_intent.values()))
+    turns = [own[turn] for turn in range(longest) for own in by_intent.values() if turn < len(own)]
+    return turns[:n]
+
+
+def _conditions(n_intents: int) -> dict[str, Line]:
+    asked = {"logprobs": True}
+    shown = {**asked, "evidence": "../known.jsonl"}
+    to_label = {"queries": "../teacher-gold.jsonl"}
+    written = {"synth": {"per_intent": -(-QUERIES // n_intents)}}
+    return {
+        "names": {"intents": "../names.json", "teacher": asked, **to_label},
+        "descriptions": {"teacher": asked, **to_label},
+        "examples": {"teacher": shown, **to_label},
+        "known": {"teacher": {"labels": "../known.jsonl"}},
+        "naive": {"teacher": {"labels": "written.jsonl"}},
+        "ours": {"teacher": shown, **written},
+        "improved": {"teacher": shown, **written},
+        "real": {"teacher": shown, "queries": "../texts.jsonl"},
+        "human": {"teacher": {"labels": "../texts-by-people.jsonl"}},
+    }
+
+
+def _write_spec(path: Path, name: str, own: Line) -> None:
+    path.parent.mkdir(exist_ok=True)
+    whole = {"name": name, "intents": "../intents.json", **own, "budget_minutes": BUDGET_MINUTES}
+    path.write_text(yaml.safe_dump(whole, sort_keys=False))
+
+
+def write_naively(folder: Path, spec: Spec) -> None:
+    """Has the model write queries by one prompt an intent, until there are enough or so many requests in a row bring none."""
+    target = folder / "naive" / "written.jsonl"
+    if target.exists():
+        return
+    from openai import OpenAI
+
+    client = OpenAI(base_url=spec.teacher.base_url, api_key=api_key(spec.teacher))
+    examples: dict[str, list[str]] = defaultdict(list)
+    for _, line in read_jsonl(folder / "known.jsonl"):
+        examples[line["intent"]].append(line["text"])
+    wanted = -(-QUERIES // len(spec.intent_list))
+
+    def written(name: str, description: str) -> list[str]:
+        prompt = NAIVE_PROMPT.format(
+            n=NAIVE_PER_REQUEST, name=name, description=description, examples="\n".join(examples[name])
+        )
+        found: dict[str, str] = {}
+        in_vain = 0
+        while len(found) < wanted and in_vain < NAIVE_IN_VAIN:
+            answer = client.chat.completions.create(
+                model=spec.teacher.model,
+                messages=[{"role": "user", "content": prompt}],
+                temperature=1.0,
+                max_tokens=600,
+            )
+            before = len(found)
+            for text in (answer.choices[0].message.content or "").splitlines():
+                plain = re.sub(r"^\s*(\d+[.):]|[-*•])\s*", "", text).strip().strip("\"'")
+                if plain:
+                    found.setdefault(plain.casefold(), plain)
+            in_vain = in_vain + 1 if len(found) == before else 0
+            progress.advance()
+        return list(found.values())[:wanted]
+
+    with (
+        Progress("naive", len(spec.intent_list) * -(-wanted // NAIVE_PER_REQUEST)) as progress,
+        ThreadPoolExecutor(4) as pool,
+    ):
+        intents = spec.intent_list
+        own = list(pool.map(lambda intent: written(intent.name, intent.description), intents))
+    lines = [
+        {"text": text, "intent": intent.name} for intent, texts in zip(intents, own, strict=True) for text in texts
+    ]
+    write_jsonl(target, list({line["text"].casefold(): line for line in lines}.values()))
+
+
+def teacher_outcomes(folder: Path, condition: str, spec: Spec) -> dict[str, Any]:
+    """On which of the gold queries a teacher is right; with known examples also what the two say together."""
+    truth = {line["text"]: line["intent"] for _, line in read_jsonl(folder / "gold.jsonl")}
+    ways = {condition: False, **({"together": True} if spec.evidence_path else {})}
+    found = {}
+    texts = [line["text"] for _, line in read_jsonl(folder / "teacher-gold.jsonl")]
+    for name, with_evidence in ways.items():
+        said = {
+            example.text: spec.labels[int(example.target.argmax())]
+            for example in pipeline.examples(spec, with_evidence=with_evidence, show_notes=False)
+        }
+        found[name] = _outcome([said.get(text) == truth[text] for text in texts])
+    return found
+
+
+def student_outcomes(folder: Path, spec: Spec) -> dict[str, Any]:
+    """On which gold queries each student is right, taking the likeliest intent."""
+    gold = [line for _, line in read_jsonl(folder / "gold.jsonl")]
+    found = {}
+    for student, bundle in pipeline.train(spec, out=FOLDER_OF_BUNDLES / spec.name).items():
+        router = Router.load(bundle.path)
+        names = [name for name in spec.labels if name != OUT_OF_SCOPE_LABEL]
+        best = router.predict_proba([line["text"] for line in gold])[:, : len(names)].argmax(axis=1)
+        found[student] = _outcome([names[at] == line["intent"] for at, line in zip(best, gold, strict=True)])
+    return {"n_queries": len(pipeline.examples(spec, show_notes=False)), "students": found}
+
+
+FOLDER_OF_BUNDLES = ROOT / "models"
+
+
+def _outcome(right: list[bool]) -> Line:
+    return {"accuracy": round(float(np.mean(right)), 4), "right": "".join("01"[each] for each in right)}
+
+
+def run(folder: Path, data: Path, base_url: str | None, model: str, until: str | None) -> None:
+    """Runs every condition that has no result yet, those before ``until`` first."""
+    prepare(folder, data)
+    path = folder / "results.json"
+    results: Line = json.loads(path.read_text()) if path.exists() else {"teachers": {}, "students": {}}
+
+    def spec_of(condition: str) -> Spec:
+        return load_spec(folder / condition / "router.yaml", teacher_model=model, base_url=base_url)
+
+    for condition in [*TEACHERS, *STUDENTS]:
+        if condition not in results["teachers"] and condition not in results["students"]:
+            say(f"{folder.name}: {condition}")
+            spec = spec_of(condition)
+            _ask(folder, condition, spec)
+            if condition in TEACHERS:
+                results["teachers"] |= teacher_outcomes(folder, condition, spec)
+            else:
+                results["students"][condition] = _trained(folder, condition, spec)
+            results |= {"model": model, "commit": tree_commit(), "date": datetime.now(UTC).date().isoformat()}
+            write_json(path, results)
+        if condition == until:
+            return
+
+
+def _ask(folder: Path, condition: str, spec: Spec) -> None:
+    """What a condition needs from the model, as far as it isn't recorded."""
+    if condition == "improved":
+        for name in ("ledger.jsonl", "queries.jsonl", "synth.jsonl"):
+            if not (folder / condition / name).exists():
+                shutil.copy2(folder / "ours" / name, folder / condition / name)
+    if condition == "naive":
+        write_naively(
+            folder,
+            load_spec(
+                folder / "ours" / "router.yaml", teacher_model=spec.teacher.model, base_url=spec.teacher.base_url
+            ),
+        )
+    if spec.writes_queries and not spec.queries_path.exists():
+        summary = pipeline.synth(spec)
+        say(f"synth: {summary}"[:2000])
+    if spec.labels_path is None:
+        pipeline.label(spec)
+
+
+def _trained(folder: Path, condition: str, spec: Spec) -> Line:
+    rounds = []
+    if condition == "improved":
+        pipeline.train(spec, out=FOLDER_OF_BUNDLES / spec.name)
+        done = improve(spec, out=FOLDER_OF_BUNDLES / spec.name, rounds=ROUNDS)
+        rounds = [
+            {
+                "n_written": each.n_written,
+                "n_added": each.n_added,
+                "n_calls": each.n_calls,
+                "before": dict(each.before),
+                "after": dict(each.after),
+                "gain": round(each.gain, 4),
+                "gain_ci95": each.gain_ci95,
+                "kept": each.kept,
+            }
+            for each in done.rounds
+        ]
+    return student_outcomes(folder, spec) | ({"rounds": rounds} if rounds else {})
+
+
+def table() -> str:
+    """results/teacher.md: every folder that has results."""
+    parts = [_part(path) for path in sorted(FOLDERS.glob("*/results.json"))]
+    head = (
+        "# What the teacher stage is worth\n\n"
+        "Made by `python scripts/teacher_evidence.py` from `data/teacher-evidence/*/results.json`. Every condition is a spec in a folder "
+        "there, with what the model answered. Accuracy with 95 % intervals: Wilson's, and Tango's of differences on the same queries.\n\n"
+    )
+    return head + "\n".join(parts)
+
+
+def _part(path: Path) -> str:
+    results = json.loads(path.read_text())
+    folder = path.parent
+    gold = [line["text"] for _, line in read_jsonl(folder / "gold.jsonl")]
+    asked = [line["text"] for _, line in read_jsonl(folder / "teacher-gold.jsonl")]
+    n_intents, n_known = (len(json.loads((folder / "intents.json").read_text())), KNOWN_PER_INTENT)
+    about = (
+        f"{n_intents} intents, {n_known} known examples each. Teacher: {results['model']}, on {len(asked)} of the {len(gold)} gold queries that the "
+        f"students are measured on. Commit {results['commit']}, {results['date']}.\n"
+    )
+    lines = [
+        f"## {folder.name}\n",
+        about,
+        "| teacher | accuracy |",
+        "| --- | ---: |",
+    ]
+    for name, title in {**TEACHERS, "together": TOGETHER}.items():
+        if name in results["teachers"]:
+            right = _bits(results["teachers"][name])
+            lines.append(f"| {title} | {_share(right)} |")
+    lines += [
+        "\n| student | queries | | accuracy | minus naive | minus the teacher with known examples |",
+        "| --- | ---: | --- | ---: | ---: | ---: |",
+    ]
+    at = [gold.index(text) for text in asked]
+    together = _bits(results["teachers"]["together"]) if "together" in results["teachers"] else None
+    for name, title in STUDENTS.items():
+        found = results["students"].get(name, {"students": {}})
+        for student, outcome in found["students"].items():
+            right = _bits(outcome)
+            naive = results["students"].get("naive")
+            against = "" if naive is None or name == "naive" else _difference(right, _bits(naive["students"][student]))
+            under = "" if together is None else _difference(right[at], together)
+            lines.append(f"| {title} | {found['n_queries']} | {student} | {_share(right)} | {against} | {under} |")
+    lines += _rounds(results["students"].get("improved", {}))
+    return "\n".join([*lines, ""])
+
+
+def _rounds(improved: Line) -> list[str]:
+    if not improved.get("rounds"):
+        return []
+    head = [
+        "\n| round of `improve` | written | added | calls | agreement on held-out queries, gain | kept |",
+        "| --- | ---: | ---: | ---: | ---: | --- |",
+    ]
+    return head + [
+        f"| {number} | {each['n_written']} | {each['n_added']} | {each['n_calls']} | {each['gain']:+.3f} {_interval(each['gain_ci95'])} "
+        f"| {'yes' if each['kept'] else 'no'} |"
+        for number, each in enumerate(improved["rounds"], start=1)
+    ]
+
+
+def _bits(outcome: Line) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    return np.asarray([bit == "1" for bit in outcome["right"]])
+
+
+def _share(right: np.ndarray[Any, Any]) -> str:
+    return f"{right.mean():.3f} {_interval(wilson_interval(int(right.sum()), len(right)))}"
+
+
+def _difference(first: np.ndarray[Any, Any], second: np.ndarray[Any, Any]) -> str:
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    interval = paired_difference_interval(only_first, only_second, len(first))
+    return f"{(only_first - only_second) / len(first):+.3f} {_interval(interval)}"
+
+
+def _interval(interval: Any) -> str:
+    return f"[{interval[0]:.3f}, {interval[1]:.3f}]"
+
+
+def main() -> None:
+    """Runs what is missing, or makes the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?")
+    parser.add_argument("data", type=Path, nargs="?")
+    parser.add_argument("--base-url")
+    parser.add_argument("--teacher-model", default="qwen2.5-coder-1.5b-instruct-q4_k_m")
+    parser.add_argument("--until", choices=[*TEACHERS, *STUDENTS])
+    parser.add_argument("--table", action="store_true")
+    options = parser.parse_args()
+    try:
+        if options.folder is not None:
+            run(
+                options.folder.resolve(), options.data.resolve(), options.base_url, options.teacher_model, options.until
+            )
+        if options.table or options.folder is None:
+            TABLE.write_text(table())
+    except DistillError as error:
+        raise SystemExit(str(error)) from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""The program that shows what the teacher stage is worth: every condition with a server that knows the shop's words, without training."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import project
+import pytest
+from improvable import ByText, Shop, train_by_number
+from project import SHOP, make_texts, write_lines
+
+from distill.student import train
+
+sys.path.append(str(Path(__file__).resolve().parent.parent / "scripts"))
+import teacher_evidence
+
+
+class Writer(Shop):
+    """Also writes queries when it is asked without any art, some of them twice."""
+
+    def _profile_normal(self, body, query):
+        prompt = body["messages"][0]["content"]
+        if not prompt.startswith("Write "):
+            return super()._profile_normal(body, query)
+        example = prompt.split("For example:\n")[1].splitlines()[0]
+        return self.completion(f'1. "{example} now"\n- {example} {len(self.requests)}\n\n{example} now')
+
+
+@pytest.fixture
+def server():
+    with Writer() as server:
+        yield server
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "train_students", train_by_number)
+    monkeypatch.setattr("distill.student.embedder.embedder_of", lambda *_, **__: ByText())
+    for name, value in {
+        "QUERIES": 30,
+        "KNOWN_PER_INTENT": 2,
+        "TEACHER_GOLD": 9,
+        "FOLDER_OF_BUNDLES": tmp_path / "models",
+    }.items():
+        monkeypatch.setattr(teacher_evidence, name, value)
+    monkeypatch.setattr(teacher_evidence, "FOLDERS", tmp_path)
+    for name, n, seed in (("train", 30, 0), ("test", 5, 1)):
+        lines = [{"text": text, "intent": intent} for text, intent in make_texts(SHOP, n, seed=seed)]
+        write_lines(tmp_path / f"{name}.jsonl", lines)
+    (tmp_path / "shop").mkdir()
+    names = {name: f"about {name}" for name in SHOP if name != "oos"}
+    (tmp_path / "shop" / "intents.json").write_text(json.dumps(names))
+    return tmp_path / "shop"
+
+
+def run(folder, server, until=None):
+    teacher_evidence.run(folder, folder.parent, server.base_url, "fake", until)
+    return json.loads((folder / "results.json").read_text())
+
+
+def test_every_condition_is_run_once_and_the_table_needs_no_model(folder, server):
+    first = run(folder, server, until="naive")
+    assert set(first["students"]) == {"known", "naive"}
+    found, n_requests = run(folder, server), len(server.requests)
+    assert set(found["teachers"]) == {"names", "descriptions", "examples", "together"}
+    assert set(found["students"]) == set(teacher_evidence.STUDENTS)
+    assert {len(outcome["right"]) for outcome in found["teachers"].values()} == {9}
+    assert found["teachers"]["names"]["accuracy"] == 1.0
+    for condition in ("ours", "real", "human", "naive"):
+        assert found["students"][condition]["n_queries"] >= 20
+    assert run(folder, server) == found
+    assert len(server.requests) == n_requests
+    page = teacher_evidence.table()
+    assert "| the teacher, bare names | 1.000 [0.701, 1.000] |" in page
+    assert page.count("| static |") == len(teacher_evidence.STUDENTS)
+
+
+def test_what_is_drawn_never_overlaps(folder):
+    teacher_evidence.prepare(folder, folder.parent)
+
+    def texts(name):
+        return [json.loads(line)["text"] for line in (folder / f"{name}.jsonl").read_text().splitlines()]
+
+    assert not set(texts("known")) & set(texts("texts"))
+    assert set(texts("teacher-gold")) <= set(texts("gold"))
+    assert [project.answer(text) for text in texts("known")].count("refund") == 2
+
+
+def test_naive_queries_lose_their_numbers_and_repetitions(folder, server):
+    run(folder, server, until="naive")
+    lines = [json.loads(line)["text"] for line in (folder / "naive" / "written.jsonl").read_text().splitlines()]
+    assert len(lines) == len(set(lines))
+    assert not [line for line in lines if line.startswith(("1.", "-", '"'))]
