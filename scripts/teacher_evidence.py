@@ -69,7 +69,7 @@ STUDENTS = {
 Line = dict[str, Any]
 
 
-def prepare(folder: Path, data: Path) -> None:
+def prepare(folder: Path, data: Path, model: str) -> None:
     """Draws the queries and writes every spec; the same files each time."""
     names = json.loads((folder / "intents.json").read_text())
     train = _of_intents(data / "train.jsonl", names)
@@ -91,7 +91,7 @@ def prepare(folder: Path, data: Path) -> None:
     write_jsonl(folder / "texts-by-people.jsonl", texts)
     write_jsonl(folder / "teacher-gold.jsonl", [{"text": line["text"]} for line in _stratified(gold, TEACHER_GOLD)])
     write_json(folder / "names.json", dict.fromkeys(names, ""))
-    for condition, own in _conditions(len(names)).items():
+    for condition, own in _conditions(len(names), model).items():
         _write_spec(folder / condition / "router.yaml", f"{folder.name}-{condition}", own)
 
 
@@ -110,8 +110,8 @@ def _stratified(lines: list[Line], n: int) -> list[Line]:
     return turns[:n]
 
 
-def _conditions(n_intents: int) -> dict[str, Line]:
-    asked = {"logprobs": True}
+def _conditions(n_intents: int, model: str) -> dict[str, Line]:
+    asked = {"model": model, "logprobs": True}
     shown = {**asked, "evidence": "../known.jsonl"}
     to_label = {"queries": "../teacher-gold.jsonl"}
     written = {"synth": {"per_intent": -(-QUERIES // n_intents)}}
@@ -141,7 +141,6 @@ def write_naively(folder: Path, spec: Spec) -> None:
         return
     from openai import OpenAI
 
-    client = OpenAI(base_url=spec.teacher.base_url, api_key=api_key(spec.teacher))
     examples: dict[str, list[str]] = defaultdict(list)
     for _, line in read_jsonl(folder / "known.jsonl"):
         examples[line["intent"]].append(line["text"])
@@ -166,11 +165,12 @@ def write_naively(folder: Path, spec: Spec) -> None:
                 if plain:
                     found.setdefault(plain.casefold(), plain)
             in_vain = in_vain + 1 if len(found) == before else 0
-            progress.advance()
+            progress.advance(min(len(found), wanted) - min(before, wanted))
         return list(found.values())[:wanted]
 
     with (
-        Progress("naive", len(spec.intent_list) * -(-wanted // NAIVE_PER_REQUEST)) as progress,
+        Progress("naive", len(spec.intent_list) * wanted) as progress,
+        OpenAI(base_url=spec.teacher.base_url, api_key=api_key(spec.teacher)) as client,
         ThreadPoolExecutor(4) as pool,
     ):
         intents = spec.intent_list
@@ -217,18 +217,18 @@ def _outcome(right: list[bool]) -> Line:
 
 def run(folder: Path, data: Path, base_url: str | None, model: str, until: str | None) -> None:
     """Runs every condition that has no result yet, those before ``until`` first."""
-    prepare(folder, data)
+    prepare(folder, data, model)
     path = folder / "results.json"
     results: Line = json.loads(path.read_text()) if path.exists() else {"teachers": {}, "students": {}}
 
     def spec_of(condition: str) -> Spec:
-        return load_spec(folder / condition / "router.yaml", teacher_model=model, base_url=base_url)
+        return load_spec(folder / condition / "router.yaml", base_url=base_url)
 
     for condition in [*TEACHERS, *STUDENTS]:
         if condition not in results["teachers"] and condition not in results["students"]:
             say(f"{folder.name}: {condition}")
             spec = spec_of(condition)
-            _ask(folder, condition, spec)
+            _ask(folder, condition, spec, spec_of("ours"))
             if condition in TEACHERS:
                 results["teachers"] |= teacher_outcomes(folder, condition, spec)
             else:
@@ -239,24 +239,18 @@ def run(folder: Path, data: Path, base_url: str | None, model: str, until: str |
             return
 
 
-def _ask(folder: Path, condition: str, spec: Spec) -> None:
+def _ask(folder: Path, condition: str, spec: Spec, writer: Spec) -> None:
     """What a condition needs from the model, as far as it isn't recorded."""
     if condition == "improved":
         for name in ("ledger.jsonl", "queries.jsonl", "synth.jsonl"):
             if not (folder / condition / name).exists():
                 shutil.copy2(folder / "ours" / name, folder / condition / name)
     if condition == "naive":
-        write_naively(
-            folder,
-            load_spec(
-                folder / "ours" / "router.yaml", teacher_model=spec.teacher.model, base_url=spec.teacher.base_url
-            ),
-        )
+        write_naively(folder, writer)
     if spec.writes_queries and not spec.queries_path.exists():
         summary = pipeline.synth(spec)
         say(f"synth: {summary}"[:2000])
-    if spec.labels_path is None:
-        pipeline.label(spec)
+    pipeline.label(spec)
 
 
 def _trained(folder: Path, condition: str, spec: Spec) -> Line:

@@ -63,6 +63,10 @@ def run(folder, server, until=None):
 def test_every_condition_is_run_once_and_the_table_needs_no_model(folder, server):
     first = run(folder, server, until="naive")
     assert set(first["students"]) == {"known", "naive"}
+    for condition in ("known", "naive"):
+        ledger = (folder / condition / "ledger.jsonl").read_text()
+        assert '"human labels' in ledger
+        assert '"fake"' not in ledger
     found, n_requests = run(folder, server), len(server.requests)
     assert set(found["teachers"]) == {"names", "descriptions", "examples", "together"}
     assert set(found["students"]) == set(teacher_evidence.STUDENTS)
@@ -78,7 +82,7 @@ def test_every_condition_is_run_once_and_the_table_needs_no_model(folder, server
 
 
 def test_what_is_drawn_never_overlaps(folder):
-    teacher_evidence.prepare(folder, folder.parent)
+    teacher_evidence.prepare(folder, folder.parent, "fake")
 
     def texts(name):
         return [json.loads(line)["text"] for line in (folder / f"{name}.jsonl").read_text().splitlines()]
