@@ -34,6 +34,7 @@ __all__ = [
     "TOKENIZER",
     "Bundle",
     "Manifest",
+    "check_graph",
     "load_bundle",
     "seal",
 ]
@@ -288,6 +289,20 @@ def load_bundle(path: str | Path, *, verify: bool = True, spare: bool = True) ->
     if verify:
         _verify(path, manifest, content, needed)
     return bundle
+
+
+def check_graph(bundle: Bundle) -> None:
+    """Makes sure that the graph on disk is still the one that the manifest, as it was read, speaks of.
+
+    Raises:
+        BundleError: It was replaced, or cannot be read.
+    """
+    try:
+        found = sha256_file(bundle.onnx_path)
+    except OSError as error:
+        raise BundleError(f"{bundle.onnx_path}: cannot be read ({error.strerror or error})") from error
+    if found != bundle.manifest.files[bundle.manifest.onnx_file]:
+        raise BundleError(f"{bundle.path}: replaced since it was loaded; load it again")
 
 
 def _spare(manifest: Manifest) -> set[str]:

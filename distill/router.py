@@ -22,6 +22,7 @@ from __future__ import annotations
 import json
 import os
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -33,7 +34,7 @@ import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
 
-from distill.bundle import CONFIG, SELFCHECK, TOKENIZER, Bundle, load_bundle
+from distill.bundle import CONFIG, MANIFEST, SELFCHECK, TOKENIZER, Bundle, check_graph, load_bundle
 from distill.errors import BundleError, QueryError, missing_extra
 from distill.hooks import notify
 from distill.outline import PROBABILITIES, outline
@@ -64,7 +65,7 @@ _PROVIDERS = ["CPUExecutionProvider"]
 _SLOW_FUSIONS = ["SkipLayerNormFusion"]
 """What ONNX Runtime makes of a sum and a layer norm takes longer on a processor than the two: docs/runtime-budget.md."""
 _FOLDER_OF_TABLES = "session.model_external_initializers_file_folder_path"
-_HUB_FILES = ["*.json", "*.jsonl", "onnx/*", "README.md"]
+_HUB_FILES = ["*.json", "*.jsonl", "README.md"]
 _SIGMOID_FLOOR = np.float32(-80.0)
 
 
@@ -87,6 +88,7 @@ class Router:
     def __init__(self, bundle: Bundle, *, threads: int = 1) -> None:
         if threads < 1:
             raise ValueError(f"threads must be 1 or more, found {threads}")
+        bundle = replace(bundle, path=bundle.path.absolute())  # it is opened again after a fork, wherever that is
         manifest = bundle.manifest
         self.on_prediction: list[Hook] = []
         self._bundle, self._threads = bundle, threads
@@ -103,8 +105,7 @@ class Router:
         self._bound = _no_bindings()
         self._label_ones = np.ones(len(manifest.labels), dtype=np.float32)
         self._probe()
-        if threads > 1:
-            _threaded_routers.add(self)
+        _routers.add(self)
 
     @classmethod
     def load(cls, path: str | Path, *, threads: int = 1, verify: bool = True) -> Self:
@@ -134,7 +135,7 @@ class Router:
             BundleError: It cannot be fetched, or as for ``load``.
             MissingExtraError: huggingface_hub is not installed.
         """
-        path = Path(name) if Path(name).is_dir() else _fetch(name, revision)
+        path = Path(name) if name and Path(name).is_dir() else _fetch(name, revision)
         return cls.load(path, threads=threads, verify=verify)
 
     @property
@@ -166,7 +167,7 @@ class Router:
         return f"Router({str(self._bundle.path)!r}, bundle_id={self.manifest.bundle_id!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (type(self), str(self._bundle.path.absolute()), self._threads)
+        return _reopen, (type(self), str(self._bundle.path), self._threads)
 
     def route(self, text: str) -> Prediction:
         """Routes one query.
@@ -446,13 +447,14 @@ def _no_bindings() -> list[list[_Binding]]:
 
 
 class _SessionAfterFork:
-    """Stands for a session whose threads stayed in the parent process: the first query opens a new one."""
+    """Stands for a session whose threads, or the holder of whose locks, stayed in the parent: the first query opens a new one."""
 
     def __init__(self, router: Router) -> None:
         self._router = router
 
     def open(self) -> onnxruntime.InferenceSession:
         router = self._router
+        check_graph(router._bundle)  # noqa: SLF001
         router._session = session = _open_session(router._bundle, router._threads)  # noqa: SLF001
         return session
 
@@ -460,17 +462,17 @@ class _SessionAfterFork:
         return self.open().run(names, feed)
 
 
-_threaded_routers: WeakSet[Router] = WeakSet()
+_routers: WeakSet[Router] = WeakSet()
 _left_behind: list[Any] = []  # never closed: closing a session waits for its threads
 
 
 def _forget_sessions() -> None:
-    for router in list(_threaded_routers):
+    for router in list(_routers):
         _left_behind.append((router._session, router._bound))  # noqa: SLF001
         router._session, router._bound = _SessionAfterFork(router), _no_bindings()  # noqa: SLF001
 
 
-if hasattr(os, "register_at_fork"):  # a pool of threads does not outlive a fork; sessions with one thread have none
+if hasattr(os, "register_at_fork"):  # threads do not outlive a fork, nor who holds a session's locks at that moment
     os.register_at_fork(after_in_child=_forget_sessions)
 
 
@@ -532,11 +534,12 @@ def _open_mapped(path: Path, threads: int, *, is_softmax: bool) -> onnxruntime.I
     if os.name == "nt":  # a file that is mapped could not be replaced by a newer one
         return None
     try:
+        path = path.resolve()  # ONNX Runtime maps no file that a link leads to, as those of the hub's cache are
         graph = outline(path, softmax_of=_LOGITS if is_softmax else "")
         if graph is None:
             return None
         options = _options(threads)
-        options.add_session_config_entry(_FOLDER_OF_TABLES, str(path.parent.absolute()))
+        options.add_session_config_entry(_FOLDER_OF_TABLES, str(path.parent))
         return _session(graph, options)
     except Exception:  # noqa: BLE001 - the usual way says what is wrong, if anything is
         return None
@@ -576,12 +579,24 @@ def _fetch(name: str, revision: str | None) -> Path:
         from huggingface_hub.errors import HfHubHTTPError
     except ImportError as error:
         raise missing_extra("huggingface_hub") from error
+
+    def download(*patterns: str) -> Path:
+        return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
+
     try:
-        return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=_HUB_FILES))
+        return download(*_HUB_FILES, _graph_of(download(MANIFEST)))
     except (HfHubHTTPError, OSError, ValueError) as error:
         raise BundleError(
             f"{name}: neither a folder here nor fetched from the Hugging Face hub ({_first_line(error)})"
         ) from error
+
+
+def _graph_of(folder: Path) -> str:
+    """The graph that runs, by the manifest; where that does not say so, all there are: opening the bundle tells what is wrong."""
+    try:
+        return str(json.loads((folder / MANIFEST).read_bytes())["onnx_file"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "onnx/*"
 
 
 def _first_line(error: Exception) -> str:

@@ -7,8 +7,8 @@ out-of-scope. DIR holds the bundles `static` and `encoder` that scripts/public.p
 
 Every contender has an environment of its own, made here with venv and pip (settings of pip, such as an index with small CPU builds
 of torch, are the caller's), is trained as its documentation says, and answers in a process of its own, on one thread. They take
-turns: each run goes through the texts in blocks, every contender timing its own call on a block before the next block comes. The call before each block,
-the first after all others had their turn, is timed apart. What cannot be installed or run is listed with the reason. Environments and trained models are kept under --cache [~/.cache/distill-peers].
+turns: each run goes through the texts in blocks, every contender timing its own call on a block before the next block comes. What cannot be installed or run is
+listed with the reason. Environments and trained models are kept under --cache [~/.cache/distill-peers].
 """
 
 from __future__ import annotations
@@ -375,10 +375,10 @@ def measure(
             _say(f"{name}: answering {len(data.test):,} queries")
             with failures.of(name):
                 answers[name] = (each.ask("answer", data.texts), each.ask("batch", data.texts))
-        timed = time_in_turns(workers, evenly(data.texts, n_texts), runs, failures)
+        samples_ms = time_in_turns(workers, evenly(data.texts, n_texts), runs, failures)
     starts = cold_starts(contestants, failures)
     return [
-        row(each, data, *answers[each.peer.name], timed[each.peer.name], starts[each.peer.name])
+        row(each, data, *answers[each.peer.name], samples_ms[each.peer.name], starts[each.peer.name])
         for each in failures.spare(contestants)
     ]
 
@@ -389,25 +389,11 @@ def evenly(texts: Sequence[str], n_texts: int) -> list[str]:
     return [texts[int(position)] for position in positions]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Timed:
-    """How long the calls of one contender took.
-
-    Attributes:
-        calls_ms: float64 of shape (runs, texts).
-        woken_ms: float64 of shape (runs, blocks): the call before each block, the first after all others had their turn, which finds
-            its code and data in no cache. It is not in ``calls_ms``.
-    """
-
-    calls_ms: np.ndarray[Any, Any]
-    woken_ms: np.ndarray[Any, Any]
-
-
 def time_in_turns(
     workers: Mapping[str, Worker], texts: Sequence[str], runs: int, failures: Failures
-) -> dict[str, Timed]:
-    """Each block of texts begins with another contender, and each turn with the text before the block."""
-    samples: dict[str, list[list[list[int]]]] = {name: [[] for _ in range(runs)] for name in workers}
+) -> dict[str, np.ndarray[Any, Any]]:
+    """Milliseconds of every call, float64 of shape (runs, texts) for each worker; each block begins with another one."""
+    samples: dict[str, list[list[int]]] = {name: [[] for _ in range(runs)] for name in workers}
     names = list(workers)
     for number in range(runs):
         _say(f"timing: run {number + 1} of {runs}")
@@ -416,16 +402,9 @@ def time_in_turns(
             for name in [*names[first:], *names[:first]]:
                 if name not in failures.reasons:
                     with failures.of(name):
-                        block = [texts[start - 1], *texts[start : start + BLOCK]]
-                        samples[name][number].append(workers[name].ask("time", block))
+                        samples[name][number] += workers[name].ask("time", texts[start : start + BLOCK])
     whole = {name: found for name, found in samples.items() if name not in failures.reasons}
-    return {
-        name: Timed(
-            np.asarray([[call for turn in turns for call in turn[1:]] for turns in found], dtype=np.float64) / 1e6,
-            np.asarray([[turn[0] for turn in turns] for turns in found], dtype=np.float64) / 1e6,
-        )
-        for name, found in whole.items()
-    }
+    return {name: np.asarray(found, dtype=np.float64) / 1e6 for name, found in whole.items()}
 
 
 def cold_starts(contestants: Sequence[Contestant], failures: Failures) -> dict[str, dict[str, float | None]]:
@@ -452,11 +431,11 @@ def row(
     data: Data,
     answers: Sequence[tuple[str | None, str, float]],
     batch_s: float | None,
-    timed: Timed,
+    samples_ms: np.ndarray[Any, Any],
     start: Mapping[str, float | None],
 ) -> dict[str, Any]:
     """The figures of one contender. Percentiles are the medians of the runs' own."""
-    by_run = np.percentile(timed.calls_ms, PERCENTILES, axis=1)
+    by_run = np.percentile(samples_ms, PERCENTILES, axis=1)
     facts = contestant.facts
     return {
         "name": contestant.peer.name,
@@ -466,8 +445,7 @@ def row(
         **accuracy(answers, data.test),
         **{f"p{percent}_ms": float(np.median(found)) for percent, found in zip(PERCENTILES, by_run, strict=True)},
         **{f"p{percent}_ms_by_run": found.tolist() for percent, found in zip(PERCENTILES, by_run, strict=True)},
-        "latency_n": int(timed.calls_ms.size),
-        "woken_ms": float(np.median(timed.woken_ms)),
+        "latency_n": int(samples_ms.size),
         "queries_per_s": len(data.test) / batch_s if batch_s else None,
         "model_mb": facts["model_mb"],
         "install_mb": facts["install_mb"],

@@ -20,16 +20,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS, PAGE = ROOT / "results", ROOT / "docs" / "runtime-budget.md"
 PEERS, OPENINGS, PUBLISHED = RESULTS / "peers.json", RESULTS / "openings.jsonl", RESULTS / "published.json"
-COLUMNS = (
-    "accuracy",
-    "out-of-scope AUROC",
-    "p50 µs",
-    "p99 µs",
-    "first of a turn µs",
-    "model MB",
-    "install MB",
-    "first answer ms",
-)
+COLUMNS = ("accuracy", "out-of-scope AUROC", "p50 µs", "p99 µs", "model MB", "install MB", "first answer ms")
 """A column without any figure is left out."""
 
 Row = dict[str, Any]
@@ -89,7 +80,6 @@ def _cells(row: Row, opened: Sequence[Row]) -> dict[str, str]:
         _mean(mine, "accuracy", "{:.4f}"),
         _mean(mine, "oos_auroc", "{:.3f}"),
         *(f"{1000 * row[name]:,.0f}" for name in ("p50_ms", "p99_ms")),
-        f"{1000 * row['woken_ms']:,.0f}" if "woken_ms" in row else "",
         f"{row['model_mb']:,.1f}",
         f"{row['install_mb']:,.0f}",
         _mean([row], "cold_start_ms", "{:,.0f}"),

@@ -186,6 +186,17 @@ def test_a_mapped_bundle_may_be_replaced_while_it_is_used(tmp_path):
     assert router.route("refund").scores == expected
 
 
+def test_a_file_behind_a_link_is_mapped_too(tmp_path):
+    """As in the hub's cache, where every file of a snapshot is a link to a blob elsewhere."""
+    folder = int8_bundle(tmp_path / "static")
+    blobs = tmp_path / "blobs"
+    blobs.mkdir()
+    for number, path in enumerate(sorted(path for path in folder.rglob("*") if path.is_file())):
+        path.rename(blobs / str(number))
+        path.symlink_to(blobs / str(number))
+    assert Router.load(folder)._output == PROBABILITIES
+
+
 def test_where_mapping_fails_the_file_is_loaded(tmp_path, monkeypatch):
     folder = int8_bundle(tmp_path / "static")
     monkeypatch.setattr(distill.router, "_FOLDER_OF_TABLES", "session.no_such_entry")

@@ -466,6 +466,61 @@ def test_it_works_in_a_child_process(tiny_bundle, tmp_path, method, threads):
     assert (done.stdout.split(), done.stderr) == (["refund", "track_order", "cancel_order"], "")
 
 
+class HeldSession:
+    """In the place of a session whose locks somebody holds: nobody may ask it."""
+
+    def __getattr__(self, name):
+        raise AssertionError(name)
+
+
+def in_a_fork(ask):
+    """What ``ask`` returns, or the error it raises, in a child process."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            said = str(ask())
+        except DistillError as error:
+            said = f"{type(error).__name__} {error}"
+        os.write(writer, said.encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(writer)
+    with os.fdopen(reader) as stream:
+        return stream.read()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_a_forked_process_leaves_the_parents_session_alone(tiny_bundle):
+    router = Router.load(tiny_bundle.path)
+    router._session = HeldSession()
+    for bindings in router._bound:
+        bindings[:] = [HeldSession() for _ in bindings]
+    assert in_a_fork(
+        lambda: [each.intent for each in (router.route("refund"), *router.route_batch(["my parcel"]))]
+    ) == ("['refund', 'track_order']")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_a_forked_process_takes_no_other_graph(tiny_bundle, tmp_path):
+    folder = breakable(tiny_bundle, tmp_path)
+    router = Router.load(folder)
+    other = build_bundle(tmp_path / "other", labels=(*reversed(router.labels[:-1]), router.labels[-1]))
+    shutil.copy(other.onnx_path, folder / "onnx" / "model.onnx")
+    said = in_a_fork(lambda: router.route("refund").intent)
+    assert said == f"BundleError {folder}: replaced since it was loaded; load it again"
+
+
+def test_a_relative_path_holds_wherever_the_process_goes(tiny_bundle, monkeypatch):
+    monkeypatch.chdir(tiny_bundle.path.parent)
+    router = Router.load(tiny_bundle.path.name)
+    monkeypatch.chdir("/")
+    copy = pickle.loads(pickle.dumps(router))  # noqa: S301
+    assert copy.route("refund").intent == "refund"
+
+
 @pytest.mark.parametrize(
     "inputs",
     [("input_ids",), ("input_ids", "attention_mask", "token_type_ids"), ("attention_mask", "input_ids")],
@@ -552,16 +607,19 @@ def test_from_pretrained_takes_a_local_folder(tiny_bundle):
     assert Router.from_pretrained(str(tiny_bundle.path)).bundle == tiny_bundle
 
 
-def test_from_pretrained_fetches_a_repository(tiny_bundle, monkeypatch):
-    asked = {}
+def test_from_pretrained_fetches_a_repository_with_the_graph_that_runs(tiny_bundle, monkeypatch):
+    asked = []
 
     def fetch(name: str, **options: object) -> str:
-        asked.update(options, name=name)
+        asked.append((name, *options.values()))
         return str(tiny_bundle.path)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
     assert Router.from_pretrained("org/name", revision="v1").route("refund").intent == "refund"
-    assert (asked["name"], asked["revision"]) == ("org/name", "v1")
+    assert asked == [
+        ("org/name", "v1", ["manifest.json"]),
+        ("org/name", "v1", ["*.json", "*.jsonl", "README.md", "onnx/model.onnx"]),
+    ]
 
 
 @pytest.mark.parametrize("name", ["org/name", "no such/name at all", "a/b/c", ""])
