@@ -7,7 +7,7 @@ out-of-scope. DIR holds the bundles `static` and `encoder` that scripts/public.p
 
 Every contender has an environment of its own, made here with venv and pip (settings of pip, such as an index with small CPU builds
 of torch, are the caller's), is trained as its documentation says, and answers in a process of its own, on one thread. They take
-turns: each run goes through the texts in blocks, every contender timing its own call on a block before the next block comes. What cannot be installed or run is
+turns: each run goes through the texts in blocks, every contender timing its own call on a block, after a few calls that do not count, before the next block comes. What cannot be installed or run is
 listed with the reason. Environments and trained models are kept under --cache [~/.cache/distill-peers].
 """
 
@@ -372,6 +372,11 @@ def measure(
             for each in contestants
         }
         for name, each in workers.items():
+            with failures.of(name):
+                each.ask("time", data.texts[:1])  # nobody is measured while another one is loading
+        for name, each in workers.items():
+            if name in failures.reasons:
+                continue
             _say(f"{name}: answering {len(data.test):,} queries")
             with failures.of(name):
                 answers[name] = (each.ask("answer", data.texts), each.ask("batch", data.texts))

@@ -135,13 +135,59 @@ def test_a_run_without_a_malformed_line_leaves_no_errors_of_the_run_before(tiny_
     assert files_in(tmp_path) == ["answers.jsonl", "queries.jsonl"]
 
 
+def test_the_errors_of_another_output_stay(tiny_bundle, tmp_path):
+    bad, good = tmp_path / "bad.jsonl", tmp_path / "good.jsonl"
+    bad.write_text('{"text": "refund"}\n{', encoding="utf-8")
+    good.write_text('{"text": "refund"}\n', encoding="utf-8")
+    one, two, errors = (tmp_path / name for name in ("one.jsonl", "two.jsonl", "errors.jsonl"))
+    assert route_file(tiny_bundle.path, bad, one).errors == errors
+    first = errors.read_bytes()
+    assert [row["output"] for row in read_rows(errors)] == ["one.jsonl"]
+    assert route_file(tiny_bundle.path, good, two).errors is None
+    assert errors.read_bytes() == first
+    beside = tmp_path / "two.jsonl.errors.jsonl"
+    assert route_file(tiny_bundle.path, bad, two).errors == beside
+    assert [row["output"] for row in read_rows(beside)] == ["two.jsonl"]
+    assert errors.read_bytes() == first
+    assert route_file(tiny_bundle.path, good, one).errors is None
+    assert files_in(tmp_path) == ["bad.jsonl", "good.jsonl", "one.jsonl", "two.jsonl", "two.jsonl.errors.jsonl"]
+    assert route_file(tiny_bundle.path, bad, two).errors == errors  # its place is free, and the old one goes
+    assert files_in(tmp_path) == ["bad.jsonl", "errors.jsonl", "good.jsonl", "one.jsonl", "two.jsonl"]
+
+
+@pytest.mark.parametrize("content", ["{\n[1]\n", "id;text\n1\n2;3;4\n"])
+def test_a_file_in_which_no_line_holds_a_query_is_an_error(tiny_bundle, tmp_path, content):
+    source = tmp_path / ("queries.csv" if "id" in content else "queries.jsonl")
+    source.write_text(content, encoding="utf-8")
+    output = tmp_path / "answers.jsonl"
+    output.write_text("old", encoding="utf-8")
+    line = fails("route", tiny_bundle.path, "--input", source, "--output", output, "-q").splitlines()[-1]
+    assert line.startswith(f"{source}:{2 if 'id' in content else 1}: ")
+    assert line.endswith(f"; no line of the file holds a query: see {tmp_path / 'errors.jsonl'}")
+    assert len(read_rows(tmp_path / "errors.jsonl")) == 2
+    assert output.read_text(encoding="utf-8") == "old"
+    assert files_in(tmp_path) == ["answers.jsonl", "errors.jsonl", source.name]
+
+
+@SOURCES
+def test_a_file_without_a_line_makes_an_output_without_a_row(tiny_bundle, tmp_path, suffix):
+    source = write_texts(tmp_path / f"queries{suffix}", [])
+    if suffix != ".parquet":
+        with source.open("a", encoding="utf-8") as stream:
+            stream.write("\n  \n")
+    assert route_file(tiny_bundle.path, source, tmp_path / "answers.jsonl").n_queries == 0
+    assert read_rows(tmp_path / "answers.jsonl") == []
+
+
 def test_a_null_in_a_table_is_malformed(tiny_bundle, tmp_path):
     table = pa.table({"text": pa.array(["refund", None, "parcel"], pa.large_string())})
     pq.write_table(table, tmp_path / "queries.parquet")
     summary = route_file(tiny_bundle.path, tmp_path / "queries.parquet", tmp_path / "answers.parquet")
     assert (summary.n_queries, summary.n_errors) == (2, 1)
     assert [row["line"] for row in read_rows(tmp_path / "answers.parquet")] == [1, 3]
-    assert read_rows(tmp_path / "errors.jsonl") == [{"line": 2, "error": '"text" is null', "raw": "null"}]
+    assert read_rows(tmp_path / "errors.jsonl") == [
+        {"output": "answers.parquet", "line": 2, "error": '"text" is null', "raw": "null"}
+    ]
 
 
 def test_a_line_too_long_for_memory_is_malformed_and_the_next_is_not(tiny_bundle, tmp_path, monkeypatch):
@@ -256,6 +302,18 @@ def test_whatever_a_csv_holds_comes_back(tmp_path_factory, table, lines_per_part
     assert sum(part.n_lines for part in parts) == path.read_bytes().count(b"\n") - 1
 
 
+def test_the_limit_of_the_csv_module_is_left_as_it_was(tmp_path):
+    before = csv.field_size_limit()
+    path = write_texts(tmp_path / "queries.csv", ["x" * (before + 1), "refund"])
+    source = bulk_files.Csv()
+    (part,) = source.plan(path, 100, "text")
+    lines = source.read(path, part, "text")
+    assert len(next(lines).text) == before + 1
+    assert csv.field_size_limit() == before
+    assert next(lines).text == "refund"
+    assert csv.field_size_limit() == before
+
+
 @SOURCES
 def test_the_queries_may_stand_in_another_column(tiny_bundle, tmp_path, suffix):
     source, output = tmp_path / f"queries{suffix}", tmp_path / "answers.jsonl"
@@ -307,6 +365,7 @@ def test_after_kill_9_the_same_run_ends_with_the_same_output(tiny_bundle, tmp_pa
     for n_whole in (1, 40):
         assert run_until_killed((tiny_bundle.path, source, output), parts, n_whole) == -signal.SIGKILL
         assert not output.exists()
+    assert (parts / "distill.lock").exists()  # which holds nobody up
     n_done = sum(json.loads(mark.read_bytes())["n_lines"] for mark in parts.glob("0*[0-9].json"))
     capsys.readouterr()
     summary = route_file(tiny_bundle.path, source, output, lines_per_part=50)
@@ -357,9 +416,13 @@ def test_parts_of_something_else_are_not_taken(cut, tmp_path, capsys, change):
         bundle = build_bundle(tmp_path / "other", max_length=8).path
     else:
         lines_per_part = 7
-    summary = route_file(bundle, source, output, column=column, lines_per_part=lines_per_part)
+    if column == "id":  # ids are no texts
+        with pytest.raises(DataError, match="no line of the file holds a query"):
+            route_file(bundle, source, output, column=column, lines_per_part=lines_per_part)
+    else:
+        summary = route_file(bundle, source, output, column=column, lines_per_part=lines_per_part)
+        assert (summary.n_resumed, len(read_rows(output))) == (0, 50)
     assert "beginning anew" in capsys.readouterr().err
-    assert (summary.n_resumed, len(read_rows(output))) == (0, 0 if column == "id" else 50)  # ids are no texts
 
 
 @pytest.mark.parametrize("left", ["all", "some", "none"])
@@ -391,23 +454,75 @@ def test_an_old_output_stands_until_the_new_one_is_whole(cut):
     assert not output.with_name("answers.jsonl.parts").exists()
 
 
+def test_of_two_runs_to_one_output_the_second_is_refused(tiny_bundle, tmp_path, monkeypatch):
+    source, output = write_texts(tmp_path / "queries.jsonl", make_texts(30)), tmp_path / "out" / "answers.jsonl"
+    route = bulk.PartRouter.route
+    refused = []
+
+    def route_beside_another(self, part):
+        with pytest.raises(DataError, match=r"answers\.jsonl: another run is writing it"):
+            route_file(tiny_bundle.path, source, output, lines_per_part=10)
+        refused.append(part.number)
+        return route(self, part)
+
+    monkeypatch.setattr(bulk.PartRouter, "route", route_beside_another)
+    assert route_file(tiny_bundle.path, source, output, lines_per_part=10).n_queries == 30
+    assert refused == [0, 1, 2]
+    assert files_in(output.parent) == ["answers.jsonl"]
+
+
 # --- what stands in the way ------------------------------------------------------------------------------------------
 
 
 def test_other_peoples_files_are_not_touched(tiny_bundle, tmp_path):
-    source = write_texts(tmp_path / "queries.jsonl", ["refund"])
-    theirs = tmp_path / "out" / "errors.jsonl"
+    source = tmp_path / "queries.jsonl"
+    source.write_text('{"text": "refund"}\n{', encoding="utf-8")
+    output = tmp_path / "out" / "answers.jsonl"
+    theirs, beside = output.with_name("errors.jsonl"), output.with_name("answers.jsonl.errors.jsonl")
     theirs.parent.mkdir()
-    theirs.write_text('{"message": "of another program"}\n', encoding="utf-8")
-    with pytest.raises(DataError, match=r"errors\.jsonl: stands where"):
-        route_file(tiny_bundle.path, source, theirs.parent / "answers.jsonl")
-    theirs.unlink()
-    parts = theirs.parent / "answers.jsonl.parts"
+    for content in (
+        '{"message": "of another program"}\n',
+        '{"line": 1, "error": "of whom?", "raw": ""}\n',
+        "[" * 99_999,
+        "",
+    ):
+        theirs.write_text(content, encoding="utf-8")
+        assert route_file(tiny_bundle.path, source, output).errors == beside
+        assert theirs.read_text(encoding="utf-8") == content
+    beside.write_text("theirs too", encoding="utf-8")
+    with pytest.raises(DataError, match=r"answers\.jsonl\.errors\.jsonl: stands where"):
+        route_file(tiny_bundle.path, source, output)
+    assert beside.read_text(encoding="utf-8") == "theirs too"
+    beside.unlink()
+    parts = output.with_name("answers.jsonl.parts")
     parts.mkdir()
     (parts / "thesis.txt").write_text("theirs", encoding="utf-8")
     with pytest.raises(DataError, match="none of ours"):
-        route_file(tiny_bundle.path, source, theirs.parent / "answers.jsonl")
-    assert (parts / "thesis.txt").exists()
+        route_file(tiny_bundle.path, source, output)
+    assert files_in(parts) == ["thesis.txt"]
+
+
+@pytest.mark.parametrize(
+    "way",
+    ["sub/../queries.jsonl", "missing/../queries.jsonl", "symlink.jsonl", "hardlink.jsonl", "folder/queries.jsonl"],
+)
+def test_the_input_is_not_overwritten_whatever_it_is_called(tiny_bundle, tmp_path, way):
+    source = write_texts(tmp_path / "queries.jsonl", ["refund"])
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "symlink.jsonl").symlink_to(source)
+    (tmp_path / "hardlink.jsonl").hardlink_to(source)
+    (tmp_path / "folder").symlink_to(tmp_path)
+    before = source.read_bytes()
+    for given, output in ((source, tmp_path / way), (tmp_path / way, source)):
+        with pytest.raises(DataError, match="is the input"):
+            route_file(tiny_bundle.path, given, output)
+    assert source.read_bytes() == before
+
+
+def test_an_input_that_is_a_link_has_the_format_that_its_own_name_says(tiny_bundle, tmp_path):
+    write_texts(tmp_path / "queries.jsonl", ["refund"]).rename(tmp_path / "content")
+    (tmp_path / "queries.jsonl").symlink_to(tmp_path / "content")
+    assert route_file(tiny_bundle.path, tmp_path / "queries.jsonl", tmp_path / "answers.jsonl").n_queries == 1
 
 
 @pytest.mark.parametrize(
@@ -423,6 +538,7 @@ def test_other_peoples_files_are_not_touched(tiny_bundle, tmp_path):
         ("queries.jsonl", "queries.jsonl", "is the input"),
         ("queries.jsonl", "errors.jsonl", "stands where the lines without a query go"),
         ("errors.jsonl", "answers.jsonl", "stands where the lines without a query go"),
+        ("a.jsonl.errors.jsonl", "a.jsonl", "stands where the lines without a query go"),
         ("missing.jsonl", "answers.jsonl", "missing.jsonl: cannot be read"),
         ("missing.parquet", "answers.jsonl", "missing.parquet: cannot be read"),
         ("torn.parquet", "answers.jsonl", "torn.parquet: not a Parquet file"),
@@ -487,6 +603,7 @@ def test_options_that_do_not_go_together_are_a_usage_error(tiny_bundle, argument
 @pytest.mark.parametrize(("module", "extra", "arguments"), [
     ("pyarrow", "parquet", ["--output", "answers.parquet"]),
     ("ray", "ray", ["--output", "answers.jsonl", "--engine", "ray"]),
+    ("filelock", "train", ["--output", "answers.jsonl"]),
 ])  # fmt: skip
 def test_a_missing_extra_is_named(tiny_bundle, tmp_path, monkeypatch, module, extra, arguments):
     monkeypatch.chdir(tmp_path)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import threading
 import time
 from contextvars import ContextVar
@@ -324,6 +325,22 @@ def test_a_budget_of_dollars_counts_what_replies_say(tiny_router):
     assert answers[0].as_dict()["usd"] == 0.1
 
 
+@WAYS
+@KINDS
+def test_what_an_answer_cost_may_be_a_float(tiny_router, way, kind):
+    cascade = Cascade(
+        tiny_router, kind(Fallback(FallbackReply("refund", usd=0.001))), budget=Budget(max_usd=1, usd_per_call=0.5)
+    )
+    answers = ask_all(cascade, [DOUBTED] * 2, way)
+    assert [(each.fallback.value, each.usd) for each in answers] == [("answered", Decimal("0.001"))] * 2
+
+
+@pytest.mark.parametrize("usd", ["much", float("nan"), float("inf"), -0.1])
+def test_what_an_answer_cost_is_a_number_from_0_on(usd):
+    with pytest.raises(ValueError, match="^usd must be"):
+        FallbackReply("refund", usd)
+
+
 def test_an_answer_that_cannot_be_read_is_paid_for_too(tiny_router):
     cascade = Cascade(tiny_router, Fallback(FallbackReply("no such", Decimal(1))), budget=Budget(max_usd=1, usd_per_call="0.5"))  # fmt: skip
     assert [cascade.route(DOUBTED).fallback.value for _ in range(2)] == ["failed", "over_budget"]
@@ -389,6 +406,79 @@ def test_many_queries_are_answered_in_order(tiny_router):
     assert cascade.route_batch([]) == []
 
 
+class Turns:
+    """Counts the tasks that an event loop is given, and what is done between two turns of another task."""
+
+    def __init__(self):
+        self.done, self.most, self.tasks = 0, 0, []
+
+    def count(self, function):
+        def counted(*arguments):
+            self.done += 1
+            return function(*arguments)
+
+        return counted
+
+    def make_task(self, loop, coroutine, **options):
+        self.tasks.append(asyncio.Task(coroutine, loop=loop, **options))
+        return self.tasks[-1]
+
+    async def watch(self, work):
+        asyncio.get_running_loop().set_task_factory(self.make_task)
+        answers = asyncio.ensure_future(work)
+        while not answers.done():
+            self.most, self.done = max(self.most, self.done), 0
+            await asyncio.sleep(0)
+        return answers.result()
+
+
+@pytest.mark.parametrize(
+    ("text", "budget", "outcome", "n_tasks"),
+    [
+        (SURE, None, FallbackOutcome.NOT_ASKED, 0),
+        (DOUBTED, None, FallbackOutcome.ANSWERED, 64 + 1000),  # those that wait for a place, and the calls
+        (DOUBTED, Budget(max_calls=1), FallbackOutcome.OVER_BUDGET, 64 + 1),
+    ],
+)
+def test_other_tasks_have_their_turn_while_a_batch_is_answered(
+    tiny_router, monkeypatch, text, budget, outcome, n_tasks
+):
+    async def fallback(text):
+        return "refund"
+
+    students = tiny_router.route_batch([text] * 1000)
+
+    async def route_batch(texts, *, batch_size=None):
+        return students
+
+    turns = Turns()
+    cascade = Cascade(tiny_router, fallback, budget=budget, max_in_flight=64, timeout_s=PATIENCE_S)
+    monkeypatch.setattr(cascade.router, "aroute_batch", route_batch)
+    monkeypatch.setattr(cascade, "_keep", turns.count(cascade._keep))
+    answers = asyncio.run(turns.watch(cascade.aroute_batch([text] * 1000)))
+    assert [each.fallback for each in answers[1:]] == [outcome] * 999
+    assert 0 < turns.most <= 64
+    assert len(turns.tasks) == n_tasks + 1  # one is the batch itself
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_calls_that_hang_in_the_parent_keep_no_place_in_a_fork(tiny_router):
+    fallback = Fallback(waits=True)
+    cascade = Cascade(tiny_router, fallback, timeout_s=0.01, max_in_flight=2, breaker=Breaker(failures=99))
+    for _ in range(2):
+        cascade.route(DOUBTED)
+    child = os.fork()
+    if not child:
+        fallback.released = threading.Event()
+        fallback.released.set()
+        cascade.timeout_s = PATIENCE_S
+        os._exit(0 if cascade.route(DOUBTED).intent == "refund" else 1)
+    assert cascade.route(DOUBTED).fallback is FallbackOutcome.BUSY
+    fallback.released.set()
+    assert os.waitpid(child, 0)[1] == 0
+
+
 def test_32_threads_share_a_cascade(tiny_router):
     from concurrent.futures import ThreadPoolExecutor
 
@@ -416,6 +506,12 @@ def test_what_is_no_query_is_refused(tiny_router, value):
 def test_limits_are_above_0(tiny_router, limits):
     with pytest.raises(ValueError, match="above 0"):
         Cascade(tiny_router, Fallback(), **limits)
+
+
+@pytest.mark.parametrize("ask_below", [float("nan"), -0.1, 5])
+def test_what_it_asks_below_is_a_probability(tiny_router, ask_below):
+    with pytest.raises(ValueError, match=f"ask_below must be from 0 to 1, found {ask_below}"):
+        Cascade(tiny_router, Fallback(), ask_below=ask_below)
 
 
 def test_an_answer_shows_itself(tiny_router):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -135,6 +136,34 @@ def test_threads_together_keep_to_the_budget():
         outcomes = Counter(outcome for made in pool.map(work, range(16)) for outcome in made)
     assert outcomes["made"] == 100
     assert outcomes["made"] + outcomes[FallbackOutcome.OVER_BUDGET] + outcomes[FallbackOutcome.BUSY] == 320
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_no_call_of_the_parent_is_in_flight_after_a_fork(clock):
+    guarded = make_guard(max_in_flight=1, failures=1, max_usd=3, usd_per_call=1)
+    call(guarded, succeeded=False)
+    clock[0] += 30
+    assert guarded.enter().is_trial
+    with guarded._lock:  # as another thread may hold it
+        child = os.fork()
+        if not child:
+            outcomes = [call(guarded), call(guarded)]
+            os._exit(0 if outcomes == ["made", FallbackOutcome.OVER_BUDGET] else 1)  # the dollars spent are known
+    assert os.waitpid(child, 0)[1] == 0
+    assert call(guarded) is FallbackOutcome.CIRCUIT_OPEN  # here the trial goes on
+
+
+@pytest.mark.parametrize("amount", [0.001, "0.001", Decimal("0.001"), 1])
+def test_dollars_may_be_floats(amount):
+    assert guard.as_usd("usd", amount) == Decimal(str(amount))
+    assert Budget(max_usd=amount, usd_per_call=amount).max_usd == Decimal(str(amount))
+
+
+@pytest.mark.parametrize("amount", ["much", float("nan"), Decimal("inf"), [1]])
+def test_dollars_are_a_number(amount):
+    with pytest.raises(ValueError, match="max_usd must be a number of US dollars, found"):
+        Budget(max_usd=amount, usd_per_call=1)
 
 
 @pytest.mark.parametrize(
