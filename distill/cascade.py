@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from distill.guard import Breaker, Budget, FallbackOutcome, Guard, Ticket
+from distill.guard import Breaker, Budget, FallbackOutcome, Guard, Ticket, as_usd
 from distill.hooks import notify
 from distill.policy import Policy
 from distill.types import OUT_OF_SCOPE_LABEL, Prediction, Reason, Task
@@ -54,6 +54,8 @@ DECLINED = frozenset({Reason.LOW_CONFIDENCE, Reason.OUT_OF_SCOPE})
 
 _MULTI_THRESHOLD = 0.5
 _SHOWN_CHARACTERS = 200
+_QUERIES_A_TURN = 64
+"""Answers that are made before other tasks of the event loop have their turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +64,22 @@ class FallbackReply:
 
     Attributes:
         answer: As a fallback may return it.
-        usd: What the call cost, US dollars; None where not known.
+        usd: What the call cost, US dollars, as a Decimal, a float or a string; None where not known.
+
+    Raises:
+        ValueError: ``usd`` is no number, or less than 0.
     """
 
     answer: Any
     usd: Decimal | None = None
+
+    def __post_init__(self) -> None:
+        if self.usd is None:
+            return
+        usd = as_usd("usd", self.usd)
+        if usd < 0:
+            raise ValueError(f"usd must be 0 or more, found {self.usd}")
+        object.__setattr__(self, "usd", usd)
 
 
 Fallback = Callable[[str], Any] | Callable[[str], Awaitable[Any]]
@@ -119,7 +132,7 @@ class Cascade:
         router: The student.
         fallback: Whom to ask; see ``Fallback``.
         ask_when: For which reasons of the policy it is asked. ``EMPTY_INPUT`` is never one.
-        ask_below: It is also asked where the student's ``confidence`` is under this, whatever the policy says.
+        ask_below: It is also asked where the student's ``confidence`` is under this, from 0 to 1, whatever the policy says.
         timeout_s: How long a caller waits for it, seconds.
         budget: Most that may be asked in a time window; None is no limit.
         breaker: When a fallback that fails is left alone; None is the default ``Breaker``.
@@ -129,7 +142,7 @@ class Cascade:
         on_prediction: Functions that are told of every answer of the cascade, as those of ``Router`` are.
 
     Raises:
-        ValueError: A limit is not above 0.
+        ValueError: A limit is not above 0, or ``ask_below`` is no probability.
     """
 
     def __init__(
@@ -146,6 +159,8 @@ class Cascade:
     ) -> None:
         if not timeout_s > 0 or max_in_flight < 1:
             raise ValueError(f"timeout_s ({timeout_s}) and max_in_flight ({max_in_flight}) must be above 0")
+        if not 0.0 <= ask_below <= 1.0:
+            raise ValueError(f"ask_below must be from 0 to 1, found {ask_below}")
         self.router, self.fallback = router, fallback
         self.ask_when, self.ask_below = frozenset(ask_when) - {Reason.EMPTY_INPUT}, ask_below
         self.timeout_s = timeout_s
@@ -212,22 +227,29 @@ class Cascade:
         return predictions
 
     async def aroute_batch(self, texts: Iterable[str], *, batch_size: int | None = None) -> list[CascadePrediction]:
-        """``route_batch`` for event loops.
+        """``route_batch`` for event loops: other tasks have their turn while the answers are made.
 
         Raises:
             QueryError: ``texts`` is a string, or one of them is not.
         """
         started, queries = perf_counter(), _listed(texts)
         students = await self.router.aroute_batch(queries, batch_size=batch_size)
-        places = asyncio.Semaphore(self._guard.max_in_flight)
+        predictions: list[CascadePrediction] = []
+        asked: list[int] = []
+        for position, student in enumerate(students):
+            predictions.append(self._keep(student, FallbackOutcome.NOT_ASKED))
+            if self.should_ask(student):
+                asked.append(position)
+            if len(predictions) % _QUERIES_A_TURN == 0:
+                await asyncio.sleep(0)
+        left = iter(asked)
 
-        async def consult(text: str, student: Prediction) -> CascadePrediction:
-            if not self.should_ask(student):
-                return self._keep(student, FallbackOutcome.NOT_ASKED)
-            async with places:
-                return await self._aconsult(text, student)
+        async def consult() -> None:
+            for position in left:
+                predictions[position] = await self._aconsult(queries[position], students[position])
+                await asyncio.sleep(0)  # a query that is not asked after all, over budget say, waits for nothing
 
-        predictions = await asyncio.gather(*map(consult, queries, students))
+        await asyncio.gather(*(consult() for _ in range(min(self._guard.max_in_flight, len(asked)))))
         self._notify(queries, predictions, started)
         return predictions
 

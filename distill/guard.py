@@ -6,14 +6,35 @@ as a trial; its success closes the circuit, its failure opens it again.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from enum import StrEnum
+from weakref import WeakSet
 
-__all__ = ["Breaker", "Budget", "FallbackOutcome", "Guard", "Ticket"]
+__all__ = ["Breaker", "Budget", "FallbackOutcome", "Guard", "Ticket", "as_usd"]
+
+
+def as_usd(name: str, amount: Decimal | float | str) -> Decimal:
+    """An amount of money; a float is taken as it is written, not as the binary fraction beside it.
+
+    Args:
+        name: What the error calls the amount.
+        amount: US dollars.
+
+    Raises:
+        ValueError: It is no finite number.
+    """
+    try:
+        usd = amount if isinstance(amount, Decimal) else Decimal(str(amount))
+    except InvalidOperation:
+        usd = Decimal("nan")
+    if not usd.is_finite():
+        raise ValueError(f"{name} must be a number of US dollars, found {amount!r}")
+    return usd
 
 
 class FallbackOutcome(StrEnum):
@@ -41,13 +62,14 @@ class Budget:
 
     Attributes:
         max_calls: Calls; None is no limit.
-        max_usd: US dollars; None is no limit. A call is made only if ``usd_per_call`` still fits.
+        max_usd: US dollars, as a Decimal, a float or a string; None is no limit. A call is made only if ``usd_per_call``
+            still fits.
         usd_per_call: Most that one call can cost. Counted for each call, until its reply says what it cost
             (``FallbackReply``); it stays counted where no reply comes.
         window_s: Length of the time window, seconds.
 
     Raises:
-        ValueError: A limit is not above 0, or ``max_usd`` is given without ``usd_per_call``.
+        ValueError: A limit is not above 0 or no number, or ``max_usd`` is given without ``usd_per_call``.
     """
 
     max_calls: int | None = None
@@ -58,8 +80,8 @@ class Budget:
     def __post_init__(self) -> None:
         for name in ("max_usd", "usd_per_call"):
             amount = getattr(self, name)
-            if amount is not None and not isinstance(amount, Decimal):
-                object.__setattr__(self, name, Decimal(str(amount)))
+            if amount is not None:
+                object.__setattr__(self, name, as_usd(name, amount))
         for name in ("max_calls", "max_usd", "usd_per_call", "window_s"):
             limit = getattr(self, name)
             if limit is not None and not limit > 0:
@@ -106,9 +128,11 @@ class Ticket:
     is_counted: bool = True
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Guard:
     """Gives tickets, and remembers how the calls went.
+
+    After a fork the child has a guard of its own: it knows of the calls before, and none is in flight there.
 
     Attributes:
         budget: Calls and dollars in a time window.
@@ -126,6 +150,9 @@ class Guard:
     _n_failures: int = 0
     _open_until: float | None = None
     _is_on_trial: bool = False
+
+    def __post_init__(self) -> None:
+        _guards.add(self)
 
     def enter(self) -> Ticket | FallbackOutcome:
         """A ticket, or why there is none. Every ticket is to be judged once, and every call that ended to be left once."""
@@ -182,3 +209,21 @@ class Guard:
         """Frees the place of a call that has ended."""
         with self._lock:
             self._n_in_flight -= 1
+
+    def forget_calls_in_flight(self) -> None:
+        """For a forked child: the threads whose calls are in flight, one of which may hold the lock, are the parent's."""
+        self._lock = threading.Lock()
+        self._n_in_flight, self._is_on_trial = 0, False
+        self._spent_usd = sum((ticket.usd for ticket in self._counted), Decimal(0))
+
+
+_guards: WeakSet[Guard] = WeakSet()
+
+
+def _forget_calls_in_flight() -> None:
+    for guard in list(_guards):
+        guard.forget_calls_in_flight()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_calls_in_flight)

@@ -1,14 +1,18 @@
 """Hooks: functions of the user's own that are told of every prediction. No logging or metrics library stands behind them.
 
 A hook runs in the thread that routed, before the answer is given: it should be quick. One that raises breaks nothing:
-the answer is given, the next hook is called, and the failure is logged, once for each hook and kind of error.
+the answer is given, the next hook is called, and the failure is logged, once for each hook and kind of error. A hook is a
+plain function. Nothing awaits one that is ``async``, so that is logged as a failure.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from types import CoroutineType
 from typing import TYPE_CHECKING
+from weakref import finalize
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -38,9 +42,10 @@ class PredictionEvent:
 
 
 Hook = Callable[[PredictionEvent], object]
-"""What stands in ``on_prediction``. What it returns is not looked at."""
+"""What stands in ``on_prediction``: a plain function. What it returns is of no use."""
 
-_reported: set[tuple[str, str]] = set()
+_reported: set[tuple[int, str]] = set()
+"""Which hook, by its identity, and which kind of error."""
 
 
 def notify(
@@ -60,20 +65,29 @@ def notify(
         event = PredictionEvent(text, prediction, bundle_id, latency_ms, len(texts))
         for hook in told:
             try:
-                hook(event)
+                returned = hook(event)
+                if isinstance(returned, CoroutineType):
+                    _refuse(returned)
             except Exception as error:  # noqa: BLE001 - a hook is the user's own and may raise anything
                 _report(hook, error)
 
 
+def _refuse(coroutine: CoroutineType[object, object, object]) -> None:
+    coroutine.close()
+    raise TypeError("an async hook is never awaited: give a plain function, which may start a task")
+
+
 def _report(hook: Hook, error: Exception) -> None:
     """Logs a failure the first time only: at a million queries a day a broken hook would fill a disk."""
-    name = getattr(hook, "__qualname__", type(hook).__qualname__)
-    kind = (name, type(error).__name__)
+    kind = (id(hook), type(error).__name__)
     if kind in _reported:
         return
     _reported.add(kind)
+    with suppress(TypeError):  # not every object can be watched
+        finalize(hook, _reported.discard, kind)  # another hook may have its identity then
     import logging
 
+    name = getattr(hook, "__qualname__", type(hook).__qualname__)
     logging.getLogger("distill").error(
         "the hook %s failed; routing goes on, and the same failure is not reported again", name, exc_info=error
     )

@@ -337,7 +337,7 @@ def test_what_an_answer_cost_may_be_a_float(tiny_router, way, kind):
 
 @pytest.mark.parametrize("usd", ["much", float("nan"), float("inf"), -0.1])
 def test_what_an_answer_cost_is_a_number_from_0_on(usd):
-    with pytest.raises(ValueError, match="^usd must be"):
+    with pytest.raises(ValueError, match="usd must be"):
         FallbackReply("refund", usd)
 
 
@@ -410,7 +410,7 @@ class Turns:
     """Counts the tasks that an event loop is given, and what is done between two turns of another task."""
 
     def __init__(self):
-        self.done, self.most, self.tasks = 0, 0, []
+        self.done = self.most = self.n_tasks = 0
 
     def count(self, function):
         def counted(*arguments):
@@ -420,15 +420,17 @@ class Turns:
         return counted
 
     def make_task(self, loop, coroutine, **options):
-        self.tasks.append(asyncio.Task(coroutine, loop=loop, **options))
-        return self.tasks[-1]
+        self.n_tasks += 1
+        return asyncio.Task(coroutine, loop=loop, **options)
 
     async def watch(self, work):
-        asyncio.get_running_loop().set_task_factory(self.make_task)
+        loop = asyncio.get_running_loop()
         answers = asyncio.ensure_future(work)
+        loop.set_task_factory(self.make_task)
         while not answers.done():
             self.most, self.done = max(self.most, self.done), 0
             await asyncio.sleep(0)
+        loop.set_task_factory(None)
         return answers.result()
 
 
@@ -458,7 +460,7 @@ def test_other_tasks_have_their_turn_while_a_batch_is_answered(
     answers = asyncio.run(turns.watch(cascade.aroute_batch([text] * 1000)))
     assert [each.fallback for each in answers[1:]] == [outcome] * 999
     assert 0 < turns.most <= 64
-    assert len(turns.tasks) == n_tasks + 1  # one is the batch itself
+    assert turns.n_tasks == n_tasks
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -148,6 +149,7 @@ def test_no_call_of_the_parent_is_in_flight_after_a_fork(clock):
     with guarded._lock:  # as another thread may hold it
         child = os.fork()
         if not child:
+            signal.alarm(30)  # rather than wait for the lock for good
             outcomes = [call(guarded), call(guarded)]
             os._exit(0 if outcomes == ["made", FallbackOutcome.OVER_BUDGET] else 1)  # the dollars spent are known
     assert os.waitpid(child, 0)[1] == 0
