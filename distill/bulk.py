@@ -2,6 +2,7 @@
 
     input ─▶ parts ─▶ OUTPUT.parts/000000.parquet, 000000.errors.jsonl, 000000.json (the part is whole), 000001 ...
                    └▶ when every part is whole: OUTPUT, in the order of the input, and errors.jsonl beside it
+                      (OUTPUT.errors.jsonl where errors.jsonl is another output's)
 
 A part is written before it is marked as whole, so a run that was killed, however hard, goes on behind the last whole part
 and ends with the same bytes. The parts are routed one after another in this process, or by Ray Data on as many machines
@@ -13,14 +14,14 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.bulk_files import FORMATS, Line, Part, answer_row, format_of, source_of
 from distill.bundle import load_bundle
-from distill.data import write_json
+from distill.data import storage_errors, write_json
 from distill.errors import DataError, missing_extra
 from distill.progress import Progress, say
 from distill.router import Router
@@ -28,11 +29,14 @@ from distill.router import Router
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from distill.types import Task
+
 __all__ = ["ENGINES", "BulkSummary", "PartRouter", "route_file"]
 
 _ERRORS = "errors.jsonl"
 _JOB = "job.json"
-_ERROR_KEYS = {"line", "error", "raw"}
+_ERROR_KEYS = {"output", "line", "error", "raw"}
+_LOCK = "distill.lock"
 _LINES_PER_PART = 16_384
 _RAY_LOG_LEVELS = {"RAY_DATA_LOG_LEVEL": "ERROR", "RAY_BACKEND_LOG_LEVEL": "fatal"}
 
@@ -46,7 +50,7 @@ class BulkSummary:
         n_errors: Lines that hold no query.
         n_resumed: Lines that earlier runs had done.
         output: The answers.
-        errors: The lines without a query, ``{"line", "error", "raw"}`` each; None where there is none.
+        errors: The lines without a query, ``{"output", "line", "error", "raw"}`` each; None where there is none.
     """
 
     n_queries: int
@@ -58,7 +62,7 @@ class BulkSummary:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """What is routed with what, and where the parts lie. Paths are absolute: a worker may run elsewhere."""
+    """What is routed with what, and where the parts lie. Paths are absolute, as a worker may run elsewhere, without ``..``."""
 
     bundle: Path
     source: Path
@@ -68,6 +72,11 @@ class _Job:
     @property
     def folder(self) -> Path:
         return self.output.with_name(f"{self.output.name}.parts")
+
+    @property
+    def reports(self) -> tuple[Path, Path]:
+        """Where the lines without a query go: the second where the first belongs to another output."""
+        return self.output.with_name(_ERRORS), self.output.with_name(f"{self.output.name}.{_ERRORS}")
 
     def answers(self, part: Part) -> Path:
         return self.folder / f"{part.number:06}{self.output.suffix}"
@@ -121,7 +130,9 @@ class PartRouter:
             for line, text, prediction in zip(lines, texts, predictions, strict=True)
         ]
         format_of(job.output).write(job.answers(part), rows, task)
-        errors = [{"line": line.number, "error": line.error, "raw": line.raw} for line in bad]
+        errors = [
+            {"output": job.output.name, "line": line.number, "error": line.error, "raw": line.raw} for line in bad
+        ]
         FORMATS[".jsonl"].write(job.errors(part), errors, task)
         first = f"{job.source}:{bad[0].number}: {bad[0].error}" if bad else ""
         counts = {"n_lines": part.n_lines, "n_queries": len(rows), "n_errors": len(bad), "first_error": first}
@@ -143,8 +154,10 @@ def route_file(
 
     A row of the output has ``line`` (the input's line or row, from 1; of a CSV the line on which its row begins), ``text``, ``intent``, ``score``, ``reason`` and
     ``top_intent``; ``intents`` or ``weights`` where that is the task. The rows stand in the order of the input. Blank lines
-    are passed over. A line without a query is said, counted, and written to ``errors.jsonl`` in the output's folder.
-    Until all is done, the parts that are lie in ``OUTPUT.parts``.
+    are passed over. A line without a query is said, counted, and written to ``errors.jsonl`` in the output's folder; each
+    such line names its output, and where there is an ``errors.jsonl`` of another output or program, they go to
+    ``OUTPUT.errors.jsonl``. Until all is done, the parts that are lie in ``OUTPUT.parts``. An input without a line, or with
+    blank ones only, makes an output without a row.
 
     Args:
         bundle: The bundle's folder.
@@ -156,40 +169,95 @@ def route_file(
         show_progress: Shows progress on stderr.
 
     Raises:
-        DataError: The input cannot be read or has no texts, or a file that is none of ours stands in the way.
+        DataError: The input cannot be read, or has lines but a query in none (they are in ``errors.jsonl`` then, and an old
+            output stays); a file that is none of ours stands in the way; or another run is writing the output.
         BundleError: The bundle cannot be loaded.
         MissingExtraError: pyarrow or Ray is needed and not installed.
         StorageError: The output cannot be written.
     """
-    job = _Job(bundle.absolute(), source.absolute(), output.absolute(), column)
+    job = _Job(bundle.absolute(), _located(source), _located(output), column)
     _check(job)
     parts = source_of(job.source).plan(job.source, lines_per_part, column)
-    _open_folder(job, lines_per_part)
-    left = [part for part in parts if not job.mark(part).exists()]
-    n_resumed = sum(part.n_lines for part in parts) - sum(part.n_lines for part in left)
-    if n_resumed and left:
-        say(f"route: going on where it stopped: {n_resumed:,} lines are done")
-    _route_parts(job, left, engine, show_progress=show_progress)
-    return _finish(job, parts, n_resumed)
+    with _alone(job):
+        _open_folder(job, lines_per_part)
+        left = [part for part in parts if not job.mark(part).exists()]
+        n_resumed = sum(part.n_lines for part in parts) - sum(part.n_lines for part in left)
+        if n_resumed and left:
+            say(f"route: going on where it stopped: {n_resumed:,} lines are done")
+        _route_parts(job, left, engine, show_progress=show_progress)
+        return _finish(job, parts, n_resumed)
+
+
+def _located(path: Path) -> Path:
+    """The path with its folder resolved. A link in its last place stays: its name says what format the file has."""
+    return path.parent.resolve() / path.name
+
+
+@contextmanager
+def _alone(job: _Job) -> Iterator[None]:
+    """Holds the parts' folder against other runs; the system lets go of it when the process ends, however it does.
+
+    Raises:
+        DataError: Another run holds it.
+        MissingExtraError: filelock is not installed.
+    """
+    try:
+        from filelock import FileLock, Timeout
+    except ImportError as error:
+        raise missing_extra("filelock") from error
+    path = job.folder / _LOCK
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path, timeout=0)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise DataError(f"{job.output}: another run is writing it; wait until it ends, or give another") from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # Windows removes no file that is held
+            path.unlink()
+        lock.release()
+        with suppress(OSError):  # parts are in it still, or another run has begun
+            path.parent.rmdir()
 
 
 def _check(job: _Job) -> None:
     """Finds what cannot end well before anything is routed."""
     source_of(job.source)
     format_of(job.output)
-    if job.source == job.output:
+    if job.source == job.output or (job.output.exists() and job.source.exists() and job.output.samefile(job.source)):
         raise DataError(f"{job.output}: is the input; give another output")
-    errors = job.output.parent / _ERRORS
-    if errors in {job.source, job.output} or (errors.exists() and not _is_ours(errors)):
-        raise DataError(f"{errors}: stands where the lines without a query go; move it, or give another output folder")
+    for report in job.reports:
+        if report in {job.source, job.output}:
+            raise _in_the_way(report)
+    _report_of(job)
 
 
-def _is_ours(errors: Path) -> bool:
-    """Whether a file was written by an earlier run, by its first line."""
+def _report_of(job: _Job) -> Path:
+    """Where the lines without a query go: never over a file that is not this output's.
+
+    Raises:
+        DataError: There is no such place.
+    """
+    for report in job.reports:
+        if not report.exists() or _is_ours(report, job):
+            return report
+    raise _in_the_way(job.reports[-1])
+
+
+def _in_the_way(report: Path) -> DataError:
+    return DataError(f"{report}: stands where the lines without a query go; move it, or give another output folder")
+
+
+def _is_ours(report: Path, job: _Job) -> bool:
+    """Whether a file was written by an earlier run to the same output, by its first line."""
     try:
-        with errors.open("rb") as stream:
-            return bool(json.loads(stream.readline()).keys() == _ERROR_KEYS)
-    except (OSError, ValueError, AttributeError):
+        with report.open("rb") as stream:
+            first = json.loads(stream.readline())
+        return bool(first.keys() == _ERROR_KEYS and first["output"] == job.output.name)
+    except (OSError, ValueError, AttributeError, RecursionError):
         return False
 
 
@@ -210,7 +278,7 @@ def _open_folder(job: _Job, lines_per_part: int) -> None:
         found = None
     if found == described:
         return
-    if found is None and job.folder.exists() and any(file.suffix != ".partial" for file in job.folder.iterdir()):
+    if found is None and any(file.suffix != ".partial" and file.name != _LOCK for file in job.folder.iterdir()):
         raise DataError(f"{job.folder}: stands where the parts of the output go, and is none of ours; move it")
     if found is not None:
         say("route: beginning anew: the input, its column or the bundle is not what it was when the run was cut")
@@ -219,11 +287,11 @@ def _open_folder(job: _Job, lines_per_part: int) -> None:
 
 
 def _remove(folder: Path) -> None:
-    """Removes the parts' folder, the file that says whose it is last: one that is cut here can go on."""
+    """Empties the parts' folder but for the lock, the file that says whose it is last: one that is cut here can go on."""
     for file in folder.iterdir():
-        if file.name != _JOB:
+        if file.name not in {_JOB, _LOCK}:
             file.unlink()
-    shutil.rmtree(folder)
+    (folder / _JOB).unlink()
 
 
 def _route_parts(job: _Job, parts: Sequence[Part], engine: str, *, show_progress: bool) -> None:
@@ -232,7 +300,7 @@ def _route_parts(job: _Job, parts: Sequence[Part], engine: str, *, show_progress
     with Progress("route", sum(part.n_lines for part in parts), show=show_progress) as progress:
         for counts in ENGINES[engine](arguments, parts):
             if counts["n_errors"] and not n_errors:
-                say(f"route: {counts['first_error']}; such lines go to {_ERRORS}")
+                say(f"route: {counts['first_error']}; such lines go to {_report_of(job).name}")
             n_errors += counts["n_errors"]
             progress.advance(counts["n_lines"], note=f"{n_errors} malformed" if n_errors else "")
 
@@ -281,16 +349,24 @@ def _finish(job: _Job, parts: Sequence[Part], n_resumed: int) -> BulkSummary:
     """Joins the parts, the errors first: when the output stands there, everything does."""
     task = load_bundle(job.bundle, verify=False).manifest.task
     counts = [json.loads(job.mark(part).read_bytes()) for part in parts]
-    n_errors = sum(count["n_errors"] for count in counts)
-    errors = job.output.parent / _ERRORS
-    if n_errors:
-        FORMATS[".jsonl"].join([job.errors(part) for part in parts], job.folder / _ERRORS, task)
-        (job.folder / _ERRORS).replace(errors)
-    else:
-        errors.unlink(missing_ok=True)
+    n_queries, n_errors = (sum(count[name] for count in counts) for name in ("n_queries", "n_errors"))
+    report = _finish_report(job, parts, task) if n_errors else None
+    for other in job.reports:
+        if other != report and _is_ours(other, job):  # of an earlier run to this output
+            other.unlink()
+    if report is not None and not n_queries:
+        _remove(job.folder)
+        raise DataError(f"{job.source}: no line holds a query: {report} says for each why")
     joined = job.folder / f"joined{job.output.suffix}"
     format_of(job.output).join([job.answers(part) for part in parts], joined, task)
     joined.replace(job.output)
     _remove(job.folder)
-    n_queries = sum(count["n_queries"] for count in counts)
-    return BulkSummary(n_queries, n_errors, n_resumed, job.output, errors if n_errors else None)
+    return BulkSummary(n_queries, n_errors, n_resumed, job.output, report)
+
+
+def _finish_report(job: _Job, parts: Sequence[Part], task: Task) -> Path:
+    joined = job.folder / _ERRORS
+    FORMATS[".jsonl"].join([job.errors(part) for part in parts], joined, task)
+    report = _report_of(job)
+    joined.replace(report)
+    return report

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -47,6 +48,7 @@ _SHOWN_CHARACTERS = 10_000
 _TEXT = "text"
 _MARK = b"\xef\xbb\xbf"
 """Of UTF-8, at the start of a file."""
+_csv_limit = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,12 +337,12 @@ def _rows(stream: BinaryIO, delimiter: str) -> Iterator[_Row]:
     Of a row that is not CSV only the first line is one, the next begins on the second: a quote that is never closed costs one
     line, not all that follow.
     """
-    csv.field_size_limit(_LONGEST_LINE)
     while True:
         lines: list[bytes] = []
         start = stream.tell()
         try:
-            values = next(csv.reader(_lines_of_row(stream, lines), delimiter=delimiter, strict=True), None)
+            with _long_fields():
+                values = next(csv.reader(_lines_of_row(stream, lines), delimiter=delimiter, strict=True), None)
             if values is None:
                 return
             raw = b"".join(lines)
@@ -351,6 +353,18 @@ def _rows(stream: BinaryIO, delimiter: str) -> Iterator[_Row]:
         except (csv.Error, ValueError) as error:
             stream.seek(start)
             yield _Row(next(_whole_lines(stream)), 1, error=f"not CSV: {error}")
+
+
+@contextmanager
+def _long_fields() -> Iterator[None]:
+    """Lets ``csv`` read fields as long as a row may be. Its limit is the whole process's, so it is put back."""
+    with _csv_limit:
+        before = csv.field_size_limit()
+        csv.field_size_limit(max(before, _LONGEST_LINE))
+        try:
+            yield
+        finally:
+            csv.field_size_limit(before)
 
 
 def _lines_of_row(stream: BinaryIO, lines: list[bytes]) -> Iterator[str]:

@@ -161,9 +161,11 @@ def test_a_file_in_which_no_line_holds_a_query_is_an_error(tiny_bundle, tmp_path
     source.write_text(content, encoding="utf-8")
     output = tmp_path / "answers.jsonl"
     output.write_text("old", encoding="utf-8")
-    line = fails("route", tiny_bundle.path, "--input", source, "--output", output, "-q").splitlines()[-1]
-    assert line.startswith(f"{source}:{2 if 'id' in content else 1}: ")
-    assert line.endswith(f"; no line of the file holds a query: see {tmp_path / 'errors.jsonl'}")
+    done = distill("route", tiny_bundle.path, "--input", source, "--output", output, "-q")
+    assert (done.exit_code, done.stdout) == (1, "")
+    first, last = done.stderr.splitlines()
+    assert first.startswith(f"route: {source}:{2 if 'id' in content else 1}: ")
+    assert last == f"distill: {source}: no line holds a query: {tmp_path / 'errors.jsonl'} says for each why"
     assert len(read_rows(tmp_path / "errors.jsonl")) == 2
     assert output.read_text(encoding="utf-8") == "old"
     assert files_in(tmp_path) == ["answers.jsonl", "errors.jsonl", source.name]
@@ -417,7 +419,7 @@ def test_parts_of_something_else_are_not_taken(cut, tmp_path, capsys, change):
     else:
         lines_per_part = 7
     if column == "id":  # ids are no texts
-        with pytest.raises(DataError, match="no line of the file holds a query"):
+        with pytest.raises(DataError, match="no line holds a query"):
             route_file(bundle, source, output, column=column, lines_per_part=lines_per_part)
     else:
         summary = route_file(bundle, source, output, column=column, lines_per_part=lines_per_part)
@@ -513,9 +515,9 @@ def test_the_input_is_not_overwritten_whatever_it_is_called(tiny_bundle, tmp_pat
     (tmp_path / "hardlink.jsonl").hardlink_to(source)
     (tmp_path / "folder").symlink_to(tmp_path)
     before = source.read_bytes()
-    for given, output in ((source, tmp_path / way), (tmp_path / way, source)):
+    for taken, output in ((source, tmp_path / way), (tmp_path / way, source)):
         with pytest.raises(DataError, match="is the input"):
-            route_file(tiny_bundle.path, given, output)
+            route_file(tiny_bundle.path, taken, output)
     assert source.read_bytes() == before
 
 

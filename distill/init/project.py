@@ -33,7 +33,7 @@ _IGNORED = (
     "synth.jsonl",
     "queries.jsonl",
     "improve/",
-    "errors.jsonl",
+    "*errors.jsonl",
     "*.jsonl.lock",
     "*.partial",
     "/models/",
