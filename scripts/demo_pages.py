@@ -119,6 +119,25 @@ def fusion() -> str:
     return search_fusion.markdown(_json(VIDEO / "fusion.json"))
 
 
+def other_scores() -> str:
+    """The same by one kind of score alone: what decides whether routing helps."""
+    lines = ["| NDCG@10 | BM25 and cosine | BM25 alone | cosine alone |", "| --- | ---: | ---: | ---: |"]
+    found = [_json(VIDEO / name) for name in ("fusion.json", "fusion-bm25.json", "fusion-cosine.json")]
+    rows = [{row["name"]: row["ndcg_at_10"] for row in each["rows"]} for each in found]
+    lines += [f"| {name} | {' | '.join(f'{each[name]:.3f}' for each in rows)} |" for name in rows[0]]
+    differences = [{(row["name"], row["minus"]): row for row in each["differences"]} for each in found]
+    for first, second in differences[0]:
+        if "teacher" in {first, second}:
+            cells = (_signed(each[first, second]) for each in differences)
+            lines.append(f"| {first} - {second} | {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
+
+
+def _signed(row: dict[str, Any]) -> str:
+    low, high = row["ndcg_at_10_ci95"]
+    return f"{row['ndcg_at_10']:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
 PAGES = {
     VIDEO / "README.md": {
         "recording": _recording(VIDEO),
@@ -126,6 +145,7 @@ PAGES = {
         "published": published,
         "people": people,
         "fusion": fusion,
+        "scores": other_scores,
     },
     REQUESTS / "README.md": {"recording": _recording(REQUESTS), "results": _results(REQUESTS)},
 }

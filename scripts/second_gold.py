@@ -69,25 +69,40 @@ def on_channels(name: str, answers: Sequence[Mapping[str, float]], channels: Seq
 
 
 def rows_of(spec: Spec, gold: Sequence[GoldQuery], models: Path, channels: Sequence[str]) -> list[Row]:
-    """The teacher, the students, and equal weights.
+    """The teacher, the students, and what asks nobody: equal weights, each channel alone, and the mean of the gold.
 
     Raises:
         DataError: The teacher has not answered one of the texts.
         BundleError: A student cannot be loaded.
     """
     texts = [query.text for query in gold]
-    teacher = RecordedTeacher(recorded_labels(spec, texts).values(), spec.labels, spec.task)
-    if missing := int(teacher.failed(texts).sum()):
+    answers = recorded_labels(spec, texts)
+    teacher = RecordedTeacher(answers.values(), spec.labels, spec.task)
+    redacted = [answers[text].text if text in answers else text for text in texts]
+    if missing := int(teacher.failed(redacted).sum()):
         raise DataError(
             f"{spec.ledger_path}: holds no answer to {missing} of {len(texts)} texts; `distill label` of a spec with `gold:` asks them"
         )
+    targets = _targets(gold, channels)
+    constants = [
+        ("equal weights", np.full(len(channels), 1 / len(channels))),
+        *((f"all on {channel}", np.eye(len(channels))[at]) for at, channel in enumerate(channels)),
+        ("the mean of the people's weights", targets.mean(axis=0)),
+    ]
     contestants: dict[str, Classifier] = {"teacher": teacher}
     contestants |= {student: Router.load(models / student) for student in spec.students}
     found = [
-        on_channels(name, [dict(answer.weights or {}) for answer in contestant.route_batch(texts)], channels)
+        on_channels(
+            name,
+            [dict(answer.weights or {}) for answer in contestant.route_batch(redacted if name == "teacher" else texts)],
+            channels,
+        )
         for name, contestant in contestants.items()
     ]
-    return [*found, Row("equal weights", np.full_like(found[0].weights, 1 / len(channels)), np.zeros(len(texts)))]
+    return [
+        *found,
+        *(Row(name, np.tile(weights, (len(texts), 1)), np.zeros(len(texts))) for name, weights in constants),
+    ]
 
 
 def figures(row: Row, gold: Floats, teacher_right: Bools) -> dict[str, Any]:
@@ -108,12 +123,16 @@ def figures(row: Row, gold: Floats, teacher_right: Bools) -> dict[str, Any]:
     }
 
 
+def _targets(gold: Sequence[GoldQuery], channels: Sequence[str]) -> Floats:
+    return np.asarray([[query.target.get(channel, 0.0) for channel in channels] for query in gold])
+
+
 def measure(spec: Spec, path: Path, models: Path) -> dict[str, Any]:
     """Every contestant against the gold's channels."""
     gold = read_gold(path, spec.labels, Task.WEIGHTS)
     named = {channel for query in gold for channel in query.target}
     channels = tuple(label for label in spec.labels if label in named)
-    targets = np.asarray([[query.target.get(channel, 0.0) for channel in channels] for query in gold])
+    targets = _targets(gold, channels)
     rows = rows_of(spec, gold, models, channels)
     teacher_right = nearest_weights(rows[0].weights, targets)
     distinct, counts = np.unique(targets, axis=0, return_counts=True)

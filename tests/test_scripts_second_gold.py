@@ -58,7 +58,11 @@ def test_the_teacher_is_compared_on_the_gold_channels_alone(project):
     assert found["channels"] == CHANNELS[:2]
     assert [(kind["weights"], kind["n"]) for kind in found["gold"]] == [([0, 1], 2), ([0.5, 0.5], 1), ([1, 0], 1)]
     rows = {row["name"]: row for row in found["rows"]}
-    assert list(rows) == ["teacher", "static", "equal weights"]
+    assert list(rows) == [
+        *("teacher", "static", "equal weights", "all on track_order", "all on cancel_order"),
+        "the mean of the people's weights",
+    ]
+    assert rows["all on cancel_order"]["accuracy"] == 0.5
     assert rows["teacher"]["accuracy"] == 0.75
     assert rows["teacher"]["elsewhere"] == 0.5
     assert rows["teacher"]["mae"] == 0.25

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from distill.data import read_jsonl, read_queries, text_of, unknown_label
 from distill.errors import DataError
 from distill.progress import say
-from distill.teacher.answers import label_names
+from distill.teacher.answers import FORMS, label_names
 from distill.teacher.functions import redactor
 from distill.teacher.label import LabelPlan, LabelSummary, new_lines, recorded_labels
 from distill.teacher.ledger import AppendLog, Ledger
@@ -332,7 +332,8 @@ def _scores(where: str, line: Mapping[str, Any], spec: Spec, names: Mapping[str,
         label = names.get(name.strip())
         if label is None:
             raise DataError(f"{where}: {unknown_label(name, spec.labels)}")
-        scores[label] = scores.get(label, 0.0) + _score(where, name, number, spec.task)
+        total = scores.get(label, 0.0) + _score(where, name, number, spec.task)
+        scores[label] = min(total, FORMS[spec.task].highest)  # several of the user's names may stand for one label
     if spec.task is not Task.MULTI and not any(scores.values()):
         raise DataError(f'{where}: the numbers in "{key}" are all 0')
     return scores

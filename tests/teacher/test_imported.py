@@ -198,6 +198,14 @@ def test_names_go_through_the_answer_map(make_spec, tmp_path):
     assert recorded_labels(spec, ["a"])["a"].scores == {"refund": 0.75, "oos": 0.25}
 
 
+def test_several_names_of_one_intent_do_not_count_twice(make_spec, tmp_path):
+    names = {"answer_map": {"money_back": "refund"}}
+    spec = make_spec(UNPAID, ["a"], teacher=names, task="multi", out_of_scope=False)
+    line = {"text": "a", "intents": ["money_back", "refund"]}
+    import_answers(spec, write_lines(tmp_path / "answers.jsonl", [line]))
+    assert recorded_labels(spec, ["a"])["a"].scores == {"refund": 1.0}
+
+
 def test_texts_are_redacted_before_they_are_stored(make_spec, tmp_path):
     (tmp_path / "import_redaction.py").write_text("def redact(text):\n    return text.replace('4711', '#')\n")
     spec = make_spec(UNPAID, ["refund 4711"], teacher={"redact": "import_redaction:redact"})
