@@ -245,12 +245,16 @@ def read_gold(path: Path, labels: Sequence[str] | None = None, task: Task | None
 _FITS_NONE = frozenset({"out of scope", "outofscope", "out of domain", "ood", "none", "no intent", "none of these"})
 
 
+_OF_SEVERAL = "; with `task: multi` it has an empty list of intents"
+
+
 def unknown_label(name: Any, labels: Sequence[str]) -> str:
     """What is said of a name that is no label, with the label that was probably meant."""
     if name == OUT_OF_SCOPE_LABEL:
-        return f"the intent {name!r} needs `out_of_scope: true` in router.yaml"
+        return f"the intent {name!r} needs `out_of_scope: true` in router.yaml{_OF_SEVERAL}"
     if normalise(str(name)) in _FITS_NONE:
-        return f"the intent {name!r} does not exist; a query that fits none is {OUT_OF_SCOPE_LABEL!r}"
+        several = "" if OUT_OF_SCOPE_LABEL in labels else _OF_SEVERAL
+        return f"the intent {name!r} does not exist; a query that fits none is {OUT_OF_SCOPE_LABEL!r}{several}"
     from difflib import get_close_matches
 
     near = get_close_matches(str(name), labels, n=1)

@@ -298,12 +298,12 @@ def read_scores(content: str, spec: Spec, tokens: Sequence[Token] = ()) -> dict[
     """
     scores = _plain_scores(content, spec)
     if tokens and len(scores) == 1 and not FORMS[spec.task].mixes_intents:
-        return label_probabilities(tokens, next(iter(scores)), _spellings(spec))
+        return label_probabilities(tokens, next(iter(scores)), label_names(spec))
     return scores
 
 
 def _plain_scores(content: str, spec: Spec) -> dict[str, float]:
-    form, names, answer = FORMS[spec.task], _spellings(spec), content.strip()
+    form, names, answer = FORMS[spec.task], label_names(spec), content.strip()
     if not answer:
         raise ValueError("the answer is empty")
     may_be_bare = spec.teacher.prompt is not None and spec.teacher.answer_path is None
@@ -380,12 +380,8 @@ def _field(value: Any, path: str, content: str, hint: str) -> Any:
     return value
 
 
-def label_names(spec: Spec) -> Mapping[str, str]:
-    """Every spelling a teacher may answer with, and the label it stands for."""
-    return {spelling: label for spelling, label in _spellings(spec).items() if label is not None}
-
-
-def _spellings(spec: Spec) -> Names:
+def label_names(spec: Spec) -> Names:
+    """Every spelling a teacher may answer with, and the label it stands for; None: it stands for no intent."""
     return {name: name for name in spec.labels} | spec.teacher.answer_map
 
 

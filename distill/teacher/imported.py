@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from distill.data import read_jsonl, read_queries, text_of, unknown_label
 from distill.errors import DataError
 from distill.progress import say
-from distill.teacher.answers import FORMS, label_names
+from distill.teacher.answers import FORMS, Names, label_names
 from distill.teacher.functions import redactor
 from distill.teacher.label import LabelPlan, LabelSummary, new_lines, recorded_labels
 from distill.teacher.ledger import AppendLog, Ledger
@@ -309,7 +309,7 @@ _ANSWER_KEYS = {
 """Where an answer may stand, what says most first."""
 
 
-def _scores(where: str, line: Mapping[str, Any], spec: Spec, names: Mapping[str, str]) -> dict[str, float] | None:
+def _scores(where: str, line: Mapping[str, Any], spec: Spec, names: Names) -> dict[str, float] | None:
     """Score by label; None where the line says that there was no answer."""
     keys = _ANSWER_KEYS[spec.task]
     key = next((key for key in keys if line.get(key) is not None), None)
@@ -329,9 +329,11 @@ def _scores(where: str, line: Mapping[str, Any], spec: Spec, names: Mapping[str,
             raise DataError(f'{where}: "{key}" is {_EXPECTED[key]}, found {_shown(other)}')
     scores: dict[str, float] = {}
     for name, number in numbers.items():
-        label = names.get(name.strip())
-        if label is None:
+        if name.strip() not in names:
             raise DataError(f"{where}: {unknown_label(name, spec.labels)}")
+        label = names[name.strip()]
+        if label is None:
+            continue
         total = scores.get(label, 0.0) + _score(where, name, number, spec.task)
         scores[label] = min(total, FORMS[spec.task].highest)  # several of the user's names may stand for one label
     if spec.task is not Task.MULTI and not any(scores.values()):

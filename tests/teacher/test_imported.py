@@ -199,11 +199,13 @@ def test_names_go_through_the_answer_map(make_spec, tmp_path):
 
 
 def test_several_names_of_one_intent_do_not_count_twice(make_spec, tmp_path):
-    names = {"answer_map": {"money_back": "refund"}}
+    names = {"answer_map": {"money_back": "refund", "nothing": None}}
     spec = make_spec(UNPAID, ["a"], teacher=names, task="multi", out_of_scope=False)
     line = {"text": "a", "intents": ["money_back", "refund"]}
-    import_answers(spec, write_lines(tmp_path / "answers.jsonl", [line]))
-    assert recorded_labels(spec, ["a"])["a"].scores == {"refund": 1.0}
+    import_answers(spec, write_lines(tmp_path / "answers.jsonl", [line, {"text": "b", "intents": ["nothing"]}]))
+    found = recorded_labels(spec, ["a", "b"])
+    assert found["a"].scores == {"refund": 1.0}
+    assert found["b"].scores == {}
 
 
 def test_texts_are_redacted_before_they_are_stored(make_spec, tmp_path):
@@ -238,8 +240,9 @@ def test_an_intent_that_is_null_is_an_error_where_every_query_has_one(make_spec,
     spec = make_spec(UNPAID, out_of_scope=False)
     with pytest.raises(DataError) as caught:
         import_answers(spec, path)
-    assert (
-        str(caught.value) == f"{path}:2: \"intent\" is null: the intent 'oos' needs `out_of_scope: true` in router.yaml"
+    assert str(caught.value) == (
+        f"{path}:2: \"intent\" is null: the intent 'oos' needs `out_of_scope: true` in router.yaml; "
+        "with `task: multi` it has an empty list of intents"
     )
     assert not spec.ledger_path.exists()
 
