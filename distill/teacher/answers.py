@@ -27,6 +27,7 @@ __all__ = [
     "FORMS",
     "HOLDS",
     "Answer",
+    "Names",
     "NotJsonError",
     "TaskForm",
     "UnmatchedError",
