@@ -108,14 +108,14 @@ class Audit:
     Attributes:
         n_labels: Labels that were looked at; gold is never among them.
         n_unjudged: Of these, the only one of an intent: nothing to compare them with.
-        estimated_wrong: How many are wrong, as confident learning estimates it.
+        estimated_wrong: How many are wrong, as confident learning estimates it; None where it does not (``multi``, ``weights``).
         suspects: Worst first.
         intents: Those with most suspects first.
     """
 
     n_labels: int
     n_unjudged: int
-    estimated_wrong: int
+    estimated_wrong: int | None
     suspects: tuple[Suspect, ...]
     intents: tuple[IntentAudit, ...]
 
@@ -151,7 +151,7 @@ def audit(spec: Spec, *, show_progress: bool = True) -> Audit:
     return Audit(
         n_labels=len(labelled),
         n_unjudged=int((~found.is_judged).sum()),
-        estimated_wrong=round(found.estimated_wrong),
+        estimated_wrong=None if found.estimated_wrong is None else round(found.estimated_wrong),
         suspects=tuple(replace(each, evidence=known) for each, known in zip(suspects, evidence, strict=True)),
         intents=_by_intent(dict(zip(spec.labels, found.n_decided.tolist(), strict=True)), suspects),
     )

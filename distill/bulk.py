@@ -199,12 +199,9 @@ def _alone(job: _Job) -> Iterator[None]:
 
     Raises:
         DataError: Another run holds it.
-        MissingExtraError: filelock is not installed.
     """
-    try:
-        from filelock import FileLock, Timeout
-    except ImportError as error:
-        raise missing_extra("filelock") from error
+    from filelock import FileLock, Timeout
+
     path = job.folder / _LOCK
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)

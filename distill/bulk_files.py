@@ -8,12 +8,11 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from distill.data import atomic_write, csv_delimiter, storage_errors
+from distill.data import atomic_write, csv_delimiter, csv_fields_up_to, storage_errors
 from distill.errors import DataError, missing_extra
 from distill.types import Task
 
@@ -48,7 +47,6 @@ _SHOWN_CHARACTERS = 10_000
 _TEXT = "text"
 _MARK = b"\xef\xbb\xbf"
 """Of UTF-8, at the start of a file."""
-_csv_limit = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,7 +339,7 @@ def _rows(stream: BinaryIO, delimiter: str) -> Iterator[_Row]:
         lines: list[bytes] = []
         start = stream.tell()
         try:
-            with _long_fields():
+            with csv_fields_up_to(_LONGEST_LINE):
                 values = next(csv.reader(_lines_of_row(stream, lines), delimiter=delimiter, strict=True), None)
             if values is None:
                 return
@@ -353,18 +351,6 @@ def _rows(stream: BinaryIO, delimiter: str) -> Iterator[_Row]:
         except (csv.Error, ValueError) as error:
             stream.seek(start)
             yield _Row(next(_whole_lines(stream)), 1, error=f"not CSV: {error}")
-
-
-@contextmanager
-def _long_fields() -> Iterator[None]:
-    """Lets ``csv`` read fields as long as a row may be. Its limit is the whole process's, so it is put back."""
-    with _csv_limit:
-        before = csv.field_size_limit()
-        csv.field_size_limit(max(before, _LONGEST_LINE))
-        try:
-            yield
-        finally:
-            csv.field_size_limit(before)
 
 
 def _lines_of_row(stream: BinaryIO, lines: list[bytes]) -> Iterator[str]:

@@ -297,11 +297,7 @@ def check_graph(bundle: Bundle) -> None:
     Raises:
         BundleError: It was replaced, or cannot be read.
     """
-    try:
-        found = sha256_file(bundle.onnx_path)
-    except OSError as error:
-        raise BundleError(f"{bundle.onnx_path}: cannot be read ({error.strerror or error})") from error
-    if found != bundle.manifest.files[bundle.manifest.onnx_file]:
+    if not _is_unaltered(bundle.onnx_path, bundle.manifest.files[bundle.manifest.onnx_file]):
         raise BundleError(f"{bundle.path}: replaced since it was loaded; load it again")
 
 
@@ -357,11 +353,17 @@ def _verify(path: Path, manifest: Manifest, content: Mapping[str, Any], needed: 
     if _bundle_id(content) != manifest.bundle_id:
         raise BundleError(f"{path / MANIFEST}: altered since it was sealed; {advice}")
     for name, expected in manifest.files.items():
-        if name not in needed:
-            continue
-        try:
-            found = sha256_file(path / name)
-        except OSError as error:
-            raise BundleError(f"{path / name}: cannot be read ({error.strerror or error})") from error
-        if found != expected:
+        if name in needed and not _is_unaltered(path / name, expected):
             raise BundleError(f"{path / name}: altered since it was sealed (SHA-256 differs); {advice}")
+
+
+def _is_unaltered(path: Path, expected: str) -> bool:
+    """Whether a file has the SHA-256 that the manifest says.
+
+    Raises:
+        BundleError: It cannot be read.
+    """
+    try:
+        return sha256_file(path) == expected
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read ({error.strerror or error})") from error

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import threading
 import unicodedata
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ __all__ = [
     "atomic_write",
     "canonical_json",
     "csv_delimiter",
+    "csv_fields_up_to",
     "label_as_line",
     "leaked",
     "ledger_key",
@@ -44,6 +46,23 @@ __all__ = [
 def csv_delimiter(header: str) -> str:
     """What parts the columns of a table: of comma, semicolon, tab and bar the one that stands in its header most often."""
     return max(",;\t|", key=header.count)
+
+
+_csv_limit = threading.Lock()
+
+
+@contextmanager
+def csv_fields_up_to(n_characters: int) -> Iterator[None]:
+    """Lets ``csv`` read fields as long as this. Its limit is the whole process's, so it is put back."""
+    import csv
+
+    with _csv_limit:
+        before = csv.field_size_limit()
+        csv.field_size_limit(max(before, n_characters))
+        try:
+            yield
+        finally:
+            csv.field_size_limit(before)
 
 
 def canonical_json(value: Any) -> str:
@@ -235,7 +254,7 @@ def read_gold(path: Path, labels: Sequence[str] | None = None, task: Task | None
         text, target = text_of(path, number, line), _target(path, number, line)
         for name in target:
             if labels is not None and name not in known:
-                raise DataError(f"{path}:{number}: {unknown_label(name, labels)}")
+                raise DataError(f"{path}:{number}: {unknown_label(name, labels, task)}")
         gold.append(GoldQuery(text=text, target=target))
     if not gold:
         raise DataError(f"{path}: holds no query")
@@ -245,16 +264,14 @@ def read_gold(path: Path, labels: Sequence[str] | None = None, task: Task | None
 _FITS_NONE = frozenset({"out of scope", "outofscope", "out of domain", "ood", "none", "no intent", "none of these"})
 
 
-_OF_SEVERAL = "; with `task: multi` it has an empty list of intents"
-
-
-def unknown_label(name: Any, labels: Sequence[str]) -> str:
+def unknown_label(name: Any, labels: Sequence[str], task: Task | None = Task.SINGLE) -> str:
     """What is said of a name that is no label, with the label that was probably meant."""
-    if name == OUT_OF_SCOPE_LABEL:
-        return f"the intent {name!r} needs `out_of_scope: true` in router.yaml{_OF_SEVERAL}"
-    if normalise(str(name)) in _FITS_NONE:
-        several = "" if OUT_OF_SCOPE_LABEL in labels else _OF_SEVERAL
-        return f"the intent {name!r} does not exist; a query that fits none is {OUT_OF_SCOPE_LABEL!r}{several}"
+    if task is Task.MULTI and (name == OUT_OF_SCOPE_LABEL or normalise(str(name)) in _FITS_NONE):
+        return f"the intent {name!r} does not exist; a query that fits none has an empty list of intents"
+    if task is not Task.WEIGHTS and name == OUT_OF_SCOPE_LABEL:
+        return f"the intent {name!r} needs `out_of_scope: true` in router.yaml"
+    if task is not Task.WEIGHTS and normalise(str(name)) in _FITS_NONE:
+        return f"the intent {name!r} does not exist; a query that fits none is {OUT_OF_SCOPE_LABEL!r}"
     from difflib import get_close_matches
 
     near = get_close_matches(str(name), labels, n=1)

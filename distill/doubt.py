@@ -66,7 +66,8 @@ class Findings:
             decision is worst: shape (n,).
         n_decided: Queries that each label may be the subject of: shape (n_labels,).
         is_judged: False where there is no other query for one of the decisions: shape (n,).
-        estimated_wrong: How many labels are wrong.
+        estimated_wrong: How many labels are wrong, as confident learning estimates it; None where decisions are judged one by one (``multi``)
+            or by shares (``weights``).
     """
 
     self_confidence: Floats
@@ -77,7 +78,7 @@ class Findings:
     subject: Integers
     n_decided: Integers
     is_judged: Booleans
-    estimated_wrong: float
+    estimated_wrong: float | None
 
     @property
     def is_suspect(self) -> Booleans:
@@ -98,13 +99,13 @@ class _Verdict:
         margin: Below 0 where they speak against it: shape (n,).
         instead: The distribution that they speak for: shape (n, n_options).
         is_listed: Whether it is probably wrong: shape (n,).
-        n_wrong: How many are, by estimate.
+        n_wrong: How many are, by estimate; None where there is none.
     """
 
     margin: Floats
     instead: Floats
     is_listed: Booleans
-    n_wrong: float
+    n_wrong: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,9 +194,6 @@ def find_doubts(
         is_trusted = np.stack([_trusted(margin[:, d], given[:, d]) for d in decisions], axis=1)
     is_judged = np.stack([_has_others(given[:, d]) for d in decisions], axis=1)
     is_listed = np.stack([verdict.is_listed for verdict in verdicts], axis=1)
-    n_wrong = sum(verdict.n_wrong for verdict in verdicts)
-    if is_listed.any():  # a query with two wrong decisions is one wrong label
-        n_wrong *= is_listed.any(axis=1).sum() / is_listed.sum()
     if agreement is not None:
         is_listed |= (agreement < form.unanimous) & (margin < 1.0 - agreement)
     is_doubted = is_listed & is_judged
@@ -211,7 +209,7 @@ def find_doubts(
         subject=subject,
         n_decided=form.n_decided(given),
         is_judged=np.asarray(is_judged.all(axis=1)),
-        estimated_wrong=float(n_wrong),
+        estimated_wrong=verdicts[0].n_wrong,  # where there is an estimate there is one decision
     )
 
 
@@ -340,13 +338,13 @@ def _judge_presence(mean: Floats, given: Floats) -> _Verdict:
     """Whether a query has a label, which most queries have not.
 
     Models are surer of what is common: where a label is missing they hold it for absent all the same, though less than is usual. So
-    an absence has to be likelier by the difference of the two mean self-confidences (the thresholds of confident learning). As many are
-    wrong as are listed: what the joint counts besides is likelier as it is.
+    an absence has to be likelier by the difference of the two mean self-confidences (the thresholds of confident learning). The joint is no
+    estimate here: what it counts besides is likelier as it is.
     """
     verdict, labels, rows = _judge_options(mean, given), given.argmax(axis=1), np.arange(len(given))
     usual = np.bincount(labels, mean[rows, labels], minlength=2) / np.maximum(np.bincount(labels, minlength=2), 1)
     surplus = np.maximum(usual[labels] - usual[1 - labels], 0.0)
-    return replace(verdict, margin=verdict.margin - surplus, n_wrong=float(verdict.is_listed.sum()))
+    return replace(verdict, margin=verdict.margin - surplus, n_wrong=None)
 
 
 def _judge_shares(mean: Floats, given: Floats) -> _Verdict:
@@ -354,7 +352,7 @@ def _judge_shares(mean: Floats, given: Floats) -> _Verdict:
     elsewhere = 1.0 - _overlap(given, mean)
     low, high = np.quantile(elsewhere, [0.25, 0.75])
     margin = max(_LEAST_MOVED, high + _FENCE * (high - low)) - elsewhere
-    return _Verdict(margin, mean, margin < 0, float((margin < 0).sum()))
+    return _Verdict(margin, mean, margin < 0, None)
 
 
 def confident_joint(probabilities: Floats, given: Integers) -> Floats:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import demo_pages
 import peers_table
+import teacher_evidence
 import throughput
 import when_not
 from pydantic import BaseModel
@@ -149,6 +150,7 @@ PAGES = {
     when_not.PAGE: when_not.PARTS,
     peers_table.PAGE: {"limits": peers_table.limits},
     ROOT / "docs" / "deployment.md": {"throughput": threads_and_processes},
+    teacher_evidence.PAGE: {"teacher": teacher_evidence.table},
     **demo_pages.PAGES,
 }
 

@@ -89,15 +89,11 @@ def rows_of(spec: Spec, gold: Sequence[GoldQuery], models: Path, channels: Seque
         *((f"all on {channel}", np.eye(len(channels))[at]) for at, channel in enumerate(channels)),
         ("the mean of the people's weights", targets.mean(axis=0)),
     ]
-    contestants: dict[str, Classifier] = {"teacher": teacher}
-    contestants |= {student: Router.load(models / student) for student in spec.students}
+    contestants: list[tuple[str, Classifier, list[str]]] = [("teacher", teacher, redacted)]
+    contestants += [(student, Router.load(models / student), texts) for student in spec.students]
     found = [
-        on_channels(
-            name,
-            [dict(answer.weights or {}) for answer in contestant.route_batch(redacted if name == "teacher" else texts)],
-            channels,
-        )
-        for name, contestant in contestants.items()
+        on_channels(name, [dict(answer.weights or {}) for answer in contestant.route_batch(asked)], channels)
+        for name, contestant, asked in contestants
     ]
     return [
         *found,

@@ -1,12 +1,12 @@
 """What the teacher stage is worth, with a real model: teachers and students side by side on human labels.
 
-python scripts/teacher_evidence.py data/teacher-evidence/banking DATA [--base-url URL] [--until CONDITION] [--table]
+python scripts/teacher_evidence.py data/teacher-evidence/banking DATA [--base-url URL] [--until CONDITION]
 
 The first folder holds intents.json, names and descriptions written by hand; DATA is a folder with train.jsonl and test.jsonl of which the
 queries of just these intents are taken: five an intent as known examples, 1,000 as texts without labels, and all of test as gold. Each
 condition is a spec in a folder of its own, run through the public stages. Students learn from 1,000 queries each. What the model answered
 is recorded in the folder, so that a run which was killed goes on, and one with the recordings asks nothing. Which queries each was
-right on goes to results.json there; ``--table`` makes results/teacher.md of all folders without a model.
+right on goes to results.json there; scripts/readme.py makes the table of all folders in results/teacher.md from these.
 """
 
 from __future__ import annotations
@@ -26,23 +26,24 @@ import yaml
 from provenance import ROOT, tree_commit
 
 from distill import pipeline
-from distill.benchmark.statistics import paired_difference_interval, wilson_interval
-from distill.data import read_jsonl, write_json, write_jsonl
+from distill.benchmark.display import share
+from distill.benchmark.statistics import compare_paired, wilson_interval
+from distill.data import leaked, read_gold, read_jsonl, write_json, write_jsonl
 from distill.errors import DataError, DistillError
 from distill.improve import improve
 from distill.progress import Progress, say
 from distill.router import Router
 from distill.spec import Spec, load_spec
 from distill.teacher.client import api_key
-from distill.types import OUT_OF_SCOPE_LABEL
 
 FOLDERS = ROOT / "data" / "teacher-evidence"
-TABLE = ROOT / "results" / "teacher.md"
+PAGE = ROOT / "results" / "teacher.md"
 QUERIES = 1000
 KNOWN_PER_INTENT = 5
 TEACHER_GOLD = 400
 ROUNDS = 2
 BUDGET_MINUTES = 2
+BUNDLES = ROOT / "models"
 NAIVE_PER_REQUEST = 20
 NAIVE_IN_VAIN = 10
 NAIVE_PROMPT = """Write {n} different queries that users of an assistant would send with the intent "{name}".
@@ -65,6 +66,8 @@ STUDENTS = {
     "real": "real texts without labels, `label`",
     "human": "the same texts, labels by people",
 }
+
+ROUND_FIGURES = ("n_written", "n_added", "n_calls", "gain", "gain_ci95", "kept")
 
 Line = dict[str, Any]
 
@@ -200,15 +203,13 @@ def student_outcomes(folder: Path, spec: Spec) -> dict[str, Any]:
     """On which gold queries each student is right, taking the likeliest intent."""
     gold = [line for _, line in read_jsonl(folder / "gold.jsonl")]
     found = {}
-    for student, bundle in pipeline.train(spec, out=FOLDER_OF_BUNDLES / spec.name).items():
+    for student, bundle in pipeline.train(spec, out=BUNDLES / spec.name).items():
         router = Router.load(bundle.path)
-        names = [name for name in spec.labels if name != OUT_OF_SCOPE_LABEL]
-        best = router.predict_proba([line["text"] for line in gold])[:, : len(names)].argmax(axis=1)
-        found[student] = _outcome([names[at] == line["intent"] for at, line in zip(best, gold, strict=True)])
-    return {"n_queries": len(pipeline.examples(spec, show_notes=False)), "students": found}
-
-
-FOLDER_OF_BUNDLES = ROOT / "models"
+        best = router.predict_proba([line["text"] for line in gold]).argmax(axis=1)
+        found[student] = _outcome([spec.labels[at] == line["intent"] for at, line in zip(best, gold, strict=True)])
+    texts = [example.text for example in pipeline.examples(spec, show_notes=False)]
+    also_gold = leaked(texts, read_gold(folder / "gold.jsonl"))
+    return {"n_queries": len(texts), "n_also_gold": len(also_gold), "students": found}
 
 
 def _outcome(right: list[bool]) -> Line:
@@ -248,41 +249,22 @@ def _ask(folder: Path, condition: str, spec: Spec, writer: Spec) -> None:
     if condition == "naive":
         write_naively(folder, writer)
     if spec.writes_queries and not spec.queries_path.exists():
-        summary = pipeline.synth(spec)
-        say(f"synth: {summary}"[:2000])
+        pipeline.synth(spec)
     pipeline.label(spec)
 
 
 def _trained(folder: Path, condition: str, spec: Spec) -> Line:
     rounds = []
     if condition == "improved":
-        pipeline.train(spec, out=FOLDER_OF_BUNDLES / spec.name)
-        done = improve(spec, out=FOLDER_OF_BUNDLES / spec.name, rounds=ROUNDS)
-        rounds = [
-            {
-                "n_written": each.n_written,
-                "n_added": each.n_added,
-                "n_calls": each.n_calls,
-                "before": dict(each.before),
-                "after": dict(each.after),
-                "gain": round(each.gain, 4),
-                "gain_ci95": each.gain_ci95,
-                "kept": each.kept,
-            }
-            for each in done.rounds
-        ]
+        pipeline.train(spec, out=BUNDLES / spec.name)
+        done = improve(spec, out=BUNDLES / spec.name, rounds=ROUNDS)
+        rounds = [{name: getattr(each, name) for name in ROUND_FIGURES} for each in done.rounds]
     return student_outcomes(folder, spec) | ({"rounds": rounds} if rounds else {})
 
 
 def table() -> str:
-    """results/teacher.md: every folder that has results."""
-    parts = [_part(path) for path in sorted(FOLDERS.glob("*/results.json"))]
-    head = (
-        "# What the teacher stage is worth\n\n"
-        "Made by `python scripts/teacher_evidence.py` from `data/teacher-evidence/*/results.json`. Every condition is a spec in a folder "
-        "there, with what the model answered. Accuracy with 95 % intervals: Wilson's, and Tango's of differences on the same queries.\n\n"
-    )
-    return head + "\n".join(parts)
+    """What came of every folder that has results."""
+    return "\n".join(_part(path) for path in sorted(FOLDERS.glob("*/results.json")))
 
 
 def _part(path: Path) -> str:
@@ -290,10 +272,10 @@ def _part(path: Path) -> str:
     folder = path.parent
     gold = [line["text"] for _, line in read_jsonl(folder / "gold.jsonl")]
     asked = [line["text"] for _, line in read_jsonl(folder / "teacher-gold.jsonl")]
-    n_intents, n_known = (len(json.loads((folder / "intents.json").read_text())), KNOWN_PER_INTENT)
+    n_intents = len(json.loads((folder / "intents.json").read_text()))
     about = (
-        f"{n_intents} intents, {n_known} known examples each. Teacher: {results['model']}, on {len(asked)} of the {len(gold)} gold queries that the "
-        f"students are measured on. Commit {results['commit']}, {results['date']}.\n"
+        f"{n_intents} intents, {KNOWN_PER_INTENT} known examples each. Teacher: {results['model']}, on {len(asked)} of the {len(gold)} gold queries that the "
+        f"students are measured on. Last commit {results['commit']}, {results['date']}.\n"
     )
     lines = [
         f"## {folder.name}\n",
@@ -306,7 +288,7 @@ def _part(path: Path) -> str:
             right = _bits(results["teachers"][name])
             lines.append(f"| {title} | {_share(right)} |")
     lines += [
-        "\n| student | queries | | accuracy | minus naive | minus the teacher with known examples |",
+        "\n| student | queries, also gold | | accuracy | minus naive | minus the teacher with known examples |",
         "| --- | ---: | --- | ---: | ---: | ---: |",
     ]
     at = [gold.index(text) for text in asked]
@@ -318,7 +300,9 @@ def _part(path: Path) -> str:
             naive = results["students"].get("naive")
             against = "" if naive is None or name == "naive" else _difference(right, _bits(naive["students"][student]))
             under = "" if together is None else _difference(right[at], together)
-            lines.append(f"| {title} | {found['n_queries']} | {student} | {_share(right)} | {against} | {under} |")
+            lines.append(
+                f"| {title} | {found['n_queries']}, {found['n_also_gold']} | {student} | {_share(right)} | {against} | {under} |"
+            )
     lines += _rounds(results["students"].get("improved", {}))
     return "\n".join([*lines, ""])
 
@@ -331,7 +315,7 @@ def _rounds(improved: Line) -> list[str]:
         "| --- | ---: | ---: | ---: | ---: | --- |",
     ]
     return head + [
-        f"| {number} | {each['n_written']} | {each['n_added']} | {each['n_calls']} | {each['gain']:+.3f} {_interval(each['gain_ci95'])} "
+        f"| {number} | {each['n_written']} | {each['n_added']} | {each['n_calls']} | {_signed(each['gain'], each['gain_ci95'])} "
         f"| {'yes' if each['kept'] else 'no'} |"
         for number, each in enumerate(improved["rounds"], start=1)
     ]
@@ -342,36 +326,29 @@ def _bits(outcome: Line) -> np.ndarray[Any, np.dtype[np.bool_]]:
 
 
 def _share(right: np.ndarray[Any, Any]) -> str:
-    return f"{right.mean():.3f} {_interval(wilson_interval(int(right.sum()), len(right)))}"
+    return share(right.mean(), wilson_interval(int(right.sum()), len(right)))
 
 
 def _difference(first: np.ndarray[Any, Any], second: np.ndarray[Any, Any]) -> str:
-    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
-    interval = paired_difference_interval(only_first, only_second, len(first))
-    return f"{(only_first - only_second) / len(first):+.3f} {_interval(interval)}"
+    gain = compare_paired(second, first)
+    return _signed(gain.drop, gain.drop_ci95)
 
 
-def _interval(interval: Any) -> str:
-    return f"[{interval[0]:.3f}, {interval[1]:.3f}]"
+def _signed(difference: float, interval: Any) -> str:
+    return f"{difference:+.3f} [{interval[0]:+.3f}, {interval[1]:+.3f}]"
 
 
 def main() -> None:
-    """Runs what is missing, or makes the table."""
+    """Runs what is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, nargs="?")
-    parser.add_argument("data", type=Path, nargs="?")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("data", type=Path)
     parser.add_argument("--base-url")
     parser.add_argument("--teacher-model", default="qwen2.5-coder-1.5b-instruct-q4_k_m")
     parser.add_argument("--until", choices=[*TEACHERS, *STUDENTS])
-    parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
     try:
-        if options.folder is not None:
-            run(
-                options.folder.resolve(), options.data.resolve(), options.base_url, options.teacher_model, options.until
-            )
-        if options.table or options.folder is None:
-            TABLE.write_text(table())
+        run(options.folder.resolve(), options.data.resolve(), options.base_url, options.teacher_model, options.until)
     except DistillError as error:
         raise SystemExit(str(error)) from error
 

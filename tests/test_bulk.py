@@ -605,7 +605,6 @@ def test_options_that_do_not_go_together_are_a_usage_error(tiny_bundle, argument
 @pytest.mark.parametrize(("module", "extra", "arguments"), [
     ("pyarrow", "parquet", ["--output", "answers.parquet"]),
     ("ray", "ray", ["--output", "answers.jsonl", "--engine", "ray"]),
-    ("filelock", "train", ["--output", "answers.jsonl"]),
 ])  # fmt: skip
 def test_a_missing_extra_is_named(tiny_bundle, tmp_path, monkeypatch, module, extra, arguments):
     monkeypatch.chdir(tmp_path)

@@ -892,7 +892,6 @@ class Blocker(importlib.abc.MetaPathFinder):
     ("module", "command", "teacher"),
     [
         ("openai", "label", UNREACHABLE),
-        ("filelock", "label", "{callable: 'project:answer'}"),
         ("genai_prices", "label", "{model: m, max_retries: 0}"),
         ("yaml", "label", UNREACHABLE),
         ("torch", "train", None),

@@ -42,7 +42,7 @@ def folder(tmp_path, monkeypatch):
         "QUERIES": 30,
         "KNOWN_PER_INTENT": 2,
         "TEACHER_GOLD": 9,
-        "FOLDER_OF_BUNDLES": tmp_path / "models",
+        "BUNDLES": tmp_path / "models",
     }.items():
         monkeypatch.setattr(teacher_evidence, name, value)
     monkeypatch.setattr(teacher_evidence, "FOLDERS", tmp_path)
@@ -77,7 +77,7 @@ def test_every_condition_is_run_once_and_the_table_needs_no_model(folder, server
     assert run(folder, server) == found
     assert len(server.requests) == n_requests
     page = teacher_evidence.table()
-    assert "| the teacher, bare names | 1.000 [0.701, 1.000] |" in page
+    assert "| the teacher, bare names | 1.000 [.701, 1.000] |" in page
     assert page.count("| static |") == len(teacher_evidence.STUDENTS)
 
 

@@ -49,7 +49,6 @@ def audit(
 ) -> None:
     """List the labels that are probably wrong, and have the teacher look again: ledger.jsonl."""
     from distill import audit as audits
-    from distill.types import Task
 
     loaded = load(spec, teacher_model, base_url)
     if max_usd is not None and not relabel:
@@ -63,7 +62,7 @@ def audit(
     if as_json:
         print_json(_as_json(found, limit, summary))
         return
-    _print_audit(found, _SHOWN if limit is None else limit, is_estimated=loaded.task is Task.SINGLE)
+    _print_audit(found, _SHOWN if limit is None else limit)
     if summary is not None:
         _print_relabelled(summary, loaded)
     elif found.suspects and loaded.labels_path is None:
@@ -80,9 +79,9 @@ def _as_json(found: Audit, limit: int | None, summary: RelabelSummary | None) ->
     return value | {"relabelled": None if summary is None else asdict(summary)}
 
 
-def _print_audit(found: Audit, limit: int, *, is_estimated: bool) -> None:
+def _print_audit(found: Audit, limit: int) -> None:
     shown = found.suspects[:limit]
-    wrong = f"about {found.estimated_wrong} of them wrong; " if is_estimated else ""
+    wrong = "" if found.estimated_wrong is None else f"about {found.estimated_wrong} of them wrong; "
     typer.echo(
         f"{found.n_labels} labels looked at, {wrong}{len(found.suspects)} suspected"
         + (f", the {len(shown)} worst shown" if len(shown) < len(found.suspects) else "")

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from distill.data import csv_delimiter, read_jsonl
+from distill.data import csv_delimiter, csv_fields_up_to, read_jsonl
 from distill.errors import DataError
 
 if TYPE_CHECKING:
@@ -25,6 +24,7 @@ _USUAL_NAMES = (
 )  # fmt: skip
 _SAMPLE = 200
 _SHARE_OF_SENTENCES = 0.3
+_LONGEST_FIELD = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,7 +58,8 @@ def read_table(path: Path, value: Any = None) -> Table:
     if value is not None:
         rows = list(enumerate(value, 1))
     elif path.suffix.lower() in {".csv", ".tsv", ".tab"}:
-        rows = list(_csv_rows(path))
+        with csv_fields_up_to(_LONGEST_FIELD):
+            rows = list(_csv_rows(path))
     else:
         rows = list(read_jsonl(path))
     if not rows:
@@ -74,7 +75,6 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise DataError(f"{path}:{line}: not UTF-8 (byte {error.start}); save the file as UTF-8") from error
-    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=csv_delimiter(text.partition("\n")[0]))
     try:
         for row in reader:

@@ -406,7 +406,7 @@ def function_scores(answer: Any, labels: Sequence[str], task: Task) -> dict[str,
         raise TypeError(f"the function must return {wanted} or {{name: score}}, found {_described(answer, labels)}")
     unknown = next((str(name) for name in numbers if name not in labels), None)
     if unknown is not None or not (numbers or form.may_be_empty):
-        hint = "" if unknown is None else f" ({unknown_label(unknown, labels)})"
+        hint = "" if unknown is None else f" ({unknown_label(unknown, labels, task)})"
         raise UnmatchedError(unknown or str(answer), hint)
     scores = {name: float(score) for name, score in numbers.items()}
     in_range = all(0 <= score <= form.highest and math.isfinite(score) for score in scores.values())

@@ -330,7 +330,7 @@ def _scores(where: str, line: Mapping[str, Any], spec: Spec, names: Names) -> di
     scores: dict[str, float] = {}
     for name, number in numbers.items():
         if name.strip() not in names:
-            raise DataError(f"{where}: {unknown_label(name, spec.labels)}")
+            raise DataError(f"{where}: {unknown_label(name, spec.labels, spec.task)}")
         label = names[name.strip()]
         if label is None:
             continue

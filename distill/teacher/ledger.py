@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from distill.data import label_as_line, read_labels, storage_errors
-from distill.errors import LedgerError, missing_extra
+from distill.errors import LedgerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,10 +36,8 @@ class AppendLog:
         self._stream: BinaryIO | None = None
 
     def __enter__(self) -> Self:
-        try:
-            from filelock import FileLock, Timeout
-        except ImportError as error:
-            raise missing_extra("filelock") from error
+        from filelock import FileLock, Timeout
+
         with storage_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(f"{self.path}.lock", timeout=0)

@@ -241,8 +241,7 @@ def test_an_intent_that_is_null_is_an_error_where_every_query_has_one(make_spec,
     with pytest.raises(DataError) as caught:
         import_answers(spec, path)
     assert str(caught.value) == (
-        f"{path}:2: \"intent\" is null: the intent 'oos' needs `out_of_scope: true` in router.yaml; "
-        "with `task: multi` it has an empty list of intents"
+        f"{path}:2: \"intent\" is null: the intent 'oos' needs `out_of_scope: true` in router.yaml"
     )
     assert not spec.ledger_path.exists()
 
