@@ -8,7 +8,7 @@ out-of-scope. DIR holds the bundles `static` and `encoder` that scripts/public.p
 Every contender has an environment of its own, made here with venv and pip (settings of pip, such as an index with small CPU builds
 of torch, are the caller's), is trained as its documentation says, and answers in a process of its own, on one thread. They take
 turns: each run goes through the texts in blocks, every contender timing its own call on a block, after a few calls that do not count, before the next block comes. What cannot be installed or run is
-listed with the reason. Environments and trained models are kept under --cache [~/.cache/distill-peers].
+listed with the reason. Beside FILE, FILE-runs.jsonl gets a line for every run. Environments and trained models are kept under --cache [~/.cache/distill-peers].
 """
 
 from __future__ import annotations
@@ -485,6 +485,19 @@ def bare_imports_ms(python: Path) -> float:
     return float(np.median([json.loads(reply)["cold_start_ms"] for reply in replies]))
 
 
+def log_run(path: Path, result: Mapping[str, Any]) -> None:
+    """Adds a line to the file of all runs, so that none is shown without the others."""
+    kept = ("p50_ms", "p99_ms", "p50_ms_by_run", "p99_ms_by_run")
+    line = {
+        "commit": result["commit"],
+        "measured_at": result["environment"]["measured_at"],
+        "set": result["data"]["name"],
+        "rows": {row["name"]: {key: row[key] for key in kept} for row in result["rows"]},
+    }
+    with path.open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
 def main() -> None:
     """Installs, trains, measures, writes the figures and prints them."""
     args = _arguments()
@@ -494,6 +507,7 @@ def main() -> None:
         data = Data(args.folder, tuple(read_gold(args.folder / "test.jsonl", task=Task.SINGLE)))
         result = compare(peers, data, cache, args)
         write_json(args.out, result)
+        log_run(args.out.with_name(f"{args.out.stem}-runs.jsonl"), result)
     except (DistillError, NotRunError) as error:
         raise SystemExit(f"peers.py: {error}") from error
     print(table(result))

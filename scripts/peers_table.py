@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS, PAGE = ROOT / "results", ROOT / "docs" / "runtime-budget.md"
-PEERS, OPENINGS, PUBLISHED = RESULTS / "peers.json", RESULTS / "openings.jsonl", RESULTS / "published.json"
+PEERS, RUNS = RESULTS / "peers.json", RESULTS / "peers-runs.jsonl"
+OPENINGS, PUBLISHED = RESULTS / "openings.jsonl", RESULTS / "published.json"
 COLUMNS = ("accuracy", "out-of-scope AUROC", "p50 µs", "p99 µs", "model MB", "install MB", "first answer ms")
 """A column without any figure is left out."""
 
@@ -74,6 +75,25 @@ def limits() -> str:
     return "\n".join(
         [*lines, "", f"From {_run(run)}, {run['data']['name']}; percentiles are the medians of {run['runs']} runs.", ""]
     )
+
+
+def runs() -> str:
+    """Every run there was: p50, and how far p99 lies above it. The last is the one that is shown elsewhere."""
+    found = [line for _, line in read_jsonl(RUNS)]
+    shown = ("static", "static [fast]", "model2vec", "fastText", "TF-IDF + LR")
+    lines = [
+        f"| commit | {' | '.join(f'{name}, p50 | p99 less p50' for name in shown)} | static over model2vec |",
+        "| --- |" + " ---: |" * (2 * len(shown) + 1),
+    ]
+    for run in found:
+        rows = [run["rows"][name] for name in shown]
+        cells = [f"{1000 * row['p50_ms']:.1f} | {1000 * (row['p99_ms'] - row['p50_ms']):.0f}" for row in rows]
+        lines.append(f"| {run['commit']} | {' | '.join(cells)} | {rows[0]['p50_ms'] / rows[2]['p50_ms']:.3f} |")
+    by_pass = [
+        f"{name} " + ", ".join(f"{1000 * p99:.0f}" for p99 in found[-1]["rows"][name]["p99_ms_by_run"])
+        for name in shown
+    ]
+    return "\n".join([*lines, "", f"Microseconds. p99 in each pass of the last run: {'; '.join(by_pass)}.", ""])
 
 
 def _run(run: Row) -> str:

@@ -150,6 +150,7 @@ PAGES = {
     when_not.PAGE: when_not.PARTS,
     peers_table.PAGE: {"limits": peers_table.limits},
     ROOT / "docs" / "deployment.md": {"throughput": threads_and_processes},
+    ROOT / "results" / "README.md": {"runs": peers_table.runs},
     teacher_evidence.PAGE: {"teacher": teacher_evidence.table},
     **demo_pages.PAGES,
 }

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import csv
 import json
 import os
 import unicodedata
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from distill.data import (
     atomic_write,
     canonical_json,
+    csv_fields_up_to,
     leaked,
     ledger_key,
     normalise,
@@ -19,6 +22,7 @@ from distill.data import (
     read_queries,
     sha256_bytes,
     sha256_file,
+    unknown_label,
     write_json,
     write_jsonl,
 )
@@ -199,3 +203,21 @@ def test_gold_of_another_task_is_refused(write, task, label):
     path = write(json.dumps({"text": "x", **label}))
     with pytest.raises(DataError, match=f"{path.name}:1: `task: {task.value}` needs"):
         read_gold(path, ["a"], task)
+
+
+def test_the_limit_of_csv_fields_is_put_back_even_after_an_error():
+    before = csv.field_size_limit()
+    with suppress(KeyError), csv_fields_up_to(before + 1):
+        assert csv.field_size_limit() == before + 1
+        raise KeyError
+    assert csv.field_size_limit() == before
+
+
+@pytest.mark.parametrize("name", ["oos", "none"])
+@pytest.mark.parametrize(
+    ("task", "advice"), [(Task.MULTI, "has an empty list of intents"), (Task.WEIGHTS, "'{}' is none of them")]
+)
+def test_a_name_for_no_intent_is_explained_by_the_task(name, task, advice):
+    said = unknown_label(name, ("visual", "audio"), task)
+    assert advice.format(name) in said
+    assert "out_of_scope" not in said

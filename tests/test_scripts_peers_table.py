@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "scripts"))
+import peers
 import peers_table
 
 ROW = {
@@ -100,3 +101,28 @@ def test_limits_say_what_stands_and_by_how_much_the_rest_is_missed(results):
         "| `static`, queries a second in batches | 66,700 | at least 100,000 | missed: 0.67 times the limit |" in lines
     )
     assert "| `encoder`, in batches over one by one | 2 | at least 4 | missed: 0.50 times the limit |" in lines
+
+
+def test_every_run_that_was_logged_is_shown(tmp_path, monkeypatch):
+    path = tmp_path / "peers-runs.jsonl"
+    for n, commit in enumerate(("first", "second"), start=1):
+        row = {
+            **ROW,
+            "p50_ms": 0.01 * n,
+            "p99_ms": 0.03 * n,
+            "p50_ms_by_run": [0.01],
+            "p99_ms_by_run": [0.02, 0.03 * n],
+        }
+        names = ("static", "static [fast]", "model2vec", "fastText", "TF-IDF + LR", "another")
+        result = {
+            "commit": commit,
+            "environment": {"measured_at": "2026-01-01"},
+            "data": {"name": "birds"},
+            "rows": [{**row, "name": name} for name in names],
+        }
+        peers.log_run(path, result)
+    monkeypatch.setattr(peers_table, "RUNS", path)
+    lines = peers_table.runs().splitlines()
+    assert lines[2] == f"| first {'| 10.0 | 20 ' * 5}| 1.000 |"
+    assert lines[3] == f"| second {'| 20.0 | 40 ' * 5}| 1.000 |"
+    assert "p99 in each pass of the last run: static 20, 60;" in lines[-1]
