@@ -58,7 +58,7 @@ class Measure:
         answers: From a student's probabilities and its policy to its answers.
         agreement: From answers and what the teacher says to how far they agree on each query, from 0 to 1; float64 of shape (n,).
         right: From the same to whether the answer is the teacher's; bool of shape (n,).
-        unsure: From answers to whether the student is less than half sure; bool of shape (n,).
+        unsure: From answers to whether the student doubts what it says; bool of shape (n,).
         mistakes: From answers and what the teacher says to what is mixed up, in the order of the queries.
         errors: From the same to how much each answer has too much of each label, or too little where negative, of shape
             (n, n_labels); None where pairs of labels tell all of it.
@@ -192,6 +192,11 @@ def _has_same_best(answers: Floats, given: Array) -> Booleans:
     return _is_best(answers, _best(given))
 
 
+def _never(answers: Floats) -> Booleans:
+    """Shares that are nearly even are an answer like any other, and no doubt."""
+    return np.zeros(len(answers), bool)
+
+
 def _displaced(answers: Floats, given: Array) -> Iterator[Mistake]:
     """Between which channels weight is misplaced: what one lacks is spread over those that have too much, in proportion."""
     error = _weight_errors(answers, given)
@@ -242,7 +247,7 @@ MEASURES: dict[Task, Measure] = {
         answers=_probabilities,
         agreement=_shared_weight,
         right=_has_same_best,
-        unsure=_best_is_unlikely,
+        unsure=_never,
         mistakes=_displaced,
         errors=_weight_errors,
         interval=_mean_of_any,

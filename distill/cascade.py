@@ -25,7 +25,7 @@ import numpy as np
 
 from distill.guard import Breaker, Budget, FallbackOutcome, Guard, Ticket, as_usd
 from distill.hooks import notify
-from distill.policy import Policy
+from distill.policy import Policy, confidence
 from distill.types import OUT_OF_SCOPE_LABEL, Prediction, Reason, Task
 
 if TYPE_CHECKING:
@@ -46,13 +46,11 @@ __all__ = [
     "Fallback",
     "FallbackOutcome",
     "FallbackReply",
-    "confidence",
 ]
 
 DECLINED = frozenset({Reason.LOW_CONFIDENCE, Reason.OUT_OF_SCOPE})
 """The reasons for which a policy declines a query that is not empty."""
 
-_MULTI_THRESHOLD = 0.5
 _SHOWN_CHARACTERS = 200
 _QUERIES_A_TURN = 64
 """Answers that are made before other tasks of the event loop have their turn."""
@@ -167,9 +165,7 @@ class Cascade:
         self.on_prediction: list[Hook] = []
         self._guard = Guard(budget or Budget(), breaker or Breaker(), max_in_flight)
         self._is_async = iscoroutinefunction(fallback) or iscoroutinefunction(type(fallback).__call__)
-        task, labels = router.manifest.task, router.labels
-        thresholds = (_MULTI_THRESHOLD,) * len(labels) if task is Task.MULTI else None
-        self._policy = Policy(task, labels, thresholds=thresholds)
+        self._policy = Policy.of_answers(router.manifest.task, router.labels)
 
     def __repr__(self) -> str:
         return f"Cascade({self.router!r}, {self.fallback!r})"
@@ -348,22 +344,6 @@ class Cascade:
             notify(self.on_prediction, texts, predictions, bundle_id, latency_ms)
 
 
-def confidence(probabilities: Floats, task: Task) -> Floats:
-    """How sure a student is of its decision: what ``Cascade.ask_below`` is compared with.
-
-    Args:
-        probabilities: Calibrated probabilities, shape (..., n_labels).
-        task: What the labels mean.
-
-    Returns:
-        Shape (...,). ``single``, ``weights``: the highest probability, ``oos`` included. ``multi``: that of the label which
-        is least sure to be accepted or not.
-    """
-    is_multi = task is Task.MULTI
-    sure: Floats = np.maximum(probabilities, 1.0 - probabilities).min(-1) if is_multi else probabilities.max(-1)
-    return sure
-
-
 def _listed(texts: Any) -> list[str]:
     """The queries as a list; what is none is left to the router, which refuses it."""
     return list(texts) if isinstance(texts, Iterable) and not isinstance(texts, str) else texts
@@ -402,9 +382,9 @@ def _read_answer(answer: Any, policy: Policy) -> Prediction:
     vector = np.asarray([scores.get(name, 0.0) for name in policy.labels], dtype=np.float32)
     if not all(0.0 <= score < math.inf for score in (*scores.values(), outside)):
         raise ValueError("the scores must be numbers from 0 on")
-    if policy.task is Task.SINGLE and outside and outside >= vector.max():
+    if policy.task.has_one_label and outside and outside >= vector.max():
         return Prediction(None, 0.0, Reason.OUT_OF_SCOPE, None, labels=policy.labels)
-    if policy.task is not Task.MULTI:
+    if policy.task.sums_to_one:
         if not vector.any():
             raise ValueError("every score is 0")
         vector /= vector.sum()
@@ -414,13 +394,13 @@ def _read_answer(answer: Any, policy: Policy) -> Prediction:
 
 def _as_scores(answer: Any, task: Task) -> dict[str, float]:
     match answer:
-        case None if task is Task.SINGLE:
+        case None if task.has_one_label:
             return {OUT_OF_SCOPE_LABEL: 1.0}
         case str():
             return {answer: 1.0}
         case Mapping():
             return {name: float(score) for name, score in answer.items()}
-        case list() | tuple() | set() | frozenset() if task is Task.MULTI:
+        case list() | tuple() | set() | frozenset() if not task.sums_to_one:
             return dict.fromkeys(answer, 1.0)
     raise ValueError(f"the answer is {type(answer).__name__}, not an intent's name or scores")
 

@@ -17,7 +17,6 @@ from distill.embed import nearest
 from distill.progress import Progress
 from distill.teacher.combine import fit_combination, fit_vote
 from distill.teacher.evidence import known_examples
-from distill.types import Task
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -44,7 +43,7 @@ def combines(spec: Spec) -> bool:
     Raises:
         DataError: ``teacher.evidence`` is wrong, or is gold.
     """
-    is_asked = spec.task is Task.SINGLE and spec.teacher.combine and spec.teacher.labels is None
+    is_asked = spec.task.has_one_label and spec.teacher.combine and spec.teacher.labels is None
     return is_asked and len(known_examples(spec)) >= LEAST_EXAMPLES * len(spec.labels)
 
 

@@ -266,11 +266,12 @@ _FITS_NONE = frozenset({"out of scope", "outofscope", "out of domain", "ood", "n
 
 def unknown_label(name: Any, labels: Sequence[str], task: Task | None = Task.SINGLE) -> str:
     """What is said of a name that is no label, with the label that was probably meant."""
-    if task is Task.MULTI and (name == OUT_OF_SCOPE_LABEL or normalise(str(name)) in _FITS_NONE):
+    task = task or Task.SINGLE
+    if not task.sums_to_one and (name == OUT_OF_SCOPE_LABEL or normalise(str(name)) in _FITS_NONE):
         return f"the intent {name!r} does not exist; a query that fits none has an empty list of intents"
-    if task is not Task.WEIGHTS and name == OUT_OF_SCOPE_LABEL:
+    if not task.is_mixture and name == OUT_OF_SCOPE_LABEL:
         return f"the intent {name!r} needs `out_of_scope: true` in router.yaml"
-    if task is not Task.WEIGHTS and normalise(str(name)) in _FITS_NONE:
+    if not task.is_mixture and normalise(str(name)) in _FITS_NONE:
         return f"the intent {name!r} does not exist; a query that fits none is {OUT_OF_SCOPE_LABEL!r}"
     from difflib import get_close_matches
 

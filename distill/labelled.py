@@ -19,7 +19,7 @@ from distill.split import HELD_OUT_SHARE, stratified_holdout
 from distill.teacher.functions import redactor
 from distill.teacher.label import queries_of, recorded_samples
 from distill.teacher.rounds import added_queries_path
-from distill.types import Example, Task
+from distill.types import Example
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -148,7 +148,7 @@ def target_of(answer: Label, spec: Spec) -> Target | None:
     target = np.asarray([answer.scores.get(name, 0.0) for name in spec.labels], np.float32)
     if not np.isfinite(target).all() or (target < 0).any():
         return None
-    if spec.task is Task.MULTI:
+    if not spec.task.sums_to_one:
         return target
     total = target.sum()
     return (target / total).astype(np.float32) if total > 0 else None

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Floats = np.ndarray[Any, np.dtype[np.floating[Any]]]
     Integers = np.ndarray[Any, np.dtype[np.integer[Any]]]
 
-__all__ = ["Policy", "fit_policy"]
+__all__ = ["Policy", "confidence", "fit_policy"]
 
 _SINGLE, _MULTI = Task.SINGLE, Task.MULTI
 _ACCEPTED, _LOW_CONFIDENCE, _OUT_OF_SCOPE = Reason.ACCEPTED, Reason.LOW_CONFIDENCE, Reason.OUT_OF_SCOPE
@@ -145,7 +145,7 @@ class Policy:
         return _prediction(
             intents[0] if intents else None,
             probabilities.item(best),
-            _ACCEPTED,
+            _ACCEPTED if intents else _OUT_OF_SCOPE,
             self.labels[best],
             intents,
             None,
@@ -158,6 +158,11 @@ class Policy:
         top = self.labels[best]
         weights = dict(zip(self.labels, probabilities.tolist(), strict=True))
         return _prediction(top, probabilities.item(best), _ACCEPTED, top, (top,), weights, self.labels, probabilities)
+
+    @classmethod
+    def of_answers(cls, task: Task, labels: Sequence[str]) -> Self:
+        """What a teacher's own answers are decided by: the best label; for ``multi`` every label that is more likely than not."""
+        return cls(task, tuple(labels), thresholds=(_MULTI_DEFAULT,) * len(labels) if task is _MULTI else None)
 
     def as_dict(self) -> dict[str, Any]:
         """What stands in a manifest under ``policy``; task and labels stand beside it."""
@@ -188,6 +193,22 @@ class Policy:
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a policy: {error!r}") from error
+
+
+def confidence(probabilities: Floats, task: Task) -> Floats:
+    """How sure a student is of its decision: what ``Cascade.ask_below`` is compared with.
+
+    Args:
+        probabilities: Calibrated probabilities, shape (..., n_labels).
+        task: What the labels mean.
+
+    Returns:
+        Shape (...,). ``single``, ``weights``: the highest probability, ``oos`` included. ``multi``: that of the label which
+        is least sure to be accepted or not.
+    """
+    is_multi = task is _MULTI
+    sure: Floats = np.maximum(probabilities, 1.0 - probabilities).min(-1) if is_multi else probabilities.max(-1)
+    return sure
 
 
 def _check_labels(task: Task, labels: Sequence[str]) -> None:

@@ -40,7 +40,7 @@ from distill.hooks import notify
 from distill.outline import PROBABILITIES, outline
 from distill.policy import Policy
 from distill.tokenizer import QueryTokenizer
-from distill.types import Prediction, Reason, Task
+from distill.types import Prediction, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -98,7 +98,7 @@ class Router:
         if manifest.max_length <= self._n_special:
             raise BundleError(f"{bundle.path}: max_length {manifest.max_length} leaves no room for a query")
         self._max_characters = manifest.max_length * _CHARACTERS_PER_TOKEN
-        self._is_multi = manifest.task is Task.MULTI
+        self._is_softmax = manifest.task.sums_to_one
         self._session = _open_session(bundle, threads)
         self._inputs = _check_inputs(bundle, self._session)
         self._output = _pick_output(self._session)
@@ -193,7 +193,7 @@ class Router:
 
     def _normalise(self, logits: Floats) -> None:
         """Makes probabilities of one query's logits, in place, with as few calls as it takes."""
-        if self._is_multi:
+        if not self._is_softmax:
             _sigmoid(logits)
             return
         logits -= logits[logits.argmax()]
@@ -320,7 +320,7 @@ class Router:
             logits: float32 array of shape (n_labels,); left as it is.
         """
         rows = logits[None, :].copy()
-        return self._policy.decide((_sigmoid(rows) if self._is_multi else _softmax(rows))[0])
+        return self._policy.decide((_softmax(rows) if self._is_softmax else _sigmoid(rows))[0])
 
     def _ask(self, ids: list[int]) -> Floats:
         """What the graph gives for one query: probabilities if it can, otherwise logits; (n_labels,)."""
@@ -374,7 +374,7 @@ class Router:
             if pauses:
                 sleep(_PAUSE_S)
         n_labels = len(self.labels)
-        probabilities = np.full((len(ids), n_labels), 0.0 if self._is_multi else 1.0 / n_labels, dtype=np.float32)
+        probabilities = np.full((len(ids), n_labels), 1.0 / n_labels if self._is_softmax else 0.0, dtype=np.float32)
         lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
         is_empty = lengths <= self._n_special
         order = np.argsort(lengths, kind="stable")
@@ -383,7 +383,7 @@ class Router:
             rows = order[start : start + size]
             answer = self._run(self._output, [ids[row] for row in rows.tolist()])
             if self._output == _LOGITS:
-                answer = _sigmoid(answer) if self._is_multi else _softmax(answer)
+                answer = _softmax(answer) if self._is_softmax else _sigmoid(answer)
             probabilities[rows] = answer
         return probabilities, is_empty
 
@@ -521,7 +521,7 @@ def _read_pad_id(bundle: Bundle, padding: Mapping[str, Any] | None) -> int:
 
 def _open_session(bundle: Bundle, threads: int) -> onnxruntime.InferenceSession:
     try:
-        is_softmax = bundle.manifest.task is not Task.MULTI
+        is_softmax = bundle.manifest.task.sums_to_one
         return _open_mapped(bundle.onnx_path, threads, is_softmax=is_softmax) or _session(
             str(bundle.onnx_path), _options(threads)
         )

@@ -335,15 +335,15 @@ class Spec(_Strict):
 
     @model_validator(mode="after")
     def _out_of_scope_is_for_single(self) -> Spec:
-        if self.out_of_scope and self.task is not Task.SINGLE:
+        if self.out_of_scope and not self.task.has_one_label:
             raise ValueError("`out_of_scope` is for `task: single`; in other tasks an empty answer is valid")
         return self
 
     @model_validator(mode="after")
     def _logprobs_of_one_label(self) -> Spec:
-        if self.teacher.logprobs and self.task is Task.MULTI:
+        if self.teacher.logprobs and not self.task.sums_to_one:
             raise ValueError("`teacher.logprobs` is for answers that name one label; with `task: multi` take `samples`")
-        if self.teacher.logprobs and self.task is Task.WEIGHTS and self.teacher.prompt is None:
+        if self.teacher.logprobs and self.task.is_mixture and self.teacher.prompt is None:
             raise ValueError(
                 "`teacher.logprobs` takes a `prompt` of yours that asks for one channel; ours asks for a number for each"
             )
@@ -353,7 +353,7 @@ class Spec(_Strict):
     def _answers_are_labels(self) -> Spec:
         for answer, label in self.teacher.answer_map.items():
             if label is None:
-                if self.task is not Task.MULTI:
+                if self.task.sums_to_one:
                     raise ValueError(f"`teacher.answer_map` turns {answer!r} into null, which is for `task: multi`")
             elif label not in self.labels:
                 near = get_close_matches(label, self.labels, n=1)
@@ -363,13 +363,13 @@ class Spec(_Strict):
 
     @model_validator(mode="after")
     def _evidence_is_for_intents(self) -> Spec:
-        if self.teacher.evidence is not None and self.task is Task.WEIGHTS:
+        if self.teacher.evidence is not None and self.task.is_mixture:
             raise ValueError("`teacher.evidence` is for `task: single` and `task: multi`")
         return self
 
     @model_validator(mode="after")
     def _kinds_of_queries_differ(self) -> Spec:
-        for name, values in list(self.synth.attributes.items())[: self.task is Task.WEIGHTS]:
+        for name, values in list(self.synth.attributes.items())[: self.task.is_mixture]:
             if (
                 len(set(values)) != len(values)
                 or not all(value.strip() for value in values)

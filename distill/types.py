@@ -50,7 +50,7 @@ OUT_OF_SCOPE_LABEL = "oos"
 
 
 class Task(StrEnum):
-    """What a label means. The task picks loss, policy and metric; no other code branches on it."""
+    """What a label means. The task picks loss, policy, metric and presentation; other code asks for one of its properties."""
 
     SINGLE = "single"
     """One intent a query: a distribution over labels."""
@@ -58,6 +58,21 @@ class Task(StrEnum):
     """Any number of intents a query, none included: independent probabilities."""
     WEIGHTS = "weights"
     """How much each channel should give to the answer: a target distribution."""
+
+    @property
+    def sums_to_one(self) -> bool:
+        """Whether a query's scores are shares of one whole. Otherwise each label holds or not by itself, and none may hold."""
+        return self is not Task.MULTI
+
+    @property
+    def has_one_label(self) -> bool:
+        """Whether a query has just one label, so that what fits none needs a label of its own, ``oos``."""
+        return self is Task.SINGLE
+
+    @property
+    def is_mixture(self) -> bool:
+        """Whether the shares are the answer: then a share of a half is no doubt, and which label is the best is not all."""
+        return self is Task.WEIGHTS
 
 
 class Reason(StrEnum):

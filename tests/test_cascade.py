@@ -20,9 +20,9 @@ from distill.cascade import (
     CascadePrediction,
     FallbackOutcome,
     FallbackReply,
-    confidence,
 )
 from distill.errors import QueryError
+from distill.policy import confidence
 from distill.types import Prediction, Reason, Task
 
 SURE, DOUBTED, OUTSIDE = "where is my parcel", "unheard words", "a joke please"

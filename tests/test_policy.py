@@ -102,7 +102,7 @@ def test_multi_accepts_exactly_the_labels_that_reach_their_thresholds_best_first
         (scores[name] for name in prediction.intents), reverse=True
     )
     assert prediction.intent == (prediction.intents[0] if prediction.intents else None)
-    assert prediction.reason is Reason.ACCEPTED
+    assert prediction.reason is (Reason.ACCEPTED if prediction.intents else Reason.OUT_OF_SCOPE)
 
 
 def test_weights_are_the_probabilities_and_always_accepted():

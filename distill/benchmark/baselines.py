@@ -13,13 +13,12 @@ import numpy.typing as npt
 from distill.errors import DataError
 from distill.policy import fit_policy
 from distill.split import HELD_OUT_SHARE, stratified_holdout
-from distill.types import Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from distill.policy import Policy
-    from distill.types import Example, Prediction
+    from distill.types import Example, Prediction, Task
 
 __all__ = ["Baseline", "fit_majority", "fit_tfidf"]
 
@@ -69,7 +68,7 @@ def fit_tfidf(examples: Sequence[Example], labels: Sequence[str], task: Task, *,
         DataError: There is nothing to fit on.
     """
     train, held_out = _split(examples, seed)
-    model = _TfidfModel(train, independent=task is Task.MULTI)
+    model = _TfidfModel(train, independent=not task.sums_to_one)
     return _baseline(model, held_out, labels, task)
 
 

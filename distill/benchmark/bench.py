@@ -32,8 +32,9 @@ from distill.benchmark.leakage import find_leakage
 from distill.benchmark.metrics import Answers, Gold, fidelity_figures, gold_figures, right
 from distill.benchmark.scores import reliability, risk_coverage, score_figures
 from distill.benchmark.statistics import compare_paired
-from distill.cascade import DECLINED, confidence
+from distill.cascade import DECLINED
 from distill.errors import DataError
+from distill.policy import confidence
 from distill.progress import Progress, say
 from distill.router import Router
 from distill.types import OUT_OF_SCOPE_LABEL, BenchResult, BenchRow, Prediction, Task
@@ -149,7 +150,7 @@ def run_bench(inputs: BenchInputs, *, show_progress: bool = True) -> BenchResult
     measured = [*_measure_recorded(inputs, gold), *local]
     comparisons = _compare(measured, gold)
     rows = tuple(_row(each, inputs, measured, gold, comparisons) for each in measured)
-    n_oos = int(gold.out_of_scope.sum()) if inputs.task is Task.SINGLE else 0
+    n_oos = int(gold.out_of_scope.sum()) if inputs.task.has_one_label else 0
     return BenchResult(
         task=inputs.task,
         name=inputs.name,
@@ -444,7 +445,7 @@ def _disagreements(inputs: BenchInputs, student: _Measured, teacher: _Measured) 
     ]
     apart = student.answers.probabilities - teacher.answers.probabilities
     furthest = dict(zip(inputs.queries, np.abs(apart).max(axis=1).tolist(), strict=True))
-    by_distance = inputs.task is Task.WEIGHTS
+    by_distance = inputs.task.is_mixture
     surest = sorted(found, key=lambda one: furthest[one["text"]] if by_distance else one["student_score"], reverse=True)
     return surest[:_DISAGREEMENTS]
 

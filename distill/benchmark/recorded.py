@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["RecordedTeacher"]
 
-_MULTI_THRESHOLD = 0.5
-
 
 class RecordedTeacher:
     """A teacher's raw answers, as a caller would get them.
@@ -47,8 +45,7 @@ class RecordedTeacher:
         name: str = "",
     ) -> None:
         self.labels, self.task = tuple(labels), task
-        thresholds = (_MULTI_THRESHOLD,) * len(self.labels) if task is Task.MULTI else None
-        self._policy = Policy(task, self.labels, thresholds=thresholds)
+        self._policy = Policy.of_answers(task, self.labels)
         column = {label: position for position, label in enumerate(self.labels)}
         samples: dict[str, dict[int, tuple[Label, npt.NDArray[np.float32]]]] = {}
         for answer in answers:
@@ -145,7 +142,7 @@ def _as_vector(answer: Label, column: dict[str, int], task: Task) -> npt.NDArray
     for name, score in answer.scores.items():
         if name in column:
             vector[column[name]] = score
-    if task is Task.MULTI:
+    if not task.sums_to_one:
         return vector
     total = vector.sum()
     return vector / total if total > 0 else None

@@ -154,7 +154,7 @@ def draft(folder: Path, sources: Sequence[Source], options: Options) -> Draft:
         evidence=_without_gold(labelled, gold) if labelled is not None and are_evidence else None,
         gold=labelled.gold if labelled else None,
         per_intent=(_PER_INTENT if len(intents) <= _MANY_INTENTS else _PER_INTENT_OF_MANY)
-        * (_CHANNELS_WEIGH if task is Task.WEIGHTS else 1),
+        * (_CHANNELS_WEIGH if task.is_mixture else 1),
         n_out_of_scope=_OUT_OF_SCOPE,
         are_placeholders=not found,
         notes=tuple(notes),
@@ -184,7 +184,7 @@ def _use_of(labelled: Source, options: Options, *, queries: Source | None, promp
         return _Use.QUERIES if queries is None else _Use.NOTHING
     if _labels_teach(labelled, options, queries):
         return _Use.TEACHER
-    can_be_evidence = queries is not None and labelled.task is not Task.WEIGHTS
+    can_be_evidence = queries is not None and not labelled.task.is_mixture
     return _Use.EVIDENCE if can_be_evidence and _most_examples(labelled) > _EXAMPLES else _Use.EXAMPLES
 
 
@@ -261,7 +261,7 @@ def _task(options: Options, labelled: Source | None) -> Task:
 def _has_out_of_scope(options: Options, task: Task, *, fits_none: bool, labels_teach: bool) -> bool:
     if options.out_of_scope is not None:
         return options.out_of_scope
-    return task is Task.SINGLE and (fits_none or not labels_teach)
+    return task.has_one_label and (fits_none or not labels_teach)
 
 
 def name_of(folder: Path) -> str:

@@ -309,7 +309,7 @@ def _labelled(table: Table, column: str, label_column: str | None) -> Source | N
 
 
 def _names(table: Table, number: int, label: Any, task: Task) -> list[str]:
-    names: list[Any] = [label] if task is Task.SINGLE else list(label) if isinstance(label, list | dict) else [None]
+    names: list[Any] = [label] if task.has_one_label else list(label) if isinstance(label, list | dict) else [None]
     if not all(isinstance(name, str) for name in names):
         raise DataError(f"{table.path}:{number}: not a label: {label!r}")
     return names

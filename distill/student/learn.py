@@ -19,7 +19,6 @@ from distill.student.targets import SparseTargets, fits_array, mapped, mean, mix
 from distill.student.tokens import bundle_tokenizer, encode
 from distill.student.trainer import Schedule, TrainingSet, checkpoint_errors, fit, predict
 from distill.student.vectors import first_gates
-from distill.types import Task
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from distill.student.tokens import Ids
     from distill.student.vectors import Lexicon
     from distill.student.weights import BaseModel
-    from distill.types import Example
+    from distill.types import Example, Task
 
     Array = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -130,7 +129,7 @@ def learn_encoder(
             head_rate=recipe.head_rate,
             mixed_precision=True,
         )
-        smoothing = recipe.label_smoothing if lesson.task is Task.SINGLE else 0.0
+        smoothing = recipe.label_smoothing if lesson.task.has_one_label else 0.0
         data = TrainingSet(ids, training.targets, training.weights, smoothing)
         with Progress(f"train {name}", recipe.epochs * len(data), show=lesson.show_progress) as progress:
             fit(encoder, data, schedule, task=lesson.task, seed=lesson.seed, work=checkpoints, progress=progress)

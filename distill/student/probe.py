@@ -8,13 +8,13 @@ import numpy as np
 import torch
 
 from distill.student.calibrate import negative_log_likelihood, probabilities
-from distill.types import Task
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from distill.progress import Progress
     from distill.student.targets import Targets
+    from distill.types import Task
 
     Array = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -54,7 +54,7 @@ def linear_probe(
     from scipy.optimize import minimize
 
     n_labels, dimension, total = targets.shape[1], vectors.shape[1], float(weights.sum())
-    columns = n_labels if task is Task.MULTI else 1
+    columns = 1 if task.sums_to_one else n_labels
     step = min(_ROWS, max(_CELLS // n_labels, 1))
 
     def value_and_gradient(flat: np.ndarray[Any, Any]) -> tuple[float, np.ndarray[Any, Any]]:

@@ -29,7 +29,6 @@ from distill.student.export import (
 )
 from distill.student.quantise import quantise, quantise_in_blocks
 from distill.student.tokens import encode
-from distill.types import Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
     from distill.policy import Policy
     from distill.student.encoder import Encoder
     from distill.student.static import Static
-    from distill.types import Intent
+    from distill.types import Intent, Task
 
     Array = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -192,14 +191,14 @@ def _n_right(answers: np.ndarray[Any, Any], truth: np.ndarray[Any, Any]) -> int:
 
 def _truth(shipment: Shipment) -> np.ndarray[Any, Any]:
     """What ``_answers`` should give for the held-out queries."""
-    if shipment.task is Task.MULTI:
+    if not shipment.task.sums_to_one:
         return np.asarray(shipment.held_out_targets >= _MULTI_DEFAULT)
     return np.asarray(shipment.held_out_targets.argmax(axis=1)[:, None])
 
 
 def _answers(shipment: Shipment, logits: Array) -> np.ndarray[Any, Any]:
     """The top label (one column), or for ``multi`` whether each label is more likely than not."""
-    if shipment.task is Task.MULTI:
+    if not shipment.task.sums_to_one:
         return np.asarray(probabilities(shipment.task, logits) >= _MULTI_DEFAULT)
     return np.asarray(logits.argmax(axis=1)[:, None])
 
@@ -264,13 +263,13 @@ def _held_out_figures(shipment: Shipment, logits: Array) -> dict[str, float]:
     targets = shipment.held_out_targets
     figures = {"held_out_nll": round(negative_log_likelihood(shipment.task, logits, targets), 4)}
     scores = probabilities(shipment.task, logits)
-    if shipment.task is Task.MULTI:
+    if not shipment.task.sums_to_one:
         answers, truths = scores >= _MULTI_DEFAULT, targets >= _MULTI_DEFAULT
         hits = int((answers & truths).sum())
         return figures | {"held_out_micro_f1": round(2 * hits / max(int(answers.sum() + truths.sum()), 1), 4)}
     right = logits.argmax(axis=1) == targets.argmax(axis=1)
     figures["held_out_agreement"] = round(float(right.mean()), 4)
-    if shipment.task is Task.SINGLE:
+    if shipment.task.has_one_label:
         figures["held_out_ece"] = round(expected_calibration_error(scores.max(axis=1), right), 4)
     return figures
 

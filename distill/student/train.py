@@ -29,7 +29,6 @@ from distill.student.recipe import (
     static_recipe_alone,
 )
 from distill.student.targets import most_rows, taken
-from distill.types import Example, Intent, Task
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     from distill.student.targets import Targets
     from distill.student.vectors import Lexicon
     from distill.student.weights import BaseModel
+    from distill.types import Example, Intent, Task
 
     Array = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -222,9 +222,9 @@ def _check(data: TrainingData, students: Sequence[str]) -> None:
         if example.target.shape != (len(data.labels),) or not np.isfinite(example.target).all():
             raise TrainingError(f"the target of {example.text!r} is not a number for each of {len(data.labels)} labels")
     counts = _label_counts(data.task, trained, len(data.labels))
-    if np.count_nonzero(counts) <= 1 and data.task is Task.SINGLE:
+    if np.count_nonzero(counts) <= 1 and data.task.has_one_label:
         raise TrainingError(f"all {len(trained)} labelled queries have the same intent; a router needs at least two")
-    if data.task is Task.SINGLE and not counts.all():
+    if data.task.has_one_label and not counts.all():
         names = [label for label, count in zip(data.labels, counts, strict=True) if not count]
         more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
         say(
@@ -233,7 +233,7 @@ def _check(data: TrainingData, students: Sequence[str]) -> None:
 
 
 def _label_counts(task: Task, examples: Sequence[Example], n_labels: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    if task is Task.SINGLE:
+    if task.has_one_label:
         return np.bincount([example.target.argmax() for example in examples], minlength=n_labels)
     counts = np.zeros(n_labels, np.int64)
     for example in examples:
@@ -273,7 +273,7 @@ def _few_enough(examples: list[Example], n_labels: int, seed: int) -> list[Examp
 
 def _stratum(task: Task, example: Example) -> int:
     """The best label; for ``multi`` the rarest question is whether any label holds, and 0 or the first one stands for it."""
-    if task is Task.MULTI:
+    if not task.sums_to_one:
         positive = np.flatnonzero(example.target >= _MULTI_DEFAULT)
         return int(positive[0]) if len(positive) else -1
     return int(example.target.argmax())

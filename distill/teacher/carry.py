@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distill.errors import BundleError, SpendLimitError, TeacherError
-from distill.teacher.changed import HOLDS, Case, IntentChange, Recorded, best, mean
+from distill.policy import confidence
+from distill.teacher.changed import Case, IntentChange, Recorded, best, mean
 from distill.teacher.label import label, recorded_samples
 from distill.teacher.ledger import Ledger
 from distill.teacher.nearness import Nearness, known_of
 from distill.teacher.prices import estimated_usd, teacher_price
 from distill.teacher.spend import limited, open_budget
-from distill.types import Task
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,8 +37,9 @@ if TYPE_CHECKING:
 
     from distill.spec import Spec
     from distill.teacher.retrieve import OpenEmbedder
-    from distill.types import Label
+    from distill.types import Label, Task
 
+    Floats = np.ndarray[Any, np.dtype[np.floating[Any]]]
     Booleans = np.ndarray[Any, np.dtype[np.bool_]]
 
 __all__ = ["CarryOptions", "CarryPlan", "CarrySummary", "carry", "plan_carry"]
@@ -53,7 +54,8 @@ SURE_STUDENT = 0.5
 """Probability of the likeliest intent under which a student is unsure."""
 _PARTS = 10
 _LEAST_PART = 10
-_UNDECIDED = 0.2
+_SURE_OF_EACH = 0.7
+"""Probability under which it is nearly a toss-up whether a label holds or not, where each stands for itself."""
 _SAMPLED_PROMPTS = 50
 
 
@@ -141,16 +143,20 @@ class CarrySummary:
 def _doubted(work: Recorded, cases: Sequence[Case], out: Path | None) -> Booleans:
     """Which texts the teacher was of two minds about, or a student that is there doubts."""
     task = work.spec.task
-    doubted = np.asarray([_is_of_two_minds(case.target, task) for case in cases], bool)
+    scores = (np.asarray([*case.target.values(), 0.0], np.float32) for case in cases)
+    doubted = np.asarray([_is_unsure(own, task, SURE_TEACHER) for own in scores], bool)
     unsure: Booleans = doubted | _unsure_student(work.spec, [case.text for case in cases], out)
     return unsure
 
 
-def _is_of_two_minds(target: Mapping[str, float], task: Task) -> bool:
-    """Weights are shares by their nature, and say nothing of doubt."""
-    if task is Task.SINGLE:
-        return max(target.values(), default=0.0) < SURE_TEACHER
-    return task is Task.MULTI and any(abs(score - HOLDS) < _UNDECIDED for score in target.values())
+def _is_unsure(scores: Floats, task: Task, sure: float) -> Booleans:
+    """Of scores of shape (..., n_labels), whether the best label has less than ``sure``, or one that may hold is nearly a toss-up.
+
+    A mixture's shares say nothing of doubt.
+    """
+    if task.is_mixture:
+        return np.zeros(scores.shape[:-1], bool)
+    return np.asarray(confidence(scores, task) < (sure if task.sums_to_one else _SURE_OF_EACH), bool)
 
 
 def _unsure_student(spec: Spec, texts: list[str], out: Path | None) -> Booleans:
@@ -160,15 +166,13 @@ def _unsure_student(spec: Spec, texts: list[str], out: Path | None) -> Booleans:
     unsure = np.zeros(len(texts), bool)
     for name in sorted(spec.students, key=lambda name: name != "static"):
         folder = spec.output(out) / name
-        if spec.task is Task.WEIGHTS or not folder.is_dir():
+        if spec.task.is_mixture or not folder.is_dir():
             continue
         try:
             probabilities = Router.load(folder).predict_proba(texts)
         except BundleError:  # it was trained by another version, or is not whole: the others may do
             continue
-        if spec.task is Task.MULTI:
-            return np.asarray((np.abs(probabilities - HOLDS) < _UNDECIDED).any(axis=1), bool)
-        return np.asarray(probabilities.max(axis=1) < SURE_STUDENT, bool)
+        return _is_unsure(probabilities, spec.task, SURE_STUDENT)
     return unsure
 
 

@@ -14,13 +14,12 @@ from distill.teacher.client import DIALECTS
 from distill.teacher.earlier import described, earlier_answers, group_of
 from distill.teacher.label import queries_of
 from distill.teacher.ledger import AppendLog, Ledger
-from distill.types import Task
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from distill.spec import Spec
-    from distill.types import Label
+    from distill.types import Label, Task
 
 __all__ = ["HOLDS", "Case", "IntentChange", "Recorded", "best", "mean"]
 
@@ -196,9 +195,9 @@ class Recorded:
         for name, score in scores.items():
             now = self.renames.get(name, name)
             both = (found.get(now, 0.0), score)
-            found[now] = max(both) if self.spec.task is Task.MULTI else sum(both)
+            found[now] = sum(both) if self.spec.task.sums_to_one else max(both)
         kept = {name: score for name, score in found.items() if name in self.spec.labels}
-        if self.spec.task is not Task.MULTI and best(found, self.spec.task).isdisjoint(kept):
+        if self.spec.task.sums_to_one and best(found, self.spec.task).isdisjoint(kept):
             return None
         return kept
 
@@ -251,7 +250,7 @@ def mean(answers: Sequence[Mapping[str, float]], task: Task) -> dict[str, float]
     """The mean of several answers, each scaled to a sum of 1 but for ``multi``."""
     found: dict[str, float] = {}
     for scores in answers:
-        total = 1.0 if task is Task.MULTI else sum(scores.values()) or 1.0
+        total = (sum(scores.values()) or 1.0) if task.sums_to_one else 1.0
         for name, score in scores.items():
             found[name] = found.get(name, 0.0) + score / total / len(answers)
     return found
@@ -259,7 +258,7 @@ def mean(answers: Sequence[Mapping[str, float]], task: Task) -> dict[str, float]
 
 def best(target: Mapping[str, float], task: Task) -> frozenset[str]:
     """The likeliest label; in ``multi`` every one that holds."""
-    if task is Task.MULTI:
+    if not task.sums_to_one:
         return frozenset(name for name, score in target.items() if score >= HOLDS)
     return frozenset({max(target, key=target.__getitem__)} if target else ())
 

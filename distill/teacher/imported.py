@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import unicodedata
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -18,14 +19,14 @@ from typing import TYPE_CHECKING, Any
 from distill.data import read_jsonl, read_queries, text_of, unknown_label
 from distill.errors import DataError
 from distill.progress import say
-from distill.teacher.answers import FORMS, Names, label_names
+from distill.teacher.answers import FORMS, Names, in_words, label_names
 from distill.teacher.functions import redactor
 from distill.teacher.label import LabelPlan, LabelSummary, new_lines, recorded_labels
 from distill.teacher.ledger import AppendLog, Ledger
 from distill.types import OUT_OF_SCOPE_LABEL, Label, Task, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from distill.spec import Spec
@@ -289,29 +290,18 @@ def _contradiction(text: str, given: Sequence[tuple[int, str]]) -> Contradiction
 
 def _in_words(scores: Mapping[str, float], task: Task) -> str:
     """What an answer says: two that are equal in words do not contradict each other, however sure they are."""
-    if task is Task.SINGLE:
-        return max(scores, key=lambda name: scores[name])
-    if task is Task.MULTI:
-        return " and ".join(sorted(name for name, score in scores.items() if score >= _HOLDS)) or "no intent"
-    total = sum(scores.values())
-    return ", ".join(f"{name} {score / total:.3g}" for name, score in sorted(scores.items()) if score)
+    answer = FORMS[task].answer(scores)
+    return in_words(answer if isinstance(answer, str | Mapping) else sorted(answer))
 
 
-_HOLDS = 0.5
-"""Score of an intent from which on it is an answer, where there may be several."""
-
-
-_ANSWER_KEYS = {
-    Task.SINGLE: ("scores", "intent"),
-    Task.MULTI: ("scores", "intents"),
-    Task.WEIGHTS: ("scores", "weights"),
-}
-"""Where an answer may stand, what says most first."""
+def _answer_keys(task: Task) -> tuple[str, str]:
+    """Where an answer may stand, what says most first."""
+    return "scores", FORMS[task].key
 
 
 def _scores(where: str, line: Mapping[str, Any], spec: Spec, names: Names) -> dict[str, float] | None:
     """Score by label; None where the line says that there was no answer."""
-    keys = _ANSWER_KEYS[spec.task]
+    keys = _answer_keys(spec.task)
     key = next((key for key in keys if line.get(key) is not None), None)
     if key is None:
         if line.get("error") is not None:
@@ -336,7 +326,7 @@ def _scores(where: str, line: Mapping[str, Any], spec: Spec, names: Names) -> di
             continue
         total = scores.get(label, 0.0) + _score(where, name, number, spec.task)
         scores[label] = min(total, FORMS[spec.task].highest)  # several of the user's names may stand for one label
-    if spec.task is not Task.MULTI and not any(scores.values()):
+    if not FORMS[spec.task].may_be_empty and not any(scores.values()):
         raise DataError(f'{where}: the numbers in "{key}" are all 0')
     return scores
 
@@ -347,11 +337,11 @@ def _without_null(where: str, line: Mapping[str, Any], spec: Spec) -> Mapping[st
     Raises:
         DataError: A null where every query has an intent.
     """
-    if any(line.get(key) is not None for key in ("error", *_ANSWER_KEYS[spec.task])):
+    if any(line.get(key) is not None for key in ("error", *_answer_keys(spec.task))):
         return line
-    if spec.task is Task.MULTI and line.keys() & {"intent", "intents"}:
+    if FORMS[spec.task].may_be_empty and line.keys() & {"intent", "intents"}:
         return {**line, "intents": []}
-    if spec.task is not Task.SINGLE or "intent" not in line:
+    if not spec.task.has_one_label or "intent" not in line:
         return line
     if spec.out_of_scope_intent is None:
         raise DataError(f'{where}: "intent" is null: {unknown_label(OUT_OF_SCOPE_LABEL, spec.labels)}')
@@ -367,9 +357,9 @@ _EXPECTED = {
 
 
 def _score(where: str, name: str, number: Any, task: Task) -> float:
-    most = 1.0 if task is Task.MULTI else sys.float_info.max
+    most = FORMS[task].highest
     if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number <= most:
-        upper = "to 1" if task is Task.MULTI else "on"
+        upper = "to 1" if most == 1.0 else "on"
         raise DataError(f"{where}: the score of {name!r} must be a number from 0 {upper}, found {_shown(number)}")
     return float(number)
 

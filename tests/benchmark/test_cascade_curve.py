@@ -10,7 +10,7 @@ import pytest
 from distill import Cascade
 from distill.benchmark.cascade_curve import SHARES, CascadeInputs, cascade_curve
 from distill.benchmark.statistics import paired_difference_interval, wilson_interval
-from distill.cascade import confidence
+from distill.policy import confidence
 from distill.types import Task
 
 

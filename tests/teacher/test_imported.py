@@ -142,10 +142,10 @@ def test_of_many_contradictions_some_are_named(make_spec, tmp_path):
 @pytest.mark.parametrize(
     ("task", "first", "second", "words"),
     [
-        ("multi", {"intents": ["refund", "track_order"]}, {"intents": []}, ("refund and track_order", "no intent")),
+        ("multi", {"intents": ["refund", "track_order"]}, {"intents": []}, ("refund, track_order", "none")),
         ("multi", {"scores": {"refund": 0.9}}, {"scores": {"refund": 0.6, "track_order": 0.1}}, None),
         ("weights", {"weights": {"refund": 3, "cancel_order": 1}}, {"weights": {"refund": 6, "cancel_order": 2}}, None),
-        ("weights", {"weights": {"refund": 3, "cancel_order": 1}}, {"weights": {"refund": 1}}, ("cancel_order 0.25, refund 0.75", "refund 1")),
+        ("weights", {"weights": {"refund": 3, "cancel_order": 1}}, {"weights": {"refund": 1}}, ("refund 0.75, cancel_order 0.25", "refund 1.00")),
     ],
 )  # fmt: skip
 def test_labels_of_every_task_can_contradict(by_hand, capsys, task, first, second, words):
