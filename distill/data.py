@@ -210,30 +210,35 @@ def read_queries(path: Path) -> list[Query]:
     return list(queries.values())
 
 
-def _target(path: Path, number: int, line: dict[str, Any]) -> dict[str, float]:
-    match line:
+def _target(path: Path, number: int, line: dict[str, Any], task: Task | None) -> dict[str, float]:
+    keys = _LABEL_KEYS.values() if task is None else [_LABEL_KEYS[task]]
+    given = {key: line[key] for key in keys if key in line}
+    match given:
         case {"intent": str(name)}:
             return {name: 1.0}
         case {"intents": list(names)} if all(isinstance(name, str) for name in names):
             return dict.fromkeys(names, 1.0)
         case {"weights": dict(weights)}:
             return _weights(path, number, weights)
-    raise DataError(
-        f'{path}:{number}: no label; expected "intent": name, "intents": [names] or "weights": {{name: weight}} beside "text"'
-    )
+    expected = " or ".join(f'"{key}": {_LABEL_FORMS[key]}' for key in given or keys)
+    found = ", ".join(f'"{key}": {json.dumps(value)}' for key, value in given.items()) or "none of them"
+    raise DataError(f'{path}:{number}: no label; expected {expected} beside "text", found {found}')
 
 
 def _weights(path: Path, number: int, weights: dict[str, Any]) -> dict[str, float]:
     for name, weight in weights.items():
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
             raise DataError(f"{path}:{number}: the weight of {name!r} must be a number from 0 on, found {weight!r}")
-    total = sum(weights.values())
-    if not total:
+    largest = max(weights.values(), default=0)
+    if not largest:
         raise DataError(f"{path}:{number}: the weights are all 0")
-    return {name: weight / total for name, weight in weights.items()}
+    shares = {name: weight / largest for name, weight in weights.items()}  # first by the largest: the sum may overflow
+    total = math.fsum(shares.values())
+    return {name: abs(share / total) for name, share in shares.items()}  # -0.0 is 0
 
 
 _LABEL_KEYS = {Task.SINGLE: "intent", Task.MULTI: "intents", Task.WEIGHTS: "weights"}
+_LABEL_FORMS = {"intent": "name", "intents": "[names]", "weights": "{name: weight}"}
 
 
 def read_gold(path: Path, labels: Sequence[str] | None = None, task: Task | None = None) -> list[GoldQuery]:
@@ -251,7 +256,7 @@ def read_gold(path: Path, labels: Sequence[str] | None = None, task: Task | None
     for number, line in read_jsonl(path):
         if task is not None and _LABEL_KEYS[task] not in line:
             raise DataError(f'{path}:{number}: `task: {task.value}` needs "{_LABEL_KEYS[task]}" beside "text"')
-        text, target = text_of(path, number, line), _target(path, number, line)
+        text, target = text_of(path, number, line), _target(path, number, line, task)
         for name in target:
             if labels is not None and name not in known:
                 raise DataError(f"{path}:{number}: {unknown_label(name, labels, task)}")

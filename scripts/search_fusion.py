@@ -364,16 +364,22 @@ def compare(collection: Collection, scores: Floats, routed: Mapping[str, Floats]
     return Result(strategies, (*students, *against), collection.channels, facts)
 
 
-def student_weights(router: Router, texts: Sequence[str]) -> Floats:
-    """The router's weights, in its labels' order: shape (n_queries, n_channels).
+def load_router(path: Path) -> Router:
+    """A router that gives weights.
 
     Raises:
-        BundleError: It was not made for weights.
+        BundleError: It cannot be loaded, or was not made for weights.
     """
+    router = Router.load(path)
     if router.manifest.task is not Task.WEIGHTS:
-        task = router.manifest.task.value
-        raise BundleError(f"{router.bundle.path}: made for `task: {task}`; fusion needs `task: weights`")
-    given = [prediction.weights or {} for prediction in router.route_batch(texts)]
+        raise BundleError(f"{path}: made for `task: {router.manifest.task.value}`; fusion needs `task: weights`")
+    return router
+
+
+def student_weights(router: Router, texts: Sequence[str]) -> Floats:
+    """The router's weights, in its labels' order: shape (n_queries, n_channels). Equal ones where there is nothing to read in a text."""
+    equal = dict.fromkeys(router.labels, 1 / len(router.labels))
+    given = [prediction.weights or equal for prediction in router.route_batch(texts)]
     return np.asarray([[row[channel] for channel in router.labels] for row in given])
 
 
@@ -391,9 +397,9 @@ def teacher_weights(path: Path, texts: Sequence[str], channels: Sequence[str]) -
     answers = [of_text.get(unicodedata.normalize("NFC", text), ()) for text in texts]
     unasked = [text for text, answer in zip(texts, answers, strict=True) if answer == ()]
     if unasked:
+        advice = "give its weights" if path.suffix == ".jsonl" else "--ask has them labelled"
         raise DataError(
-            f"{path}: {len(unasked)} of {len(texts)} queries have no answer of the teacher, the first is {min(unasked)!r}; "
-            "--ask has them labelled"
+            f"{path}: {len(unasked)} of {len(texts)} queries have no answer of the teacher, the first is {min(unasked)!r}; {advice}"
         )
     failed = np.asarray([answer is None for answer in answers])
     equal = {channel: 1 / len(channels) for channel in channels}
@@ -467,7 +473,8 @@ def markdown(shown: Mapping[str, Any]) -> str:
     about = (
         f"{shown['n_clips']:,} clips. {shown['n_measured_on']:,} queries are measured; {shown['n_chosen_on']:,} others chose the single channel and "
         f"the fixed weights; {shown['n_left_out']:,} are left out, because the teacher failed on them. Score of a channel: "
-        f"{' and '.join(shown['scorers'])}, min-max for each channel and query. In brackets: the bootstrap's interval at 95 %."
+        f"{' and '.join(shown['scorers'])}, min-max for each channel and query. The oracle takes for each query the weights that are best for it, which no router can know. Recall@5 and "
+        "MRR count the clips of a query's highest relevance. In brackets: the bootstrap's interval at 95 %."
     )
     lines = [
         about,
@@ -543,7 +550,10 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--base-model", default=DEFAULT_BASE_MODEL, help="encoder of the cosine [%(default)s]")
     parser.add_argument("--json", type=Path, help="also writes every figure there")
     parser.add_argument("--markdown", type=Path, help="also writes the tables there")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.ask and (options.ledger is None or options.ledger.suffix == ".jsonl"):
+        parser.error("--ask needs --ledger with the router.yaml of the teacher that is to be asked")
+    return options
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -555,7 +565,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     Raises:
         DistillError: Whatever is wrong with what was given.
     """
-    routers = [Router.load(path) for path in options.router]
+    routers = [load_router(path) for path in options.router]
     channels = routers[0].labels
     for path, router in zip(options.router, routers, strict=True):
         if set(router.labels) != set(channels):

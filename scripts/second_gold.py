@@ -170,8 +170,8 @@ def markdown(found: Mapping[str, Any]) -> str:
 def draw(n: int, source: Path, target: Path) -> None:
     """Writes ``n`` lines of a file, drawn by a fixed seed, in the file's order."""
     lines = [line for _, line in read_jsonl(source)]
-    if n > len(lines):
-        raise DataError(f"{source}: holds {len(lines)} lines, not {n}")
+    if not 0 < n <= len(lines):
+        raise DataError(f"{source}: holds {len(lines)} lines; --draw takes a number from 1 to that, not {n}")
     chosen = np.random.default_rng(SEED).choice(len(lines), n, replace=False)
     write_jsonl(target, [lines[row] for row in sorted(chosen)])
 

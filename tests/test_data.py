@@ -119,11 +119,15 @@ def test_gold_of_every_task(write):
         ('"intent": "trakc"', "the intent 'trakc' does not exist; did you mean 'track'"),
         ('"intent": "zzz"', "the intent 'zzz' does not exist; router.yaml has 2 labels"),
         ('"intent": "oos"', "the intent 'oos' needs `out_of_scope: true`"),
-        ('"intent": 5', "no label"),
+        ('"intent": 5', 'no label; expected "intent": name beside "text", found "intent": 5'),
+        ('"weights": null', 'no label; expected "weights": {name: weight} beside "text", found "weights": null'),
         ('"intent": ["track"]', "no label"),
         ('"intents": [["track"]]', "no label"),
         ('"intents": "track"', "no label"),
-        ('"label": "track"', "no label"),
+        (
+            '"label": "track"',
+            'no label; expected "intent": name or "intents": \\[names\\] or "weights": .* found none of them',
+        ),
         ('"weights": {"track": "much"}', "the weight of 'track' must be a number"),
         ('"weights": {"track": -1}', "the weight of 'track' must be a number"),
         ('"weights": {"track": NaN}', "the weight of 'track' must be a number"),
@@ -133,6 +137,20 @@ def test_gold_of_every_task(write):
 def test_a_gold_label_that_is_none(write, label, named):
     with pytest.raises(DataError, match=rf"file\.jsonl:2: {named}"):
         read_gold(write(f'{{"text": "a", "intent": "track"}}\n{{"text": "b", {label}}}\n'), ["track", "refund"])
+
+
+def test_a_label_of_another_task_beside_ours_is_not_read(write):
+    path = write('{"text": "a", "intent": "x", "intents": ["x", "y"], "weights": {"x": 1, "y": 3}}\n')
+    found = {task: dict(read_gold(path, ["x", "y"], task)[0].target) for task in Task}
+    assert found == {Task.SINGLE: {"x": 1.0}, Task.MULTI: {"x": 1.0, "y": 1.0}, Task.WEIGHTS: {"x": 0.25, "y": 0.75}}
+
+
+def test_weights_of_any_size_become_shares(write):
+    path = write(
+        '{"text": "a", "weights": {"x": 1e308, "y": 1e308, "z": -0.0}}\n{"text": "b", "weights": {"x": 5e-324}}\n'
+    )
+    first, second = (dict(query.target) for query in read_gold(path))
+    assert (str(first), second) == ("{'x': 0.5, 'y': 0.5, 'z': 0.0}", {"x": 1.0})
 
 
 def test_gold_without_a_query(write):

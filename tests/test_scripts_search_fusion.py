@@ -369,3 +369,24 @@ def test_two_bundles_of_one_kind_are_told_apart(tmp_path, files, bundle):
     other = build_bundle(tmp_path / "other", task=Task.WEIGHTS, data_sha256="0").path
     names = [row["name"] for row in fuse(files, bundle, "--router", other)["rows"]]
     assert sum(name.startswith("student static ") for name in names) == 2
+
+
+def test_a_query_in_which_there_is_nothing_to_read_weighs_all_channels_alike(files, bundle):
+    write_lines(files[1], [{"id": f"q{n}", "text": "\u200b"} for n in range(len(WORDS))])
+    mean = row(fuse(files, bundle), "student static")["mean_weights"]
+    assert list(mean.values()) == pytest.approx([1 / 3] * 3)
+
+
+@pytest.mark.parametrize("ledger", [(), ("--ledger", "weights.jsonl")])
+def test_asking_takes_a_teacher_to_ask(files, bundle, capsys, ledger):
+    with pytest.raises(SystemExit):
+        fuse(files, bundle, "--ask", *ledger)
+    assert "--ask needs --ledger with the router.yaml of the teacher that is to be asked" in capsys.readouterr().err
+
+
+def test_weights_that_a_file_lacks_are_to_be_given(tmp_path, files, bundle):
+    write_lines(tmp_path / "weights.jsonl", teacher_lines((1, 0, 0))[1:])
+    with pytest.raises(
+        DataError, match=r"1 of 8 queries have no answer of the teacher, the first is .*; give its weights"
+    ):
+        fuse(files, bundle, "--ledger", tmp_path / "weights.jsonl")

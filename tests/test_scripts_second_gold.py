@@ -102,3 +102,11 @@ def test_lines_are_drawn_unchanged_and_always_the_same(tmp_path, monkeypatch):
     assert len(drawn) == 7
     assert drawn == sorted(drawn, key=lambda line: int(line["text"]))
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+@pytest.mark.parametrize("n", ["-5", "0", "51"])
+def test_lines_that_are_not_there_cannot_be_drawn(tmp_path, monkeypatch, n):
+    write_lines(tmp_path / "all.jsonl", [{"text": str(number), "weights": {"a": 1.0}} for number in range(50)])
+    monkeypatch.setattr(sys, "argv", ["x", "--draw", n, str(tmp_path / "all.jsonl"), str(tmp_path / "one")])
+    with pytest.raises(SystemExit, match=f"holds 50 lines; --draw takes a number from 1 to that, not {n}"):
+        second_gold.main()

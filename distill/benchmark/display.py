@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = [
     "COST_COLUMNS",
     "GATE_COLUMNS",
+    "JUDGED_BY",
     "MISSING",
     "SPEED_COLUMNS",
     "Column",
@@ -244,7 +245,7 @@ def gate_caption(result: BenchResult) -> str:
     if not compared:
         return ""
     text = (
-        f"accuracy_drop: teacher's {_JUDGED_BY[result.task]} minus the student's, paired on {result.n_gold:,} gold queries. Kept or "
+        f"accuracy_drop: teacher's {JUDGED_BY[result.task]} minus the student's, paired on {result.n_gold:,} gold queries. Kept or "
         "broken goes by the figure itself; shown (refuted): the whole 95 % interval lies within (beyond) the limit."
     )
     if any(gate.verdict == _NOT_SHOWN for gate in compared):
@@ -266,7 +267,7 @@ def accuracy_caption(result: BenchResult) -> str:
     return f"{result.n_gold:,} gold queries{scope}. {_MEANING[result.task]}Brackets: 95 % intervals."
 
 
-_JUDGED_BY = {
+JUDGED_BY = {
     Task.SINGLE: "accuracy_policy",
     Task.MULTI: "share of exact sets",
     Task.WEIGHTS: "share of nearest weights",

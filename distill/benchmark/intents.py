@@ -66,7 +66,7 @@ def intent_figures(row: str, task: Task, answers: Answers, gold: Gold) -> list[I
     """Precision, recall and F1 (scikit-learn) of each intent that stands in gold or is answered, in the labels' order.
 
     A failed query counts against the recall of its intent. ``weights``: of being the weightiest channel, and the error
-    of the channel's weight.
+    of the channel's weight. A channel that has no weight anywhere in gold was not asked about: precision and F1 are None.
     """
     from sklearn.metrics import precision_recall_fscore_support
 
@@ -81,6 +81,7 @@ def intent_figures(row: str, task: Task, answers: Answers, gold: Gold) -> list[I
     found = []
     for column in np.flatnonzero(truth.any(axis=0) | chosen.any(axis=0)).tolist():
         name, n = names[column], n_gold[column]
+        is_unasked = task is Task.WEIGHTS and not gold.targets[:, column].any()
         [(confused_with, n_confused)] = taken_for.get(name, Counter({None: 0})).most_common(1)
         found.append(
             IntentFigures(
@@ -88,10 +89,10 @@ def intent_figures(row: str, task: Task, answers: Answers, gold: Gold) -> list[I
                 intent=name,
                 n=n,
                 n_answered=n_answered[column],
-                precision=_known(precision[column]),
+                precision=None if is_unasked else _known(precision[column]),
                 recall=_known(recall[column]),
                 recall_ci95=wilson_interval(n_right[column], n),
-                f1=_known(f1[column]),
+                f1=None if is_unasked else _known(f1[column]),
                 confused_with=confused_with,
                 n_confused=n_confused,
                 **(_weight_errors(answers, gold, column) if task is Task.WEIGHTS else {}),

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from distill.benchmark.display import (
+    JUDGED_BY,
     MISSING,
     SPEED_COLUMNS,
     accuracy_caption,
@@ -185,10 +186,11 @@ def _detail_tables(result: BenchResult, *, with_text: bool) -> dict[str, Any]:
 def verdicts(result: BenchResult) -> list[Verdict]:
     """A sentence for each student: may it replace the teacher, at which margin, and how sure that is."""
     students = [row for row in result.rows if row.name in _STUDENTS]
-    return [_verdict(row, [gate for gate in result.gates if gate.row == row.name]) for row in students]
+    by = JUDGED_BY[result.task]
+    return [_verdict(row, [gate for gate in result.gates if gate.row == row.name], by) for row in students]
 
 
-def _verdict(row: BenchRow, gates: Sequence[GateVerdict]) -> Verdict:
+def _verdict(row: BenchRow, gates: Sequence[GateVerdict], by: str) -> Verdict:
     margin = next((gate for gate in gates if gate.gate == _MARGIN), None)
     broken = [
         f"it breaks {gate.gate} ({gate.detail})" for gate in gates if gate.gate != _MARGIN and gate.passed is False
@@ -196,7 +198,7 @@ def _verdict(row: BenchRow, gates: Sequence[GateVerdict]) -> Verdict:
     if margin is None:
         word, text = (
             "not judged",
-            f"{row.name}: no margin is set (gates, {_MARGIN}), so nothing is said{_against_teacher(row)}",
+            f"{row.name}: no margin is set (gates, {_MARGIN}), so nothing is said{_against_teacher(row, by)}",
         )
     elif margin.verdict is None or margin.figure is None:
         word = gate_word(margin)
@@ -204,13 +206,13 @@ def _verdict(row: BenchRow, gates: Sequence[GateVerdict]) -> Verdict:
     else:
         word, text = (
             margin.verdict,
-            f"{_judged(row.name, margin)} ({_difference(margin.figure, margin.ci95)}){_more(margin)}",
+            f"{_judged(row.name, margin, by)} ({_difference(margin.figure, margin.ci95)}){_more(margin)}",
         )
     return Verdict("broken" if broken and word != _REFUTED else word, f"{'; '.join([text, *broken])}.")
 
 
-def _judged(student: str, gate: GateVerdict) -> str:
-    margin = f"at a margin of {_points(gate.limit)}"
+def _judged(student: str, gate: GateVerdict, by: str) -> str:
+    margin = f"at a margin of {_points(gate.limit)} of {by}"
     if gate.verdict == _SHOWN:
         return f"{student} may replace the teacher {margin}: shown at 95 %"
     if gate.verdict == _REFUTED:
@@ -237,9 +239,9 @@ def _points(value: float) -> str:
     return f"{points} point" if points == "1" else f"{points} points"
 
 
-def _against_teacher(row: BenchRow) -> str:
+def _against_teacher(row: BenchRow, by: str) -> str:
     found = row.notes.get("against_teacher")
-    return f" ({_difference(found['drop'], found['drop_ci95'])} at 95 %)" if found else ""
+    return f" (by {by} {_difference(found['drop'], found['drop_ci95'])} at 95 %)" if found else ""
 
 
 def _figure(value: float | None, text: str | None = None) -> _Cell:

@@ -129,9 +129,9 @@ def _shares(
             continue
         if not before and not lead:
             rest = rest.lstrip()
-        fitting = _fitting(before + rest, labels) if rest else []
-        for name in fitting:
-            yield labels[name], probability / len(fitting)
+        fitting = dict.fromkeys(labels[name] for name in _fitting(before + rest, labels)) if rest else {}
+        for label in fitting:
+            yield label, probability / len(fitting)
 
 
 def _fitting(text: bytes, labels: Mapping[bytes, str]) -> list[bytes]:

@@ -99,3 +99,11 @@ def test_channels_have_the_error_of_their_weight():
     assert found["image"].bias == pytest.approx(-found["text"].bias)
     (pair,) = confusions("static", Task.WEIGHTS, answers, gold)
     assert (pair["gold"], pair["answer"], pair["n"]) == ("image", "text", 1)
+
+
+def test_a_channel_of_which_gold_says_nothing_has_no_precision():
+    labels = ("text", "image", "sound")
+    gold = Gold.from_queries([GoldQuery("a", {"text": 1.0}), GoldQuery("b", {"image": 1.0})], labels)
+    answers = answers_of([[0.2, 0.1, 0.7], [0.1, 0.9, 0.0]], labels=labels, task=Task.WEIGHTS)
+    sound = by_intent(intent_figures("static", Task.WEIGHTS, answers, gold))["sound"]
+    assert (sound.n, sound.n_answered, sound.precision, sound.recall, sound.f1) == (0, 1, None, None, None)

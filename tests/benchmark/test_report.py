@@ -92,7 +92,7 @@ def test_every_task_has_its_pictures_and_each_says_what_it_shows(tiny_bundles, q
 def test_a_shown_verdict_says_yes_and_at_which_margin(result):
     assert sentence(result, gate("shown")) == (
         "shown",
-        "static may replace the teacher at a margin of 2 points: shown at 95 % (0.5 points worse, -0.4 to +1.4).",
+        "static may replace the teacher at a margin of 2 points of accuracy_policy: shown at 95 % (0.5 points worse, -0.4 to +1.4).",
     )
 
 
@@ -100,7 +100,7 @@ def test_a_refuted_verdict_says_no(result):
     found = gate("refuted", figure=0.06, ci95=(0.04, 0.08), passed=False, limit=0.01)
     assert sentence(result, found) == (
         "refuted",
-        "static may not replace the teacher at a margin of 1 point: refuted at 95 % (6 points worse, +4.0 to +8.0).",
+        "static may not replace the teacher at a margin of 1 point of accuracy_policy: refuted at 95 % (6 points worse, +4.0 to +8.0).",
     )
 
 
@@ -108,7 +108,7 @@ def test_what_is_not_shown_says_how_much_gold_would_show_it(result):
     word, text = sentence(result, gate("not shown", more_gold=1234, figure=-0.003, ci95=(-0.026, 0.021)))
     assert word == "not shown"
     assert text == (
-        "static: not shown at 95 % that it may replace the teacher at a margin of 2 points "
+        "static: not shown at 95 % that it may replace the teacher at a margin of 2 points of accuracy_policy "
         "(0.3 points better, -2.6 to +2.1); about 1,200 more gold queries would show it."
     )
     assert "more gold would not show it" in sentence(result, gate("not shown", figure=0.02))[1]

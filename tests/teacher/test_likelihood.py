@@ -66,6 +66,13 @@ def test_spellings_of_one_label_add_up():
     assert label_probabilities(tokens, "top_up", names) == {"top_up": 1.0}
 
 
+def test_what_may_come_of_several_labels_is_shared_by_label_not_by_spelling():
+    names = NAMES | {"recharge": "top_up", "reload": "top_up", "relink": "card_linking"}
+    tokens = tokens_of(("card_arrival", 0.5, {"re": 0.5}))
+    found = label_probabilities(tokens, "card_arrival", names)
+    assert found == {"card_arrival": 0.5, "top_up": 0.25, "card_linking": 0.25}
+
+
 def test_a_character_may_be_spread_over_tokens():
     first, second = "é".encode()[:1], "é".encode()[1:]
     tokens = [Token(first, 0.5, (("à".encode()[:1], 0.5),)), Token(second, 0.5, (("à".encode()[1:], 0.5),))]
