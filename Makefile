@@ -44,7 +44,7 @@ demo: $(READY) ## Distil the demo's router from its recording, measure it, and r
 
 BANKING_QUERIES := "when is my water bill due" "there is a charge on my card that i do not recognize" "how many feet are in a mile"
 VIDEO_QUERIES := "the song in the scene where they dance" "somebody says that the war is over" "westerns from 1968"
-REQUESTS_QUERIES := "cancel my card and send me a new one" "how much did i pay for the taxi yesterday" "good morning"
+REQUESTS_QUERIES := "what is my overdraft limit and how do i change my pin" "how much did i pay for the taxi yesterday" "good morning"
 DEMO_QUERIES ?= $(if $(filter video-search,$(NAME)),$(VIDEO_QUERIES),$(if $(filter bank-requests,$(NAME)),$(REQUESTS_QUERIES),$(BANKING_QUERIES)))
 
 test: $(READY) ## Run the tests.

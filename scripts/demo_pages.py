@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import search_fusion
 import second_gold
+import weak_labels
 
 from distill.benchmark.display import number, usd
 from distill.benchmark.results import read_result
@@ -138,6 +139,11 @@ def _signed(row: dict[str, Any]) -> str:
     return f"{row['ndcg_at_10']:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
+def audited() -> str:
+    """The list of doubtful labels beside people's labels."""
+    return weak_labels.markdown(_json(REQUESTS / "audit.json"))
+
+
 PAGES = {
     VIDEO / "README.md": {
         "recording": _recording(VIDEO),
@@ -147,5 +153,5 @@ PAGES = {
         "fusion": fusion,
         "scores": other_scores,
     },
-    REQUESTS / "README.md": {"recording": _recording(REQUESTS), "results": _results(REQUESTS)},
+    REQUESTS / "README.md": {"recording": _recording(REQUESTS), "results": _results(REQUESTS), "audit": audited},
 }

@@ -77,6 +77,22 @@ def test_the_answers_shown_are_read(task):
         assert read_scores(answer, spec)
 
 
+@pytest.mark.parametrize(("task", "is_said"), [("weights", True), ("single", False)])
+@pytest.mark.parametrize("command", ["label", "run"])
+def test_a_mixture_by_log_probabilities_is_said_to_stand_and_fall_with_them(tmp_path, task, is_said, command):
+    (tmp_path / "prompt.txt").write_text("Which one? {query}", encoding="utf-8")
+    (tmp_path / "logs.jsonl").write_text('{"text": "a"}\n', encoding="utf-8")
+    (tmp_path / "router.yaml").write_text(
+        f"name: a\ntask: {task}\nintents: {{x: one, y: two}}\nqueries: logs.jsonl\n"
+        "teacher: {model: m, base_url: 'http://127.0.0.1:9/v1', prompt: prompt.txt, logprobs: true}\n",
+        encoding="utf-8",
+    )
+    done = distill(command, tmp_path, "--dry-run", "--teacher-model", "another")
+    assert done.exit_code == 0, done.output
+    said = f"{command}: the weights are the log-probabilities of another: of a model that gives none"
+    assert (said in done.stderr) == is_said
+
+
 # --- init --task -----------------------------------------------------------------------------------------------------
 
 

@@ -133,6 +133,7 @@ def _print_label_plan(plan: LabelPlan, spec: Spec, *, batch: bool, as_json: bool
     if plan.n_missing:
         typer.echo(_total(plan.estimated_usd, plan, spec))
         _say_obstacles("label", plan)
+        _say_what_logprobs_decide("label", spec)
     else:
         typer.echo("Nothing is to be asked, and nothing was.")
 
@@ -305,11 +306,21 @@ def _print_plan(plan: RunPlan, spec: Spec, *, as_json: bool) -> None:
         return
     typer.echo(_total(plan.estimated_usd, plan.label, spec))
     _say_obstacles("run", plan.label)
+    _say_what_logprobs_decide("run", spec)
 
 
 def _say_obstacles(command: str, plan: LabelPlan) -> None:
     for obstacle in plan.obstacles:
         say(f"{command}: would stop before anything is asked: {obstacle}")
+
+
+def _say_what_logprobs_decide(command: str, spec: Spec) -> None:
+    """Which models give any is known only once one was asked, and a mixture is nothing without them."""
+    if spec.teacher.logprobs and spec.task.is_mixture:
+        say(
+            f"{command}: the weights are the log-probabilities of {spec.teacher_name}: of a model that gives none, such as one that "
+            "reasons, each answer is one channel with all the weight"
+        )
 
 
 def _total(estimated_usd: Decimal | float | None, plan: LabelPlan, spec: Spec) -> str:
