@@ -256,8 +256,15 @@ def _leakage_and_provenance(inputs: BenchInputs, measured: Sequence[_Measured]) 
             "measured_on": "gold" if inputs.gold else "held-out queries, without human labels",
             "n_queries": len(inputs.queries),
             "n_gold_in_training": leakage.n_exact if leakage else 0,
+            "labels_not_in_gold": _not_in_gold(inputs),
         },
     }
+
+
+def _not_in_gold(inputs: BenchInputs) -> list[str]:
+    """Labels that no gold query has: how well a student knows these was not measured, and what it gives them counts as wrong."""
+    known = {name for query in inputs.gold for name, score in query.target.items() if score}
+    return [label for label in inputs.labels if label not in known] if inputs.gold else []
 
 
 def _measure_recorded(inputs: BenchInputs, gold: Gold) -> list[_Measured]:

@@ -31,6 +31,7 @@ __all__ = [
     "headline",
     "leakage_caption",
     "milliseconds",
+    "not_in_gold",
     "number",
     "score_caption",
     "score_columns",
@@ -41,6 +42,7 @@ __all__ = [
 
 MISSING = "-"
 _TEACHER = "teacher"
+_MOST_NAMES = 10
 _STUDENTS = ("encoder", "static")
 _DAYS_PER_MONTH = 365 / 12
 _NOT_SHOWN = "not shown"
@@ -264,7 +266,17 @@ def accuracy_caption(result: BenchResult) -> str:
         n = result.provenance.get("n_queries", 0)
         return f"No gold: only fidelity to the teacher is known, on {n:,} held-out queries. Brackets: 95 % intervals."
     scope = f" ({result.n_in_scope:,} in scope, {result.n_oos:,} out of scope)" if result.n_oos else ""
-    return f"{result.n_gold:,} gold queries{scope}. {_MEANING[result.task]}Brackets: 95 % intervals."
+    missing = not_in_gold(result)
+    return f"{result.n_gold:,} gold queries{scope}. {_MEANING[result.task]}{f'{missing} ' if missing else ''}Brackets: 95 % intervals."
+
+
+def not_in_gold(result: BenchResult) -> str:
+    """Of which labels gold says nothing, in a sentence; empty where it holds them all."""
+    names = result.provenance.get("labels_not_in_gold", [])
+    if not names:
+        return ""
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return f"Gold has nothing of {', '.join(names[:_MOST_NAMES])}{more}: what is answered with that counts as wrong."
 
 
 JUDGED_BY = {

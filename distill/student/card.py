@@ -8,7 +8,7 @@ from distill.errors import DISTRIBUTION, missing_extra
 from distill.types import HUMAN_LABELS, OUT_OF_SCOPE_LABEL, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from huggingface_hub import EvalResult
 
@@ -190,10 +190,14 @@ def _usage(manifest: Manifest, repository: str) -> str:
 
 def _labels(labels: tuple[str, ...]) -> str:
     in_scope = [label for label in labels if label != OUT_OF_SCOPE_LABEL]
-    shown = ", ".join(_code(label) for label in in_scope[:_SHOWN_LABELS])
-    more = f" and {len(in_scope) - _SHOWN_LABELS} more" if len(in_scope) > _SHOWN_LABELS else ""
     out_of_scope = f"; {_code(OUT_OF_SCOPE_LABEL)} is what fits none" if len(in_scope) < len(labels) else ""
-    return f"{len(in_scope)} labels: {shown}{more}{out_of_scope}."
+    return f"{len(in_scope)} labels: {_named(in_scope)}{out_of_scope}."
+
+
+def _named(labels: Sequence[str]) -> str:
+    shown = ", ".join(_code(label) for label in labels[:_SHOWN_LABELS])
+    more = f" and {len(labels) - _SHOWN_LABELS} more" if len(labels) > _SHOWN_LABELS else ""
+    return f"{shown}{more}"
 
 
 def _held_out(manifest: Manifest, gold_figures: str) -> str:
@@ -225,6 +229,8 @@ def _limits(manifest: Manifest, result: BenchResult | None) -> str:
         limits.append("It knows words and pairs of neighbouring words, not the order of a sentence.")
     if result is None or not result.n_gold:
         limits.append("It was not measured on gold: human labels of queries that had no part in its making.")
+    elif missing := result.provenance.get("labels_not_in_gold"):
+        limits.append(f"It was not measured on {_named(missing)}: gold has nothing of that.")
     return "## Limits\n\n" + "\n".join(f"- {limit}" for limit in limits)
 
 

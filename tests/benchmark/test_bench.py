@@ -208,6 +208,7 @@ def test_gold_that_was_trained_on_is_counted(tiny_bundles):
     seen = replace(inputs, gold=(GoldQuery("Stop it, NOW!", {"cancel_order": 1.0}), *inputs.gold))
     result = run_bench(seen, show_progress=False)
     assert (result.provenance["n_gold_in_training"], result.leakage.n_exact) == (1, 1)
+    assert result.provenance["labels_not_in_gold"] == []
 
 
 def test_nothing_to_measure_on_is_one_clear_line(tiny_bundles):

@@ -40,6 +40,14 @@ def test_cells():
     assert (usd(None), usd(0.0), usd(0.00000078), usd(0.0578)) == ("unknown", "$0", "<$0.0001", "$0.0578")
 
 
+def test_what_gold_has_nothing_of_is_said(result):
+    names = [f"intent_{number}" for number in range(12)]
+    lacking = replace(result, provenance={**result.provenance, "labels_not_in_gold": names})
+    said = f"Gold has nothing of {', '.join(names[:10])} and 2 more: what is answered with that counts as wrong."
+    assert said in " ".join(printed(lacking).split())
+    assert "Gold has nothing of" not in printed(result)
+
+
 def test_the_terminal_shows_every_row_gate_and_what_was_measured(result):
     text = printed(result)
     for words in ("teacher", "static", "tfidf", "majority", "accuracy_policy", "OOS AUROC", "p99", "USD per 1,000"):

@@ -123,6 +123,14 @@ def test_limits_teacher_and_terms_are_stated():
     assert "it declined 95.6%" in stated
 
 
+def test_what_gold_has_nothing_of_was_not_measured():
+    result = replace(result_of(ROW), provenance={"labels_not_in_gold": ["refund", "cancel_order"]})
+    assert "- It was not measured on `refund`, `cancel_order`: gold has nothing of that." in model_card(
+        MANIFEST, BASE, result=result
+    )
+    assert "not measured on" not in model_card(MANIFEST, BASE, result=result_of(ROW))
+
+
 @pytest.mark.parametrize("teacher", ["human labels (labelled.jsonl)", ""])
 def test_people_are_no_provider(teacher):
     text = model_card(replace(MANIFEST, teacher=teacher), BASE)
