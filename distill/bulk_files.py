@@ -153,8 +153,8 @@ def answer_row(line: int, text: str, prediction: Prediction, task: Task) -> dict
     if task is Task.MULTI:
         row["intents"] = list(prediction.intents)
     if task is Task.WEIGHTS:
-        weights = prediction.weights or {}
-        row["weights"] = {name: round(weight, 6) for name, weight in weights.items()}
+        weights = prediction.weights
+        row["weights"] = None if weights is None else {name: round(weight, 6) for name, weight in weights.items()}
     return row
 
 
@@ -425,7 +425,7 @@ class Parquet:
     def write(self, path: Path, rows: Sequence[dict[str, Any]], task: Task) -> None:
         """Writes one table."""
         arrow, parquet = _pyarrow()
-        columns = [{**row, "weights": list(row["weights"].items())} if "weights" in row else row for row in rows]
+        columns = [{**row, "weights": list(row["weights"].items())} if row.get("weights") else row for row in rows]
         with atomic_write(path) as partial:
             parquet.write_table(arrow.Table.from_pylist(columns, schema=_schema(task)), partial)
 

@@ -593,7 +593,7 @@ _SHOWN_PROBLEMS = 5
 def _problem(problem: Any, path: Path, lines: dict[tuple[Any, ...], int], intents_file: Path | None) -> str:
     location = tuple(part for part in problem["loc"] if part not in {"GatesSpec", "GateLimits", "bool", "_IntentBody"})
     in_intents_file = intents_file is not None and location[:1] == ("intents",)
-    known = location
+    known = _named_key(problem["msg"], location, lines)
     while known and known not in lines:
         known = known[:-1]
     where = str(intents_file) if in_intents_file else f"{path}:{lines.get(known, 1)}"
@@ -611,6 +611,16 @@ def _problem(problem: Any, path: Path, lines: dict[tuple[Any, ...], int], intent
     found = problem.get("input")
     shown = f" (found {found!r})" if isinstance(found, str | int | float | bool | None) else ""
     return f"{where}: `{name or 'router.yaml'}`: {message}{shown}"
+
+
+def _named_key(message: str, location: tuple[Any, ...], lines: dict[tuple[Any, ...], int]) -> tuple[Any, ...]:
+    """Of what is wrong between several keys, the first key of the file that the message names; otherwise the place as it is."""
+    for name in re.findall(r"`([a-z_.]+)", message):
+        parts = tuple(name.split("."))
+        for key in (parts, (*location, *parts)):
+            if key in lines and key[: len(location)] == location:
+                return key
+    return location
 
 
 def _near_key(location: tuple[Any, ...]) -> str:

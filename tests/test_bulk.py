@@ -102,8 +102,12 @@ def test_intents_and_weights(tiny_bundles, tmp_path, suffix):
         route_file(tiny_bundles[task].path, source, output, lines_per_part=2)
         alone = Router.load(tiny_bundles[task].path).route_batch(texts)
         for row, prediction in zip(read_rows(output), alone, strict=True):
-            expected = prediction.intents if task is Task.MULTI else prediction.weights or {}
-            assert dict(row[key]) == pytest.approx(expected, abs=1e-5) if key == "weights" else row[key] == [*expected]
+            if task is Task.MULTI:
+                assert row[key] == [*prediction.intents]
+            elif prediction.weights is None:
+                assert row[key] is None
+            else:
+                assert dict(row[key]) == pytest.approx(prediction.weights, abs=1e-5)
 
 
 def test_malformed_lines_are_said_counted_and_kept(tiny_bundle, tmp_path, capsys):

@@ -146,11 +146,11 @@ def teacher(block: str) -> str:
         (teacher("model: m, price: {input_per_mtok: 1}"), 3, "`teacher.price.output_per_mtok` is missing"),
         (
             teacher("model: m, answer_map: {t: trakc}"),
-            1,
+            3,
             "turns 't' into 'trakc', which is no intent; did you mean 'track'?",
         ),
         (BASE + "task: singel\n", 4, "`task`: Input should be 'single', 'multi' or 'weights' (found 'singel')"),
-        (BASE + "task: multi\nout_of_scope: true\n", 1, "`out_of_scope` is for `task: single`"),
+        (BASE + "task: multi\nout_of_scope: true\n", 5, "`out_of_scope` is for `task: single`"),
         (BASE + "students: [static, static]\n", 4, "`students`: name each student once, and at least one"),
         (BASE.replace("shop", "a b", 1), 1, "`name`: takes letters and digits"),
     ],

@@ -189,7 +189,7 @@ def _print_plan(plan: ImprovementPlan) -> None:
     state = "is in progress: it" if plan.in_progress else "would begin: it"
     price = "unknown" if plan.estimated_usd is None else f"about {plan.estimated_usd:.4f}"
     typer.echo(
-        f"round {plan.number} {state} has {plan.n_queries} queries written and labelled, for {', '.join(plan.labels)}\n"
+        f"round {plan.number} {state} has {plan.n_queries} queries written and labelled, for {'; '.join(plan.labels)}\n"
         f"about {plan.n_requests} requests are left to be made, USD {price}. Nothing was asked."
     )
 
