@@ -39,7 +39,7 @@ __all__ = [
     "seal",
 ]
 
-FORMAT = 1
+FORMAT = 2
 """Version of the layout and of manifest.json that this code writes, and the newest that it reads."""
 
 MANIFEST = "manifest.json"

@@ -54,7 +54,10 @@ def policy_in_words(policy: Policy) -> str:
         own = f"{low:.3f}" if low == high else f"its own threshold ({low:.3f} to {high:.3f})"
         return f"Every intent that reaches {own} belongs to the answer; none may."
     sentence = "The likeliest intent is the answer"
-    declined = [f"{OUT_OF_SCOPE_LABEL} is likelier"] if policy.labels[-1] == OUT_OF_SCOPE_LABEL else []
+    likely = (
+        "likelier" if policy.out_of_scope_ratio == 1 else f"at least {policy.out_of_scope_ratio:.3g} times as likely"
+    )
+    declined = [f"{OUT_OF_SCOPE_LABEL} is {likely}"] if policy.labels[-1] == OUT_OF_SCOPE_LABEL else []
     if policy.threshold > 0:
         declined.append(f"its probability is under {policy.threshold:.3f}")
     return f"{sentence}, unless {' or '.join(declined)}." if declined else f"{sentence}, always."
@@ -206,7 +209,12 @@ def reason_in_words(prediction: Prediction, policy: Policy) -> str:
         return _thresholds_in_words(prediction, policy.thresholds)
     top, score = prediction.top_intent, f"{prediction.score:.3f}"
     if prediction.reason is Reason.OUT_OF_SCOPE:
-        return f"{OUT_OF_SCOPE_LABEL} at {prediction.scores[OUT_OF_SCOPE_LABEL]:.3f} is likelier than {top} at {score}"
+        beyond = (
+            "is likelier than"
+            if policy.out_of_scope_ratio == 1
+            else f"is at least {policy.out_of_scope_ratio:.3g} times as likely as"
+        )
+        return f"{OUT_OF_SCOPE_LABEL} at {prediction.scores[OUT_OF_SCOPE_LABEL]:.3f} {beyond} {top} at {score}"
     if prediction.reason is Reason.LOW_CONFIDENCE:
         return f"{top} at {score} is under the threshold {policy.threshold:.3f}"
     limit = (

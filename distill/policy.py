@@ -26,6 +26,7 @@ _ACCEPTED, _LOW_CONFIDENCE, _OUT_OF_SCOPE = Reason.ACCEPTED, Reason.LOW_CONFIDEN
 _MULTI_DEFAULT = 0.5
 _KEPT_SHARE = 0.99
 _STANDARD_ERRORS = 1.0
+_EQUAL_SHARE = 0.5
 _LEAST_ODDS = 0.25
 """Of out-of-scope to in-scope queries, in use: labelled examples often hold next to none."""
 _PRIOR_POSITIVES = 10.0
@@ -70,6 +71,8 @@ class Policy:
             its own threshold, none included; ``weights`` accepts always.
         labels: Label names in the order of the probabilities; for ``single`` a last label ``oos`` means out of scope.
         threshold: For ``single``: lowest probability of the top intent that is accepted. Unused otherwise.
+        out_of_scope_ratio: For ``single`` with ``oos``: from which share of the top intent's probability on that of ``oos`` rejects it, from 0
+            to 1. At 1 ``oos`` has to be as likely.
         thresholds: For ``multi``: lowest accepted probability of each label. None otherwise.
 
     Raises:
@@ -80,6 +83,7 @@ class Policy:
     labels: tuple[str, ...]
     threshold: float = 0.0
     thresholds: tuple[float, ...] | None = None
+    out_of_scope_ratio: float = 1.0
     _n_in_scope: int = field(init=False, repr=False, compare=False)
     _limits: Floats = field(init=False, repr=False, compare=False)
 
@@ -92,6 +96,8 @@ class Policy:
             raise ValueError(f"{len(limits)} thresholds for {len(self.labels)} labels")
         if not all(math.isfinite(limit) and limit >= 0.0 for limit in limits):
             raise ValueError("a threshold is a finite number, 0 or more")
+        if not 0.0 <= self.out_of_scope_ratio <= 1.0:
+            raise ValueError("`out_of_scope_ratio` is a number from 0 to 1")
         object.__setattr__(self, "_n_in_scope", _count_in_scope(self.task, self.labels))
         object.__setattr__(self, "_limits", np.asarray(limits, dtype=np.float64))
 
@@ -131,7 +137,7 @@ class Policy:
     ) -> Prediction:
         labels = self.labels
         top = labels[best]
-        if out_of_scope >= score:
+        if out_of_scope >= score * self.out_of_scope_ratio:
             return _prediction(None, score, _OUT_OF_SCOPE, top, (), None, labels, probabilities)
         if score >= self.threshold:
             return _prediction(top, score, _ACCEPTED, top, (top,), None, labels, probabilities)
@@ -169,6 +175,7 @@ class Policy:
         return {
             "threshold": self.threshold,
             "thresholds": None if self.thresholds is None else list(self.thresholds),
+            "out_of_scope_ratio": self.out_of_scope_ratio,
         }
 
     @classmethod
@@ -190,6 +197,7 @@ class Policy:
                 labels=tuple(labels),
                 threshold=float(value["threshold"]),
                 thresholds=None if thresholds is None else tuple(float(limit) for limit in thresholds),
+                out_of_scope_ratio=float(value.get("out_of_scope_ratio", 1.0)),  # bundles of format 1 have none
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a policy: {error!r}") from error
@@ -242,12 +250,12 @@ def fit_policy(
 ) -> Policy:
     """Fits the thresholds on held-out examples, in O(n log n).
 
-    ``single``: the lowest threshold that agrees with the target's best label (none when that is out of scope) as often as the best
-    one but for one standard error of their difference (Breiman et al., 1984; McNemar's normal approximation). Of calibrated
-    probabilities 0 is the best threshold (``oos`` competes as a label), so leaving it takes evidence: the best threshold of
-    few, noisy examples is mostly chance, and costs new queries their answers. Out-of-scope examples count for more where they are
-    rarer than one in five. Where no target is out of scope there is nothing to reject by, and the threshold is the highest that
-    still accepts 99 % of what is answered rightly.
+    ``single``: the highest ratio of ``oos`` to the top intent, and then of what that accepts the lowest threshold, that agrees with the target's
+    best label (none when that is out of scope) as often as the best one but for one standard error of their difference (Breiman et
+    al., 1984; McNemar's normal approximation). Of calibrated probabilities a ratio of 1 and a threshold of 0 are the best (``oos``
+    competes as a label), so leaving them takes evidence: the best of few, noisy examples is mostly chance, and costs new queries
+    their answers. Out-of-scope examples count for more where they are rarer than one in five. Where no target is out of scope
+    there is nothing to reject by, and the threshold is the highest that still accepts 99 % of what is answered rightly.
 
     ``multi``: for each label the threshold with the highest F1 (a target of 0.5 or more is a positive), drawn towards
     the one best for all labels together as if by ten more positives, so that rare labels do not overfit.
@@ -277,21 +285,36 @@ def fit_policy(
     if task is not _SINGLE:
         return Policy(task, names)
     _check_labels(task, names)
-    return Policy(task, names, _fit_single(probabilities, targets, example_weights, _count_in_scope(task, names)))
+    ratio, threshold = _fit_single(probabilities, targets, example_weights, _count_in_scope(task, names))
+    return Policy(task, names, threshold, out_of_scope_ratio=ratio)
 
 
-def _fit_single(probabilities: Floats, targets: Floats, weights: Floats, n_in_scope: int) -> float:
-    best, scores, out_of_scope = _top(probabilities, n_in_scope)
+def _fit_single(probabilities: Floats, targets: Floats, weights: Floats, n_in_scope: int) -> tuple[float, float]:
+    """The ratio of out-of-scope to the top intent from which on a query is rejected, and the threshold."""
+    best, scores, out_of_scope = (column.astype(np.float64) for column in _top(probabilities, n_in_scope))
     truth = targets.argmax(axis=1)
-    answered = scores > out_of_scope  # the others are rejected whatever the threshold
-    scores = scores[answered].astype(np.float64)
-    right = np.where(best == truth, weights, 0.0)[answered]
+    right = np.where(best == truth, weights, 0.0)
     is_out = truth >= n_in_scope
+    answered = scores > out_of_scope  # the others are rejected in any case
     n_out, n_in = float(weights[is_out].sum()), float(weights[~is_out].sum())
-    raised = max(1.0, _LEAST_ODDS * n_in / n_out) if n_out else 1.0
-    rejectable = np.where(is_out, raised * weights, 0.0)[answered]
-    if not is_out.any():
-        return _threshold_keeping(scores, right, _KEPT_SHARE)
+    if not n_out:
+        return 1.0, _threshold_keeping(scores[answered], right[answered], _KEPT_SHARE)
+    rejectable = np.where(is_out, max(1.0, _LEAST_ODDS * n_in / n_out) * weights, 0.0)
+    share = scores[answered] / (scores[answered] + out_of_scope[answered])
+    limit = _lowest_as_good(share, right[answered], rejectable[answered])
+    ratio = max((1.0 - limit) / limit, 0.0) if limit > _EQUAL_SHARE else 1.0
+    kept = out_of_scope < scores * ratio
+    return ratio, _lowest_as_good(scores[kept], right[kept], rejectable[kept])
+
+
+def _lowest_as_good(scores: Floats, right: Floats, rejectable: Floats) -> float:
+    """The lowest limit of the scores that is as good as the best but for a standard error; all of shape (n,).
+
+    Args:
+        scores: What is under the limit is rejected.
+        right: What rejecting a query loses.
+        rejectable: What rejecting it gains.
+    """
     order = np.argsort(scores, kind="stable")
     scores = scores[order]
     gain = np.concatenate([[0.0], np.cumsum(rejectable[order] - right[order])])

@@ -108,6 +108,7 @@ def test_figures_of_training_and_of_the_benchmark(tmp_path):
     ("policy", "words"),
     [
         (Policy(Task.SINGLE, ("a", "oos")), "unless oos is likelier."),
+        (Policy(Task.SINGLE, ("a", "oos"), out_of_scope_ratio=0.025), "unless oos is at least 0.025 times as likely."),
         (Policy(Task.SINGLE, ("a", "b")), "The likeliest intent is the answer, always."),
         (Policy(Task.SINGLE, ("a", "b"), 0.25), "unless its probability is under 0.250."),
         (Policy(Task.MULTI, ("a", "b"), thresholds=(0.3, 0.6)), "reaches its own threshold (0.300 to 0.600)"),

@@ -3,7 +3,7 @@ from __future__ import annotations
 import copy
 import json
 import math
-from dataclasses import FrozenInstanceError, fields
+from dataclasses import FrozenInstanceError, fields, replace
 
 import numpy as np
 import pytest
@@ -37,7 +37,13 @@ coarse_rows = st.integers(1, 12).flatmap(
 def policies() -> st.SearchStrategy[Policy]:
     limits = st.floats(0.0, 1.0)
     return st.one_of(
-        st.builds(Policy, st.just(Task.SINGLE), st.sampled_from([LABELS, (*LABELS[:3], "other")]), limits),
+        st.builds(
+            Policy,
+            st.just(Task.SINGLE),
+            st.sampled_from([LABELS, (*LABELS[:3], "other")]),
+            limits,
+            out_of_scope_ratio=limits,
+        ),
         st.builds(Policy, st.just(Task.MULTI), st.just(LABELS), thresholds=st.tuples(*[limits] * N_LABELS)),
         st.builds(Policy, st.just(Task.WEIGHTS), st.just(LABELS)),
     )
@@ -74,18 +80,18 @@ def test_a_decision_is_a_prediction_like_any_other(policy, probabilities):
         found.intent = "other"
 
 
-@given(st.floats(0.0, 1.0), rows(1))
-def test_single_accepts_only_what_reaches_the_threshold_and_beats_out_of_scope(threshold, probabilities):
-    prediction = Policy(Task.SINGLE, LABELS, threshold).decide(probabilities[0])
+@given(st.floats(0.0, 1.0), st.floats(0.0, 1.0), rows(1))
+def test_single_accepts_only_what_reaches_the_threshold_and_beats_out_of_scope(threshold, ratio, probabilities):
+    prediction = Policy(Task.SINGLE, LABELS, threshold, out_of_scope_ratio=ratio).decide(probabilities[0])
     out_of_scope = float(probabilities[0, -1])
     assert prediction.top_intent == LABELS[int(probabilities[0, :-1].argmax())]
     assert prediction.score == float(probabilities[0, :-1].max())
     if prediction.reason is Reason.ACCEPTED:
         assert prediction.score >= threshold
-        assert prediction.score > out_of_scope
+        assert prediction.score * ratio > out_of_scope
         assert prediction.intents == (prediction.intent,) == (prediction.top_intent,)
     else:
-        rejected_as = Reason.OUT_OF_SCOPE if out_of_scope >= prediction.score else Reason.LOW_CONFIDENCE
+        rejected_as = Reason.OUT_OF_SCOPE if out_of_scope >= prediction.score * ratio else Reason.LOW_CONFIDENCE
         assert prediction.reason is rejected_as
         assert prediction.intent is None
         assert prediction.intents == ()
@@ -124,7 +130,10 @@ def test_a_policy_survives_json(policy):
 
 @pytest.mark.parametrize(
     "value",
-    [{}, {"threshold": None}, {"threshold": "high"}, {"threshold": math.nan}, {"threshold": -0.1}, [0.5]],
+    [
+        *({}, {"threshold": None}, {"threshold": "high"}, {"threshold": math.nan}, {"threshold": -0.1}, [0.5]),
+        *({"threshold": 0, "out_of_scope_ratio": ratio} for ratio in (-0.1, 1.1, math.nan, None)),
+    ],
 )
 def test_what_is_not_a_policy_is_a_value_error(value):
     with pytest.raises(ValueError):
@@ -152,13 +161,9 @@ def rightness(policy: Policy, probabilities: np.ndarray, truth: np.ndarray) -> n
     return np.array([policy.decide(row).intent == name for row, name in zip(probabilities, wanted, strict=True)])
 
 
-@given(coarse_rows)
-def test_the_single_threshold_is_the_lowest_within_a_standard_error_of_the_best(examples):
-    probabilities, truth = examples
-    truth[0] = N_LABELS - 1  # with an out-of-scope target agreement is what counts
-    fitted = fit_policy(Task.SINGLE, LABELS, probabilities, np.eye(N_LABELS)[truth])
-    candidates = [0.0, 0.125, 0.375, 0.625, 0.875, 1.1]  # one in each gap between the values that occur
-    right = [rightness(Policy(Task.SINGLE, LABELS, limit), probabilities, truth) for limit in candidates]
+def first_as_good(candidates: list[Policy], probabilities: np.ndarray, truth: np.ndarray) -> Policy:
+    """The first that is within a standard error of the best."""
+    right = [rightness(policy, probabilities, truth) for policy in candidates]
     is_out = truth == N_LABELS - 1
     weights = np.where(is_out, max(1.0, 0.25 * (~is_out).sum() / is_out.sum()), 1.0)  # one in five, at least
     best = max(right, key=lambda each: (each * weights).sum())
@@ -166,22 +171,42 @@ def test_the_single_threshold_is_the_lowest_within_a_standard_error_of_the_best(
     def is_as_good(each):  # within a standard error of the difference of the two decisions
         return ((best * weights).sum() - (each * weights).sum()) <= np.sqrt(weights**2 @ (best != each)) + 1e-9
 
-    lowest = next(limit for limit, each in zip(candidates, right, strict=True) if is_as_good(each))
-    answers_of_lowest = Policy(Task.SINGLE, LABELS, lowest).decide_batch(probabilities)
-    assert [each.intent for each in fitted.decide_batch(probabilities)] == [each.intent for each in answers_of_lowest]
+    return next(policy for policy, each in zip(candidates, right, strict=True) if is_as_good(each))
 
 
-def test_many_out_of_scope_examples_under_a_score_move_the_threshold_over_it():
+@given(coarse_rows)
+def test_ratio_and_threshold_are_the_mildest_within_a_standard_error_of_the_best(examples):
+    probabilities, truth = examples
+    truth[0] = N_LABELS - 1  # with an out-of-scope target agreement is what counts
+    fitted = fit_policy(Task.SINGLE, LABELS, probabilities, np.eye(N_LABELS)[truth])
+    ratios = [1.0, 0.7, 0.6, 0.4, 0.3, 0.1, 0.0]  # one in each gap between the values that occur
+    mildest = first_as_good(
+        [Policy(Task.SINGLE, LABELS, out_of_scope_ratio=ratio) for ratio in ratios], probabilities, truth
+    )
+    limits = [0.0, 0.125, 0.375, 0.625, 0.875, 1.1]
+    expected = first_as_good([replace(mildest, threshold=limit) for limit in limits], probabilities, truth)
+    answers = expected.decide_batch(probabilities)
+    assert [each.intent for each in fitted.decide_batch(probabilities)] == [each.intent for each in answers]
+
+
+def test_out_of_scope_examples_that_lie_nearer_to_it_than_others_lower_the_ratio():
     probabilities = np.array([[0.5, 0.3, 0.2]] * 20 + [[0.9, 0.05, 0.05]] * 20, np.float32)
     policy = fit_policy(Task.SINGLE, ("a", "b", "oos"), probabilities, np.eye(3)[[2] * 20 + [0] * 20])
-    assert policy.threshold == pytest.approx(0.7)
+    assert 0.05 / 0.9 < policy.out_of_scope_ratio < 0.2 / 0.5
+    assert policy.threshold == 0
+
+
+def test_out_of_scope_examples_that_are_just_less_certain_move_the_threshold_over_them():
+    probabilities = np.array([[0.375, 0.3, 0.125]] * 20 + [[0.75, 0.0, 0.25]] * 20, np.float32)
+    policy = fit_policy(Task.SINGLE, ("a", "b", "oos"), probabilities, np.eye(3)[[2] * 20 + [0] * 20])
+    assert (policy.out_of_scope_ratio, policy.threshold) == (1.0, pytest.approx(0.5625))
 
 
 def test_rare_out_of_scope_examples_count_for_one_query_in_five():
-    probabilities = np.array([[0.6, 0.3, 0.1]] * 12 + [[0.9, 0.05, 0.05]] * 480, np.float32)
+    probabilities = np.array([[0.375, 0.3, 0.125]] * 12 + [[0.75, 0.0, 0.25]] * 480, np.float32)
     truth = [2] * 10 + [0] * 2 + [0] * 480
     few = fit_policy(Task.SINGLE, ("a", "b", "oos"), probabilities, np.eye(3)[truth])
-    assert 0.6 < few.threshold < 0.9
+    assert 0.375 < few.threshold < 0.75
 
 
 @given(coarse_rows, st.sampled_from([0.125, 0.5, 4.0]), st.data())

@@ -15,7 +15,7 @@ __all__ = [
     "static_recipe_alone",
 ]
 
-VERSION = 6
+VERSION = 7
 """Part of every recipe's hash: raised when the code of a student changes what is learnt."""
 
 DEFAULT_BUDGET_MINUTES = 30.0
