@@ -379,9 +379,13 @@ def _read_answer(answer: Any, policy: Policy) -> Prediction:
     scores = _as_scores(answer, policy.task)
     outside = 0.0 if OUT_OF_SCOPE_LABEL in policy.labels else scores.pop(OUT_OF_SCOPE_LABEL, 0.0)
     _check_names(scores, policy.labels)
-    vector = np.asarray([scores.get(name, 0.0) for name in policy.labels], dtype=np.float32)
     if not all(0.0 <= score < math.inf for score in (*scores.values(), outside)):
         raise ValueError("the scores must be numbers from 0 on")
+    numbers = np.asarray([scores.get(name, 0.0) for name in policy.labels])
+    if policy.task.sums_to_one:
+        most = max(numbers.max(), outside)
+        numbers, outside = numbers / (most or 1.0), outside / (most or 1.0)  # first by the largest: a sum may overflow
+    vector = numbers.astype(np.float32)
     if policy.task.has_one_label and outside and outside >= vector.max():
         return Prediction(None, 0.0, Reason.OUT_OF_SCOPE, None, labels=policy.labels)
     if policy.task.sums_to_one:
@@ -394,8 +398,8 @@ def _read_answer(answer: Any, policy: Policy) -> Prediction:
 
 def _as_scores(answer: Any, task: Task) -> dict[str, float]:
     match answer:
-        case None if task.has_one_label:
-            return {OUT_OF_SCOPE_LABEL: 1.0}
+        case None if not task.is_mixture:
+            return {OUT_OF_SCOPE_LABEL: 1.0} if task.has_one_label else {}
         case str():
             return {answer: 1.0}
         case Mapping():

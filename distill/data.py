@@ -284,7 +284,7 @@ def unknown_label(name: Any, labels: Sequence[str], task: Task | None = Task.SIN
     hint = (
         f"; did you mean {near[0]!r}?" if near else f"; router.yaml has {len(labels)} labels, {name!r} is none of them"
     )
-    return f"the intent {name!r} does not exist{hint}"
+    return f"the {'channel' if task.is_mixture else 'intent'} {name!r} does not exist{hint}"
 
 
 _NOT_WORD = re.compile(r"[\W_]+")

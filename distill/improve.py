@@ -139,7 +139,8 @@ class Weakness:
             label. ``multi``: with the same set after the policy. ``weights``: of the weight, what lies in the channels that the teacher
             puts it in.
         n_disagree: Queries on which a student has another label or set, or another weightiest channel.
-        n_unsure: Of the others, those of which a student is less than half sure.
+        n_unsure: Of the others, those that a student doubts: it is less than half sure, or (``multi``) of one intent nearly undecided.
+            ``weights``: none, as even shares are no doubt.
         confusions: Pairs of labels, most mixed up first.
         labels: ``multi`` and ``weights``: what is wrong about each label of these pairs, worst first.
         kinds: ``weights`` with ``synth.attributes``: the kinds that the worst queries are of, worst first.

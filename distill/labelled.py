@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Labelled", "answers_to_queries", "labelled_queries", "redacted_gold", "target_of"]
 
+_LARGEST = 1e30
 _SHOWN_TEXTS = 5
 
 
@@ -145,9 +146,12 @@ def target_of(answer: Label, spec: Spec) -> Target | None:
     """float32 array of shape (n_labels,), summing to 1 but for ``multi``; None where the answer is no such thing."""
     if answer.scores is None:
         return None
-    target = np.asarray([answer.scores.get(name, 0.0) for name in spec.labels], np.float32)
-    if not np.isfinite(target).all() or (target < 0).any():
+    numbers = np.asarray([answer.scores.get(name, 0.0) for name in spec.labels])
+    if not np.isfinite(numbers).all() or (numbers < 0).any():
         return None
+    if numbers.max() > _LARGEST:  # the sum would overflow
+        numbers = numbers / numbers.max()
+    target = numbers.astype(np.float32)
     if not spec.task.sums_to_one:
         return target
     total = target.sum()

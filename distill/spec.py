@@ -336,7 +336,8 @@ class Spec(_Strict):
     @model_validator(mode="after")
     def _out_of_scope_is_for_single(self) -> Spec:
         if self.out_of_scope and not self.task.has_one_label:
-            raise ValueError("`out_of_scope` is for `task: single`; in other tasks an empty answer is valid")
+            other = "every query has weights" if self.task.is_mixture else "an empty list of intents is a valid answer"
+            raise ValueError(f"`out_of_scope` is for `task: single`; with `task: {self.task.value}` {other}")
         return self
 
     @model_validator(mode="after")
@@ -610,7 +611,7 @@ def _problem(problem: Any, path: Path, lines: dict[tuple[Any, ...], int], intent
         message = "should be a mapping: each name with its description, `refund: Wants money back`"
     found = problem.get("input")
     shown = f" (found {found!r})" if isinstance(found, str | int | float | bool | None) else ""
-    return f"{where}: `{name or 'router.yaml'}`: {message}{shown}"
+    return f"{where}: {f'`{name}`: ' if name else ''}{message}{shown}"
 
 
 def _named_key(message: str, location: tuple[Any, ...], lines: dict[tuple[Any, ...], int]) -> tuple[Any, ...]:

@@ -519,8 +519,10 @@ def _verdicts(differences: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     gains = [row for row in differences if row["name"] == TEACHER]
     if gains:
         more = [row["minus"] for row in gains if row["ndcg_at_10_ci95"][0] > 0]
-        not_more = [row["minus"] for row in gains if row["minus"] not in more]
-        yield f"The teacher's weights gain over: {', '.join(more) or 'nothing'}. No gain is shown over: {', '.join(not_more) or 'none of them'}."
+        less = [row["minus"] for row in gains if row["ndcg_at_10_ci95"][1] < 0]
+        open_ = [row["minus"] for row in gains if row["minus"] not in {*more, *less}]
+        lost = f" They lose to: {', '.join(less)}." if less else ""
+        yield f"The teacher's weights gain over: {', '.join(more) or 'nothing'}.{lost} No difference is shown to: {', '.join(open_) or 'none of them'}."
     for row in differences:
         if row["minus"] == TEACHER:
             low = row["ndcg_at_10_ci95"][0]

@@ -18,6 +18,13 @@ shares = st.floats(0, 1, width=32)
 MULTI, WEIGHTS, SINGLE = (MEASURES[task] for task in (Task.MULTI, Task.WEIGHTS, Task.SINGLE))
 
 
+def test_even_shares_are_no_doubt_and_even_odds_are():
+    even = np.asarray([[0.3, 0.4, 0.3], [0.9, 0.1, 0.0]])
+    assert SINGLE.unsure(even).tolist() == [True, False]
+    assert WEIGHTS.unsure(even).tolist() == [False, False]
+    assert MULTI.unsure(np.asarray([[0.9, 0.45, 0.0], [0.9, 0.1, 0.0]])).tolist() == [True, False]
+
+
 def found(measure, answers, wanted):
     """What is mixed up, added up by pair in either order."""
     total = {}

@@ -157,7 +157,10 @@ def test_an_answer_is_a_name_or_scores_or_a_prediction(tmp_path, labels, answer,
 
 @pytest.mark.parametrize(
     ("answer", "intents"),
-    [("refund", ("refund",)), (["refund", "track_order"], ("track_order", "refund")), ([], ()), ({"refund": 0.4}, ())],
+    [
+        *(("refund", ("refund",)), (["refund", "track_order"], ("track_order", "refund"))),
+        *(([], ()), ({"refund": 0.4}, ()), (None, ())),
+    ],
 )
 def test_an_answer_for_several_intents(tiny_bundles, answer, intents):
     router = Router.load(tiny_bundles[Task.MULTI].path)
@@ -165,9 +168,19 @@ def test_an_answer_for_several_intents(tiny_bundles, answer, intents):
     assert (prediction.intents, prediction.fallback) == (intents, FallbackOutcome.ANSWERED)
 
 
-def test_an_answer_in_weights(tiny_bundles):
+def test_of_several_intents_the_fallback_is_asked_where_none_fits(tiny_bundles):
+    router = Router.load(tiny_bundles[Task.MULTI].path)
+    cascade = Cascade(router, Fallback("refund"))
+    assert cascade.route(SURE).fallback is FallbackOutcome.NOT_ASKED
+    answer = cascade.route(OUTSIDE)
+    assert (answer.student.reason, answer.intents) == (Reason.OUT_OF_SCOPE, ("refund",))
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-300, 5e307])
+def test_an_answer_in_weights(tiny_bundles, scale):
     router = Router.load(tiny_bundles[Task.WEIGHTS].path)
-    prediction = Cascade(router, Fallback({"refund": 3, "track_order": 1}), ask_below=1.0).route(SURE)
+    fallback = Fallback({"refund": 3 * scale, "track_order": scale})
+    prediction = Cascade(router, fallback, ask_below=1.0).route(SURE)
     assert prediction.weights == pytest.approx({"track_order": 0.25, "cancel_order": 0.0, "refund": 0.75})
 
 

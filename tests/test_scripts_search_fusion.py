@@ -262,7 +262,11 @@ def verdict(low, high):
 
 def test_what_is_said_follows_from_the_interval():
     assert verdict(0.1, 0.2)[0].startswith("The teacher's weights gain over: equal weights. ")
-    assert "gain over: nothing. No gain is shown over: equal weights." in verdict(-0.1, 0.2)[0]
+    assert "gain over: nothing. No difference is shown to: equal weights." in verdict(-0.1, 0.2)[0]
+    assert (
+        "gain over: nothing. They lose to: equal weights. No difference is shown to: none of them."
+        in verdict(-0.2, -0.1)[0]
+    )
     assert "missed in the mean; the whole interval is not above it" in verdict(-0.2, 0.1)[1]
     assert "reached in the mean; the whole interval is not above it" in verdict(-0.02, 0.1)[1]
     directions = [search_fusion._direction(interval) for interval in ((0.1, 0.2), (-0.2, -0.1), (-0.1, 0.1))]

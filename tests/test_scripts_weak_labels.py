@@ -49,15 +49,20 @@ def project(tmp_path, monkeypatch):
 
 
 def test_what_the_list_holds_and_what_it_is_worth(project, monkeypatch, capsys):
+    monkeypatch.setattr(weak_labels, "WORST", 2)
     arguments = [str(project / "router.yaml"), str(project / "people.jsonl"), "--json", str(project / "audit.json")]
     monkeypatch.setattr(sys, "argv", ["weak_labels.py", *arguments])
     weak_labels.main()
     found = json.loads((project / "audit.json").read_text(encoding="utf-8"))
     assert (found["n"], found["n_without_people"]) == (len(PEOPLE), 1)
     assert found["all"] == {"n": len(PEOPLE), "n_wrong": len(WRONG)}
+    assert found["worst"] == {"n": min(found["listed"]["n"], 2), "n_wrong": 2}
     assert found["listed"]["n"] + found["not listed"]["n"] == len(PEOPLE)
     assert found["listed"]["n_wrong"] + found["not listed"]["n_wrong"] == len(WRONG)
     figures = found["micro_f1"]
+    assert (
+        figures["the teacher's labels"] < figures["with what the list suggests"]
+    )  # parcels and money, unlike greetings, are seen
     assert figures["the teacher's labels"] < figures["with the list put right by people"] <= 1.0
     assert capsys.readouterr().out.startswith(f"{weak_labels.markdown(found)}\n")
 

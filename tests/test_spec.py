@@ -149,6 +149,7 @@ def teacher(block: str) -> str:
             3,
             "turns 't' into 'trakc', which is no intent; did you mean 'track'?",
         ),
+        ("name: a\nintents: {t: x, r: y}\nteacher:\n  model: m\n  samples: 3\n", 5, "set `temperature`, such as 0.7"),
         (BASE + "task: singel\n", 4, "`task`: Input should be 'single', 'multi' or 'weights' (found 'singel')"),
         (BASE + "task: multi\nout_of_scope: true\n", 5, "`out_of_scope` is for `task: single`"),
         (BASE + "students: [static, static]\n", 4, "`students`: name each student once, and at least one"),

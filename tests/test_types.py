@@ -29,53 +29,106 @@ MAY_BRANCH = {
 }
 
 
-def compared_with_a_task(path: Path) -> list[int]:
-    """Lines where something is compared with a member of Task, or with a name that stands for one."""
+def uses_of_a_task(path: Path) -> list[int]:
+    """Lines that name a member of Task, or compare a task with its value, but for tables, arguments and default values."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    aliases = {
-        target.id
+    names = {
+        alias.asname or alias.name
         for node in ast.walk(tree)
-        if isinstance(node, ast.Assign)
-        for names, values in [_pairs(node)]
-        for target, value in zip(names, values, strict=False)
-        if isinstance(target, ast.Name) and _is_member(value, set())
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if alias.name == "Task"
     }
-    sides = (
-        [node.left, *node.comparators] if isinstance(node, ast.Compare) else [node.value]
+    compared_parts = {id(part) for node in ast.walk(tree) if isinstance(node, ast.Compare) for part in ast.walk(node)}
+    allowed = {id(part) for node in ast.walk(tree) for part in _harmless(node)} - compared_parts
+    members = {
+        node.lineno
         for node in ast.walk(tree)
-        if isinstance(node, ast.Compare | ast.MatchValue)
-    )
-    return sorted(
-        {part.lineno for each in sides for side in each for part in ast.walk(side) if _is_member(part, aliases)}
-    )
+        if isinstance(node, ast.Attribute)
+        and node.attr in Task.__members__
+        and id(node) not in allowed
+        and ((isinstance(node.value, ast.Name) and node.value.id in names | {"Task"}) or _ends_in_task(node.value))
+    }
+    compared = {
+        node.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Compare)
+        and any(isinstance(part, ast.Constant) and part.value in _VALUES for part in ast.walk(node))
+        and "task" in ast.unparse(node).replace("'", "")
+    }
+    return sorted(members | compared)
 
 
-def _pairs(node: ast.Assign) -> tuple[list[ast.expr], list[ast.expr]]:
-    target, value = node.targets[0], node.value
-    is_several = isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple)
-    return (target.elts, value.elts) if is_several else ([target], [value])
+_VALUES = {task.value for task in Task}
 
 
-def _is_member(node: ast.AST, aliases: set[str]) -> bool:
-    if isinstance(node, ast.Name):
-        return node.id in aliases
-    is_of_task = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "Task"
-    return is_of_task and node.attr in Task.__members__
+def _ends_in_task(node: ast.expr) -> bool:
+    return isinstance(node, ast.Attribute) and node.attr == "Task"
+
+
+def _harmless(node: ast.AST) -> list[ast.expr]:
+    """Where a member may stand without a branch: as a table's key or in its values, as an argument, as a default."""
+    match node:
+        case ast.Dict():
+            parts = [*node.keys, *(part for value in node.values for part in ast.walk(value))]
+        case ast.Call():
+            parts = [*node.args, *(keyword.value for keyword in node.keywords)]
+        case ast.arguments():
+            parts = [part for each in [*node.defaults, *node.kw_defaults] if each for part in ast.walk(each)]
+        case ast.BoolOp(op=ast.Or()):
+            parts = node.values[-1:]
+        case ast.AnnAssign(target=ast.Name(id=name)) if name.islower() and not name.startswith("_"):
+            parts = [node.value]
+        case _:
+            parts = []
+    return [part for part in parts if isinstance(part, ast.expr)]
 
 
 def test_no_code_branches_on_the_task_but_for_loss_policy_metric_and_presentation():
-    found = {path.relative_to(DISTILL).as_posix(): compared_with_a_task(path) for path in DISTILL.rglob("*.py")}
+    found = {path.relative_to(DISTILL).as_posix(): uses_of_a_task(path) for path in DISTILL.rglob("*.py")}
     assert {name: lines for name, lines in found.items() if lines and name not in MAY_BRANCH} == {}
     assert [name for name in MAY_BRANCH if not found[name]] == []
 
 
 @pytest.mark.parametrize(
-    "line", ["task is Task.MULTI", "task in {None, Task.SINGLE}", "x[: task == Task.WEIGHTS]", "task is _MULTI"]
+    "line",
+    [
+        "print(task is Task.MULTI)",
+        "print(task in {None, Task.SINGLE})",
+        "print(x[: task == Task.WEIGHTS])",
+        "_MULTI, _ONE = Task.MULTI, 1",
+        "_SEVERAL = {Task.MULTI, Task.WEIGHTS}",
+        "_M: Task = Task.MULTI",
+        "print(spec.task == 'multi')",
+        "print(task.value in ('single', 'weights'))",
+        "print(task is T.MULTI)",
+        "print(task is types.Task.MULTI)",
+        "task = Task.SINGLE if few else Task.MULTI",
+        "print({'order': 1 if task is Task.WEIGHTS else 2})",
+    ],
 )
 def test_a_branch_is_found_however_it_is_written(tmp_path, line):
     path = tmp_path / "branch.py"
-    path.write_text(f"_MULTI, _ONE = Task.MULTI, 1\nFORMS = {{Task.SINGLE: 1}}\nprint({line})\n")
-    assert compared_with_a_task(path) == [3]
+    path.write_text(f"from distill.types import Task as T\nFORMS = {{Task.SINGLE: 1}}\n{line}\n")
+    assert uses_of_a_task(path) == [3]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "found = FORMS[task]",
+        "def of(task: Task = Task.SINGLE): ...",
+        "find(vectors, Task.SINGLE)",
+        "task = given or Task.SINGLE",
+        "def of(measure=MEASURES[Task.SINGLE]): ...",
+        "print(key == 'weights')",
+        "print(task.sums_to_one)",
+    ],
+)
+def test_tables_arguments_and_defaults_are_no_branches(tmp_path, line):
+    path = tmp_path / "branch.py"
+    path.write_text(f"FORMS = {{Task.SINGLE: 1}}\n{line}\n")
+    assert uses_of_a_task(path) == []
 
 
 @pytest.mark.parametrize(

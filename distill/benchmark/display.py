@@ -276,7 +276,7 @@ def not_in_gold(result: BenchResult) -> str:
     if not names:
         return ""
     more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-    return f"Gold has nothing of {', '.join(names[:_MOST_NAMES])}{more}: what is answered with that counts as wrong."
+    return f"Gold has nothing of {', '.join(names[:_MOST_NAMES])}{more}: what is given to these counts as wrong."
 
 
 JUDGED_BY = {

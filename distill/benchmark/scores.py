@@ -199,12 +199,12 @@ def risk_coverage(row: str, task: Task, answers: Answers, gold: Gold) -> RiskCov
     n = len(wrong)
     taken = np.unique(np.linspace(1, n, min(n, _CURVE_POINTS)).round().astype(np.int64))
     risk = np.cumsum(wrong)[taken - 1] / taken
-    accepted = np.ones(n, dtype=np.bool_) if task is Task.MULTI else answers.intent >= 0
+    accepted = answers.intent >= 0
     return RiskCoverage(
         row=row,
         coverage=tuple((taken / n).tolist()),
         risk=tuple(risk.tolist()),
         score=tuple(score[taken - 1].tolist()),
-        policy_coverage=1.0 if task is Task.MULTI else coverage(answers),
+        policy_coverage=coverage(answers),
         policy_risk=float(1 - right[accepted].mean()) if accepted.any() else None,
     )

@@ -254,7 +254,7 @@ def _without_labels(labelled: Source) -> Source:
 def _task(options: Options, labelled: Source | None) -> Task:
     """What the labels mean: as the user says, or as the labelled queries have it."""
     if labelled is None or options.task in {None, labelled.task}:
-        return options.task or (labelled.task if labelled else Task.SINGLE)
+        return options.task or (labelled.task if labelled else None) or Task.SINGLE
     raise DataError(f"{labelled.path}: its labels are for `task: {labelled.task.value}`, not {options.task}")
 
 

@@ -148,7 +148,7 @@ def in_words(answer: Answer) -> str:
         case str():
             return answer
         case Mapping():
-            shown = sorted((name for name, share in answer.items() if share), key=lambda name: -answer[name])
+            shown = sorted((name for name, share in answer.items() if share), key=lambda name: (-answer[name], name))
             return ", ".join(f"{name} {answer[name]:.2f}" for name in shown)
     return ", ".join(answer) or "none"
 

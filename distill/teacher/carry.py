@@ -143,7 +143,7 @@ class CarrySummary:
 def _doubted(work: Recorded, cases: Sequence[Case], out: Path | None) -> Booleans:
     """Which texts the teacher was of two minds about, or a student that is there doubts."""
     task = work.spec.task
-    scores = (np.asarray([*case.target.values(), 0.0], np.float32) for case in cases)
+    scores = (np.asarray([*case.target.values(), 0.0]) for case in cases)
     doubted = np.asarray([_is_unsure(own, task, SURE_TEACHER) for own in scores], bool)
     unsure: Booleans = doubted | _unsure_student(work.spec, [case.text for case in cases], out)
     return unsure
@@ -156,7 +156,7 @@ def _is_unsure(scores: Floats, task: Task, sure: float) -> Booleans:
     """
     if task.is_mixture:
         return np.zeros(scores.shape[:-1], bool)
-    return np.asarray(confidence(scores, task) < (sure if task.sums_to_one else _SURE_OF_EACH), bool)
+    return np.asarray(confidence(scores.astype(np.float64), task) < (sure if task.sums_to_one else _SURE_OF_EACH), bool)
 
 
 def _unsure_student(spec: Spec, texts: list[str], out: Path | None) -> Booleans:

@@ -339,7 +339,10 @@ def _without_null(where: str, line: Mapping[str, Any], spec: Spec) -> Mapping[st
     """
     if any(line.get(key) is not None for key in ("error", *_answer_keys(spec.task))):
         return line
-    if FORMS[spec.task].may_be_empty and line.keys() & {"intent", "intents"}:
+    nulls = {key: line[key] for key in ("intent", "intents") if key in line}
+    if any(value is not None for value in nulls.values()):  # the label of another task: no answer, and no null
+        return line
+    if FORMS[spec.task].may_be_empty and nulls:
         return {**line, "intents": []}
     if not spec.task.has_one_label or "intent" not in line:
         return line

@@ -209,6 +209,9 @@ def test_gold_that_was_trained_on_is_counted(tiny_bundles):
     result = run_bench(seen, show_progress=False)
     assert (result.provenance["n_gold_in_training"], result.leakage.n_exact) == (1, 1)
     assert result.provenance["labels_not_in_gold"] == []
+    fewer = tuple(query for query in inputs.gold if "refund" not in query.target)
+    result = run_bench(replace(inputs, gold=fewer), show_progress=False)
+    assert result.provenance["labels_not_in_gold"] == ["refund"]
 
 
 def test_nothing_to_measure_on_is_one_clear_line(tiny_bundles):

@@ -148,6 +148,12 @@ def test_multi_scores_are_those_of_every_label_and_the_curve_is_about_whole_sets
     assert curve.score == pytest.approx((0.9 * 0.8 * 0.9, 0.8 * 0.9 * 0.6))
     assert curve.risk == (0.0, 0.5)
     assert (curve.policy_coverage, curve.policy_risk) == (1.0, 0.5)
+    none = answers_of([[0.9, 0.8, 0.1], [0.2, 0.1, 0.3]], labels=INTENTS, task=Task.MULTI)
+    curve = risk_coverage("static", Task.MULTI, none, gold)
+    assert (curve.policy_coverage, curve.policy_risk) == (
+        0.5,
+        0.0,
+    )  # an answer without an intent is not an accepted one
 
 
 def test_weights_have_no_score_to_reject_by():

@@ -43,7 +43,7 @@ def test_cells():
 def test_what_gold_has_nothing_of_is_said(result):
     names = [f"intent_{number}" for number in range(12)]
     lacking = replace(result, provenance={**result.provenance, "labels_not_in_gold": names})
-    said = f"Gold has nothing of {', '.join(names[:10])} and 2 more: what is answered with that counts as wrong."
+    said = f"Gold has nothing of {', '.join(names[:10])} and 2 more: what is given to these counts as wrong."
     assert said in " ".join(printed(lacking).split())
     assert "Gold has nothing of" not in printed(result)
 

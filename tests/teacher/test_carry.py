@@ -20,6 +20,7 @@ from distill.teacher.changed import Recorded
 from distill.teacher.label import label, plan_labels, recorded_labels, recorded_samples
 from distill.teacher.ledger import AppendLog, Ledger
 from distill.teacher.spend import spend_by_stage
+from distill.types import Task
 
 WORDS = {"parcel": "track_order", "where": "track_order", "cancel": "cancel_order", "refund": "refund", "weather": "weather",
          "forecast": "weather"}  # fmt: skip
@@ -69,6 +70,21 @@ def labels(spec, texts=TEXTS):
 
 def never():
     raise AssertionError("no vectors are needed")
+
+
+@pytest.mark.parametrize(
+    ("task", "scores", "is_unsure"),
+    [
+        ("single", [0.6, 0.4], True),
+        ("single", [0.7, 0.3], False),
+        ("multi", [0.95, 0.6, 0.0], True),
+        ("multi", [0.95, 0.7, 0.0], False),
+        ("multi", [0.95, 0.31, 0.0], True),
+        ("weights", [0.5, 0.5], False),
+    ],
+)
+def test_what_a_teacher_was_of_two_minds_about(task, scores, is_unsure):
+    assert bool(carrying._is_unsure(np.asarray(scores), Task(task), carrying.SURE_TEACHER)) is is_unsure
 
 
 def test_a_new_name_costs_nothing(shop, server):

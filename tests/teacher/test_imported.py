@@ -145,6 +145,7 @@ def test_of_many_contradictions_some_are_named(make_spec, tmp_path):
         ("multi", {"intents": ["refund", "track_order"]}, {"intents": []}, ("refund, track_order", "none")),
         ("multi", {"scores": {"refund": 0.9}}, {"scores": {"refund": 0.6, "track_order": 0.1}}, None),
         ("weights", {"weights": {"refund": 3, "cancel_order": 1}}, {"weights": {"refund": 6, "cancel_order": 2}}, None),
+        ("weights", {"weights": {"refund": 1, "cancel_order": 1}}, {"weights": {"cancel_order": 1, "refund": 1}}, None),
         ("weights", {"weights": {"refund": 3, "cancel_order": 1}}, {"weights": {"refund": 1}}, ("refund 0.75, cancel_order 0.25", "refund 1.00")),
     ],
 )  # fmt: skip
@@ -233,6 +234,17 @@ def test_an_intent_that_is_null_fits_none(make_spec, tmp_path, keys, line, score
     assert (summary.n_added, summary.n_failed, summary.n_missing) == (1, 1, 1)
     (answer,) = recorded_labels(spec, ["a", "b"]).values()
     assert dict(answer.scores) == scores
+
+
+@pytest.mark.parametrize(
+    "line", [{"intent": "refund"}, {"intent": "typo"}, {"intents": None, "intent": "refund"}, {"intent": 5}]
+)
+def test_in_multi_a_single_intent_is_no_answer_and_not_lost(make_spec, tmp_path, line):
+    spec = make_spec(UNPAID, task="multi", out_of_scope=False)
+    path = write_lines(tmp_path / "answers.jsonl", [{"text": "a", **line}])
+    with pytest.raises(DataError, match=r'answers\.jsonl:1: no answer; `task: multi` takes "intents" or "scores"'):
+        import_answers(spec, path)
+    assert not spec.ledger_path.exists()
 
 
 def test_an_intent_that_is_null_is_an_error_where_every_query_has_one(make_spec, tmp_path):

@@ -1,0 +1,149 @@
+"""Whether the log-probabilities of one answer are the soft label that many samples would give: a real model, asked both ways.
+
+python scripts/sampled_weights.py router.yaml --out FOLDER [--queries 100] [--samples 10] [--base-url URL] [--json FILE]
+
+router.yaml has `teacher.logprobs` and a ledger. Some of its queries, drawn by a fixed seed, are asked again with `teacher.samples` at temperature
+1 in place of log-probabilities; spec and answers are kept in FOLDER, so what is recorded there is not asked again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import yaml
+
+from distill import pipeline
+from distill.data import read_jsonl, write_json, write_jsonl
+from distill.errors import DataError, DistillError
+from distill.spec import load_spec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from distill.spec import Spec
+
+    Floats = np.ndarray[Any, np.dtype[np.floating[Any]]]
+
+SEED = 0
+DRAWS = 1_000
+"""Of the same number of samples from the log-probabilities' shares: what chance alone would show."""
+
+
+def prepare(spec: Spec, folder: Path, n_queries: int, samples: int) -> Path:
+    """Writes the spec that asks by samples, and its queries; the same files each time.
+
+    Raises:
+        DataError: The spec has no log-probabilities, or too few queries.
+    """
+    if not spec.teacher.logprobs:
+        raise DataError(f"{spec.path}: has no `teacher.logprobs: true`; there is nothing to compare samples with")
+    texts = [str(line["text"]) for _, line in read_jsonl(spec.queries_path)]
+    if len(texts) < n_queries:
+        raise DataError(f"{spec.queries_path}: holds {len(texts)} queries, not {n_queries}")
+    chosen = np.random.default_rng(SEED).choice(len(texts), n_queries, replace=False)
+    raw = yaml.safe_load(spec.path.read_text(encoding="utf-8"))
+    teacher = {name: value for name, value in raw["teacher"].items() if name != "logprobs"}
+    if spec.teacher.prompt is not None:
+        teacher["prompt"] = Path(os.path.relpath(spec.folder / spec.teacher.prompt, folder)).as_posix()
+    own = {"teacher": teacher | {"samples": samples, "temperature": 1.0}, "queries": "queries.jsonl"}
+    kept = {name: raw[name] for name in ("task", "intents") if name in raw}
+    folder.mkdir(parents=True, exist_ok=True)
+    write_jsonl(folder / "queries.jsonl", [{"text": texts[row]} for row in sorted(chosen)])
+    path = folder / "router.yaml"
+    path.write_text(yaml.safe_dump({"name": f"{spec.name}-samples", **kept, **own}, sort_keys=False), encoding="utf-8")
+    return path
+
+
+def measure(spec: Spec, path: Path, *, base_url: str | None = None) -> dict[str, Any]:
+    """Asks what is not recorded, and compares: both soft labels of each query.
+
+    Raises:
+        DistillError: The teacher cannot be asked, or a query has no label one of both ways.
+    """
+    sampled = load_spec(path, base_url=base_url)
+    pipeline.label(sampled)
+    by_samples = {example.text: example.target for example in pipeline.examples(sampled, show_notes=False)}
+    by_likelihood = {example.text: example.target for example in pipeline.examples(spec, show_notes=False)}
+    texts = [text for text in by_samples if text in by_likelihood]
+    if not texts:
+        raise DataError(f"{path}: no query has a label both ways")
+    shares, found = (np.stack([labels[text] for text in texts]) for labels in (by_likelihood, by_samples))
+    n_samples = sampled.teacher.samples
+    chance = np.random.default_rng(SEED)
+    exact = shares.astype(np.float64) / shares.sum(axis=1, keepdims=True, dtype=np.float64)
+    drawn = [chance.multinomial(n_samples, exact) / n_samples for _ in range(DRAWS)]
+    by_chance = [_distance(each, shares) for each in drawn]
+    return {
+        "teacher": spec.teacher.model,
+        "n_queries": len(texts),
+        "n_samples": n_samples,
+        "temperature": sampled.teacher.temperature,
+        "labels": list(spec.labels),
+        "mean_by_likelihood": shares.mean(axis=0).tolist(),
+        "mean_by_samples": found.mean(axis=0).tolist(),
+        "same_best": float((shares.argmax(axis=1) == found.argmax(axis=1)).mean()),
+        "same_best_by_chance": float(
+            np.mean([(each.argmax(axis=1) == shares.argmax(axis=1)).mean() for each in drawn])
+        ),
+        "distance": _distance(found, shares),
+        "distance_by_chance": float(np.mean(by_chance)),
+        "distance_by_chance_95": np.quantile(by_chance, [0.025, 0.975]).tolist(),
+        "one_answer_distance": _distance(np.eye(shares.shape[1])[shares.argmax(axis=1)], found),
+    }
+
+
+def _distance(first: Floats, second: Floats) -> float:
+    """Half the sum of absolute differences, the share of the weight that lies elsewhere; the mean over queries."""
+    return float(np.abs(first - second).sum(axis=1).mean() / 2)
+
+
+def markdown(found: Mapping[str, Any]) -> str:
+    """A table, and what it says."""
+    low, high = found["distance_by_chance_95"]
+    rows = zip(found["labels"], found["mean_by_likelihood"], found["mean_by_samples"], strict=True)
+    lines = [
+        "| mean weight | by log-probabilities of one answer | by samples |",
+        "| --- | ---: | ---: |",
+        *(f"| {label} | {likelihood:.3f} | {samples:.3f} |" for label, likelihood, samples in rows),
+        "",
+        "| | found | if the samples were drawn from the log-probabilities |",
+        "| --- | ---: | ---: |",
+        f"| share of the weight that lies elsewhere | {found['distance']:.3f} | {found['distance_by_chance']:.3f} [{low:.3f}, {high:.3f}] |",
+        f"| the same weightiest channel | {found['same_best']:.3f} | {found['same_best_by_chance']:.3f} |",
+        "",
+        (
+            f"{found['n_queries']} queries, {found['n_samples']} samples each at temperature {found['temperature']:g}, `{found['teacher']}`. The likeliest channel alone, "
+            f"which is what one answer says, lies {found['one_answer_distance']:.3f} from the samples."
+        ),
+    ]
+    return "\n".join([*lines, ""])
+
+
+def main() -> None:
+    """Asks, compares and prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("spec", type=Path, metavar="router.yaml")
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--queries", type=int, default=100)
+    parser.add_argument("--samples", type=int, default=10)
+    parser.add_argument("--base-url")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    options = parser.parse_args()
+    try:
+        spec = load_spec(options.spec)
+        path = prepare(spec, options.out, options.queries, options.samples)
+        found = measure(spec, path, base_url=options.base_url)
+        if options.json is not None:
+            write_json(options.json, found)
+    except DistillError as error:
+        sys.exit(f"sampled_weights.py: {error}")
+    print(markdown(found))
+
+
+if __name__ == "__main__":
+    main()
