@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import sampled_weights
 import search_fusion
 import second_gold
 import weak_labels
@@ -120,6 +121,11 @@ def fusion() -> str:
     return search_fusion.markdown(_json(VIDEO / "fusion.json"))
 
 
+def samples() -> str:
+    """The log-probabilities of one answer beside many samples."""
+    return sampled_weights.markdown(_json(VIDEO / "samples.json"))
+
+
 def other_scores() -> str:
     """The same by one kind of score alone: what decides whether routing helps."""
     lines = ["| NDCG@10 | BM25 and cosine | BM25 alone | cosine alone |", "| --- | ---: | ---: | ---: |"]
@@ -152,6 +158,7 @@ PAGES = {
         "people": people,
         "fusion": fusion,
         "scores": other_scores,
+        "samples": samples,
     },
     REQUESTS / "README.md": {"recording": _recording(REQUESTS), "results": _results(REQUESTS), "audit": audited},
 }

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+from project import TESTS, write_lines
+
+sys.path.append(str(TESTS.parent / "scripts"))
+import sampled_weights
+
+from distill.errors import DataError
+from distill.spec import load_spec
+from distill.teacher.imported import import_answers
+
+SHARES = {"visual": 0.6, "audio": 0.4}
+SPEC = """name: tiny
+task: weights
+intents: {visual: seen, audio: heard}
+queries: logs.jsonl
+teacher: {model: fake, base_url: 'http://127.0.0.1:9/v1', prompt: prompt.txt, logprobs: true}
+"""
+
+
+@pytest.fixture
+def spec(tmp_path):
+    """A teacher whose log-probabilities say the same of every query."""
+    (tmp_path / "router.yaml").write_text(SPEC, encoding="utf-8")
+    (tmp_path / "prompt.txt").write_text("Which one? {query}", encoding="utf-8")
+    texts = [f"query {number}" for number in range(20)]
+    write_lines(tmp_path / "logs.jsonl", [{"text": text} for text in texts])
+    write_lines(tmp_path / "answers.jsonl", [{"text": text, "scores": SHARES} for text in texts])
+    spec = load_spec(tmp_path)
+    import_answers(spec, tmp_path / "answers.jsonl")
+    return spec
+
+
+def sampled(spec, n_visual, n_samples=10):
+    """The spec that asks by samples, of which so many name what is seen, recorded."""
+    path = sampled_weights.prepare(spec, spec.folder / "samples", 8, n_samples)
+    texts = [json.loads(line)["text"] for line in (path.parent / "queries.jsonl").read_text("utf-8").splitlines()]
+    said = ["visual"] * n_visual + ["audio"] * (n_samples - n_visual)
+    lines = [
+        {"text": text, "sample": sample, "weights": {name: 1}} for text in texts for sample, name in enumerate(said)
+    ]
+    write_lines(spec.folder / "sampled.jsonl", lines)
+    import_answers(load_spec(path), spec.folder / "sampled.jsonl")
+    return path
+
+
+def test_the_spec_asks_the_same_by_samples(spec):
+    own = load_spec(sampled_weights.prepare(spec, spec.folder / "samples", 8, 10))
+    assert (own.teacher.samples, own.teacher.temperature, own.teacher.logprobs) == (10, 1.0, False)
+    assert (own.folder / own.teacher.prompt).resolve() == (spec.folder / "prompt.txt").resolve()
+    assert own.intent_list == spec.intent_list
+    assert len((own.folder / "queries.jsonl").read_text("utf-8").splitlines()) == 8
+
+
+@pytest.mark.parametrize(("n_visual", "distance"), [(6, 0.0), (9, 0.3)])
+def test_how_far_samples_lie_from_the_log_probabilities(spec, n_visual, distance):
+    found = sampled_weights.measure(spec, sampled(spec, n_visual))
+    assert (found["n_queries"], found["n_samples"], found["same_best"]) == (8, 10, 1.0)
+    assert found["distance"] == pytest.approx(distance, abs=1e-6)
+    assert found["mean_by_samples"] == pytest.approx([n_visual / 10, 1 - n_visual / 10])
+    # of ten draws at 0.6, half the absolute deviation from six is 0.12 in the mean (binomial)
+    assert found["distance_by_chance"] == pytest.approx(0.12, abs=0.01)
+    assert f"| visual | 0.600 | {n_visual / 10:.3f} |" in sampled_weights.markdown(found)
+
+
+def test_there_must_be_log_probabilities_and_enough_queries(spec):
+    with pytest.raises(DataError, match="holds 20 queries, not 21"):
+        sampled_weights.prepare(spec, spec.folder / "samples", 21, 10)
+    (spec.folder / "router.yaml").write_text(SPEC.replace(", logprobs: true", ""), encoding="utf-8")
+    with pytest.raises(DataError, match=r"has no `teacher\.logprobs: true`"):
+        sampled_weights.prepare(load_spec(spec.folder), spec.folder / "samples", 8, 10)
