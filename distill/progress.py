@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from typing import TYPE_CHECKING, Self
@@ -13,14 +14,26 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
-__all__ = ["Progress", "say"]
+__all__ = ["Progress", "is_first_process", "n_processes", "say"]
 
 _SECONDS_BETWEEN_LINES = 10.0
 _SECONDS_WORTH_A_LINE = 2.0
 
 
-def say(message: str) -> None:
-    """Prints one line to stderr; stdout is for results."""
+def n_processes() -> int:
+    """How many processes were started together, as `accelerate launch` and torchrun tell them; mostly one."""
+    return int(os.environ.get("WORLD_SIZE") or 1)
+
+
+def is_first_process() -> bool:
+    """Whether this is the one of them that writes and speaks."""
+    return n_processes() == 1 or int(os.environ.get("RANK") or 0) == 0
+
+
+def say(message: str, *, always: bool = False) -> None:
+    """Prints one line to stderr; stdout is for results. Of several processes the first speaks, or with ``always`` each."""
+    if not always and not is_first_process():
+        return
     print(message, file=sys.stderr, flush=True)  # noqa: T201
 
 

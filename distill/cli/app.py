@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 from distill import __version__
 from distill.errors import DistillError, missing_extra
-from distill.progress import say
+from distill.progress import n_processes, say
 
 if TYPE_CHECKING:
     from distill.spec import Spec
@@ -37,6 +37,7 @@ __all__ = [
 ]
 
 _INTERRUPTED = 130
+_FOR_SEVERAL_PROCESSES = "train"
 
 
 class _Group(TyperGroup):
@@ -65,7 +66,7 @@ class _Group(TyperGroup):
             line = _line_for(error)
             if line is None or ctx.params.get("debug"):
                 raise
-            say(f"distill: {line}")
+            say(f"distill: {line}", always=True)
             raise typer.Exit(1) from error
 
 
@@ -111,12 +112,18 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     del debug, version  # read from the context, and by the callback
+    if n_processes() > 1 and context.invoked_subcommand != _FOR_SEVERAL_PROCESSES:
+        raise DistillError(
+            f"{n_processes()} processes were started together (WORLD_SIZE); that is for `distill {_FOR_SEVERAL_PROCESSES}` alone, all else would be "
+            "done and paid for several times"
+        )
 
 
 def load(path: Path, teacher_model: str | None = None, base_url: str | None = None) -> Spec:

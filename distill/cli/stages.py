@@ -20,7 +20,7 @@ from distill.cli.app import (
     print_json,
 )
 from distill.errors import GateError, TeacherError
-from distill.progress import say
+from distill.progress import is_first_process, say
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -176,6 +176,8 @@ def train(
 
     loaded = load(spec, teacher_model, base_url)
     bundles = pipeline.train(loaded, out=out, students=student or None, force=force, show_progress=not quiet)
+    if not is_first_process():
+        return
     if as_json:
         print_json({name: bundle.manifest.as_dict() | {"path": str(bundle.path)} for name, bundle in bundles.items()})
         return

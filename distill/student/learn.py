@@ -14,6 +14,7 @@ from distill.progress import Progress, say
 from distill.student.calibrate import fit_temperature, probabilities
 from distill.student.encoder import Encoder, Pooled
 from distill.student.probe import linear_probe, most_iterations
+from distill.student.processes import is_first_process
 from distill.student.static import Static
 from distill.student.targets import SparseTargets, fits_array, mapped, mean, mixed, most_rows, stacked
 from distill.student.tokens import bundle_tokenizer, encode
@@ -133,8 +134,9 @@ def learn_encoder(
         data = TrainingSet(ids, training.targets, training.weights, smoothing)
         with Progress(f"train {name}", recipe.epochs * len(data), show=lesson.show_progress) as progress:
             fit(encoder, data, schedule, task=lesson.task, seed=lesson.seed, work=checkpoints, progress=progress)
-        shutil.rmtree(checkpoints, ignore_errors=True)
-        _keep(encoder, finished)
+        if is_first_process():
+            shutil.rmtree(checkpoints, ignore_errors=True)
+            _keep(encoder, finished)
     return encoder, _calibrate(encoder, encode(tokenizer, lesson.held_out.texts), lesson)
 
 

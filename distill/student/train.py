@@ -21,6 +21,7 @@ from distill.data import canonical_json, sha256_json, storage_errors
 from distill.errors import BundleError, TrainingError, missing_extra
 from distill.progress import Progress, say
 from distill.split import HELD_OUT_SHARE, stratified_holdout
+from distill.student.processes import is_first_process, wait_for_all
 from distill.student.recipe import (
     DEFAULT_BUDGET_MINUTES,
     encoder_fits,
@@ -155,6 +156,9 @@ def train_students(  # noqa: PLR0913  # each is a setting of router.yaml
     missing = [student for student in STUDENTS if student in students and student not in bundles]
     if missing:
         bundles |= run.make(missing, force=force)
+    wait_for_all()
+    if not is_first_process():
+        return {student: load_bundle(out / student) for student in students}
     return {student: bundles[student] for student in students}
 
 
@@ -205,7 +209,7 @@ def _run(
         assistant_model,
         seed,
         budget_minutes,
-        show_progress,
+        show_progress and is_first_process(),
         training,
         held_out,
     )
@@ -347,8 +351,11 @@ class _Run:
         return bundle if made_from == wanted else None
 
     def make(self, students: Sequence[str], *, force: bool) -> dict[str, Bundle]:
-        """Trains and ships what is missing."""
+        """Trains and ships what is missing; of several processes that train together the first ships, and has bundles."""
         from filelock import FileLock, Timeout
+
+        if not is_first_process():
+            return self._make(students, force=force)
 
         with storage_errors(self.work):
             self.work.mkdir(parents=True, exist_ok=True)
@@ -372,39 +379,42 @@ class _Run:
         base = load_base_model(self.base_model)
         lesson = self._lesson(base)
         words = lexicon(base, self.training.texts, self.static_recipe.dimension)  # before an encoder trains it in place
-        self._forget(all_of_it=force)
-        bundles = {}
+        if is_first_process():
+            self._forget(all_of_it=force)
+        wait_for_all()
+        bundles: dict[str, Bundle] = {}
         if self.is_alone:
             say(
                 f"train: an encoder would take more than {self.budget_minutes:g} minutes; static learns from the labels alone"
             )
-            bundles["static"] = self._make_static(base, lesson, words, None, [])
-            return bundles
+            return self._make_static(base, lesson, words, None, [])
         new_texts = self._new_texts(words)
         encoder, temperature, answers = self._learn_encoders(base, lesson, new_texts, answer_all="static" in students)
-        if "encoder" in students:
+        if "encoder" in students and is_first_process():
             shipment = self._shipment("encoder", base, temperature)
             with Progress("export encoder", 1, "bundles", show=self.show_progress) as progress:
                 bundles["encoder"] = ship_encoder(encoder, shipment, self.work / "bundle", self.out / "encoder")
                 progress.advance()
         if "static" in students:
             mean = mean_answer(self.data.task, answers, self.static_recipe.assistant_temperature)
-            bundles["static"] = self._make_static(base, lesson, words, mean, new_texts)
+            bundles |= self._make_static(base, lesson, words, mean, new_texts)
         return bundles
 
     def _make_static(
         self, base: BaseModel, lesson: Lesson, words: Lexicon, answers: Targets | None, new_texts: list[str]
-    ) -> Bundle:
+    ) -> dict[str, Bundle]:
         from distill.student.learn import learn_static
         from distill.student.ship import ship_static
 
         recipe, kept = self.static_recipe, self._kept("static")
         static, temperature = learn_static(base, answers, new_texts, words, lesson, recipe, kept)
+        if not is_first_process():
+            return {}
         shipment = self._shipment("static", base, temperature)
         with Progress("export static", 1, "bundles", show=self.show_progress) as progress:
             bundle = ship_static(static, shipment, self.work / "bundle", self.out / "static")
             progress.advance()
-        return bundle
+        return {"static": bundle}
 
     def _new_texts(self, words: Lexicon) -> list[str]:
         """Augmented texts, which assistants label once for both students."""

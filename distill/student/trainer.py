@@ -24,6 +24,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from distill.data import storage_errors
 from distill.errors import StorageError
+from distill.student.processes import is_first_process, n_processes
 from distill.student.quiet import quiet
 from distill.student.tokens import batches_of_like_length, pad
 from distill.types import Task
@@ -200,7 +201,7 @@ def _give_memory_back() -> None:
 def _arguments(schedule: Schedule, seed: int, work: Path, *, checkpoints: bool, steps: int) -> TrainingArguments:
     return TrainingArguments(
         output_dir=str(work),
-        per_device_train_batch_size=schedule.batch_size,
+        per_device_train_batch_size=-(-schedule.batch_size // n_processes()),
         num_train_epochs=schedule.epochs,
         learning_rate=schedule.learning_rate,
         weight_decay=schedule.weight_decay,
@@ -226,7 +227,7 @@ def _last_checkpoint(work: Path) -> str | None:
     for folder in work.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
         if (folder / TRAINER_STATE_NAME).is_file():
             found[int(folder.name.rpartition("-")[2])] = folder
-        else:
+        elif is_first_process():
             shutil.rmtree(folder)
     return str(found[max(found)]) if found else None
 
@@ -414,7 +415,8 @@ def _layers(model: nn.Module) -> list[nn.Module]:
 
 def _kept_bytes(model: nn.Module, n_layers: int, input_ids: Tensor) -> float:
     """About how many bytes of activations the layers keep for the backward pass, in float32."""
-    config: Any = getattr(getattr(model, "body", None), "config", None)
+    own = getattr(model, "module", model)  # with several processes it is wrapped
+    config: Any = getattr(getattr(own, "body", None), "config", None)
     if config is None:
         return 0.0
     vectors = getattr(config, "hidden_size", 0) * _VECTORS_A_LAYER

@@ -1,0 +1,79 @@
+"""Several processes that train together, on processors: as `accelerate launch` starts one for each GPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from tiny import WORDS, make_base_model
+
+from distill import Router
+from distill.progress import is_first_process, n_processes, say
+
+LAUNCH = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]  # fmt: skip
+
+
+@pytest.fixture
+def spec_path(tmp_path):
+    """A project whose teacher is a file of labels, which are in the ledger already."""
+    make_base_model(tmp_path / "tiny-bert")
+    lines = [
+        {"text": f"{word} {other} {number}", "intent": intent}
+        for intent, words in WORDS.items()
+        for word in words
+        for other in words
+        for number in range(2)
+    ]
+    (tmp_path / "labels.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n", encoding="utf-8")
+    raw = {"name": "tiny", "intents": dict.fromkeys(WORDS, "x"), "teacher": {"labels": "labels.jsonl"}}
+    raw |= {"base_model": "tiny-bert", "budget_minutes": 0}
+    (tmp_path / "router.yaml").write_text(json.dumps(raw), encoding="utf-8")
+    run("-m", "distill", "label", tmp_path / "router.yaml", "--quiet")
+    return tmp_path / "router.yaml"
+
+
+def run(*arguments, is_fine=True, **variables):
+    command = [sys.executable, *map(str, arguments)]
+    done = subprocess.run(
+        command, check=False, capture_output=True, text=True, timeout=300, env={**os.environ, **variables}
+    )
+    assert (done.returncode == 0) == is_fine, done.stderr
+    return done
+
+
+def test_two_processes_train_one_router_together(spec_path, tmp_path):
+    out = tmp_path / "out"
+    done = run(*LAUNCH, "--module", "distill", "train", spec_path, "--out", out, "--quiet", OMP_NUM_THREADS="1")
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["static", "encoder"]  # said once
+    assert {path.name for path in out.iterdir()} == {".gitignore", "static", "encoder"}
+    for student in ("static", "encoder"):
+        router = Router.load(out / student)
+        found = [router.route(f"{words[0]} {words[1]} 0").top_intent for words in WORDS.values()]
+        assert found == list(WORDS)
+    again = run("-m", "distill", "train", spec_path, "--out", out)  # what several have made, one takes for made
+    assert again.stdout == done.stdout
+    assert "train encoder" not in again.stderr
+
+
+@pytest.mark.parametrize("command", ["label", "run", "bench"])
+def test_nothing_but_training_is_done_several_times(spec_path, command):
+    done = run("-m", "distill", command, spec_path, is_fine=False, WORLD_SIZE="2", RANK="1")
+    assert "2 processes were started together (WORLD_SIZE); that is for `distill train` alone" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("variables", "n", "is_first"),
+    [({}, 1, True), ({"WORLD_SIZE": "1", "RANK": "0"}, 1, True), ({"WORLD_SIZE": "4", "RANK": "0"}, 4, True), ({"WORLD_SIZE": "4", "RANK": "3"}, 4, False)],
+)  # fmt: skip
+def test_the_first_of_several_processes_speaks(monkeypatch, capsys, variables, n, is_first):
+    for name in ("WORLD_SIZE", "RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert (n_processes(), is_first_process()) == (n, is_first)
+    say("a note")
+    say("an error", always=True)
+    assert capsys.readouterr().err.splitlines() == [*(["a note"] if is_first else []), "an error"]
