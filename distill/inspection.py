@@ -335,7 +335,7 @@ def compare(old: Router, new: Router, texts: Sequence[str] | None = None, source
         ),
         labels_added=tuple(name for name in after.labels if name not in before.labels),
         labels_removed=tuple(name for name in before.labels if name not in after.labels),
-        policy=words if before.policy != after.policy or before.task != after.task else None,
+        policy=words if old.policy.as_dict() != new.policy.as_dict() or before.task != after.task else None,
         figures=_differing(_all_figures(old.bundle), _all_figures(new.bundle)),
         source=source,
         n_texts=len(texts),

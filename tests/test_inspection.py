@@ -314,3 +314,14 @@ def test_a_file_without_texts(tmp_path, content, named):
 def test_usage_errors_are_exit_2(arguments):
     done = distill("inspect", *arguments)
     assert (done.exit_code, done.stdout) == (2, "")
+
+
+def test_a_bundle_without_a_ratio_has_the_policy_that_it_had(tmp_path, monkeypatch):
+    new = build_bundle(tmp_path / "new")
+    with monkeypatch.context() as patch:
+        patch.setattr(Policy, "as_dict", lambda policy: {"threshold": policy.threshold, "thresholds": None})
+        old = build_bundle(tmp_path / "old")
+    assert "out_of_scope_ratio" not in old.manifest.policy
+    before, after = Router.load(old.path), Router.load(new.path)
+    assert before.policy == after.policy == Policy(Task.SINGLE, tuple(KEYWORDS), 0.4, out_of_scope_ratio=1.0)
+    assert compare(before, after).policy is None
