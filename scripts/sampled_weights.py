@@ -1,9 +1,9 @@
 """Whether the log-probabilities of one answer are the soft label that many samples would give: a real model, asked both ways.
 
-python scripts/sampled_weights.py router.yaml --out FOLDER [--queries 100] [--samples 10] [--base-url URL] [--json FILE]
+python scripts/sampled_weights.py router.yaml --out FOLDER [--queries 100] [--samples 10] [--ask] [--base-url URL] [--json FILE]
 
 router.yaml has `teacher.logprobs` and a ledger. Some of its queries, drawn by a fixed seed, are asked again with `teacher.samples` at temperature
-1 in place of log-probabilities; spec and answers are kept in FOLDER, so what is recorded there is not asked again.
+1 in place of log-probabilities; spec and answers are kept in FOLDER. Without --ask nothing is asked: what is recorded there is compared.
 """
 
 from __future__ import annotations
@@ -59,14 +59,13 @@ def prepare(spec: Spec, folder: Path, n_queries: int, samples: int) -> Path:
     return path
 
 
-def measure(spec: Spec, path: Path, *, base_url: str | None = None) -> dict[str, Any]:
-    """Asks what is not recorded, and compares: both soft labels of each query.
+def measure(spec: Spec, path: Path) -> dict[str, Any]:
+    """Compares both soft labels of each query.
 
     Raises:
-        DistillError: The teacher cannot be asked, or a query has no label one of both ways.
+        DistillError: No query has a label both ways.
     """
-    sampled = load_spec(path, base_url=base_url)
-    pipeline.label(sampled)
+    sampled = load_spec(path)
     by_samples = {example.text: example.target for example in pipeline.examples(sampled, show_notes=False)}
     by_likelihood = {example.text: example.target for example in pipeline.examples(spec, show_notes=False)}
     texts = [text for text in by_samples if text in by_likelihood]
@@ -131,13 +130,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--queries", type=int, default=100)
     parser.add_argument("--samples", type=int, default=10)
-    parser.add_argument("--base-url")
+    parser.add_argument(
+        "--ask", action="store_true", help="asks the teacher for samples that are not recorded, at the usual cost"
+    )
+    parser.add_argument("--base-url", help="takes the place of teacher.base_url, for --ask")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     try:
         spec = load_spec(options.spec)
         path = prepare(spec, options.out, options.queries, options.samples)
-        found = measure(spec, path, base_url=options.base_url)
+        if options.ask:
+            pipeline.label(load_spec(path, base_url=options.base_url))
+        found = measure(spec, path)
         if options.json is not None:
             write_json(options.json, found)
     except DistillError as error:

@@ -67,6 +67,17 @@ def test_how_far_samples_lie_from_the_log_probabilities(spec, n_visual, distance
     assert f"| visual | 0.600 | {n_visual / 10:.3f} |" in sampled_weights.markdown(found)
 
 
+def test_what_is_recorded_is_compared_without_asking_for_what_failed(spec, monkeypatch, capsys):
+    path = sampled(spec, 6)
+    ledger = (path.parent / "ledger.jsonl").read_text("utf-8").splitlines(keepends=True)
+    (path.parent / "ledger.jsonl").write_text("".join(ledger[1:]), encoding="utf-8")  # a sample that was never given
+    arguments = [str(spec.path), "--out", str(path.parent), "--queries", "8", "--json", str(spec.folder / "found.json")]
+    monkeypatch.setattr(sys, "argv", ["sampled_weights.py", *arguments])
+    sampled_weights.main()
+    assert json.loads((spec.folder / "found.json").read_text("utf-8"))["n_queries"] == 8
+    assert capsys.readouterr().out.startswith("| mean weight |")
+
+
 def test_there_must_be_log_probabilities_and_enough_queries(spec):
     with pytest.raises(DataError, match="holds 20 queries, not 21"):
         sampled_weights.prepare(spec, spec.folder / "samples", 21, 10)

@@ -31,7 +31,6 @@ __all__ = [
     "headline",
     "leakage_caption",
     "milliseconds",
-    "not_in_gold",
     "number",
     "score_caption",
     "score_columns",
@@ -266,11 +265,11 @@ def accuracy_caption(result: BenchResult) -> str:
         n = result.provenance.get("n_queries", 0)
         return f"No gold: only fidelity to the teacher is known, on {n:,} held-out queries. Brackets: 95 % intervals."
     scope = f" ({result.n_in_scope:,} in scope, {result.n_oos:,} out of scope)" if result.n_oos else ""
-    missing = not_in_gold(result)
+    missing = _not_in_gold(result)
     return f"{result.n_gold:,} gold queries{scope}. {_MEANING[result.task]}{f'{missing} ' if missing else ''}Brackets: 95 % intervals."
 
 
-def not_in_gold(result: BenchResult) -> str:
+def _not_in_gold(result: BenchResult) -> str:
     """Of which labels gold says nothing, in a sentence; empty where it holds them all."""
     names = result.provenance.get("labels_not_in_gold", [])
     if not names:
