@@ -108,9 +108,9 @@ class TeacherSpec(_Strict):
     temperature: float | None = Field(default=0.0, ge=0)
     """Of labelling; null: the server's own."""
     samples: int = Field(default=1, ge=1, le=64)
-    """How often each query is asked, gold aside: what is learnt is the mean of the answers. More than one takes a `temperature` above 0."""
+    """How often each query is asked, gold aside: what is learnt is the mean of the answers. More than one takes a `temperature` above 0, or `logprobs`."""
     logprobs: bool = False
-    """Whether what is learnt is how likely each label was, from the log-probabilities of one answer: for endpoints that give them. Needs no `samples`."""
+    """Whether what is learnt is how likely each label was, from the log-probabilities of one answer: for endpoints that give them. With it each of `samples` shows the intents in another order."""
     reasoning_effort: str | None = Field(default=None, pattern=r"^[a-z]+$")
     """How much a reasoning model thinks, such as `minimal` or `low`: it bills that as output. null: the server's own."""
     max_output_tokens: int = Field(default=2048, ge=1)
@@ -132,7 +132,7 @@ class TeacherSpec(_Strict):
     def _samples_differ(self) -> TeacherSpec:
         if self.samples > 1 and self.labels is not None:
             raise ValueError("`samples` is for a teacher that is asked; with `labels` leave it out")
-        if self.samples > 1 and self.model is not None and self.temperature == 0:
+        if self.samples > 1 and self.model is not None and self.temperature == 0 and not self.logprobs:
             raise ValueError(
                 f"{self.samples} `samples` at temperature 0 would all be the same; set `temperature`, such as 0.7"
             )
@@ -142,8 +142,6 @@ class TeacherSpec(_Strict):
     def _logprobs_of_a_model(self) -> TeacherSpec:
         if self.logprobs and self.model is None:
             raise ValueError("`logprobs` is for a model; with `callable` or `labels` leave it out")
-        if self.logprobs and self.samples > 1:
-            raise ValueError("`logprobs` says in one answer what `samples` say in many; give one of them")
         return self
 
     @field_validator("base_url")
@@ -342,6 +340,10 @@ class Spec(_Strict):
 
     @model_validator(mode="after")
     def _logprobs_of_one_label(self) -> Spec:
+        if self.teacher.logprobs and self.teacher.samples > len(self.intents):
+            raise ValueError(
+                f"`teacher.samples`: with `logprobs` each begins with another intent, and there are {len(self.intents)}, not {self.teacher.samples}"
+            )
         if self.teacher.logprobs and not self.task.sums_to_one:
             raise ValueError("`teacher.logprobs` is for answers that name one label; with `task: multi` take `samples`")
         if self.teacher.logprobs and self.task.is_mixture and self.teacher.prompt is None:
@@ -433,6 +435,11 @@ class Spec(_Strict):
     def gold_path(self) -> Path | None:
         """Human labels, or None."""
         return self.folder / self.gold if self.gold else None
+
+    @property
+    def asked_once(self) -> Spec:
+        """The same, but every query is asked once, as a caller of the teacher asks it."""
+        return self.model_copy(update={"teacher": self.teacher.model_copy(update={"samples": 1})})
 
     @cached_property
     def intent_list(self) -> tuple[Intent, ...]:

@@ -412,7 +412,7 @@ def _ask(path: Path, base_url: str | None, texts: Sequence[str]) -> None:
     from distill.spec import load_spec
     from distill.teacher.label import label
 
-    label(load_spec(path, base_url=base_url), list(texts))
+    label(load_spec(path, base_url=base_url).asked_once, list(texts))
 
 
 def _listed(path: Path, channels: Sequence[str]) -> dict[str, Mapping[str, float] | None]:

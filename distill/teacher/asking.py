@@ -9,13 +9,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from distill.data import ledger_key, normalise, sha256_json
-from distill.errors import DataError, TeacherError
+from distill.errors import DataError, SpecError, TeacherError
 from distill.teacher.answers import FORMS, answer_schema
 from distill.teacher.client import DIALECTS, Dialect, Request
 from distill.teacher.evidence import known_intents
 from distill.teacher.functions import redactor
 from distill.teacher.likelihood import TOP_LOGPROBS
-from distill.teacher.prompt import Messages, render, template_text, user_prompt, user_prompt_text
+from distill.teacher.prompt import Messages, in_turn, render, template_text, user_prompt, user_prompt_text
 from distill.teacher.retrieve import ByQuery, Excerpt, Retriever
 
 if TYPE_CHECKING:
@@ -52,6 +52,11 @@ class Teacher:
         self.schema = answer_schema(spec.labels, spec.task) if self._sends_schema else None
         self.prompt_path = spec.folder / spec.teacher.prompt if spec.teacher.prompt else None
         own = user_prompt_text(self.prompt_path) if self.prompt_path else None
+        if own is not None and spec.teacher.logprobs and spec.teacher.samples > 1 and "{intents}" not in own:
+            raise SpecError(
+                f"{self.prompt_path}: with `logprobs` the `samples` differ by the order of the intents, and this prompt has no {{intents}}: "
+                "put it in, or leave `samples` out"
+            )
         shows_examples = spec.teacher.model is not None and (own is None or "{examples}" in own)
         self.intents = known_intents(spec, with_evidence=shows_examples)
         self.by_query = self._by_query(own)
@@ -143,20 +148,23 @@ class Teacher:
                 distinct.setdefault(unicodedata.normalize("NFC", redacted), redacted)
         return list(distinct.values())
 
-    def messages(self, text: str, excerpt: Excerpt) -> Messages:
-        """The prompt about one query, with what was found for it."""
+    def messages(self, text: str, excerpt: Excerpt, sample: int = 0) -> Messages:
+        """The prompt about one query, with what was found for it; with ``teacher.logprobs`` each sample has an order of its own."""
         out_of_scope = self.spec.out_of_scope_intent
+        turn, n = sample if self.spec.teacher.logprobs else 0, len(self.spec.intents)
+        intents = (*in_turn(self.intents[:n], turn), *self.intents[n:])
+        candidates = excerpt.candidates and in_turn(excerpt.candidates, turn)
         if self.prompt_path is not None:
-            shown = self.intents
-            if excerpt.candidates is not None:
-                shown = (*excerpt.candidates, *((out_of_scope,) if out_of_scope else ()))
+            shown = intents
+            if candidates is not None:
+                shown = (*candidates, *((out_of_scope,) if out_of_scope else ()))
             return user_prompt(self.prompt_path, self.template, query=text, intents=shown, examples=excerpt.examples)
         return render(
             self.template_name,
-            intents=self.intents,
+            intents=intents,
             out_of_scope=out_of_scope,
-            examples=self._examples if excerpt.examples is None else [],
-            candidates=excerpt.candidates,
+            examples=self.form.examples(intents) if excerpt.examples is None else [],
+            candidates=candidates,
             evidence=excerpt.examples,
             query=text,
         )
@@ -188,7 +196,7 @@ class Teacher:
         known = self.spec.intent_list, self._examples, self.by_query
         return Retriever(*known, self._open_embedder(), show_progress=self._show_progress)
 
-    def request(self, text: str, excerpt: Excerpt | None = None) -> Request:
+    def request(self, text: str, excerpt: Excerpt | None = None, sample: int = 0) -> Request:
         """What is asked about a query: beside the excerpt that was found for it, or a new one."""
         settings, excerpt = self.spec.teacher, excerpt or self.excerpt(text)
         schema = self.schema
@@ -196,7 +204,7 @@ class Teacher:
             names = [*(intent.name for intent in excerpt.candidates), *self.spec.labels[len(self.spec.intents) :]]
             schema = answer_schema(names, self.spec.task)
         limits = settings.temperature, settings.max_output_tokens
-        return Request(self.messages(text, excerpt), schema, *limits, logprobs=settings.logprobs)
+        return Request(self.messages(text, excerpt, sample), schema, *limits, logprobs=settings.logprobs)
 
     def dialect_in(self, ledger: Ledger) -> Dialect:
         """The dialect of the recording, so that a resumed run goes on in it."""

@@ -446,7 +446,7 @@ class _Run:
         for is_gold in (False, True):
             texts = [case.text for case in cases if case.is_gold == is_gold]
             if texts:
-                spec = _asked_once(self.work.spec) if is_gold else self.work.spec
+                spec = self.work.spec.asked_once if is_gold else self.work.spec
                 self._label(spec, texts)
         self.asked[reason] += len(cases)
         answers = recorded_samples(self.work.spec, [case.text for case in cases], redacted=True)
@@ -471,7 +471,3 @@ class _Run:
 def _of_new(answers: Mapping[str, frozenset[str]], change: IntentChange) -> dict[str, list[str]]:
     """Texts that were answered with a new intent, by its name."""
     return {name: [text for text, own in answers.items() if name in own] for name in change.added}
-
-
-def _asked_once(spec: Spec) -> Spec:
-    return spec.model_copy(update={"teacher": spec.teacher.model_copy(update={"samples": 1})})

@@ -491,7 +491,9 @@ class _Run:
     def _in_batch(self, question: Question, dialect: Dialect) -> tuple[Asked, Request]:
         excerpt = self.teacher.excerpt(question.text)
         (asked,) = self._asked([question], self.teacher.hashes[dialect])
-        return replace(asked, evidence=tuple(excerpt.ids)), self.teacher.request(question.text, excerpt)
+        return replace(asked, evidence=tuple(excerpt.ids)), self.teacher.request(
+            question.text, excerpt, question.sample
+        )
 
     def _record(self, answer: Label, problem: ValueError | None) -> None:
         """Takes an answer out of a batch. However many of them fail, the others are paid for too."""
@@ -525,7 +527,7 @@ class _Run:
         evidence = excerpt.ids
         asked_at = _now()
         try:
-            reply = await self._client.ask(self.teacher.request(question.text, excerpt))
+            reply = await self._client.ask(self.teacher.request(question.text, excerpt, question.sample))
         except RequestFailedError as error:
             self._write(question, self._client.dialect, asked_at, error=str(error), evidence=evidence)
             self._finish(str(error))

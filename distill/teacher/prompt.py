@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from functools import lru_cache
 from importlib import resources
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from distill.types import Intent
 
-__all__ = ["Messages", "examples_of", "render", "template_text", "user_prompt", "user_prompt_text"]
+__all__ = ["Messages", "examples_of", "in_turn", "render", "template_text", "user_prompt", "user_prompt_text"]
 
 Messages = tuple[tuple[str, str], ...]
 """Pairs of role and content."""
@@ -59,6 +60,26 @@ def examples_of(intents: tuple[Intent, ...]) -> list[tuple[str, str]]:
         for intent in intents
         if position < len(intent.examples)
     ]
+
+
+def in_turn(intents: tuple[Intent, ...], sample: int) -> tuple[Intent, ...]:
+    """The intents as a sample shows them: the first in their own order, each other begun elsewhere in the circle.
+
+    A model prefers what stands in some places. Over as many samples as there are intents each stands in each place once, whose mean is
+    free of that (cyclic permutation: Zheng et al., Large Language Models Are Not Robust Multiple Choice Selectors, ICLR 2024).
+
+    Args:
+        intents: In their own order.
+        sample: From 0.
+    """
+    n = len(intents)
+    step = next(each for each in range(max(round(n * _STEP), 1), n + 1) if math.gcd(each, n) == 1) if n > 1 else 0
+    start = sample * step % n if n else 0
+    return intents[start:] + intents[:start]
+
+
+_STEP = (math.sqrt(5) - 1) / 2
+"""Share of the circle from one sample's beginning to the next one's: by the golden ratio a few samples lie far apart."""
 
 
 def user_prompt_text(path: Path) -> str:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from teacher_specs import TEXTS, ledger_lines
 
 from distill.errors import SpecError
-from distill.teacher.label import label, recorded_labels
+from distill.teacher.label import label, recorded_labels, recorded_samples
 from distill.teacher.likelihood import Token, label_probabilities, read_tokens
 
 NAMES = {"card_arrival": "card_arrival", "card_linking": "card_linking", "top_up": "top_up"}
@@ -175,7 +176,7 @@ def test_a_server_without_them_is_asked_without_and_says_so_once(make_spec, caps
     [
         ({"task": "multi", "out_of_scope": False}, "task: multi"),
         ({"task": "weights", "out_of_scope": False}, "one channel"),
-        ({"teacher": {"samples": 2, "temperature": 1.0}}, "samples"),
+        ({"teacher": {"samples": 9}}, "begins with another intent, and there are 3, not 9"),
         ({"teacher": {"model": None, "callable": "shop:answer"}}, "for a model"),
     ],
 )
@@ -183,3 +184,22 @@ def test_where_they_make_no_sense_the_spec_says_so(make_spec, keys, said):
     keys = keys | {"teacher": {"logprobs": True} | keys.get("teacher", {})}
     with pytest.raises(SpecError, match=said):
         make_spec(None, **keys)
+
+
+def test_samples_begin_with_another_intent_each(make_spec):
+    with FakeServer("logprobs") as fake:
+        spec = make_spec(fake.base_url, TEXTS[:2], teacher={"logprobs": True, "samples": 3})
+        label(spec, show_progress=False)
+        assert label(spec, show_progress=False).n_asked == 0
+    names = sorted(spec.intents)
+    begun = Counter(min(names, key=body["messages"][0]["content"].index) for body in fake.requests)
+    assert begun == dict.fromkeys(names, 2)
+    assert Counter(line["sample"] for line in ledger_lines(spec)) == {0: 2, 1: 2, 2: 2}
+    assert {len(samples) for samples in recorded_samples(spec, TEXTS[:2]).values()} == {3}
+
+
+def test_samples_with_a_prompt_that_lists_no_intents_would_all_be_the_same(make_spec, tmp_path):
+    (tmp_path / "prompt.txt").write_text("Which one of track_order and refund? {query}")
+    spec = make_spec(None, TEXTS[:2], teacher={"logprobs": True, "samples": 2, "prompt": "prompt.txt"})
+    with pytest.raises(SpecError, match=r"has no \{intents\}"):
+        label(spec, show_progress=False)
