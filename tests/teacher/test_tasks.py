@@ -230,6 +230,9 @@ GOOD = [
     ("weights", {}, '{"x": 1, "y": 3}', {"x": 1.0, "y": 3.0}),
     ("weights", OWN, '{"x": 0.5}', {"x": 0.5}),
     ("weights", OWN, "y", {"y": 1.0}),
+    ("weights", OWN, "y and x", {"y": 1.0, "x": 1.0}),
+    ("weights", OWN, "x, y", {"x": 1.0, "y": 1.0}),
+    ("weights", OWN, "a, b", {"a, b": 1.0}),
     ("weights", OWN | {"answer_map": {"ex": "x"}}, '{"ex": 1, "x": 2}', {"x": 3.0}),
     ("weights", OWN | {"answer_path": "channels"}, '{"channels": {"y": 2}}', {"y": 2.0}),
 ]
@@ -266,6 +269,7 @@ WRONG = [
     ("weights", {}, '{"weights": ["x"]}', r"no intent: "),
     ("weights", {}, '{"x": 1, "z": 1}', "no field 'weights'"),
     ("weights", OWN, "mostly x", "no intent: 'mostly x'"),
+    ("weights", OWN, "x and none", "no intent: 'none'"),
 ]
 
 
