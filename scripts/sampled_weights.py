@@ -2,7 +2,7 @@
 
 python scripts/sampled_weights.py router.yaml --out FOLDER [--queries 100] [--samples 10] [--ask] [--base-url URL] [--json FILE]
 
-router.yaml has `teacher.logprobs` and a ledger. Some of its queries, drawn by a fixed seed, are asked again with `teacher.samples` at temperature
+router.yaml has `teacher.logprobs` and a ledger, of which the first answers count. Some of its queries, drawn by a fixed seed, are asked again with `teacher.samples` at temperature
 1 in place of log-probabilities; spec and answers are kept in FOLDER. Without --ask nothing is asked: what is recorded there is compared.
 """
 
@@ -66,8 +66,8 @@ def measure(spec: Spec, path: Path) -> dict[str, Any]:
         DistillError: No query has a label both ways.
     """
     sampled = load_spec(path)
-    by_samples = {example.text: example.target for example in pipeline.examples(sampled, show_notes=False)}
-    by_likelihood = {example.text: example.target for example in pipeline.examples(spec, show_notes=False)}
+    by_samples = _labels(sampled)
+    by_likelihood = _labels(spec.asked_once)
     texts = [text for text in by_samples if text in by_likelihood]
     if not texts:
         raise DataError(f"{path}: no query has a label both ways")
@@ -93,6 +93,24 @@ def measure(spec: Spec, path: Path) -> dict[str, Any]:
         "distance_by_chance": float(np.mean(by_chance)),
         "distance_by_chance_95": np.quantile(by_chance, [0.025, 0.975]).tolist(),
         "one_answer_distance": _distance(np.eye(shares.shape[1])[shares.argmax(axis=1)], found),
+        "orders": _orders(spec, by_likelihood) if spec.teacher.samples > 1 else None,
+    }
+
+
+def _labels(spec: Spec) -> dict[str, Floats]:
+    return {example.text: example.target for example in pipeline.examples(spec, show_notes=False)}
+
+
+def _orders(spec: Spec, first: Mapping[str, Floats]) -> dict[str, Any]:
+    """How far the first order of the channels alone lies from the mean over all."""
+    means = _labels(spec)
+    texts = [text for text in means if text in first]
+    one, mean = (np.stack([labels[text] for text in texts]) for labels in (first, means))
+    return {
+        "n_queries": len(texts),
+        "n_orders": spec.teacher.samples,
+        "distance": _distance(one, mean),
+        "same_best": float((one.argmax(axis=1) == mean.argmax(axis=1)).mean()),
     }
 
 
@@ -120,6 +138,14 @@ def markdown(found: Mapping[str, Any]) -> str:
             f"which is what one answer says, lies {found['one_answer_distance']:.3f} from the samples."
         ),
     ]
+    if orders := found["orders"]:
+        lines += [
+            "",
+            (
+                f"All {orders['n_queries']:,} queries were answered in {orders['n_orders']} orders of the channels. By the first alone "
+                f"{orders['distance']:.3f} of the weight lies elsewhere than in the mean, and the weightiest channel is the same for {orders['same_best']:.1%}."
+            ),
+        ]
     return "\n".join([*lines, ""])
 
 

@@ -1,9 +1,10 @@
 """Compares teacher and students of a `weights` router with human weights over some of its channels alone.
 
-python scripts/second_gold.py ROUTER.yaml GOLD.jsonl [--models DIR] [--json FILE]
+python scripts/second_gold.py ROUTER.yaml GOLD.jsonl [--models DIR] [--json FILE] [--ask] [--base-url URL]
 python scripts/second_gold.py --draw N SOURCE.jsonl GOLD.jsonl
 
 GOLD        JSON lines: "text", "weights" over the channels that people were asked about; the teacher must have answered each text
+--ask       has the teacher answer each text `teacher.samples` times, as far as its ledger lacks answers, at the usual cost
 --draw      writes such a file: N lines of SOURCE, drawn by a fixed seed, unchanged
 
 What is compared: which of the gold's channels a query needs. An answer's weights on them are scaled to sum to 1; where it gave them nothing,
@@ -27,7 +28,7 @@ from distill.data import read_gold, read_jsonl, write_json, write_jsonl
 from distill.errors import DataError, DistillError
 from distill.router import Router
 from distill.spec import load_spec
-from distill.teacher.label import recorded_labels
+from distill.teacher.label import label, recorded_labels, recorded_samples
 from distill.types import Task
 
 if TYPE_CHECKING:
@@ -90,6 +91,8 @@ def rows_of(spec: Spec, gold: Sequence[GoldQuery], models: Path, channels: Seque
         ("the mean of the people's weights", targets.mean(axis=0)),
     ]
     contestants: list[tuple[str, Classifier, list[str]]] = [("teacher", teacher, redacted)]
+    if often := _often(spec, texts):
+        contestants.append((often.name, often, redacted))
     contestants += [(student, Router.load(models / student), texts) for student in spec.students]
     found = [
         on_channels(name, [dict(answer.weights or {}) for answer in contestant.route_batch(asked)], channels)
@@ -99,6 +102,16 @@ def rows_of(spec: Spec, gold: Sequence[GoldQuery], models: Path, channels: Seque
         *found,
         *(Row(name, np.tile(weights, (len(texts), 1)), np.zeros(len(texts))) for name, weights in constants),
     ]
+
+
+def _often(spec: Spec, texts: Sequence[str]) -> RecordedTeacher | None:
+    """The mean of ``teacher.samples`` answers, which students learn of a query; None where these texts were not asked as often."""
+    samples = recorded_samples(spec, texts)
+    n = min(sum(answer.scores is not None for answer in each) for each in samples.values())
+    if n < max(spec.teacher.samples, 2):
+        return None
+    answers = [answer for each in samples.values() for answer in each]
+    return RecordedTeacher(answers, spec.labels, spec.task, name=f"teacher, mean of {n}")
 
 
 def figures(row: Row, gold: Floats, teacher_right: Bools) -> dict[str, Any]:
@@ -183,6 +196,8 @@ def main() -> None:
     parser.add_argument("--draw", type=int, metavar="N")
     parser.add_argument("--models", type=Path, help="folder with the students; without it models/NAME")
     parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--ask", action="store_true")
+    parser.add_argument("--base-url", help="takes the place of teacher.base_url, for --ask")
     arguments = parser.parse_args()
     first, second = arguments.paths
     try:
@@ -192,6 +207,9 @@ def main() -> None:
         spec = load_spec(first)
         if spec.task is not Task.WEIGHTS:
             raise DataError(f"{first}: is a router of `task: {spec.task.value}`; this compares weights")
+        if arguments.ask:
+            asked = [query.text for query in read_gold(second, spec.labels, spec.task)]
+            label(load_spec(first, base_url=arguments.base_url), asked)
         found = measure(spec, second, spec.output(arguments.models))
     except DistillError as error:
         sys.exit(f"second_gold.py: {error}")

@@ -67,6 +67,23 @@ def test_how_far_samples_lie_from_the_log_probabilities(spec, n_visual, distance
     assert f"| visual | 0.600 | {n_visual / 10:.3f} |" in sampled_weights.markdown(found)
 
 
+def test_answers_in_other_orders_are_compared_with_the_first(spec):
+    (spec.folder / "router.yaml").write_text(SPEC.replace("logprobs: true", "logprobs: true, samples: 2"), "utf-8")
+    (spec.folder / "prompt.txt").write_text("Which one of {intents}? {query}", encoding="utf-8")
+    texts = [f"query {number}" for number in range(20)]
+    orders = (SHARES, {"visual": 0.2, "audio": 0.8})
+    answers = [
+        {"text": text, "sample": sample, "scores": scores} for text in texts for sample, scores in enumerate(orders)
+    ]
+    write_lines(spec.folder / "answers.jsonl", answers)
+    spec = load_spec(spec.folder)
+    import_answers(spec, spec.folder / "answers.jsonl")
+    found = sampled_weights.measure(spec, sampled(spec, 6))
+    assert found["distance"] == pytest.approx(0.0, abs=1e-6)
+    assert found["orders"] == {"n_queries": 20, "n_orders": 2, "distance": pytest.approx(0.2), "same_best": 0.0}
+    assert "answered in 2 orders of the channels. By the first alone 0.200" in sampled_weights.markdown(found)
+
+
 def test_what_is_recorded_is_compared_without_asking_for_what_failed(spec, monkeypatch, capsys):
     path = sampled(spec, 6)
     ledger = (path.parent / "ledger.jsonl").read_text("utf-8").splitlines(keepends=True)

@@ -71,6 +71,29 @@ def test_the_teacher_is_compared_on_the_gold_channels_alone(project):
     assert rows["equal weights"]["kl"] == pytest.approx(0.75 * np.log(2))
 
 
+def test_the_mean_of_several_answers_has_a_row_where_all_were_given(project):
+    path = project / "router.yaml"
+    text = path.read_text(encoding="utf-8").replace("9/v1'}", "9/v1', samples: 2, temperature: 1}")
+    path.write_text(text, encoding="utf-8")
+    texts = ["where", "stop", "both", "halt"]
+    lines = [
+        {"text": text, "sample": sample, "weights": {name: 1}}
+        for text in texts
+        for sample, name in enumerate(CHANNELS[:2])
+    ]
+    write_lines(project / "answers.jsonl", lines[:-1])
+    import_answers(load_spec(path), project / "answers.jsonl")
+
+    def rows():
+        return second_gold.measure(load_spec(path), project / "gold.jsonl", project / "models")["rows"]
+
+    assert [row["name"] for row in rows()][:3] == ["teacher", "static", "equal weights"]
+    write_lines(project / "answers.jsonl", lines)
+    import_answers(load_spec(path), project / "answers.jsonl")
+    assert [row["name"] for row in rows()][:3] == ["teacher", "teacher, mean of 2", "static"]
+    assert rows()[1]["mae"] == pytest.approx(3 / 8)  # 0.5 beside three texts of one channel
+
+
 def test_a_text_that_the_teacher_was_not_asked_is_an_error(project):
     write_lines(project / "more.jsonl", [{"text": "new", "weights": {"track_order": 1.0}}])
     done = subprocess.run(
