@@ -39,12 +39,14 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## Distil the demo's router from its recording, measure it, and route three queries.
 	@$(DISTILL) run $(SPEC) $(ARGS)
 	@echo
-	@echo "three queries, routed by the static student:"
-	@$(DISTILL) route models/$(NAME)/static $(DEMO_QUERIES)
+	@echo "three queries, routed by the $(DEMO_STUDENT) student:"
+	@$(DISTILL) route models/$(NAME)/$(DEMO_STUDENT) $(DEMO_QUERIES)
 
 BANKING_QUERIES := "when is my water bill due" "there is a charge on my card that i do not recognize" "how many feet are in a mile"
 VIDEO_QUERIES := "the song in the scene where they dance" "somebody says that the war is over" "westerns from 1968"
 REQUESTS_QUERIES := "what is my overdraft limit and how do i change my pin" "how much did i pay for the taxi yesterday" "good morning"
+# static misses its aim in the video search: see there
+DEMO_STUDENT ?= $(if $(filter video-search,$(NAME)),encoder,static)
 DEMO_QUERIES ?= $(if $(filter video-search,$(NAME)),$(VIDEO_QUERIES),$(if $(filter bank-requests,$(NAME)),$(REQUESTS_QUERIES),$(BANKING_QUERIES)))
 
 test: $(READY) ## Run the tests.

@@ -340,15 +340,16 @@ class Spec(_Strict):
 
     @model_validator(mode="after")
     def _logprobs_of_one_label(self) -> Spec:
-        if self.teacher.logprobs and self.teacher.samples > len(self.intents):
-            raise ValueError(
-                f"`teacher.samples`: with `logprobs` each begins with another intent, and there are {len(self.intents)}, not {self.teacher.samples}"
-            )
         if self.teacher.logprobs and not self.task.sums_to_one:
             raise ValueError("`teacher.logprobs` is for answers that name one label; with `task: multi` take `samples`")
         if self.teacher.logprobs and self.task.is_mixture and self.teacher.prompt is None:
             raise ValueError(
                 "`teacher.logprobs` takes a `prompt` of yours that asks for one channel; ours asks for a number for each"
+            )
+        if self.teacher.logprobs and self.teacher.samples > len(self.intents):
+            raise ValueError(
+                f"`teacher.samples`: with `logprobs` each begins with another intent, and there are {len(self.intents)}, not {self.teacher.samples}; "
+                f"set it to {len(self.intents)} at most"
             )
         return self
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +21,12 @@ import yaml
 from distill import pipeline
 from distill.data import read_jsonl, write_json, write_jsonl
 from distill.errors import DataError, DistillError
+from distill.labelled import target_of
 from distill.spec import load_spec
+from distill.teacher.label import recorded_samples
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from distill.spec import Spec
 
@@ -93,7 +96,7 @@ def measure(spec: Spec, path: Path) -> dict[str, Any]:
         "distance_by_chance": float(np.mean(by_chance)),
         "distance_by_chance_95": np.quantile(by_chance, [0.025, 0.975]).tolist(),
         "one_answer_distance": _distance(np.eye(shares.shape[1])[shares.argmax(axis=1)], found),
-        "orders": _orders(spec, by_likelihood) if spec.teacher.samples > 1 else None,
+        "orders": _orders(spec, by_likelihood),
     }
 
 
@@ -101,16 +104,20 @@ def _labels(spec: Spec) -> dict[str, Floats]:
     return {example.text: example.target for example in pipeline.examples(spec, show_notes=False)}
 
 
-def _orders(spec: Spec, first: Mapping[str, Floats]) -> dict[str, Any]:
-    """How far the first order of the channels alone lies from the mean over all."""
-    means = _labels(spec)
-    texts = [text for text in means if text in first]
-    one, mean = (np.stack([labels[text] for text in texts]) for labels in (first, means))
+def _orders(spec: Spec, texts: Iterable[str]) -> dict[str, Any] | None:
+    """How far answers to two orders of the channels lie from each other, the mean over pairs; queries that lack an answer are left out."""
+    n = spec.teacher.samples
+    recorded = recorded_samples(spec, texts).values() if n > 1 else ()
+    answers = [[target for answer in each if (target := target_of(answer, spec)) is not None] for each in recorded]
+    whole = [each for each in answers if len(each) == n]
+    if not whole:
+        return None
+    pairs = list(combinations(np.stack(whole, axis=1), 2))
     return {
-        "n_queries": len(texts),
-        "n_orders": spec.teacher.samples,
-        "distance": _distance(one, mean),
-        "same_best": float((one.argmax(axis=1) == mean.argmax(axis=1)).mean()),
+        "n_queries": len(whole),
+        "n_orders": n,
+        "distance": float(np.mean([_distance(one, other) for one, other in pairs])),
+        "same_best": float(np.mean([(one.argmax(axis=1) == other.argmax(axis=1)).mean() for one, other in pairs])),
     }
 
 
@@ -142,8 +149,8 @@ def markdown(found: Mapping[str, Any]) -> str:
         lines += [
             "",
             (
-                f"All {orders['n_queries']:,} queries were answered in {orders['n_orders']} orders of the channels. By the first alone "
-                f"{orders['distance']:.3f} of the weight lies elsewhere than in the mean, and the weightiest channel is the same for {orders['same_best']:.1%}."
+                f"{orders['n_queries']:,} queries were answered in {orders['n_orders']} orders of the channels. Between two orders "
+                f"{orders['distance']:.3f} of the weight lies elsewhere, and the weightiest channel is the same for {orders['same_best']:.1%}."
             ),
         ]
     return "\n".join([*lines, ""])

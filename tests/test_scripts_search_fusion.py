@@ -277,7 +277,7 @@ SPEC = """\
 name: channels
 task: weights
 intents: {track_order: seen, cancel_order: heard, refund: said}
-teacher: {callable: 'channel_teacher:answer'}
+teacher: {callable: 'channel_teacher:answer', samples: 2}
 queries: queries.jsonl
 """
 
@@ -293,6 +293,8 @@ def test_the_ledger_of_a_spec_is_the_teacher_and_what_failed_is_left_out(tmp_pat
     ):
         fuse(files, bundle, "--ledger", tmp_path / "router.yaml")
     fuse(files, bundle, "--ledger", tmp_path / "router.yaml", "--ask")  # what is asked once is recorded
+    answers = [json.loads(line) for line in (tmp_path / "ledger.jsonl").read_text("utf-8").splitlines()]
+    assert {line["sample"] for line in answers} == {0}
     found = fuse(files, bundle, "--ledger", tmp_path / "router.yaml")
     assert (found["n_queries"], found["n_left_out"]) == (7, 1)
     assert row(found, "teacher")["mean_weights"] == pytest.approx(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
@@ -92,6 +93,18 @@ def test_the_mean_of_several_answers_has_a_row_where_all_were_given(project):
     import_answers(load_spec(path), project / "answers.jsonl")
     assert [row["name"] for row in rows()][:3] == ["teacher", "teacher, mean of 2", "static"]
     assert rows()[1]["mae"] == pytest.approx(3 / 8)  # 0.5 beside three texts of one channel
+
+
+def test_asking_has_each_text_answered_as_often_as_the_queries(project, monkeypatch, capsys):
+    path = project / "router.yaml"
+    text = path.read_text(encoding="utf-8")
+    own = "{callable: 'gold_teacher:answer', samples: 2}"
+    path.write_text(re.sub(r"teacher: .*", f"teacher: {own}", text), encoding="utf-8")
+    (project / "gold_teacher.py").write_text("def answer(text):\n    return 'refund'\n", encoding="utf-8")
+    arguments = [str(path), str(project / "gold.jsonl"), "--models", str(project / "models"), "--ask"]
+    monkeypatch.setattr(sys, "argv", ["x", *arguments])
+    second_gold.main()
+    assert "| teacher, mean of 2 |" in capsys.readouterr().out
 
 
 def test_a_text_that_the_teacher_was_not_asked_is_an_error(project):

@@ -133,7 +133,7 @@ def _intents_numbers(value: Any) -> dict[str, Any] | None:
 
 
 def _weights_numbers(value: Any) -> dict[str, Any] | None:
-    """A number for each channel; or the name of the one channel that is to give all; or names, with commas or "and" between them, that give alike."""
+    """A number for each channel; the name of the one that is to give all; or names, with commas or "and" between them, that give alike."""
     if isinstance(value, str):
         return dict.fromkeys(_listed(value.replace(" and ", ",")), 1.0) or _intent_number(value)
     return dict(value) if isinstance(value, Mapping) else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from distill.spec import Spec
     from distill.teacher.ledger import Ledger
     from distill.teacher.retrieve import OpenEmbedder
+    from distill.types import Label
 
 __all__ = ["Question", "Teacher", "brief", "effort"]
 
@@ -52,18 +53,26 @@ class Teacher:
         self.schema = answer_schema(spec.labels, spec.task) if self._sends_schema else None
         self.prompt_path = spec.folder / spec.teacher.prompt if spec.teacher.prompt else None
         own = user_prompt_text(self.prompt_path) if self.prompt_path else None
-        if own is not None and spec.teacher.logprobs and spec.teacher.samples > 1 and "{intents}" not in own:
-            raise SpecError(
-                f"{self.prompt_path}: with `logprobs` the `samples` differ by the order of the intents, and this prompt has no {{intents}}: "
-                "put it in, or leave `samples` out"
-            )
         shows_examples = spec.teacher.model is not None and (own is None or "{examples}" in own)
         self.intents = known_intents(spec, with_evidence=shows_examples)
         self.by_query = self._by_query(own)
+        if spec.teacher.logprobs and spec.teacher.samples > 1:
+            self._check_can_turn(own)
         by_query = self.form.label_template_by_query if self.by_query else None
         self.template_name = by_query or self.form.label_template
         self.template = template_text(self.template_name) if own is None else own
         self._open_embedder, self._show_progress = open_embedder, show_progress
+
+    def _check_can_turn(self, own: str | None) -> None:
+        differ = "with `logprobs` the `samples` differ by the order of the intents"
+        if own is not None and "{intents}" not in own:
+            raise SpecError(
+                f"{self.prompt_path}: {differ}, and this prompt has no {{intents}}: put it in, or leave `samples` out"
+            )
+        if self.by_query.intents:
+            raise SpecError(
+                f"{self.spec.path}: {differ}, and of {len(self.spec.intents)} the nearest to a query are shown, the likeliest first: leave `samples` out"
+            )
 
     def _by_query(self, own: str | None) -> ByQuery:
         """What does not fit, of what the prompt shows."""
@@ -153,18 +162,17 @@ class Teacher:
         out_of_scope = self.spec.out_of_scope_intent
         turn, n = sample if self.spec.teacher.logprobs else 0, len(self.spec.intents)
         intents = (*in_turn(self.intents[:n], turn), *self.intents[n:])
-        candidates = excerpt.candidates and in_turn(excerpt.candidates, turn)
         if self.prompt_path is not None:
             shown = intents
-            if candidates is not None:
-                shown = (*candidates, *((out_of_scope,) if out_of_scope else ()))
+            if excerpt.candidates is not None:
+                shown = (*excerpt.candidates, *((out_of_scope,) if out_of_scope else ()))
             return user_prompt(self.prompt_path, self.template, query=text, intents=shown, examples=excerpt.examples)
         return render(
             self.template_name,
             intents=intents,
             out_of_scope=out_of_scope,
             examples=self.form.examples(intents) if excerpt.examples is None else [],
-            candidates=candidates,
+            candidates=excerpt.candidates,
             evidence=excerpt.examples,
             query=text,
         )
@@ -207,9 +215,14 @@ class Teacher:
         return Request(self.messages(text, excerpt, sample), schema, *limits, logprobs=settings.logprobs)
 
     def dialect_in(self, ledger: Ledger) -> Dialect:
-        """The dialect of the recording, so that a resumed run goes on in it."""
+        """The dialect of the recording, so that a resumed run goes on in it; log-probabilities are always tried, as they may be newly wanted."""
         used = Counter(line.prompt_sha256 for line in ledger.lines if line.scores is not None)
-        return max(self.hashes, key=lambda dialect: used[self.hashes[dialect]])
+        return replace(max(self.hashes, key=lambda dialect: used[self.hashes[dialect]]), logprobs=True)
+
+    def is_plain(self, answer: Label) -> bool:
+        """Whether an answer was given without the log-probabilities that are wanted."""
+        wanted = {hash_ for dialect, hash_ in self.hashes.items() if dialect.logprobs}
+        return answer.prompt_sha256 in self.hashes.values() and answer.prompt_sha256 not in wanted
 
 
 def effort(spec: Spec) -> dict[str, str]:

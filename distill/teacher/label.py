@@ -319,6 +319,7 @@ def label(
             raise MissingKeyError(f"{error}. {_why_missing(teacher, run.ledger, missing, questions)}") from None
         finally:
             _say_unmatched(spec, run.unmatched)
+    _say_what_is_plain(teacher, run.ledger, questions)
     n_texts = _n_texts(questions)
     return LabelSummary(
         n_texts=n_texts,
@@ -334,6 +335,15 @@ def label(
 
 def _n_texts(questions: Iterable[Question]) -> int:
     return len({question.text for question in questions})
+
+
+def _say_what_is_plain(teacher: Teacher, ledger: Ledger, questions: Sequence[Question]) -> None:
+    if not teacher.spec.teacher.logprobs:
+        return
+    answers = [ledger.get(teacher.keys(each.text, each.sample)) for each in questions]
+    good = [answer for answer in answers if answer is not None and answer.scores is not None]
+    if n_plain := sum(map(teacher.is_plain, good)):
+        say(f"label: {n_plain} of {len(good)} answers were given without log-probabilities, and count as they stand")
 
 
 def _say_what_may_be_kept(teacher: Teacher, ledger: Ledger, missing: Sequence[Question]) -> None:

@@ -63,10 +63,11 @@ def examples_of(intents: tuple[Intent, ...]) -> list[tuple[str, str]]:
 
 
 def in_turn(intents: tuple[Intent, ...], sample: int) -> tuple[Intent, ...]:
-    """The intents as a sample shows them: the first in their own order, each other begun elsewhere in the circle.
+    """The intents in the order in which a sample shows them: the first in their own, each other sample beginning with another intent.
 
-    A model prefers what stands in some places. Over as many samples as there are intents each stands in each place once, whose mean is
-    free of that (cyclic permutation: Zheng et al., Large Language Models Are Not Robust Multiple Choice Selectors, ICLR 2024).
+    A model prefers what stands in some places. Over as many samples as there are intents, each intent stands in each place once, and the
+    mean favours no place; who follows whom stays (cyclic permutation: Zheng et al., Large Language Models Are Not Robust Multiple Choice
+    Selectors, ICLR 2024).
 
     Args:
         intents: In their own order.
@@ -79,7 +80,7 @@ def in_turn(intents: tuple[Intent, ...], sample: int) -> tuple[Intent, ...]:
 
 
 _STEP = (math.sqrt(5) - 1) / 2
-"""Share of the circle from one sample's beginning to the next one's: by the golden ratio a few samples lie far apart."""
+"""Share of the circle from one sample's beginning to the next one's, about: by the golden ratio the beginnings of a few samples among many intents lie far apart."""
 
 
 def user_prompt_text(path: Path) -> str:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections import Counter
 from types import SimpleNamespace
 
@@ -12,8 +13,10 @@ from hypothesis import strategies as st
 from teacher_specs import TEXTS, ledger_lines
 
 from distill.errors import SpecError
+from distill.teacher.asking import Teacher
 from distill.teacher.label import label, recorded_labels, recorded_samples
 from distill.teacher.likelihood import Token, label_probabilities, read_tokens
+from distill.teacher.retrieve import MOST_INTENTS, Excerpt
 
 NAMES = {"card_arrival": "card_arrival", "card_linking": "card_linking", "top_up": "top_up"}
 
@@ -198,8 +201,53 @@ def test_samples_begin_with_another_intent_each(make_spec):
     assert {len(samples) for samples in recorded_samples(spec, TEXTS[:2]).values()} == {3}
 
 
+def shown_in_turn(teacher, sample):
+    """What a prompt of ours lists in a sample: intents, and examples by intent."""
+    (_, system), _ = teacher.messages("the query", Excerpt(), sample)
+    return re.findall(r"^- (\w+)", system, re.MULTILINE), re.findall(r"example of (\w+)", system)
+
+
+def test_with_log_probabilities_and_not_without_a_sample_turns_intents_and_examples(make_spec):
+    names = ("a", "b", "c")
+    intents = {name: {"description": "", "examples": [f"example of {name}"]} for name in names}
+    plain = make_spec(None, intents=intents, teacher={"samples": 3, "temperature": 1})
+    assert len({tuple(map(tuple, shown_in_turn(Teacher(plain), each))) for each in range(3)}) == 1
+    turned = Teacher(make_spec(None, intents=intents, teacher={"samples": 3, "logprobs": True}))
+    for sample, order in enumerate(["abc", "cab", "bca"]):
+        assert shown_in_turn(turned, sample) == ([*order, "oos"], list(order))
+
+
+def test_a_shortlist_has_an_order_of_its_own_that_is_not_turned(make_spec):
+    intents = {f"intent_{number}": "" for number in range(MOST_INTENTS + 1)}
+    assert Teacher(make_spec(None, intents=intents, teacher={"logprobs": True})).by_query.intents
+    spec = make_spec(None, intents=intents, teacher={"logprobs": True, "samples": 2})
+    with pytest.raises(SpecError, match=r"router.yaml: .* of 151 the nearest to a query are shown"):
+        Teacher(spec)
+
+
+def test_a_batch_turns_them_too(make_spec):
+    with FakeServer("logprobs") as fake:
+        spec = make_spec(fake.base_url, TEXTS[:3], teacher={"logprobs": True, "samples": 3})
+        label(spec, batch=True, show_progress=False)
+    names = sorted(spec.intents)
+    begun = Counter(min(names, key=body["messages"][0]["content"].index) for body in fake.requests)
+    assert begun == dict.fromkeys(names, 3)
+
+
+def test_newly_wanted_log_probabilities_are_asked_for_and_what_came_before_is_said(make_spec, capsys):
+    with FakeServer("logprobs") as fake:
+        label(make_spec(fake.base_url, TEXTS[:2]), show_progress=False)
+        spec = make_spec(fake.base_url, TEXTS[:3], teacher={"logprobs": True})
+        assert label(spec, show_progress=False).n_asked == 1
+    assert ["logprobs" in body for body in fake.requests] == [False, False, True]
+    assert recorded_labels(spec, TEXTS[2:3])[TEXTS[2]].scores != {"track_order": 1.0}
+    assert "2 of 3 answers were given without log-probabilities, and count as they stand" in capsys.readouterr().err
+
+
 def test_samples_with_a_prompt_that_lists_no_intents_would_all_be_the_same(make_spec, tmp_path):
     (tmp_path / "prompt.txt").write_text("Which one of track_order and refund? {query}")
     spec = make_spec(None, TEXTS[:2], teacher={"logprobs": True, "samples": 2, "prompt": "prompt.txt"})
     with pytest.raises(SpecError, match=r"has no \{intents\}"):
         label(spec, show_progress=False)
+    once = make_spec(None, TEXTS[:2], teacher={"logprobs": True, "prompt": "prompt.txt"})
+    assert Teacher(once).messages("hello", Excerpt())[0][1] == "Which one of track_order and refund? hello"
