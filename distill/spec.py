@@ -110,7 +110,7 @@ class TeacherSpec(_Strict):
     samples: int = Field(default=1, ge=1, le=64)
     """How often each query is asked, gold aside: what is learnt is the mean of the answers. More than one takes a `temperature` above 0, or `logprobs`."""
     logprobs: bool = False
-    """Whether what is learnt is how likely each label was, from the log-probabilities of one answer: for endpoints that give them. With it each of `samples` shows the intents in another order."""
+    """Whether what is learnt is how likely each label was, from the log-probabilities of one answer: for endpoints that give them. With it each of `samples` shows the intents in another order, and the mean counts."""
     reasoning_effort: str | None = Field(default=None, pattern=r"^[a-z]+$")
     """How much a reasoning model thinks, such as `minimal` or `low`: it bills that as output. null: the server's own."""
     max_output_tokens: int = Field(default=2048, ge=1)

@@ -24,6 +24,7 @@ from distill.errors import DataError, DistillError
 from distill.labelled import target_of
 from distill.spec import load_spec
 from distill.teacher.label import recorded_samples
+from distill.teacher.prompt import in_turn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -112,10 +113,12 @@ def _orders(spec: Spec, texts: Iterable[str]) -> dict[str, Any] | None:
     whole = [each for each in answers if len(each) == n]
     if not whole:
         return None
-    pairs = list(combinations(np.stack(whole, axis=1), 2))
+    orders = np.stack(whole, axis=1)
+    pairs = list(combinations(orders, 2))
     return {
         "n_queries": len(whole),
-        "n_orders": n,
+        "listed": [[intent.name for intent in in_turn(spec.intent_list, sample)] for sample in range(n)],
+        "mean_weights": orders.mean(axis=1).tolist(),
         "distance": float(np.mean([_distance(one, other) for one, other in pairs])),
         "same_best": float(np.mean([(one.argmax(axis=1) == other.argmax(axis=1)).mean() for one, other in pairs])),
     }
@@ -146,10 +149,15 @@ def markdown(found: Mapping[str, Any]) -> str:
         ),
     ]
     if orders := found["orders"]:
+        means = zip(orders["listed"], orders["mean_weights"], strict=True)
         lines += [
             "",
+            f"| listed in this order, mean weight | {' | '.join(found['labels'])} |",
+            f"| --- |{' ---: |' * len(found['labels'])}",
+            *(f"| {', '.join(listed)} | {' | '.join(f'{weight:.3f}' for weight in own)} |" for listed, own in means),
+            "",
             (
-                f"{orders['n_queries']:,} queries were answered in {orders['n_orders']} orders of the channels. Between two orders "
+                f"{orders['n_queries']:,} queries, each answered in {len(orders['listed'])} orders of the channels. Between two orders "
                 f"{orders['distance']:.3f} of the weight lies elsewhere, and the weightiest channel is the same for {orders['same_best']:.1%}."
             ),
         ]

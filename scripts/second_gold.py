@@ -107,8 +107,12 @@ def rows_of(spec: Spec, gold: Sequence[GoldQuery], models: Path, channels: Seque
 def _often(spec: Spec, texts: Sequence[str]) -> RecordedTeacher | None:
     """The mean of ``teacher.samples`` answers, which students learn of a query; None where these texts were not asked as often."""
     samples = recorded_samples(spec, texts)
-    n = min(sum(answer.scores is not None for answer in each) for each in samples.values())
-    if n < max(spec.teacher.samples, 2):
+    n = spec.teacher.samples
+    n_lacking = sum(sum(answer.scores is not None for answer in each) < n for each in samples.values())
+    if n == 1 or n_lacking == len(samples):
+        return None
+    if n_lacking:
+        print(f"{n_lacking} of {len(samples)} texts lack some of {n} answers: their mean has no row", file=sys.stderr)
         return None
     answers = [answer for each in samples.values() for answer in each]
     return RecordedTeacher(answers, spec.labels, spec.task, name=f"teacher, mean of {n}")

@@ -80,10 +80,16 @@ def test_answers_in_other_orders_are_compared_with_the_first(spec):
     import_answers(spec, spec.folder / "answers.jsonl")
     found = sampled_weights.measure(spec, sampled(spec, 6))
     assert found["distance"] == pytest.approx(0.0, abs=1e-6)
-    assert found["orders"] == {"n_queries": 20, "n_orders": 2, "distance": pytest.approx(0.4), "same_best": 0.0}
-    assert "20 queries were answered in 2 orders of the channels. Between two orders 0.400" in sampled_weights.markdown(
-        found
-    )
+    assert found["orders"] == {
+        "n_queries": 20,
+        "listed": [["visual", "audio"], ["audio", "visual"]],
+        "mean_weights": [pytest.approx([0.6, 0.4]), pytest.approx([0.2, 0.8])],
+        "distance": pytest.approx(0.4),
+        "same_best": 0.0,
+    }
+    shown = sampled_weights.markdown(found)
+    assert "| audio, visual | 0.200 | 0.800 |" in shown
+    assert "20 queries, each answered in 2 orders of the channels. Between two orders 0.400" in shown
 
 
 def test_what_is_recorded_is_compared_without_asking_for_what_failed(spec, monkeypatch, capsys):

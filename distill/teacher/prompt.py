@@ -66,7 +66,7 @@ def in_turn(intents: tuple[Intent, ...], sample: int) -> tuple[Intent, ...]:
     """The intents in the order in which a sample shows them: the first in their own, each other sample beginning with another intent.
 
     A model prefers what stands in some places. Over as many samples as there are intents, each intent stands in each place once, and the
-    mean favours no place; who follows whom stays (cyclic permutation: Zheng et al., Large Language Models Are Not Robust Multiple Choice
+    mean favours no place; who follows whom stays, and `oos` stays last (cyclic permutation: Zheng et al., Large Language Models Are Not Robust Multiple Choice
     Selectors, ICLR 2024).
 
     Args:
