@@ -2,8 +2,9 @@
 
 python scripts/sampled_weights.py router.yaml --out FOLDER [--queries 100] [--samples 10] [--ask] [--base-url URL] [--json FILE]
 
-router.yaml has `teacher.logprobs` and a ledger, of which the first answers count. Some of its queries, drawn by a fixed seed, are asked again with `teacher.samples` at temperature
-1 in place of log-probabilities; spec and answers are kept in FOLDER. Without --ask nothing is asked: what is recorded there is compared.
+router.yaml has `teacher.logprobs` and a ledger, of which the first answers count. Some of its queries, drawn by a fixed seed, are asked again
+with `teacher.samples` at temperature 1 in place of log-probabilities; spec and answers are kept in FOLDER. Without --ask nothing is asked: what
+is recorded there is compared. Where router.yaml has `teacher.samples`, its answers in several orders of the channels are compared too.
 """
 
 from __future__ import annotations

@@ -649,10 +649,9 @@ def test_on_a_real_terminal_ctrl_c_writes_nothing():
     while b"File or folder" not in shown and time.monotonic() < patience:
         if select.select([terminal], [], [], 0.1)[0]:
             shown += os.read(terminal, 4096)
-    ended = 0
-    while (
-        not ended and time.monotonic() < patience
-    ):  # what is typed while the prompt sets the terminal up is thrown away
+    ended, status = 0, 0
+    # again and again: what is typed while the prompt sets the terminal up is thrown away
+    while not ended and time.monotonic() < patience:
         os.write(terminal, b"\x03")
         until = time.monotonic() + 3
         while not ended and time.monotonic() < until:

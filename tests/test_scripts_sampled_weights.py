@@ -67,7 +67,7 @@ def test_how_far_samples_lie_from_the_log_probabilities(spec, n_visual, distance
     assert f"| visual | 0.600 | {n_visual / 10:.3f} |" in sampled_weights.markdown(found)
 
 
-def test_answers_in_other_orders_are_compared_with_the_first(spec):
+def test_answers_in_several_orders_are_compared_with_each_other(spec):
     (spec.folder / "router.yaml").write_text(SPEC.replace("logprobs: true", "logprobs: true, samples: 2"), "utf-8")
     (spec.folder / "prompt.txt").write_text("Which one of {intents}? {query}", encoding="utf-8")
     texts = [f"query {number}" for number in range(20)]

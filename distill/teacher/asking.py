@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from distill.spec import Spec
     from distill.teacher.ledger import Ledger
     from distill.teacher.retrieve import OpenEmbedder
-    from distill.types import Label
 
 __all__ = ["Question", "Teacher", "brief", "effort"]
 
@@ -219,10 +218,10 @@ class Teacher:
         used = Counter(line.prompt_sha256 for line in ledger.lines if line.scores is not None)
         return replace(max(self.hashes, key=lambda dialect: used[self.hashes[dialect]]), logprobs=True)
 
-    def is_plain(self, answer: Label) -> bool:
-        """Whether an answer was given without the log-probabilities that are wanted."""
-        wanted = {hash_ for dialect, hash_ in self.hashes.items() if dialect.logprobs}
-        return answer.prompt_sha256 in self.hashes.values() and answer.prompt_sha256 not in wanted
+    @cached_property
+    def plain_hashes(self) -> frozenset[str]:
+        """The ``prompt_sha256`` of answers without the log-probabilities that are wanted; none where none are."""
+        return frozenset(self.hashes.values()) - {hash_ for dialect, hash_ in self.hashes.items() if dialect.logprobs}
 
 
 def effort(spec: Spec) -> dict[str, str]:

@@ -338,11 +338,11 @@ def _n_texts(questions: Iterable[Question]) -> int:
 
 
 def _say_what_is_plain(teacher: Teacher, ledger: Ledger, questions: Sequence[Question]) -> None:
-    if not teacher.spec.teacher.logprobs:
+    if teacher.plain_hashes.isdisjoint(ledger.hashes):
         return
     answers = [ledger.get(teacher.keys(each.text, each.sample)) for each in questions]
     good = [answer for answer in answers if answer is not None and answer.scores is not None]
-    if n_plain := sum(map(teacher.is_plain, good)):
+    if n_plain := sum(answer.prompt_sha256 in teacher.plain_hashes for answer in good):
         say(f"label: {n_plain} of {len(good)} answers were given without log-probabilities, and count as they stand")
 
 

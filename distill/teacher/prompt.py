@@ -66,8 +66,8 @@ def in_turn(intents: tuple[Intent, ...], sample: int) -> tuple[Intent, ...]:
     """The intents in the order in which a sample shows them: the first in their own, each other sample beginning with another intent.
 
     A model prefers what stands in some places. Over as many samples as there are intents, each intent stands in each place once, and the
-    mean favours no place; who follows whom stays, and `oos` stays last (cyclic permutation: Zheng et al., Large Language Models Are Not Robust Multiple Choice
-    Selectors, ICLR 2024).
+    mean favours no place; who follows whom stays, and ``oos`` stays last (cyclic permutation: Zheng et al., Large Language Models Are Not
+    Robust Multiple Choice Selectors, ICLR 2024).
 
     Args:
         intents: In their own order.
@@ -80,7 +80,7 @@ def in_turn(intents: tuple[Intent, ...], sample: int) -> tuple[Intent, ...]:
 
 
 _STEP = (math.sqrt(5) - 1) / 2
-"""Share of the circle from one sample's beginning to the next one's, about: by the golden ratio the beginnings of a few samples among many intents lie far apart."""
+"""About the share of the circle from one sample's beginning to the next one's: by the golden ratio a few of them among many intents lie far apart."""
 
 
 def user_prompt_text(path: Path) -> str:
