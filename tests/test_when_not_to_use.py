@@ -6,6 +6,7 @@ import json
 import re
 import sys
 
+import numpy as np
 import pytest
 from guides import ROOT, empty_folder, page, run
 
@@ -52,11 +53,13 @@ def test_the_break_even_is_that_of_bench():
 
 
 def test_baselines_are_what_was_measured():
-    last = [json.loads(line) for line in (when_not.RESULTS / "openings.jsonl").read_text("utf-8").splitlines()]
-    rows = [opening["rows"] for opening in last if opening["set"] == "banking77"][-1]
+    """The mean over seeds, of each the last time that it was measured."""
+    lines = [json.loads(line) for line in (when_not.RESULTS / "openings.jsonl").read_text("utf-8").splitlines()]
+    by_seed = {line["seed"]: line["rows"] for line in lines if line["set"] == "banking77"}
     (line,) = [line for line in when_not.baselines().splitlines() if line.startswith("| BANKING77")]
     cells = [cell.strip() for cell in line.split("|")[3:6]]
-    assert cells == [f"{rows[name]['accuracy']:.3f}" for name in ("tfidf", "static", "encoder")]
+    means = [np.mean([rows[name]["accuracy"] for rows in by_seed.values()]) for name in ("tfidf", "static", "encoder")]
+    assert cells == [f"{mean:.3f}" for mean in means]
 
 
 @pytest.mark.parametrize(
