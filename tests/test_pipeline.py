@@ -63,7 +63,7 @@ class Line:
 def patches():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "encoder_recipe", lambda *_: replace(ENCODER_RECIPE, epochs=4))
-        patch.setattr(train, "static_recipe", lambda _: STATIC_RECIPE)
+        patch.setattr(train, "static_recipe", lambda *_: STATIC_RECIPE)
         patch.setattr(bench, "cold_start", lambda _: ColdStart(123.4, 56.7))
         yield
 

@@ -116,7 +116,7 @@ def line(request, tmp_path_factory):
     line = Line(tmp_path_factory.mktemp(request.param), request.param)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "encoder_recipe", lambda *_: replace(ENCODER_RECIPE, epochs=4))
-        patch.setattr(train, "static_recipe", lambda _: STATIC_RECIPE)
+        patch.setattr(train, "static_recipe", lambda *_: STATIC_RECIPE)
         patch.setattr(bench, "cold_start", lambda _: ColdStart(123.4, 56.7))
         patch.setattr("distill.student.embedder.embedder_of", lambda *_, **__: ByText())
         with WordServer() as line.server:

@@ -6,12 +6,18 @@ import random
 import string
 from collections.abc import Mapping, Sequence
 
-__all__ = ["Neighbours", "augment", "plain_word"]
+__all__ = ["Neighbours", "augment", "more_texts", "plain_word"]
 
 _DROPOUT = 0.2
 _SPLICE_AT = (0.3, 0.7)
 _NEIGHBOUR = 0.3
 _MORE_NEIGHBOURS = 0.5
+_SAME_GROUP, _WITH_NEIGHBOURS = 0.8, 0.7
+_JOIN_AT = (0.2, 0.8)
+_TAKEN_OVER = 0.25
+_MOST_INSERTED = 4
+_TRIES = 4
+"""For each text that is wanted: most that are made of two short ones are there already."""
 
 Neighbours = Mapping[str, Sequence[str]]
 """Words that may stand in place of a word (lower case)."""
@@ -39,6 +45,58 @@ def augment(texts: Sequence[str], times: int, seed: int, neighbours: Neighbours 
             if new:
                 known.add(new)
     return sorted(known.difference(texts))
+
+
+def more_texts(
+    texts: Sequence[str],
+    groups: Sequence[int],
+    n: int,
+    seed: int,
+    neighbours: Neighbours | None = None,
+    known: Sequence[str] = (),
+) -> list[str]:
+    """About ``n`` more distinct texts: half varied as by ``augment``, half made of two texts that mostly are of one group.
+
+    Args:
+        texts: What to vary.
+        groups: A number for each text; texts of one label have the same.
+        n: How many, at most.
+        seed: The same seed gives the same texts.
+        neighbours: As for ``augment``.
+        known: Texts that are there already, and are not given again.
+    """
+    chance = random.Random(seed)  # noqa: S311
+    taken = {*texts, *known}
+    half = n // 2
+    varied = [text for text in augment(texts, -(-half // max(len(texts), 1)), seed, neighbours) if text not in taken]
+    chance.shuffle(varied)
+    new = set(varied[:half])
+    split = [text.split() for text in texts]
+    alike: dict[int, list[list[str]]] = {}
+    for group, words in zip(groups, split, strict=True):
+        alike.setdefault(group, []).append(words)
+    for _ in range(_TRIES * n if texts else 0):
+        if len(new) >= n:
+            break
+        place = chance.randrange(len(split))
+        other = chance.choice(alike[groups[place]] if chance.random() < _SAME_GROUP else split)
+        share = _NEIGHBOUR if chance.random() < _WITH_NEIGHBOURS else 0.0
+        text = " ".join(_replace_by_neighbours(_joined(split[place], other, chance), neighbours or {}, share, chance))
+        if text and text not in taken:
+            new.add(text)
+    return sorted(new)
+
+
+def _joined(words: list[str], other: list[str], chance: random.Random) -> list[str]:
+    """The start of one with the end of the other, or some words of the other in place of, or between, those of the one."""
+    way = chance.random()
+    if way < 0.5:  # noqa: PLR2004
+        start, end = (round(chance.uniform(*_JOIN_AT) * len(part)) for part in (words, other))
+        return words[:start] + other[end:]
+    if way < 0.75:  # noqa: PLR2004
+        return [chance.choice(other) if other and chance.random() < _TAKEN_OVER else word for word in words]
+    place, start = chance.randrange(len(words) + 1), chance.randrange(len(other) + 1)
+    return words[:place] + other[start : start + chance.randint(1, _MOST_INSERTED)] + words[place:]
 
 
 def _replace_by_neighbours(words: list[str], neighbours: Neighbours, share: float, chance: random.Random) -> list[str]:

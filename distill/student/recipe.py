@@ -10,15 +10,16 @@ __all__ = [
     "EncoderRecipe",
     "StaticRecipe",
     "encoder_fits",
+    "encoder_minutes",
     "encoder_recipe",
     "static_recipe",
     "static_recipe_alone",
 ]
 
-VERSION = 7
+VERSION = 8
 """Part of every recipe's hash: raised when the code of a student changes what is learnt."""
 
-DEFAULT_BUDGET_MINUTES = 30.0
+DEFAULT_BUDGET_MINUTES = 40.0
 
 _SMALL, _MODERATE = 3_000, 6_000
 """Numbers of training examples between which the recipes differ."""
@@ -37,7 +38,14 @@ _EXAMPLES_ALONE, _LEAST_EPOCHS_ALONE, _MOST_EPOCHS_ALONE, _LARGE = 200_000, 3, 6
 examples on a step is of more of them: it costs the same for the table of bigrams."""
 
 _AUGMENTED_TEXTS, _LEAST_AUGMENTATION, _MOST_AUGMENTATION = 60_000, 2, 20
-"""How many augmented texts the static student learns from, and bounds of how many that makes for each example."""
+"""How many augmented texts the assistants label for the static student, and bounds of how many that makes for each example."""
+
+_MORE_TEXTS, _MOST_MORE = 340_000, 60
+"""How many more the encoder labels for it where there is time, and how many that makes for each example at most."""
+
+_EPOCHS_STATIC, _EPOCHS_STATIC_MODERATE, _LEAST_EPOCHS_STATIC = 10, 15, 5
+_EXAMPLES_STATIC, _EXAMPLES_STATIC_PER_SECOND = 2_300_000, 8_000
+"""How many examples it sees then, over all passes, and how fast it learns from them on two cores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +121,9 @@ class StaticRecipe:
         learning_rate: Peak rate (AdamW; cosine with warm-up).
         warmup: Share of the steps in which the rate rises.
         weight_decay: Of the dense layers.
-        augmentation: Augmented texts for each training example; the encoder labels them.
+        augmentation: Augmented texts for each training example; the assistants and the encoder label them.
         label_share: Share of the teacher's label in the target of a training example; the rest is the encoder's answer.
+        more_texts: Augmented texts beyond those, in all, which the encoder alone labels.
         assistant_temperature: Softens the encoder's answers.
         dimension: Principal components that are kept of the encoder's token vectors.
         width: Columns of the gather table: the size of the hidden layer.
@@ -142,6 +151,7 @@ class StaticRecipe:
     dropout: float = 0.1
     bigram_dropout: float = 0.8
     max_length: int = 256
+    more_texts: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """For the recipe's hash."""
@@ -171,36 +181,63 @@ def encoder_recipe(
     choices = [replace(recipe, assistants=number) for number in range(_MOST_ASSISTANTS, 0, -1)]
     if n_larger is not None:
         choices.insert(0, replace(recipe, assistants=1, larger=True))
-    tokens = n_words * _TOKENS_A_WORD + n_examples * 2
-    pool = max(recipe.augmentation, static_recipe(n_examples).augmentation)
     for choice in choices:
-        passes = [(choice.epochs_again * (1 + choice.augmentation) + pool / _LEARNING_OVER_LABELLING, n_parameters)]
-        for number in range(choice.assistants):
-            passes_of_assistant = choice.assistant(number).epochs + (1 + pool) / _LEARNING_OVER_LABELLING
-            passes.append((passes_of_assistant, n_larger if choice.larger and n_larger else n_parameters))
-        if sum(each * _seconds_a_pass(tokens, size) for each, size in passes) / 60 <= budget_minutes:
+        if encoder_minutes(choice, n_examples, n_words, n_parameters, n_larger) <= budget_minutes:
             return choice
     return recipe
 
 
+def encoder_minutes(
+    recipe: EncoderRecipe, n_examples: int, n_words: int, n_parameters: int, n_larger: int | None = None
+) -> float:
+    """About how long the encoder and its assistants take on two cores, to learn and to label. Arguments as for ``encoder_recipe``."""
+    pool = max(recipe.augmentation if recipe.assistants else 0, _augmentation(n_examples))
+    labelling = (1 + pool) / _LEARNING_OVER_LABELLING
+    own = recipe.epochs_again * (1 + recipe.augmentation) if recipe.assistants else recipe.epochs
+    passes = [(own + labelling, n_parameters)]
+    for number in range(recipe.assistants):
+        size = n_larger if recipe.larger and n_larger else n_parameters
+        passes.append((recipe.assistant(number).epochs + labelling, size))
+    return sum(each * _seconds_a_pass(n_examples, n_words, size) for each, size in passes) / 60
+
+
 def encoder_fits(n_examples: int, n_words: int, n_parameters: int, budget_minutes: float) -> bool:
     """Whether one encoder can be trained and asked in this time. Arguments as for ``encoder_recipe``."""
-    passes = _EPOCHS_FOR_FEW if n_examples < _SMALL else _EPOCHS
-    pool = 1 + static_recipe(n_examples).augmentation
-    seconds = _seconds_a_pass(n_words * _TOKENS_A_WORD + n_examples * 2, n_parameters)
-    return (passes + pool / _LEARNING_OVER_LABELLING) * seconds / 60 <= budget_minutes
+    alone = encoder_recipe(n_examples, n_words, n_parameters, 0)
+    return encoder_minutes(alone, n_examples, n_words, n_parameters) <= budget_minutes
 
 
-def _seconds_a_pass(n_tokens: float, n_parameters: int) -> float:
-    """Of learning from so many tokens once."""
+def _seconds_a_pass(n_examples: int, n_words: int, n_parameters: int) -> float:
+    """Of learning from all examples once."""
+    n_tokens = n_words * _TOKENS_A_WORD + n_examples * 2
     rate = _OPERATIONS_PER_SECOND * (n_parameters / _MEASURED_PARAMETERS) ** _QUICKER_WHEN_LARGER
     return float(n_tokens * _OPERATIONS * n_parameters / rate)
 
 
-def static_recipe(n_examples: int) -> StaticRecipe:
-    """The static student's recipe for so many training examples: the fewer, the more augmented texts for each."""
-    augmentation = min(max(round(_AUGMENTED_TEXTS / max(n_examples, 1)), _LEAST_AUGMENTATION), _MOST_AUGMENTATION)
-    return StaticRecipe(epochs=10 if n_examples < _MODERATE else 15, batch_size=256, augmentation=augmentation)
+def static_recipe(n_examples: int, n_words: int = 0, n_parameters: int = 0, minutes_left: float = 0.0) -> StaticRecipe:
+    """The static student's recipe for so many training examples: the fewer, the more augmented texts for each.
+
+    Args:
+        n_examples: Training examples.
+        n_words: In all of them together.
+        n_parameters: Of the encoder that labels for it, its table of tokens not counted.
+        minutes_left: What the encoder leaves of the budget: with enough of it, many more texts are labelled.
+    """
+    augmentation = _augmentation(n_examples)
+    epochs = _EPOCHS_STATIC if n_examples < _MODERATE else _EPOCHS_STATIC_MODERATE
+    recipe = StaticRecipe(epochs=epochs, batch_size=256, augmentation=augmentation)
+    if minutes_left <= 0:
+        return recipe
+    more = min(_MORE_TEXTS, _MOST_MORE * n_examples)
+    n_texts = n_examples * (1 + augmentation) + more
+    epochs = min(max(round(_EXAMPLES_STATIC / n_texts), _LEAST_EPOCHS_STATIC), _EPOCHS_STATIC)
+    seconds = n_texts * epochs / _EXAMPLES_STATIC_PER_SECOND
+    seconds += more / n_examples / _LEARNING_OVER_LABELLING * _seconds_a_pass(n_examples, n_words, n_parameters)
+    return replace(recipe, more_texts=more, epochs=epochs) if seconds / 60 <= minutes_left else recipe
+
+
+def _augmentation(n_examples: int) -> int:
+    return min(max(round(_AUGMENTED_TEXTS / max(n_examples, 1)), _LEAST_AUGMENTATION), _MOST_AUGMENTATION)
 
 
 def static_recipe_alone(n_examples: int) -> StaticRecipe:

@@ -25,11 +25,12 @@ from distill.student.processes import is_first_process, wait_for_all
 from distill.student.recipe import (
     DEFAULT_BUDGET_MINUTES,
     encoder_fits,
+    encoder_minutes,
     encoder_recipe,
     static_recipe,
     static_recipe_alone,
 )
-from distill.student.targets import most_rows, taken
+from distill.student.targets import joined, likeliest, most_rows, taken
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -313,8 +314,14 @@ class _Run:
 
     @cached_property
     def static_recipe(self) -> StaticRecipe:
+        from distill.student.weights import body_parameters
+
         n_examples = len(self.training.texts)
-        return static_recipe_alone(n_examples) if self.is_alone else static_recipe(n_examples)
+        if self.is_alone:
+            return static_recipe_alone(n_examples)
+        n_larger = body_parameters(self.assistant_model) if self.assistant_model else None
+        size = n_examples, self._n_words, body_parameters(self.base_model)
+        return static_recipe(*size, self.budget_minutes - encoder_minutes(self.encoder_recipe, *size, n_larger))
 
     @cached_property
     def is_alone(self) -> bool:
@@ -397,7 +404,11 @@ class _Run:
                 progress.advance()
         if "static" in students:
             mean = mean_answer(self.data.task, answers, self.static_recipe.assistant_temperature)
-            bundles |= self._make_static(base, lesson, words, mean, new_texts)
+            more_texts = self._more_texts(words, new_texts)
+            if more_texts:
+                more = self._ask(encoder, base, more_texts, lesson.max_length)
+                mean = joined([mean, mean_answer(self.data.task, more, self.static_recipe.assistant_temperature)])
+            bundles |= self._make_static(base, lesson, words, mean, [*new_texts, *more_texts])
         return bundles
 
     def _make_static(
@@ -425,6 +436,24 @@ class _Run:
             times = max(times, self.encoder_recipe.augmentation)
         return augment(self.training.texts, times, self.seed, words.neighbours)
 
+    def _more_texts(self, words: Lexicon, known: list[str]) -> list[str]:
+        """Augmented texts beyond ``known``, which the encoder alone labels for the static student."""
+        from distill.student.augment import more_texts
+
+        wanted, texts = self.static_recipe.more_texts, self.training.texts
+        if not wanted:
+            return []
+        groups = likeliest(self.training.targets).tolist()
+        return more_texts(texts, groups, wanted, self.seed + _SEEDS_APART, words.neighbours, known)
+
+    def _ask(self, encoder: Encoder, base: BaseModel, texts: list[str], max_length: int) -> list[Targets]:
+        """The logits that an encoder of ``base`` gives texts, as a list of one."""
+        from distill.student.learn import Assistant, ask_assistants
+        from distill.student.tokens import bundle_tokenizer
+
+        assistant = Assistant(encoder, bundle_tokenizer(base.tokenizer, max_length))
+        return ask_assistants([assistant], texts, show_progress=self.show_progress)
+
     def _learn_encoders(
         self, base: BaseModel, lesson: Lesson, new_texts: list[str], *, answer_all: bool
     ) -> tuple[Encoder, float, list[Targets]]:
@@ -433,8 +462,7 @@ class _Run:
         Where the recipe has assistants, the encoder is born again (Furlanello et al., ICML 2018): it learns from their mean answer as
         well as from the labels, and about varied texts too.
         """
-        from distill.student.learn import Assistant, ask_assistants, distilled, learn_encoder, mean_answer
-        from distill.student.tokens import bundle_tokenizer
+        from distill.student.learn import distilled, learn_encoder, mean_answer
 
         recipe, kept = self.encoder_recipe, self._kept("encoder")
         n_known, texts = len(lesson.training.texts), [*lesson.training.texts, *new_texts]
@@ -450,14 +478,12 @@ class _Run:
         else:
             encoder, temperature = learn_encoder(base, lesson, recipe, kept)
         if answer_all:
-            itself = Assistant(encoder, bundle_tokenizer(base.tokenizer, lesson.max_length))
-            answers += ask_assistants([itself], texts, show_progress=self.show_progress)
+            answers += self._ask(encoder, base, texts, lesson.max_length)
         return encoder, temperature, answers
 
     def _ask_new_assistants(self, lesson: Lesson, texts: list[str]) -> list[Targets]:
         """Trains the assistants one after the other, so that one at a time is in memory, and gives their logits about texts."""
-        from distill.student.learn import Assistant, ask_assistants, learn_encoder
-        from distill.student.tokens import bundle_tokenizer
+        from distill.student.learn import learn_encoder
         from distill.student.weights import load_base_model
 
         recipe, kept = self.encoder_recipe, self._kept("encoder")
@@ -470,8 +496,7 @@ class _Run:
                 max_length=min(lesson.max_length, base.max_length),
             )
             encoder, _ = learn_encoder(base, own, recipe.assistant(number), kept, f"assistant {number + 1}")
-            assistant = Assistant(encoder, bundle_tokenizer(base.tokenizer, own.max_length))
-            answers += ask_assistants([assistant], texts, show_progress=self.show_progress)
+            answers += self._ask(encoder, base, texts, own.max_length)
         return answers
 
     def _kept(self, student: str) -> Path:

@@ -13,7 +13,7 @@ from distill.student.train import train_students
 def quick(monkeypatch):
     """Recipes that take a second."""
     monkeypatch.setattr(train, "encoder_recipe", lambda *_: ENCODER_RECIPE)
-    monkeypatch.setattr(train, "static_recipe", lambda _: STATIC_RECIPE)
+    monkeypatch.setattr(train, "static_recipe", lambda *_: STATIC_RECIPE)
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +32,7 @@ def trained(tmp_path_factory, base_model, data):
     out = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "encoder_recipe", lambda *_: ENCODER_RECIPE)
-        patch.setattr(train, "static_recipe", lambda _: STATIC_RECIPE)
+        patch.setattr(train, "static_recipe", lambda *_: STATIC_RECIPE)
         train_students(data, out, students=("encoder",), base_model=base_model, show_progress=False)
         kept = {path.name: path.read_bytes() for path in (out / ".work").glob("encoder-*/*")}
         train_students(data, out, base_model=base_model, show_progress=False)

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from distill.student.recipe import encoder_fits, encoder_recipe, static_recipe, static_recipe_alone
+from distill.student.recipe import (
+    encoder_fits,
+    encoder_minutes,
+    encoder_recipe,
+    static_recipe,
+    static_recipe_alone,
+)
 
 MINILM, MPNET = 10_616_832, 84_934_656
 """Parameters of all-MiniLM-L6-v2 and all-mpnet-base-v2 without their tables."""
@@ -43,6 +49,24 @@ def test_augmented_texts_keep_within_bounds(n_examples):
     augmentation = static_recipe(n_examples).augmentation
     assert 2 <= augmentation <= 20
     assert augmentation == 2 or n_examples * augmentation <= 62_000
+
+
+def test_more_texts_are_labelled_where_that_fits_what_is_left():
+    assert static_recipe(9_000).more_texts == 0
+    assert static_recipe(9_000, 108_000, MINILM, 1) == static_recipe(9_000)
+    richer = static_recipe(9_000, 108_000, MINILM, 20)
+    assert richer.more_texts == 340_000
+    assert richer.epochs < static_recipe(9_000).epochs
+    few = static_recipe(100, 1_000, MINILM, 20)
+    assert few.more_texts == 6_000
+    assert few.epochs == 10
+
+
+def test_the_estimate_grows_with_what_is_learnt_and_asked():
+    alone, assisted = (encoder_recipe(9_000, 108_000, MINILM, budget) for budget in (0, 30))
+    minutes = [encoder_minutes(recipe, 9_000, 108_000, MINILM) for recipe in (alone, assisted)]
+    assert 0 < minutes[0] < minutes[1] <= 30
+    assert encoder_minutes(assisted, 18_000, 216_000, MINILM) > 1.5 * minutes[1]
 
 
 def test_the_sets_that_students_are_measured_on_have_time_for_an_encoder():

@@ -10,7 +10,7 @@ from scipy.special import softmax
 
 from distill.student import learn, targets
 from distill.student.learn import mean_answer
-from distill.student.targets import SparseTargets, mapped, mean, mixed, stacked, taken
+from distill.student.targets import SparseTargets, joined, likeliest, mapped, mean, mixed, stacked, taken
 from distill.types import Task
 
 SIZES = {"n": st.integers(1, 6), "n_labels": st.integers(2, 9), "seed": st.integers(0, 20)}
@@ -71,3 +71,22 @@ def test_of_many_labels_the_likeliest_are_kept_and_softened(monkeypatch):
     np.testing.assert_allclose(np.take_along_axis(answers, places, axis=1), softmax(best / 2, axis=1), rtol=1e-5)
     assert (np.count_nonzero(answers, axis=1) == 3).all()
     np.testing.assert_allclose(mapped(kept, np.exp)[:].sum(axis=1), np.exp(best).sum(axis=1), rtol=1e-5)
+
+
+@given(**SIZES)
+def test_parts_are_joined_in_either_form(n, n_labels, seed):
+    first, second = rows(n, n_labels, seed), rows(2, n_labels, seed + 1)
+    whole = np.concatenate([first, second])
+    forms = [(first, second), (sparse(first), second), (first, sparse(second)), (sparse(first), sparse(second))]
+    for parts in forms:
+        found = joined(parts)
+        assert found[:].dtype == np.float32
+        np.testing.assert_array_equal(found[:], whole)
+    assert isinstance(joined(forms[0]), np.ndarray)
+
+
+@given(**SIZES)
+def test_the_likeliest_label_in_either_form(n, n_labels, seed):
+    dense = rows(n, n_labels, seed) + np.float32(0.01)
+    np.testing.assert_array_equal(likeliest(dense), dense.argmax(axis=1))
+    np.testing.assert_array_equal(likeliest(sparse(dense)), dense.argmax(axis=1))

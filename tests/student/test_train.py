@@ -358,6 +358,30 @@ def test_many_labels_of_many_queries_are_kept_by_what_is_not_zero(base_model, da
         assert np.mean(right) >= 0.85
 
 
+def test_where_there_is_time_the_encoder_labels_more_texts_for_the_static_student(
+    base_model, data, tmp_path, quick, monkeypatch
+):
+    learnt: list[tuple[list[str], np.ndarray]] = []
+    learn_static = learn.learn_static
+
+    def watched(base, answers, new_texts, *others):
+        learnt.append((list(new_texts), answers[:]))
+        return learn_static(base, answers, new_texts, *others)
+
+    monkeypatch.setattr(learn, "learn_static", watched)
+    for more in (0, 50):
+        monkeypatch.setattr(train, "static_recipe", lambda *_, more=more: replace(STATIC_RECIPE, more_texts=more))
+        train_students(data, tmp_path, base_model=base_model, show_progress=False)
+    training, _ = train._split(data, seed=0)
+    (few, few_answers), (many, answers) = learnt
+    assert many[: len(few)] == few
+    assert len(many) == len(set(many)) == len(few) + 50
+    assert not set(many) & set(training.texts)
+    np.testing.assert_allclose(answers[: len(few_answers)], few_answers, atol=1e-5)
+    assert len(answers) == len(training.texts) + len(many)
+    np.testing.assert_allclose(answers.sum(axis=1), 1, rtol=1e-4)
+
+
 def test_a_static_student_that_has_no_time_for_an_encoder_learns_from_labels_alone(
     base_model, data, tmp_path, quick, monkeypatch, capsys
 ):

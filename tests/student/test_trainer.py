@@ -14,7 +14,6 @@ from sklearn.metrics import log_loss
 from distill.errors import StorageError
 from distill.progress import Progress
 from distill.student import trainer
-from distill.student.augment import augment
 from distill.student.encoder import Encoder
 from distill.student.trainer import Schedule, TrainingSet, distillation_loss, fit, predict
 from distill.student.weights import load_base_model
@@ -158,12 +157,3 @@ def test_full_disk_is_one_clear_line(tmp_path, monkeypatch, error):
     schedule = Schedule(epochs=1, batch_size=2, learning_rate=0.05, warmup=0.1, weight_decay=0.0)
     with pytest.raises(StorageError, match="cannot be written"):
         fit(Bag(), data, schedule, task=Task.SINGLE, seed=0, work=tmp_path, progress=Progress("x", 2, show=False))
-
-
-@given(st.lists(st.text("abc ", min_size=1, max_size=20), max_size=8), st.integers(0, 8), st.integers(0, 5))
-def test_augmented_texts_are_new_distinct_and_reproducible(texts, times, seed):
-    new = augment(texts, times, seed)
-    assert new == augment(texts, times, seed)
-    assert len(new) == len(set(new)) <= times * len(texts)
-    assert not set(new) & set(texts)
-    assert set(" ".join(new).split()) <= set(" ".join(texts).split())

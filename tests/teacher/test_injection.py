@@ -194,7 +194,7 @@ def tiny_training(monkeypatch):
 
     torch.set_num_threads(1)
     monkeypatch.setattr(train, "encoder_recipe", lambda *_: replace(ENCODER_RECIPE, epochs=2))
-    monkeypatch.setattr(train, "static_recipe", lambda _: STATIC_RECIPE)
+    monkeypatch.setattr(train, "static_recipe", lambda *_: STATIC_RECIPE)
     monkeypatch.setattr(bench, "cold_start", lambda _: ColdStart(123.4, 56.7))
 
 

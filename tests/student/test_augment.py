@@ -1,0 +1,42 @@
+"""New texts from known ones."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distill.student.augment import augment, more_texts
+
+TEXTS = st.lists(st.text("abc ", min_size=1, max_size=20), max_size=8)
+
+
+@given(TEXTS, st.integers(0, 8), st.integers(0, 5))
+def test_augmented_texts_are_new_distinct_and_reproducible(texts, times, seed):
+    new = augment(texts, times, seed)
+    assert new == augment(texts, times, seed)
+    assert len(new) == len(set(new)) <= times * len(texts)
+    assert not set(new) & set(texts)
+    assert set(" ".join(new).split()) <= set(" ".join(texts).split())
+
+
+@given(TEXTS, st.integers(0, 30), st.integers(0, 5))
+def test_more_texts_are_new_distinct_and_reproducible(texts, n, seed):
+    known, groups = augment(texts, 2, seed), [len(text) % 2 for text in texts]
+    new = more_texts(texts, groups, n, seed, known=known)
+    assert new == more_texts(texts, groups, n, seed, known=known)
+    assert len(new) == len(set(new)) <= n
+    assert not set(new) & {*texts, *known}
+    assert set(" ".join(new).split()) <= set(" ".join(texts).split())
+
+
+def test_as_many_more_texts_as_wanted_where_there_are_words_enough():
+    texts = [f"please send {n} coins to account {n + 100} by noon tomorrow" for n in range(20)]
+    assert len(more_texts(texts, [0] * 20, 2_000, 0)) == 2_000
+
+
+def test_most_are_made_of_texts_of_one_group():
+    texts = ["a1 a2 a3 a4 a5 a6 a7 a8", "a9 aa ab ac ad ae af ag", "b1 b2 b3 b4 b5 b6 b7 b8", "b9 ba bb bc bd be bf bg"]
+    new = more_texts(texts, [0, 0, 1, 1], 2_000, 0)
+    apart = sum(len({word[0] for word in text.split()}) == 1 for text in new)
+    mixed = more_texts(texts, [0, 0, 0, 0], 2_000, 0)
+    assert apart > sum(len({word[0] for word in text.split()}) == 1 for text in mixed)
