@@ -43,7 +43,7 @@ __all__ = [
     "write_selfcheck",
 ]
 
-OPSET = 18
+OPSET = 20
 PARITY_ATOL = 1e-3
 """Largest difference in a logit between torch and the graph."""
 
@@ -196,7 +196,7 @@ def _static_graph(folded: FoldedStatic, dtype: np.dtype[Any]) -> ModelProto:
         [numpy_helper.from_array(np.ascontiguousarray(value), name) for name, value in constants.items()],
     )
     model: ModelProto = helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=_IR_VERSION, producer_name="distill"
+        graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=_IR_VERSION, producer_name="distill"
     )
     return model
 

@@ -1,6 +1,6 @@
 """The encoder in 8 bits, in two ways; in both the table of embeddings is rows of int8.
 
-``quantise``: products with constant matrices are integer products; twice as fast as float32. ``quantise_in_blocks``: scales are
+``quantise``: products with constant matrices are integer products; three times as fast as float32. ``quantise_in_blocks``: scales are
 finer, so fewer answers change; a query by itself takes less time than in float32, one in a batch somewhat more.
 
 Whatever the processor, both are safe: on x86 without VNNI the products of 8-bit activations and weights are added in pairs with
@@ -10,6 +10,7 @@ saturation at 16 bits, so weights keep to 7 of their 8 bits and no pair can reac
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,30 +30,48 @@ if TYPE_CHECKING:
 
 __all__ = ["quantise", "quantise_in_blocks"]
 
-_MOST_ROWS = 384
-"""Of a matrix that share a scale: with more, outliers of the activations cost the others too much."""
+_MOST_APART = 16
+"""Columns of wide activations that are multiplied in float32: with them among the others the range would be theirs."""
 
 _BLOCK, _BLOCK_MIDDLE = 32, 64
 """Rows of a matrix that share a scale in ``quantise_in_blocks``, and what stands for 0 there."""
 
-_LARGEST_WEIGHT, _LARGEST_ACTIVATION, _LARGEST_INT8, _MIDDLE, _TINY = 63.0, 127.0, 127.0, 128, 1e-12
+_LARGEST_WEIGHT, _LARGEST_INT8, _STEPS, _TINY = 63.0, 127.0, 255, 1e-12
 _MATRIX, _LARGE_TABLE, _LEAST_PEAK = 2, 1_000, 0.25
 
 
-def quantise(source: Path, target: Path, calibration: Sequence[Ids] = ()) -> None:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Activations:
+    """How a value inside the graph is multiplied in 8 bits.
+
+    Attributes:
+        divisors: What its columns are divided by, float32 of shape (columns,); None: nothing.
+        apart: Columns that are multiplied in float32, int64, ascending.
+        scale: Step of the others.
+        zero: Which of the steps 0 to 255 stands for 0.
+    """
+
+    divisors: Array | None
+    apart: np.ndarray[Any, np.dtype[np.int64]]
+    scale: float
+    zero: int
+
+
+def quantise(source: Path, target: Path, calibration: Sequence[Ids]) -> None:
     """Writes a copy of a float32 graph with 8-bit products (``MatMulIntegerToFloat``) and embeddings.
 
-    Activations are quantised at run time with a scale for each row and each ``_MOST_ROWS`` of its columns, weights with a scale for each
-    column; so a query's logits do not depend on the company it is in. With one scale a tensor, as onnxruntime's ``quantize_dynamic`` has
-    it, more answers flip.
+    Activations have the range that calibration showed, weights a scale for each column; so a query's logits do not depend on the company
+    it is in, and quantising is one pass over the activations. What lies beyond a range is cut to its end.
 
     A few columns of a transformer's activations are ten times as large as the others and would have the range to themselves. They are
-    divided, and their rows of the weights multiplied, so that neither is much larger than the rest (Xiao et al. 2022, SmoothQuant).
+    divided, and their rows of the weights multiplied, so that neither is much larger than the rest (Xiao et al. 2022, SmoothQuant). What
+    a feed-forward layer's activation function gives is nearly one-sided, and dividing it would waste the range below zero: its largest
+    columns are multiplied in float32 instead (Dettmers et al. 2022, LLM.int8()).
 
     Args:
         source: The float32 graph.
         target: The file to write.
-        calibration: Ids of texts that show how large each column gets; none: columns stay as they are.
+        calibration: Ids of texts, one or more, that show the ranges.
 
     Raises:
         StorageError: The file could not be written.
@@ -63,11 +82,12 @@ def quantise(source: Path, target: Path, calibration: Sequence[Ids] = ()) -> Non
     with storage_errors(target):
         model = onnx.load(str(source))
         matrices = _matrices(model)
-        divisors = _divisors(model, matrices, calibration) if calibration else {}
+        activations = _ranges(model, matrices, calibration)
+        _take_biases(model, matrices)
         _rewrite(
             model,
             matrices,
-            lambda node, matrix, constants: _product(node, matrix, constants, quantised, divisors.get(node.input[0])),
+            lambda node, matrix, constants: _product(node, matrix, constants, quantised, activations[node.input[0]]),
         )
         onnx.save(model, str(target))
 
@@ -137,33 +157,50 @@ def _constant(node: NodeProto) -> str:
     return node.input[1] if node.op_type == "MatMul" else node.input[0] if node.input else ""
 
 
-def _divisors(model: ModelProto, matrices: Mapping[str, Array], calibration: Sequence[Ids]) -> dict[str, Array]:
-    """For each activation what its columns are divided by: the root of their peak over the peak of their weights.
-
-    A column that calibration never saw large may be so in use: no peak counts for less than a share of the median one.
-    """
+def _ranges(model: ModelProto, matrices: Mapping[str, Array], calibration: Sequence[Ids]) -> dict[str, _Activations]:
+    """For each value that is multiplied with constant matrices how that is done in 8 bits."""
     weights: dict[str, list[Array]] = {}
     for node in model.graph.node:
         matrix = matrices.get(_constant(node))
         if node.op_type == "MatMul" and matrix is not None:
             weights.setdefault(node.input[0], []).append(matrix)
-    return {
-        name: np.sqrt(_peaks([activations]) / _peaks([matrix.T for matrix in weights[name]]))
-        for name, activations in _activations(model, list(weights), calibration)
-    }
+    extremes = _extremes(model, list(weights), calibration)
+    return {name: _activations(low, high, weights[name]) for name, (low, high) in extremes.items()}
+
+
+def _activations(low: Array, high: Array, weights: Sequence[Array]) -> _Activations:
+    """By the least and the greatest value of each column, (columns,), and the matrices, (columns, outputs), it is multiplied with."""
+    peaks = _peaks([low, high])
+    apart = np.zeros(0, np.int64)
+    divisors = None
+    if all(len(matrix) > matrix.shape[1] for matrix in weights):
+        n_apart = min(_MOST_APART, len(peaks) // 2)
+        apart = np.sort(np.argsort(-peaks, kind="stable")[:n_apart])
+        low, high = np.delete(low, apart), np.delete(high, apart)
+    else:
+        divisors = np.sqrt(peaks / _peaks([matrix.T for matrix in weights]))
+        low, high = low / divisors, high / divisors
+    least, greatest = min(float(low.min()), 0.0), max(float(high.max()), 0.0)
+    scale = max((greatest - least) / _STEPS, _TINY)
+    return _Activations(divisors, apart, scale, round(-least / scale))
 
 
 def _peaks(tables: Sequence[Array]) -> Array:
-    """The largest magnitude in each column over all tables, none much smaller than their median."""
-    peaks: Array = np.max([np.abs(table).max(axis=0) for table in tables], axis=0)
+    """The largest magnitude in each column over all tables, none much smaller than their median.
+
+    A column that calibration never saw large may be so in use: no peak counts for less than a share of the median one.
+    """
+    peaks: Array = np.max([np.abs(table).reshape(-1, table.shape[-1]).max(axis=0) for table in tables], axis=0)
     return np.maximum(peaks, np.float32(max(_LEAST_PEAK * float(np.median(peaks)), _TINY)))
 
 
-def _activations(model: ModelProto, names: Sequence[str], calibration: Sequence[Ids]) -> Iterator[tuple[str, Array]]:
-    """Name and largest magnitudes, float32 of shape (n_texts, columns), of values inside a graph."""
+def _extremes(model: ModelProto, names: Sequence[str], calibration: Sequence[Ids]) -> dict[str, tuple[Array, Array]]:
+    """The least and the greatest value of each column, float32 of shape (columns,), of values inside a graph, by their names."""
     import onnx
     import onnxruntime
 
+    if not names:
+        return {}
     watched = onnx.ModelProto()
     watched.CopyFrom(model)
     watched.graph.output.extend(
@@ -172,88 +209,92 @@ def _activations(model: ModelProto, names: Sequence[str], calibration: Sequence[
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    rows: dict[str, list[Array]] = {name: [] for name in names}
+    found: dict[str, tuple[Array, Array]] = {}
     for ids in calibration:
         feed = {"input_ids": np.asarray([ids], np.int64), "attention_mask": np.ones((1, len(ids)), np.int64)}
         for name, values in zip(names, session.run(names, feed), strict=True):
-            rows[name].append(np.abs(values).reshape(-1, values.shape[-1]).max(axis=0))
-    return ((name, np.stack(found)) for name, found in rows.items())
+            rows = values.reshape(-1, values.shape[-1])
+            low, high = found.get(name, (rows[0], rows[0]))
+            found[name] = np.minimum(low, rows.min(axis=0)), np.maximum(high, rows.max(axis=0))
+    return found
+
+
+def _take_biases(model: ModelProto, matrices: Mapping[str, Array]) -> None:
+    """Makes what is added to a product with a constant matrix, where it is a constant vector, the product's third input."""
+    graph = model.graph
+    vectors = {each.name for each in graph.initializer if len(each.dims) == 1}
+    takers: dict[str, list[NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            takers.setdefault(name, []).append(node)
+    taken = []
+    for node in graph.node:
+        after = takers.get(node.output[0], [])
+        if node.op_type != "MatMul" or _constant(node) not in matrices or [each.op_type for each in after] != ["Add"]:
+            continue
+        (add,) = after
+        bias = [name for name in add.input if name in vectors]
+        if bias:
+            node.input.append(bias[0])
+            node.output[0] = add.output[0]
+            taken.append(add)
+    for add in taken:
+        graph.node.remove(add)
 
 
 def _product(
-    node: NodeProto, matrix: Array, constants: Constants, quantised: set[str], divisors: Array | None
+    node: NodeProto, matrix: Array, constants: Constants, quantised: set[str], how: _Activations
 ) -> Iterator[NodeProto]:
-    """Integer products, one for each part of the matrix, and their sum, in the place of a product with a constant matrix.
+    """An integer product in the place of a product with a constant matrix, and where columns are apart one in float32.
 
     Args:
-        node: The product.
+        node: The product; its third input, if there is one, is a bias.
         matrix: float32 of shape (rows, columns).
         constants: What the graph holds; added to.
         quantised: Activations that are there in 8 bits already, for products share them; added to.
-        divisors: What the activations' columns are divided by, (rows,); None: nothing.
+        how: The activations are quantised.
     """
     from onnx import helper
 
-    (activations, weights), (output,) = node.input, node.output
-    n_parts = _n_parts(len(matrix))
-    parts = [f"{activations}_{number}_of_{n_parts}" for number in range(n_parts)]
+    (activations, weights, *bias), (output,) = node.input, node.output
     if activations not in quantised:
         quantised.add(activations)
-        yield from _quantised_activations(activations, parts, len(matrix), constants, divisors)
-    if divisors is not None:
-        matrix = matrix * divisors[:, None]
-    sums = [f"{output}_{number}" for number in range(n_parts)] if n_parts > 1 else [output]
-    for part, total, rows in zip(parts, sums, np.split(matrix, n_parts), strict=True):
-        name = f"{weights}_{total}"
-        constants[name], constants[f"{name}_scales"] = _columns(rows)
-        yield helper.make_node(
-            "MatMulIntegerToFloat",
-            [f"{part}_int8", name, "activation_scale", f"{name}_scales", "activation_middle"],
-            [f"{total}_unscaled"],
-            domain="com.microsoft",
-        )
-        yield helper.make_node("Mul", [f"{total}_unscaled", f"{part}_largest"], [total])
-    if n_parts > 1:
-        yield helper.make_node("Sum", sums, [output])
+        yield from _quantised_activations(activations, constants, how)
+    name, in_8_bits = f"{weights}_{output}", f"{output}_in_8_bits" if len(how.apart) else output
+    rows = matrix if how.divisors is None else matrix * how.divisors[:, None]
+    if len(how.apart):
+        rows = rows.copy()
+        rows[how.apart] = 0
+    constants[name], constants[f"{name}_scales"] = _columns(rows)
+    yield helper.make_node(
+        "MatMulIntegerToFloat",
+        [f"{activations}_int8", name, f"{activations}_scale", f"{name}_scales", f"{activations}_zero", "", *bias],
+        [in_8_bits],
+        domain="com.microsoft",
+    )
+    if len(how.apart):
+        constants[f"{name}_apart"] = matrix[how.apart]
+        yield helper.make_node("MatMul", [f"{activations}_apart", f"{name}_apart"], [f"{output}_apart"])
+        yield helper.make_node("Add", [in_8_bits, f"{output}_apart"], [output])
 
 
-def _n_parts(n_rows: int) -> int:
-    """As few parts of like size as keep to ``_MOST_ROWS``; one where there are none but small ones."""
-    least = -(-n_rows // _MOST_ROWS)
-    return next((n for n in range(least, 2 * least + 1) if n_rows % n == 0), 1)
-
-
-def _quantised_activations(
-    activations: str, parts: list[str], n_columns: int, constants: Constants, divisors: Array | None
-) -> Iterator[NodeProto]:
-    """uint8 around 128 for each part of the divided columns, and the largest magnitude of each of its rows."""
+def _quantised_activations(activations: str, constants: Constants, how: _Activations) -> Iterator[NodeProto]:
+    """The divided columns in steps of ``how.scale``, and those that are apart as they are."""
     from onnx import helper
 
-    constants |= {
-        "activation_scale": np.asarray(1 / _LARGEST_ACTIVATION, np.float32),
-        "activation_middle": np.asarray(_MIDDLE, np.uint8),
-        "largest_activation": np.asarray(_LARGEST_ACTIVATION, np.float32),
-        "one": np.asarray(1, np.float32),
-        "tiny": np.asarray(_TINY, np.float32),
-        "last_axis": np.asarray([-1], np.int64),
-    }
-    if divisors is not None:
-        constants[f"{activations}_factors"] = 1 / divisors
-        yield helper.make_node("Mul", [activations, f"{activations}_factors"], [f"{activations}_divided"])
-        activations = f"{activations}_divided"
-    if len(parts) > 1:
-        sizes = f"sizes_{n_columns}"
-        constants[sizes] = np.full(len(parts), n_columns // len(parts), np.int64)
-        yield helper.make_node("Split", [activations, sizes], parts, axis=-1)
-    else:
-        yield helper.make_node("Identity", [activations], parts)
-    for part in parts:
-        yield helper.make_node("Abs", [part], [f"{part}_abs"])
-        yield helper.make_node("ReduceMax", [f"{part}_abs", "last_axis"], [f"{part}_max"], keepdims=1)
-        yield helper.make_node("Max", [f"{part}_max", "tiny"], [f"{part}_largest"])
-        yield helper.make_node("Div", ["largest_activation", f"{part}_largest"], [f"{part}_factor"])
-        yield helper.make_node("Mul", [part, f"{part}_factor"], [f"{part}_scaled"])
-        yield helper.make_node("QuantizeLinear", [f"{part}_scaled", "one", "activation_middle"], [f"{part}_int8"])
+    constants[f"{activations}_scale"] = np.asarray(how.scale, np.float32)
+    constants[f"{activations}_zero"] = np.asarray(how.zero, np.uint8)
+    divided = activations
+    if how.divisors is not None:
+        divided = f"{activations}_divided"
+        constants[f"{activations}_factors"] = 1 / how.divisors
+        yield helper.make_node("Mul", [activations, f"{activations}_factors"], [divided])
+    yield helper.make_node(
+        "QuantizeLinear", [divided, f"{activations}_scale", f"{activations}_zero"], [f"{activations}_int8"]
+    )
+    if len(how.apart):
+        constants[f"{activations}_columns"] = how.apart
+        yield helper.make_node("Gather", [activations, f"{activations}_columns"], [f"{activations}_apart"], axis=-1)
 
 
 def _columns(matrix: Array) -> tuple[np.ndarray[Any, np.dtype[np.int8]], Array]:

@@ -111,7 +111,7 @@ def ship_encoder(model: Encoder, shipment: Shipment, staging: Path, target: Path
     fp32, int8 = _fresh(staging)
     export_encoder(model, fp32)
     figures = {"parity_max_abs_difference": parity(model, fp32, shipment.tokenizer.get_vocab_size())}
-    texts = shipment.held_out_texts
+    texts = _asked(shipment)
     calibration = encode(shipment.tokenizer, texts[:: -(-len(texts) // _TEXTS_FOR_RANGES)])
     candidates = {
         "integers": partial(quantise, fp32, calibration=calibration),
@@ -155,12 +155,9 @@ def _first_to_pass(
         candidates: What writes a smaller graph, by its name, the quickest graph first.
         reference: The float32 graph.
         smaller: The file to write.
-        shipment: Whose held-out queries are asked; where they are few, also texts made from them.
+        shipment: Whose held-out queries are asked.
     """
-    texts = list(shipment.held_out_texts)
-    n_held_out = len(texts)
-    if n_held_out < _TEXTS_FOR_FLIPS:
-        texts += augment(texts, -(-_TEXTS_FOR_FLIPS // n_held_out), shipment.seed)[: _TEXTS_FOR_FLIPS - n_held_out]
+    texts, n_held_out = _asked(shipment), len(shipment.held_out_texts)
     ids = encode(shipment.tokenizer, texts)
     logits = onnx_logits(reference, ids)
     policy = _policy(shipment, logits[:n_held_out])
@@ -183,6 +180,15 @@ def _first_to_pass(
             return figures | {"int8_shipped": True, "int8_kind": name}
         smaller.unlink()
     return figures
+
+
+def _asked(shipment: Shipment) -> list[str]:
+    """The held-out queries; where they are few, also texts made from them."""
+    texts = list(shipment.held_out_texts)
+    wanted = _TEXTS_FOR_FLIPS - len(texts)
+    if wanted > 0:
+        texts += augment(texts, -(-_TEXTS_FOR_FLIPS // len(texts)), shipment.seed)[:wanted]
+    return texts
 
 
 def _n_right(answers: np.ndarray[Any, Any], truth: np.ndarray[Any, Any]) -> int:
