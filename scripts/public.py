@@ -1,6 +1,6 @@
 """Trains both students on a data set folder, its labels as the teacher, and measures them on its test part.
 
-python scripts/public.py FOLDER --out DIR [--seed 0] [--budget-minutes 30]
+python scripts/public.py FOLDER --out DIR [--seed 0] [--budget-minutes 40]
 
 FOLDER holds train.jsonl and test.jsonl, optionally validation.jsonl (for calibration and thresholds, never trained on) and
 intents.json (name to description). A line is {"text": ..., "intent": ...}, {"text": ..., "intents": [...]} or

@@ -16,7 +16,7 @@ from distill.student.encoder import Encoder, Pooled
 from distill.student.probe import linear_probe, most_iterations
 from distill.student.processes import is_first_process
 from distill.student.static import Static
-from distill.student.targets import SparseTargets, fits_array, mapped, mean, mixed, most_rows, stacked
+from distill.student.targets import SparseTargets, fits_array, highest, mapped, mean, mixed, most_rows, stacked
 from distill.student.tokens import bundle_tokenizer, encode
 from distill.student.trainer import Schedule, TrainingSet, checkpoint_errors, fit, predict
 from distill.student.vectors import first_gates
@@ -37,9 +37,6 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, np.dtype[np.float32]]
 
 __all__ = ["Assistant", "Lesson", "Part", "ask_assistants", "distilled", "learn_encoder", "learn_static", "mean_answer"]
-
-_KEPT_LOGITS = 64
-"""Of each text, where there are too many labels to keep them all."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -173,12 +170,7 @@ def _logits(assistant: Assistant, texts: Sequence[str], progress: Progress) -> T
         return predict(assistant.encoder, ids, progress, fast=True)
     step = most_rows(n_labels)
     parts = (ids[start : start + step] for start in range(0, len(ids), step))
-    return SparseTargets.joined([_highest(predict(assistant.encoder, part, progress, fast=True)) for part in parts])
-
-
-def _highest(logits: Array) -> SparseTargets:
-    values, columns = torch.from_numpy(logits).topk(min(_KEPT_LOGITS, logits.shape[1]))
-    return SparseTargets.of(columns.numpy(), values.numpy(), logits.shape[1])
+    return SparseTargets.joined([highest(predict(assistant.encoder, part, progress, fast=True)) for part in parts])
 
 
 def mean_answer(task: Task, logits: Sequence[Targets], temperature: float) -> Targets:

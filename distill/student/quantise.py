@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distill.data import storage_errors
+from distill.errors import ExportError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -41,7 +42,7 @@ _MATRIX, _LARGE_TABLE, _LEAST_PEAK = 2, 1_000, 0.25
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Activations:
+class _Range:
     """How a value inside the graph is multiplied in 8 bits.
 
     Attributes:
@@ -74,6 +75,7 @@ def quantise(source: Path, target: Path, calibration: Sequence[Ids]) -> None:
         calibration: Ids of texts, one or more, that show the ranges.
 
     Raises:
+        ExportError: A value inside the graph is not finite.
         StorageError: The file could not be written.
     """
     import onnx
@@ -82,12 +84,12 @@ def quantise(source: Path, target: Path, calibration: Sequence[Ids]) -> None:
     with storage_errors(target):
         model = onnx.load(str(source))
         matrices = _matrices(model)
-        activations = _ranges(model, matrices, calibration)
+        ranges = _ranges(model, matrices, calibration)
         _take_biases(model, matrices)
         _rewrite(
             model,
             matrices,
-            lambda node, matrix, constants: _product(node, matrix, constants, quantised, activations[node.input[0]]),
+            lambda node, matrix, constants: _product(node, matrix, constants, quantised, ranges[node.input[0]]),
         )
         onnx.save(model, str(target))
 
@@ -157,7 +159,7 @@ def _constant(node: NodeProto) -> str:
     return node.input[1] if node.op_type == "MatMul" else node.input[0] if node.input else ""
 
 
-def _ranges(model: ModelProto, matrices: Mapping[str, Array], calibration: Sequence[Ids]) -> dict[str, _Activations]:
+def _ranges(model: ModelProto, matrices: Mapping[str, Array], calibration: Sequence[Ids]) -> dict[str, _Range]:
     """For each value that is multiplied with constant matrices how that is done in 8 bits."""
     weights: dict[str, list[Array]] = {}
     for node in model.graph.node:
@@ -165,10 +167,10 @@ def _ranges(model: ModelProto, matrices: Mapping[str, Array], calibration: Seque
         if node.op_type == "MatMul" and matrix is not None:
             weights.setdefault(node.input[0], []).append(matrix)
     extremes = _extremes(model, list(weights), calibration)
-    return {name: _activations(low, high, weights[name]) for name, (low, high) in extremes.items()}
+    return {name: _range_of(low, high, weights[name]) for name, (low, high) in extremes.items()}
 
 
-def _activations(low: Array, high: Array, weights: Sequence[Array]) -> _Activations:
+def _range_of(low: Array, high: Array, weights: Sequence[Array]) -> _Range:
     """By the least and the greatest value of each column, (columns,), and the matrices, (columns, outputs), it is multiplied with."""
     peaks = _peaks([low, high])
     apart = np.zeros(0, np.int64)
@@ -180,9 +182,11 @@ def _activations(low: Array, high: Array, weights: Sequence[Array]) -> _Activati
     else:
         divisors = np.sqrt(peaks / _peaks([matrix.T for matrix in weights]))
         low, high = low / divisors, high / divisors
+    if not (np.isfinite(low).all() and np.isfinite(high).all()):
+        raise ExportError("a value inside the graph is not finite; it cannot be had in 8 bits")
     least, greatest = min(float(low.min()), 0.0), max(float(high.max()), 0.0)
     scale = max((greatest - least) / _STEPS, _TINY)
-    return _Activations(divisors, apart, scale, round(-least / scale))
+    return _Range(divisors, apart, scale, round(-least / scale))
 
 
 def _peaks(tables: Sequence[Array]) -> Array:
@@ -210,11 +214,11 @@ def _extremes(model: ModelProto, names: Sequence[str], calibration: Sequence[Ids
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
     found: dict[str, tuple[Array, Array]] = {}
-    for ids in calibration:
+    for ids in filter(len, calibration):
         feed = {"input_ids": np.asarray([ids], np.int64), "attention_mask": np.ones((1, len(ids)), np.int64)}
         for name, values in zip(names, session.run(names, feed), strict=True):
             rows = values.reshape(-1, values.shape[-1])
-            low, high = found.get(name, (rows[0], rows[0]))
+            low, high = found.get(name, (np.inf, -np.inf))
             found[name] = np.minimum(low, rows.min(axis=0)), np.maximum(high, rows.max(axis=0))
     return found
 
@@ -222,7 +226,8 @@ def _extremes(model: ModelProto, names: Sequence[str], calibration: Sequence[Ids
 def _take_biases(model: ModelProto, matrices: Mapping[str, Array]) -> None:
     """Makes what is added to a product with a constant matrix, where it is a constant vector, the product's third input."""
     graph = model.graph
-    vectors = {each.name for each in graph.initializer if len(each.dims) == 1}
+    lengths = {each.name: each.dims[0] for each in graph.initializer if len(each.dims) == 1}
+    given = {each.name for each in graph.output}
     takers: dict[str, list[NodeProto]] = {}
     for node in graph.node:
         for name in node.input:
@@ -230,10 +235,11 @@ def _take_biases(model: ModelProto, matrices: Mapping[str, Array]) -> None:
     taken = []
     for node in graph.node:
         after = takers.get(node.output[0], [])
-        if node.op_type != "MatMul" or _constant(node) not in matrices or [each.op_type for each in after] != ["Add"]:
+        matrix = matrices.get(_constant(node)) if node.op_type == "MatMul" else None
+        if matrix is None or [each.op_type for each in after] != ["Add"] or node.output[0] in given:
             continue
         (add,) = after
-        bias = [name for name in add.input if name in vectors]
+        bias = [name for name in add.input if lengths.get(name) == matrix.shape[1]]
         if bias:
             node.input.append(bias[0])
             node.output[0] = add.output[0]
@@ -243,7 +249,7 @@ def _take_biases(model: ModelProto, matrices: Mapping[str, Array]) -> None:
 
 
 def _product(
-    node: NodeProto, matrix: Array, constants: Constants, quantised: set[str], how: _Activations
+    node: NodeProto, matrix: Array, constants: Constants, quantised: set[str], how: _Range
 ) -> Iterator[NodeProto]:
     """An integer product in the place of a product with a constant matrix, and where columns are apart one in float32.
 
@@ -252,7 +258,7 @@ def _product(
         matrix: float32 of shape (rows, columns).
         constants: What the graph holds; added to.
         quantised: Activations that are there in 8 bits already, for products share them; added to.
-        how: The activations are quantised.
+        how: How the activations are quantised.
     """
     from onnx import helper
 
@@ -278,7 +284,7 @@ def _product(
         yield helper.make_node("Add", [in_8_bits, f"{output}_apart"], [output])
 
 
-def _quantised_activations(activations: str, constants: Constants, how: _Activations) -> Iterator[NodeProto]:
+def _quantised_activations(activations: str, constants: Constants, how: _Range) -> Iterator[NodeProto]:
     """The divided columns in steps of ``how.scale``, and those that are apart as they are."""
     from onnx import helper
 
@@ -337,8 +343,8 @@ def _gather(node: NodeProto, table: Array, constants: Constants) -> list[NodePro
     scales = np.maximum(np.abs(table).max(axis=1, keepdims=True) / _LARGEST_INT8, _TINY).astype(np.float32)
     constants[f"{name}_rows"], constants[f"{name}_scales"] = np.rint(table / scales).astype(np.int8), scales
     return [
-        helper.make_node("Gather", [f"{name}_rows", indices], [f"{output}_int8"]),
-        helper.make_node("Cast", [f"{output}_int8"], [f"{output}_float"], to=TensorProto.FLOAT),
+        helper.make_node("Gather", [f"{name}_rows", indices], [f"{output}_rows"]),
+        helper.make_node("Cast", [f"{output}_rows"], [f"{output}_float"], to=TensorProto.FLOAT),
         helper.make_node("Gather", [f"{name}_scales", indices], [f"{output}_scales"]),
         helper.make_node("Mul", [f"{output}_float", f"{output}_scales"], [output]),
     ]

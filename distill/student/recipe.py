@@ -221,19 +221,22 @@ def static_recipe(n_examples: int, n_words: int = 0, n_parameters: int = 0, minu
         n_examples: Training examples.
         n_words: In all of them together.
         n_parameters: Of the encoder that labels for it, its table of tokens not counted.
-        minutes_left: What the encoder leaves of the budget: with enough of it, many more texts are labelled.
+        minutes_left: What the encoder and its assistants, which come first, leave of the budget: with enough of it, many more
+            texts are labelled, or half or a quarter as many.
     """
     augmentation = _augmentation(n_examples)
     epochs = _EPOCHS_STATIC if n_examples < _MODERATE else _EPOCHS_STATIC_MODERATE
     recipe = StaticRecipe(epochs=epochs, batch_size=256, augmentation=augmentation)
     if minutes_left <= 0:
         return recipe
-    more = min(_MORE_TEXTS, _MOST_MORE * n_examples)
-    n_texts = n_examples * (1 + augmentation) + more
-    epochs = min(max(round(_EXAMPLES_STATIC / n_texts), _LEAST_EPOCHS_STATIC), _EPOCHS_STATIC)
-    seconds = n_texts * epochs / _EXAMPLES_STATIC_PER_SECOND
-    seconds += more / n_examples / _LEARNING_OVER_LABELLING * _seconds_a_pass(n_examples, n_words, n_parameters)
-    return replace(recipe, more_texts=more, epochs=epochs) if seconds / 60 <= minutes_left else recipe
+    most = min(_MORE_TEXTS, _MOST_MORE * n_examples)
+    seconds_to_label = _seconds_a_pass(n_examples, n_words, n_parameters) / n_examples / _LEARNING_OVER_LABELLING
+    for more in (most, most // 2, most // 4):
+        n_texts = n_examples * (1 + augmentation) + more
+        epochs = min(max(round(_EXAMPLES_STATIC / n_texts), _LEAST_EPOCHS_STATIC), _EPOCHS_STATIC)
+        if more * seconds_to_label + n_texts * epochs / _EXAMPLES_STATIC_PER_SECOND <= minutes_left * 60:
+            return replace(recipe, more_texts=more, epochs=epochs)
+    return recipe
 
 
 def _augmentation(n_examples: int) -> int:

@@ -51,7 +51,7 @@ MOST_FLIPS = 0.01
 MOST_COST = 0.002
 """Share of held-out queries that a smaller graph may answer wrongly where float32 is right, less those that it mends."""
 
-_TEXTS_FOR_FLIPS, _TEXTS_FOR_RANGES = 1_000, 256
+_TEXTS_FOR_FLIPS = 1_000
 _LIBRARIES = ("torch", "transformers", "onnx", "onnxruntime", "tokenizers", "numpy")
 _MULTI_DEFAULT = 0.5
 
@@ -74,6 +74,7 @@ class Shipment:
         held_out_texts: Never trained on.
         held_out_targets: float32 of shape (n, n_labels).
         held_out_weights: float32 of shape (n,).
+        calibration_texts: Some that were trained on, which show how large the activations get.
         prompt_sha256: Hash of the teacher's prompt.
         data_sha256: Hash of what was trained on.
         recipe_sha256: Hash of what training depended on besides data and seed.
@@ -94,6 +95,7 @@ class Shipment:
     held_out_texts: list[str]
     held_out_targets: Array
     held_out_weights: Array
+    calibration_texts: list[str]
     prompt_sha256: str
     data_sha256: str
     recipe_sha256: str
@@ -111,8 +113,7 @@ def ship_encoder(model: Encoder, shipment: Shipment, staging: Path, target: Path
     fp32, int8 = _fresh(staging)
     export_encoder(model, fp32)
     figures = {"parity_max_abs_difference": parity(model, fp32, shipment.tokenizer.get_vocab_size())}
-    texts = _asked(shipment)
-    calibration = encode(shipment.tokenizer, texts[:: -(-len(texts) // _TEXTS_FOR_RANGES)])
+    calibration = encode(shipment.tokenizer, shipment.calibration_texts)
     candidates = {
         "integers": partial(quantise, fp32, calibration=calibration),
         "blocks": partial(quantise_in_blocks, fp32),
@@ -157,7 +158,7 @@ def _first_to_pass(
         smaller: The file to write.
         shipment: Whose held-out queries are asked.
     """
-    texts, n_held_out = _asked(shipment), len(shipment.held_out_texts)
+    texts, n_held_out = _gate_texts(shipment), len(shipment.held_out_texts)
     ids = encode(shipment.tokenizer, texts)
     logits = onnx_logits(reference, ids)
     policy = _policy(shipment, logits[:n_held_out])
@@ -182,7 +183,7 @@ def _first_to_pass(
     return figures
 
 
-def _asked(shipment: Shipment) -> list[str]:
+def _gate_texts(shipment: Shipment) -> list[str]:
     """The held-out queries; where they are few, also texts made from them."""
     texts = list(shipment.held_out_texts)
     wanted = _TEXTS_FOR_FLIPS - len(texts)

@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     Rows = slice | Sequence[int] | np.ndarray[Any, np.dtype[np.int64]]
 
 __all__ = [
+    "KEPT",
     "SparseTargets",
     "Targets",
     "fits_array",
+    "highest",
     "joined",
     "likeliest",
     "mapped",
@@ -27,6 +29,9 @@ __all__ = [
     "stacked",
     "taken",
 ]
+
+KEPT = 64
+"""Of each example's answers, where there are too many labels to keep them all."""
 
 _MOST_CELLS = 1 << 26
 """Examples times labels that an array may have: 268 MB of float32. 200,000 queries over 10,000 intents would take 8 GB."""
@@ -105,21 +110,28 @@ def taken(targets: Targets, rows: Rows) -> Targets:
 
 
 def joined(parts: Sequence[Targets]) -> Targets:
-    """The examples of all parts, at least one."""
-    if not any(isinstance(part, SparseTargets) for part in parts):
+    """The examples of all parts, at least one; of an array that becomes sparse the highest values of each example are kept."""
+    n_labels = parts[0].shape[1]
+    if fits_array(sum(map(len, parts)), n_labels) and not any(isinstance(part, SparseTargets) for part in parts):
         return np.concatenate([part[:] for part in parts])
-    from scipy.sparse import csr_array
-
-    as_sparse = (part if isinstance(part, SparseTargets) else SparseTargets(csr_array(part)) for part in parts)
-    return SparseTargets.joined(list(as_sparse))
+    return SparseTargets.joined([part if isinstance(part, SparseTargets) else highest(part) for part in parts])
 
 
-def likeliest(targets: Targets) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """The label of each example whose target is greatest: int64 of shape (n,)."""
+def highest(values: Array) -> SparseTargets:
+    """The ``KEPT`` highest of each row of an array of shape (n, n_labels)."""
+    import torch
+
+    kept, columns = torch.from_numpy(values).topk(min(KEPT, values.shape[1]))
+    return SparseTargets.of(columns.numpy(), kept.numpy(), values.shape[1])
+
+
+def likeliest(targets: Targets, least: float = 0.0) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """The label of each example whose target is greatest, -1 where that is below ``least``: int64 of shape (n,)."""
     if isinstance(targets, SparseTargets):
-        return np.asarray(targets.matrix.argmax(axis=1)).ravel()
-    places: np.ndarray[Any, np.dtype[np.int64]] = targets.argmax(axis=1)
-    return places
+        places, greatest = targets.matrix.argmax(axis=1), targets.matrix.max(axis=1).toarray()
+    else:
+        places, greatest = targets.argmax(axis=1), targets.max(axis=1)
+    return np.where(np.ravel(greatest) >= least, np.ravel(places), -1).astype(np.int64)
 
 
 def mapped(targets: Targets, function: Callable[[Array], Array]) -> Targets:

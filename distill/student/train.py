@@ -1,8 +1,8 @@
 """Trains both students on labelled queries and seals them as bundles.
 
 Assistants, encoders of several seeds, learn from the teacher's labels; the encoder from the labels and from the assistants' mean; the
-static student from the labels and from all of them, who label as much augmented text as one likes (teacher-assistant distillation,
-Mirzadeh et al., AAAI 2020).
+static student from the labels and from all of them, about augmented texts too, of which the encoder labels as many more as there is
+time for (teacher-assistant distillation, Mirzadeh et al., AAAI 2020).
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ DEFAULT_BASE_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 _NEEDED = ("torch", "transformers", "accelerate", "datasets", "safetensors", "onnx", "onnxscript", "scipy", "sklearn")
 _MULTI_DEFAULT = 0.5
 _MOST_NAMES = 10
+_TEXTS_FOR_RANGES = 256
 _SEEDS_APART = 1_000
 """Between assistants, so that those of neighbouring seeds have none in common."""
 
@@ -378,7 +379,6 @@ class _Run:
         return bundles
 
     def _make(self, students: Sequence[str], *, force: bool) -> dict[str, Bundle]:
-        from distill.student.learn import mean_answer
         from distill.student.ship import ship_encoder
         from distill.student.vectors import lexicon
         from distill.student.weights import load_base_model
@@ -403,13 +403,24 @@ class _Run:
                 bundles["encoder"] = ship_encoder(encoder, shipment, self.work / "bundle", self.out / "encoder")
                 progress.advance()
         if "static" in students:
-            mean = mean_answer(self.data.task, answers, self.static_recipe.assistant_temperature)
             more_texts = self._more_texts(words, new_texts)
-            if more_texts:
-                more = self._ask(encoder, base, more_texts, lesson.max_length)
-                mean = joined([mean, mean_answer(self.data.task, more, self.static_recipe.assistant_temperature)])
+            mean = self._mean_answers(answers, encoder, base, more_texts, lesson.max_length)
+            del answers
             bundles |= self._make_static(base, lesson, words, mean, [*new_texts, *more_texts])
         return bundles
+
+    def _mean_answers(
+        self, answers: list[Targets], encoder: Encoder, base: BaseModel, more_texts: list[str], max_length: int
+    ) -> Targets:
+        """The probabilities that the static student learns: the mean of the ``answers``, then the encoder's about more texts."""
+        from distill.student.learn import mean_answer
+
+        temperature = self.static_recipe.assistant_temperature
+        mean = mean_answer(self.data.task, answers, temperature)
+        if not more_texts:
+            return mean
+        more = self._ask(encoder, base, more_texts, max_length)
+        return joined([mean, mean_answer(self.data.task, more, temperature)])
 
     def _make_static(
         self, base: BaseModel, lesson: Lesson, words: Lexicon, answers: Targets | None, new_texts: list[str]
@@ -443,7 +454,7 @@ class _Run:
         wanted, texts = self.static_recipe.more_texts, self.training.texts
         if not wanted:
             return []
-        groups = likeliest(self.training.targets).tolist()
+        groups = likeliest(self.training.targets, 0.0 if self.data.task.sums_to_one else _MULTI_DEFAULT).tolist()
         return more_texts(texts, groups, wanted, self.seed + _SEEDS_APART, words.neighbours, known)
 
     def _ask(self, encoder: Encoder, base: BaseModel, texts: list[str], max_length: int) -> list[Targets]:
@@ -548,6 +559,7 @@ class _Run:
             held_out_texts=self.held_out.texts,
             held_out_targets=self.held_out.targets[:],
             held_out_weights=self.held_out.weights,
+            calibration_texts=self.training.texts[:: -(-len(self.training.texts) // _TEXTS_FOR_RANGES)],
             prompt_sha256=self.data.prompt_sha256,
             data_sha256=self.data.data_sha256,
             recipe_sha256=self.recipe_sha256(student),

@@ -36,7 +36,10 @@ def test_as_many_more_texts_as_wanted_where_there_are_words_enough():
 
 def test_most_are_made_of_texts_of_one_group():
     texts = ["a1 a2 a3 a4 a5 a6 a7 a8", "a9 aa ab ac ad ae af ag", "b1 b2 b3 b4 b5 b6 b7 b8", "b9 ba bb bc bd be bf bg"]
-    new = more_texts(texts, [0, 0, 1, 1], 2_000, 0)
-    apart = sum(len({word[0] for word in text.split()}) == 1 for text in new)
-    mixed = more_texts(texts, [0, 0, 0, 0], 2_000, 0)
-    assert apart > sum(len({word[0] for word in text.split()}) == 1 for text in mixed)
+
+    def share_of_one_group(groups):
+        new = set(more_texts(texts, groups, 2_000, 0)) - set(augment(texts, 250, 0))
+        return sum(len({word[0] for word in text.split()}) == 1 for text in new) / len(new)
+
+    assert share_of_one_group([0, 0, 1, 1]) > 0.8
+    assert share_of_one_group([0, 0, 0, 0]) < 0.75

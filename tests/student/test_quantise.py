@@ -7,6 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from distill.errors import ExportError
 from distill.student import export
 from distill.student import quantise as quantise_module
 from distill.student.export import onnx_logits
@@ -72,13 +73,14 @@ def error(rows, matrix, folder, write):
     return np.max([np.abs(part - sign * rows @ matrix) for sign, part in zip((1, -1), found, strict=True)])
 
 
-def encoder_like(matrices, path, largest=100.0):
+def encoder_like(matrices, path, largest=100.0, table=None):
     """A graph from ids and mask to products of the same activations, each with a bias: rows of a table, its first column large.
 
     Gives the table.
     """
-    table = np.random.default_rng(1).normal(size=(50, len(matrices[0]))).astype(np.float32)
-    table[:, 0] *= largest
+    if table is None:
+        table = np.random.default_rng(1).normal(size=(50, len(matrices[0]))).astype(np.float32)
+        table[:, 0] *= largest
     nodes = [helper.make_node("Gather", ["table", "input_ids"], ["x"])]
     constants = {"table": table}
     for number, matrix in enumerate(matrices):
@@ -113,8 +115,8 @@ def test_products_are_close_to_float32_within_the_ranges(tmp_path, n_rows, n_col
     quantise(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", [[*range(50)]])
     ids = np.arange(50)[None]
     for matrix, found in zip(matrices, products_of(tmp_path / "int8.onnx", ids), strict=True):
-        expected = table[ids] @ matrix + np.arange(n_columns)
-        assert np.abs(found - expected).mean() < 0.02 * np.abs(expected).std()
+        product = table[ids] @ matrix
+        assert np.abs(found - product - np.arange(n_columns)).mean() < 0.02 * product.std()
 
 
 @pytest.mark.parametrize("n_columns", [5, 64, 200])
@@ -134,15 +136,48 @@ def test_a_large_column_does_not_cost_the_others(tmp_path, n_columns):
 def test_what_lies_beyond_a_range_is_cut(tmp_path):
     """No integer wraps around: the product grows up to the range's end and then stays."""
     matrix = np.eye(4, dtype=np.float32)
-    table = encoder_like([matrix], tmp_path / "fp32.onnx", 1.0)
+    rows = np.asarray(
+        [[1, -1, 1, -1], [0.5, 0.5, 0.5, 0.5], [100, 100, 100, 100], [-100, -100, -100, -100]], np.float32
+    )
+    encoder_like([matrix], tmp_path / "fp32.onnx", table=rows)
     quantise(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", [[0], [1]])
-    ids = np.arange(50)[None]
-    (found,) = products_of(tmp_path / "int8.onnx", ids)
-    found = found[0] - np.arange(4)
-    rows = table[ids[0]]
-    seen = np.abs(rows[:2]).max()
-    assert np.abs(found).max() <= seen * 8
-    assert (np.sign(found) * np.sign(rows) >= 0).all()
+    (found,) = products_of(tmp_path / "int8.onnx", np.arange(4)[None])
+    expected = np.clip(rows, -1, 1)
+    np.testing.assert_allclose(found[0] - np.arange(4), expected, atol=0.02)
+
+
+def test_only_a_vector_for_every_column_is_taken_as_a_bias(tmp_path):
+    encoder_like([np.eye(8, dtype=np.float32)], tmp_path / "fp32.onnx")
+    model = onnx.load(tmp_path / "fp32.onnx")
+    (bias,) = [each for each in model.graph.initializer if each.name == "b0"]
+    bias.CopyFrom(numpy_helper.from_array(np.ones(1, np.float32), "b0"))
+    onnx.save(model, tmp_path / "fp32.onnx")
+    expected = products_of(tmp_path / "fp32.onnx", np.arange(5)[None])
+    quantise(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", [[*range(5)]])
+    np.testing.assert_allclose(products_of(tmp_path / "int8.onnx", np.arange(5)[None]), expected, atol=2)
+
+
+def test_a_product_that_is_an_output_keeps_its_name(tmp_path):
+    encoder_like([np.eye(8, dtype=np.float32)], tmp_path / "fp32.onnx")
+    model = onnx.load(tmp_path / "fp32.onnx")
+    model.graph.output.append(helper.make_tensor_value_info("p0", TensorProto.FLOAT, ["n", "length", 8]))
+    onnx.save(model, tmp_path / "fp32.onnx")
+    quantise(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", [[1, 2]])
+    assert len(products_of(tmp_path / "int8.onnx", np.arange(5)[None])) == 2
+
+
+def test_a_large_table_may_feed_a_product(tmp_path):
+    table = np.random.default_rng(3).normal(size=(1_500, 8)).astype(np.float32)
+    encoder_like([np.eye(8, dtype=np.float32)], tmp_path / "fp32.onnx", table=table)
+    quantise(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", [[*range(1_500)]])
+    (found,) = products_of(tmp_path / "int8.onnx", np.arange(1_500)[None])
+    np.testing.assert_allclose(found[0] - np.arange(8), table, atol=0.1)
+
+
+def test_a_value_that_is_not_finite_is_refused(tmp_path):
+    encoder_like([np.eye(4, dtype=np.float32)], tmp_path / "fp32.onnx", table=np.full((3, 4), np.nan, np.float32))
+    with pytest.raises(ExportError, match="not finite"):
+        quantise(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", [[], [1]])
 
 
 def test_biases_are_taken_into_the_products(tmp_path):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from distill.spec import Spec
 from distill.student.recipe import (
+    DEFAULT_BUDGET_MINUTES,
     encoder_fits,
     encoder_minutes,
     encoder_recipe,
@@ -60,6 +62,26 @@ def test_more_texts_are_labelled_where_that_fits_what_is_left():
     few = static_recipe(100, 1_000, MINILM, 20)
     assert few.more_texts == 6_000
     assert few.epochs == 10
+
+
+def test_fewer_more_texts_where_not_all_fit():
+    counts = [static_recipe(15_000, 126_000, MINILM, minutes).more_texts for minutes in (0, 3, 5, 7, 10)]
+    assert counts == sorted(counts)
+    assert set(counts) == {0, 85_000, 170_000, 340_000}
+
+
+@pytest.mark.parametrize(
+    ("n_examples", "n_words"), [(9_002, 107_577), (15_100, 125_794), (1_492, 13_015), (6_205, 75_161)]
+)
+def test_the_default_budget_has_time_for_all_that_the_measured_sets_can_use(n_examples, n_words):
+    recipe = encoder_recipe(n_examples, n_words, MINILM, DEFAULT_BUDGET_MINUTES, MPNET)
+    left = DEFAULT_BUDGET_MINUTES - encoder_minutes(recipe, n_examples, n_words, MINILM, MPNET)
+    assert recipe.larger
+    assert static_recipe(n_examples, n_words, MINILM, left).more_texts == min(340_000, 60 * n_examples)
+
+
+def test_the_spec_has_the_same_default_budget():
+    assert Spec.model_fields["budget_minutes"].default == DEFAULT_BUDGET_MINUTES
 
 
 def test_the_estimate_grows_with_what_is_learnt_and_asked():

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import softmax
 
-from distill.student import learn, targets
+from distill.student import targets
 from distill.student.learn import mean_answer
-from distill.student.targets import SparseTargets, joined, likeliest, mapped, mean, mixed, stacked, taken
+from distill.student.targets import SparseTargets, highest, joined, likeliest, mapped, mean, mixed, stacked, taken
 from distill.types import Task
 
 SIZES = {"n": st.integers(1, 6), "n_labels": st.integers(2, 9), "seed": st.integers(0, 20)}
@@ -62,9 +62,9 @@ def test_a_mean_of_answers(n, n_labels, seed):
 
 
 def test_of_many_labels_the_likeliest_are_kept_and_softened(monkeypatch):
-    monkeypatch.setattr(learn, "_KEPT_LOGITS", 3)
+    monkeypatch.setattr(targets, "KEPT", 3)
     logits = np.random.default_rng(0).normal(size=(5, 8)).astype(np.float32)
-    kept = learn._highest(logits)
+    kept = highest(logits)
     places = np.argsort(-logits, axis=1)[:, :3]
     answers = mean_answer(Task.SINGLE, [kept, kept], 2.0)[:]
     best = np.take_along_axis(logits, places, axis=1)
@@ -85,8 +85,22 @@ def test_parts_are_joined_in_either_form(n, n_labels, seed):
     assert isinstance(joined(forms[0]), np.ndarray)
 
 
+def test_arrays_that_are_too_large_together_keep_their_highest(monkeypatch):
+    monkeypatch.setattr(targets, "KEPT", 2)
+    monkeypatch.setattr(targets, "_MOST_CELLS", 20)
+    parts = [np.random.default_rng(seed).dirichlet(np.ones(5), 3).astype(np.float32) for seed in range(2)]
+    found = joined(parts)
+    assert isinstance(found, SparseTargets)
+    whole = np.concatenate(parts)
+    expected = np.where(whole >= np.sort(whole, axis=1)[:, -2:-1], whole, 0)
+    np.testing.assert_array_equal(found[:], expected)
+
+
 @given(**SIZES)
 def test_the_likeliest_label_in_either_form(n, n_labels, seed):
     dense = rows(n, n_labels, seed) + np.float32(0.01)
     np.testing.assert_array_equal(likeliest(dense), dense.argmax(axis=1))
     np.testing.assert_array_equal(likeliest(sparse(dense)), dense.argmax(axis=1))
+    marked = np.where(dense.max(axis=1) >= 0.5, dense.argmax(axis=1), -1)
+    np.testing.assert_array_equal(likeliest(dense, 0.5), marked)
+    np.testing.assert_array_equal(likeliest(sparse(dense), 0.5), marked)

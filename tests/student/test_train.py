@@ -348,7 +348,7 @@ def test_many_labels_of_many_queries_are_kept_by_what_is_not_zero(base_model, da
     recipe = replace(ENCODER_RECIPE, assistants=1, augmentation=2, epochs_again=3, learning_rate_again=3e-3)
     monkeypatch.setattr(train, "encoder_recipe", lambda *_: recipe)
     monkeypatch.setattr(targets, "_MOST_CELLS", 60)
-    monkeypatch.setattr(learn, "_KEPT_LOGITS", 2)
+    monkeypatch.setattr(targets, "KEPT", 2)
     training, held_out = train._split(data, seed=0)
     assert isinstance(training.targets, targets.SparseTargets)
     assert len(held_out.texts) == 20
@@ -379,7 +379,22 @@ def test_where_there_is_time_the_encoder_labels_more_texts_for_the_static_studen
     assert not set(many) & set(training.texts)
     np.testing.assert_allclose(answers[: len(few_answers)], few_answers, atol=1e-5)
     assert len(answers) == len(training.texts) + len(many)
-    np.testing.assert_allclose(answers.sum(axis=1), 1, rtol=1e-4)
+    encoder = Router.load(tmp_path / "encoder")
+    softened = np.sqrt(encoder.predict_proba(many[-50:]))  # the temperature is 2
+    softened /= softened.sum(axis=1, keepdims=True)
+    by_text = dict(zip([*training.texts, *many], answers, strict=True))
+    np.testing.assert_allclose([by_text[text] for text in many[-50:]], softened, atol=0.02)
+
+
+def test_what_is_left_of_the_budget_goes_into_more_texts(base_model, data, tmp_path):
+    def texts(budget_minutes):
+        run = train._run(
+            data, tmp_path, ("static", "encoder"), base_model, None, 0, budget_minutes, show_progress=False
+        )
+        return run.static_recipe.more_texts
+
+    assert texts(0) == 0
+    assert 0 < texts(60) <= 60 * len(data.examples)
 
 
 def test_a_static_student_that_has_no_time_for_an_encoder_learns_from_labels_alone(
