@@ -307,35 +307,33 @@ class _Run:
 
     @cached_property
     def encoder_recipe(self) -> EncoderRecipe:
-        from distill.student.weights import body_parameters
-
-        n_larger = body_parameters(self.assistant_model) if self.assistant_model else None
-        n_parameters = body_parameters(self.base_model)
-        return encoder_recipe(len(self.training.texts), self._n_words, n_parameters, self.budget_minutes, n_larger)
+        return encoder_recipe(*self._size, self.budget_minutes, self._n_larger)
 
     @cached_property
     def static_recipe(self) -> StaticRecipe:
-        from distill.student.weights import body_parameters
-
-        n_examples = len(self.training.texts)
         if self.is_alone:
-            return static_recipe_alone(n_examples)
-        n_larger = body_parameters(self.assistant_model) if self.assistant_model else None
-        size = n_examples, self._n_words, body_parameters(self.base_model)
-        return static_recipe(*size, self.budget_minutes - encoder_minutes(self.encoder_recipe, *size, n_larger))
+            return static_recipe_alone(len(self.training.texts))
+        spent = encoder_minutes(self.encoder_recipe, *self._size, self._n_larger)
+        return static_recipe(*self._size, self.budget_minutes - spent)
 
     @cached_property
     def is_alone(self) -> bool:
         """Whether the static student has no encoder to ask: it alone is wanted, and an encoder would take more than the budget."""
-        from distill.student.weights import body_parameters
-
-        n_parameters = body_parameters(self.base_model)
-        fits = encoder_fits(len(self.training.texts), self._n_words, n_parameters, self.budget_minutes)
-        return self.students == ("static",) and not fits
+        return self.students == ("static",) and not encoder_fits(*self._size, self.budget_minutes)
 
     @cached_property
-    def _n_words(self) -> int:
-        return sum(len(text.split()) for text in self.training.texts)
+    def _size(self) -> tuple[int, int, int]:
+        """Training examples, words in all of them, and parameters of the base model: what recipes depend on."""
+        from distill.student.weights import body_parameters
+
+        texts = self.training.texts
+        return len(texts), sum(len(text.split()) for text in texts), body_parameters(self.base_model)
+
+    @cached_property
+    def _n_larger(self) -> int | None:
+        from distill.student.weights import body_parameters
+
+        return body_parameters(self.assistant_model) if self.assistant_model else None
 
     def recipe_sha256(self, student: str) -> str:
         """Hash of what training depends on besides data and seed."""
