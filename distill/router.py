@@ -26,6 +26,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from threading import Lock
 from time import perf_counter, sleep
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakSet
@@ -91,7 +92,7 @@ class Router:
         bundle = replace(bundle, path=bundle.path.absolute())  # it is opened again after a fork, wherever that is
         manifest = bundle.manifest
         self.on_prediction: list[Hook] = []
-        self._bundle, self._threads = bundle, threads
+        self._bundle, self._threads, self._verifies = bundle, threads, True
         self._policy = _read_policy(bundle)
         self._tokenizer, self._pad_id = _read_tokenizer(bundle)
         self._n_special = self._tokenizer.n_special
@@ -119,7 +120,9 @@ class Router:
         Raises:
             BundleError: The bundle is missing, incomplete, altered, of a newer format, or its parts do not fit.
         """
-        return cls(load_bundle(path, verify=verify, spare=False), threads=threads)
+        router = cls(load_bundle(path, verify=verify, spare=False), threads=threads)
+        router._verifies = verify
+        return router
 
     @classmethod
     def from_pretrained(cls, name: str, *, revision: str | None = None, threads: int = 1, verify: bool = True) -> Self:
@@ -167,7 +170,8 @@ class Router:
         return f"Router({str(self._bundle.path)!r}, bundle_id={self.manifest.bundle_id!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (type(self), str(self._bundle.path), self._threads)
+        known = str(self._bundle.path), self.manifest.bundle_id, self._threads, self._verifies
+        return _reopen, (type(self), *known)
 
     def route(self, text: str) -> Prediction:
         """Routes one query.
@@ -343,7 +347,7 @@ class Router:
     def _bind(self, n_tokens: int) -> _Binding:
         session = self._session
         if isinstance(session, _SessionAfterFork):
-            session = session.open()
+            session = session.opened()
         return _Binding(session, self._inputs, self._output, (n_tokens, len(self.labels)))
 
     def _run(self, output: str, batch: Sequence[list[int]]) -> Floats:
@@ -447,19 +451,25 @@ def _no_bindings() -> list[list[_Binding]]:
 
 
 class _SessionAfterFork:
-    """Stands for a session whose threads, or the holder of whose locks, stayed in the parent: the first query opens a new one."""
+    """Stands for a session whose threads, or the holder of whose locks, stayed in the parent: the first query opens a new one.
+
+    Threads whose first query comes at the same time wait for that one.
+    """
 
     def __init__(self, router: Router) -> None:
-        self._router = router
+        self._router, self._lock = router, Lock()
 
-    def open(self) -> onnxruntime.InferenceSession:
+    def opened(self) -> onnxruntime.InferenceSession:
         router = self._router
-        check_graph(router._bundle)  # noqa: SLF001
-        router._session = session = _open_session(router._bundle, router._threads)  # noqa: SLF001
-        return session
+        with self._lock:
+            if router._session is self:  # noqa: SLF001
+                if router._verifies:  # noqa: SLF001
+                    check_graph(router._bundle)  # noqa: SLF001
+                router._session = _open_session(router._bundle, router._threads)  # noqa: SLF001
+            return router._session  # noqa: SLF001
 
     def run(self, names: list[str], feed: dict[str, Integers]) -> Any:
-        return self.open().run(names, feed)
+        return self.opened().run(names, feed)
 
 
 _routers: WeakSet[Router] = WeakSet()
@@ -476,8 +486,11 @@ if hasattr(os, "register_at_fork"):  # threads do not outlive a fork, nor who ho
     os.register_at_fork(after_in_child=_forget_sessions)
 
 
-def _reopen(router: type[Router], path: str, threads: int) -> Router:
-    return router.load(path, threads=threads)
+def _reopen(kind: type[Router], path: str, bundle_id: str, threads: int, verifies: bool) -> Router:
+    router = kind.load(path, threads=threads, verify=verifies)
+    if router.manifest.bundle_id != bundle_id:
+        raise BundleError(f"{path}: replaced since the router was pickled; load it again")
+    return router
 
 
 def _read_policy(bundle: Bundle) -> Policy:
@@ -584,7 +597,10 @@ def _fetch(name: str, revision: str | None) -> Path:
         return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
 
     try:
-        return download(*_HUB_FILES, _graph_of(download(MANIFEST)))
+        folder = download(MANIFEST)
+        if not (folder / MANIFEST).exists():
+            raise BundleError(f"{name}: a repository without {MANIFEST}, so no bundle; `distill publish` lays one out")
+        return download(*_HUB_FILES, _graph_of(folder))
     except (HfHubHTTPError, OSError, ValueError) as error:
         raise BundleError(
             f"{name}: neither a folder here nor fetched from the Hugging Face hub ({_first_line(error)})"

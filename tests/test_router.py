@@ -24,6 +24,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import expit, softmax
 
+import distill.router as router_module
 from distill.bundle import Bundle, seal
 from distill.errors import BundleError, DistillError, QueryError
 from distill.policy import Policy
@@ -513,6 +514,49 @@ def test_a_forked_process_takes_no_other_graph(tiny_bundle, tmp_path):
     assert said == f"BundleError {folder}: replaced since it was loaded; load it again"
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_threads_of_a_forked_process_share_one_session(tiny_bundle, monkeypatch):
+    router = Router.load(tiny_bundle.path)
+    opened = []
+
+    def slowly(*given, open_session=router_module._open_session):
+        opened.append(given)
+        time.sleep(0.05)
+        return open_session(*given)
+
+    monkeypatch.setattr(router_module, "_open_session", slowly)
+
+    def ask():
+        with ThreadPoolExecutor(16) as pool:
+            intents = {each.intent for each in pool.map(router.route, ["refund"] * 16)}
+        return len(opened), intents
+
+    assert in_a_fork(ask) == "(1, {'refund'})"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_a_router_that_is_not_to_verify_does_not_in_other_processes(tiny_bundle, tmp_path):
+    folder = breakable(tiny_bundle, tmp_path)
+    graph = folder / "onnx" / "model.onnx"
+    model = onnx.load(graph)
+    model.producer_name = "somebody else"
+    onnx.save(model, graph)
+    router = Router.load(folder, verify=False)
+    assert in_a_fork(lambda: router.route("refund").intent) == "refund"
+    assert pickle.loads(pickle.dumps(router)).route("refund").intent == "refund"  # noqa: S301
+
+
+def test_a_pickle_opens_no_other_bundle(tiny_bundle, tmp_path):
+    folder = breakable(tiny_bundle, tmp_path)
+    pickled = pickle.dumps(Router.load(folder))
+    shutil.rmtree(folder)
+    build_bundle(folder, labels=("one", "two"))
+    with pytest.raises(BundleError, match=r"replaced since the router was pickled; load it again$"):
+        pickle.loads(pickled)  # noqa: S301
+
+
 def test_a_relative_path_holds_wherever_the_process_goes(tiny_bundle, monkeypatch):
     monkeypatch.chdir(tiny_bundle.path.parent)
     router = Router.load(tiny_bundle.path.name)
@@ -620,6 +664,19 @@ def test_from_pretrained_fetches_a_repository_with_the_graph_that_runs(tiny_bund
         ("org/name", "v1", ["manifest.json"]),
         ("org/name", "v1", ["*.json", "*.jsonl", "README.md", "onnx/model.onnx"]),
     ]
+
+
+def test_from_pretrained_fetches_no_graph_of_a_repository_without_a_manifest(tmp_path, monkeypatch):
+    asked = []
+
+    def fetch(name: str, **options: object) -> str:
+        asked.append(options["allow_patterns"])
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    with pytest.raises(BundleError, match=r"^org/name: a repository without manifest\.json, so no bundle"):
+        Router.from_pretrained("org/name")
+    assert asked == [["manifest.json"]]
 
 
 @pytest.mark.parametrize("name", ["org/name", "no such/name at all", "a/b/c", ""])
