@@ -574,11 +574,13 @@ def report(spec: Spec, *, out: Path | None = None, with_text: bool = True) -> Pa
     return path
 
 
-def fallback(spec: Spec, *, timeout_s: float = 5.0) -> TeacherFallback:
+def fallback(spec: Spec, *, timeout_s: float = 5.0, max_characters: int = 2_000) -> TeacherFallback:
     """The spec's teacher as the fallback of a ``Cascade``; see ``distill.teacher.fallback.TeacherFallback``."""
     from distill.teacher.fallback import TeacherFallback
 
-    return TeacherFallback(spec, timeout_s=timeout_s, open_embedder=lambda: _embedder(spec))
+    return TeacherFallback(
+        spec, timeout_s=timeout_s, open_embedder=lambda: _embedder(spec), max_characters=max_characters
+    )
 
 
 def plan(spec: Spec, *, out: Path | None = None) -> RunPlan:

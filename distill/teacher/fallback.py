@@ -9,6 +9,7 @@ import asyncio
 import os
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakSet
 
 from distill.cascade import FallbackReply
 from distill.errors import SpecError
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["TeacherFallback"]
 
 _T = TypeVar("_T")
-_TYPICAL_QUERY = "x" * 500
+_BYTES_A_CHARACTER = 4
 _OVERHEAD_BYTES = 16
 
 
@@ -43,13 +44,21 @@ class TeacherFallback:
         spec: The router's spec; queries pass ``teacher.redact`` before they are sent.
         timeout_s: Seconds until a request is given up; it is not sent again. Give ``Cascade`` the same.
         open_embedder: Opens the sentence encoder; needed where not all intents or known examples fit into a prompt.
+        max_characters: Of a query; what is longer is cut, so that a call has a price that it cannot exceed.
 
     Raises:
         SpecError: The spec's teacher cannot be asked.
         MissingKeyError: The key's variable is not set, and the endpoint is not on this machine.
     """
 
-    def __init__(self, spec: Spec, *, timeout_s: float = 5.0, open_embedder: OpenEmbedder | None = None) -> None:
+    def __init__(
+        self,
+        spec: Spec,
+        *,
+        timeout_s: float = 5.0,
+        open_embedder: OpenEmbedder | None = None,
+        max_characters: int = 2_000,
+    ) -> None:
         if spec.teacher.callable is None and spec.teacher.model is None:
             raise SpecError(
                 f"{spec.path}: a cascade needs a teacher that can be asked: teacher.model or teacher.callable"
@@ -58,18 +67,21 @@ class TeacherFallback:
         self._function = None if spec.teacher.callable is None else load_function(spec.teacher.callable, spec)
         self._redact = redactor(spec)
         self._settings = spec.teacher.model_copy(update={"timeout_s": timeout_s, "max_retries": 0})
+        self._max_characters = max_characters
         self._line: _Line | None = None
         self._lock = threading.Lock()
+        _fallbacks.add(self)
         if self._function is None:
             self._request, self._dialect = requester(spec, open_embedder)
             self._open()
 
     @property
     def usd_per_call(self) -> Decimal | None:
-        """What a query of 500 bytes can cost at most, as ``Budget.usd_per_call`` wants it; None where no price is known."""
+        """What a query of ``max_characters`` can cost at most, as ``Budget.usd_per_call`` wants it; None where no price is known."""
         if self._price is None or self._function is not None:
             return None
-        return cost_usd(self._price, Usage(_bytes_of(self._request(_TYPICAL_QUERY)), self._settings.max_output_tokens))
+        longest = self._request("x" * self._max_characters * _BYTES_A_CHARACTER)
+        return cost_usd(self._price, Usage(_bytes_of(longest), self._settings.max_output_tokens))
 
     def __call__(self, text: str) -> FallbackReply:
         """The teacher's answer to one query, and what it cost.
@@ -78,6 +90,7 @@ class TeacherFallback:
             TeacherError: The request failed.
             ValueError: The answer names no intent.
         """
+        text = text[: self._max_characters]
         if self._function is not None:
             return FallbackReply(self._function(self._redact(text)))
         reply = self._open().ask(self._request(text))
@@ -99,6 +112,18 @@ class TeacherFallback:
                 client = ChatClient(self._settings, self._spec.teacher_name, Budget(self._price, None), self._dialect)
                 self._line = _Line(client)
             return self._line
+
+
+_fallbacks: WeakSet[TeacherFallback] = WeakSet()
+
+
+def _renew_locks() -> None:
+    for fallback in list(_fallbacks):
+        fallback._lock = threading.Lock()  # noqa: SLF001
+
+
+if hasattr(os, "register_at_fork"):  # who held a lock at that moment stayed in the parent
+    os.register_at_fork(after_in_child=_renew_locks)
 
 
 class _Line:

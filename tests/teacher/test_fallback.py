@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import os
+import signal
 import sys
 import threading
 from decimal import Decimal
@@ -106,6 +108,27 @@ def test_what_a_call_costs_at_most_keeps_a_budget(make_fallback, tiny_router, se
     cascade = Cascade(tiny_router, fallback, timeout_s=20, ask_below=1.0, budget=budget)
     outcomes = [cascade.route(DOUBTED).fallback.value for _ in range(4)]
     assert outcomes == ["answered", "answered", "over_budget", "over_budget"]
+
+
+def test_a_long_query_is_cut_so_that_no_call_exceeds_its_price(make_fallback, server):
+    fallback = make_fallback(server.base_url, teacher={"price": PRICE})
+    fallback("refund " + "\N{GRINNING FACE}" * 1_000_000)
+    sent = server.requests[-1]["messages"][-1]["content"]
+    assert "refund" in sent
+    assert Decimal(len(sent.encode()) + 100) / 1_000_000 < fallback.usd_per_call
+    assert sent.count("\N{GRINNING FACE}") == 2_000 - len("refund ")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_a_process_that_is_forked_while_a_line_opens_opens_its_own(make_fallback, server):
+    fallback = make_fallback(server.base_url)
+    with fallback._lock:
+        child = os.fork()
+        if not child:
+            signal.alarm(20)  # or it would wait for ever
+            os._exit(fallback("refund").answer != {"refund": 1.0})
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_without_a_price_or_a_count_the_cost_is_unknown(make_fallback, server):
