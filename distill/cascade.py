@@ -5,7 +5,8 @@
                                         and where it gives none in time: the student's answer, and why
 
 The fallback can be slow, dear or down. So a call has a time limit, calls have a budget, and a circuit breaker leaves a
-fallback alone that fails. Whatever happens there, ``route`` answers and does not raise.
+fallback alone that fails. Whatever error it raises, ``route`` answers; only what ends a program (``KeyboardInterrupt``,
+``SystemExit``) passes.
 """
 
 from __future__ import annotations
@@ -129,7 +130,7 @@ class Cascade:
     Args:
         router: The student.
         fallback: Whom to ask; see ``Fallback``.
-        ask_when: For which reasons of the policy it is asked. ``EMPTY_INPUT`` is never one.
+        ask_when: For which reasons of the policy it is asked, or their names. ``EMPTY_INPUT`` is never one.
         ask_below: It is also asked where the student's ``confidence`` is under this, from 0 to 1, whatever the policy says.
         timeout_s: How long a caller waits for it, seconds.
         budget: Most that may be asked in a time window; None is no limit.
@@ -140,7 +141,7 @@ class Cascade:
         on_prediction: Functions that are told of every answer of the cascade, as those of ``Router`` are.
 
     Raises:
-        ValueError: A limit is not above 0, or ``ask_below`` is no probability.
+        ValueError: A limit is not above 0, or ``ask_below`` is no probability, or ``ask_when`` names no reason.
     """
 
     def __init__(
@@ -148,7 +149,7 @@ class Cascade:
         router: Router,
         fallback: Fallback,
         *,
-        ask_when: Collection[Reason] = DECLINED,
+        ask_when: Collection[Reason | str] = DECLINED,
         ask_below: float = 0.0,
         timeout_s: float = 5.0,
         budget: Budget | None = None,
@@ -157,10 +158,12 @@ class Cascade:
     ) -> None:
         if not timeout_s > 0 or max_in_flight < 1:
             raise ValueError(f"timeout_s ({timeout_s}) and max_in_flight ({max_in_flight}) must be above 0")
+        if timeout_s > threading.TIMEOUT_MAX:
+            raise ValueError(f"timeout_s ({timeout_s}) must be {threading.TIMEOUT_MAX:.0f} at most")
         if not 0.0 <= ask_below <= 1.0:
             raise ValueError(f"ask_below must be from 0 to 1, found {ask_below}")
         self.router, self.fallback = router, fallback
-        self.ask_when, self.ask_below = frozenset(ask_when) - {Reason.EMPTY_INPUT}, ask_below
+        self.ask_when, self.ask_below = _reasons(ask_when) - {Reason.EMPTY_INPUT}, ask_below
         self.timeout_s = timeout_s
         self.on_prediction: list[Hook] = []
         self._guard = Guard(budget or Budget(), breaker or Breaker(), max_in_flight)
@@ -296,6 +299,9 @@ class Cascade:
             try:
                 answer = self.fallback(text)
                 outcome = self._read(asyncio.run(_awaited(answer)) if isawaitable(answer) else answer, ticket)
+            except StopIteration as error:  # an event loop's future takes no such error
+                self._guard.leave()
+                call.set_exception(RuntimeError(f"the fallback raised {error!r}"))
             except BaseException as error:  # noqa: BLE001 - carried over to whoever waits
                 self._guard.leave()
                 call.set_exception(error)
@@ -331,7 +337,7 @@ class Cascade:
         if problem is None:
             prediction, usd = call.result()
             return _cascaded(prediction, student, FallbackOutcome.ANSWERED, usd=usd)
-        if not isinstance(problem, Exception | asyncio.CancelledError):
+        if isinstance(problem, KeyboardInterrupt | SystemExit):
             raise problem
         return self._keep(student, FallbackOutcome.FAILED, _one_line(problem))
 
@@ -342,6 +348,14 @@ class Cascade:
         if self.on_prediction:
             bundle_id, latency_ms = self.router.manifest.bundle_id, (perf_counter() - started) * 1000
             notify(self.on_prediction, texts, predictions, bundle_id, latency_ms)
+
+
+def _reasons(ask_when: Collection[Reason | str]) -> frozenset[Reason]:
+    names = [ask_when] if isinstance(ask_when, str) else ask_when
+    unknown = [name for name in names if name not in set(Reason)]
+    if unknown:
+        raise ValueError(f"ask_when: {unknown[0]!r} is no reason; there are {', '.join(sorted(Reason))}")
+    return frozenset(map(Reason, names))
 
 
 def _listed(texts: Any) -> list[str]:

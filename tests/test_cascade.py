@@ -101,6 +101,9 @@ def test_only_what_the_policy_declines_is_asked(tiny_router, way, kind):
         (DECLINED, [DOUBTED, OUTSIDE]),
         ((), []),
         (Reason, [SURE, DOUBTED, OUTSIDE]),  # empty input is nothing to ask about
+        ("low_confidence", [DOUBTED]),
+        (Reason.OUT_OF_SCOPE, [OUTSIDE]),
+        (["low_confidence", Reason.OUT_OF_SCOPE], [DOUBTED, OUTSIDE]),
     ],
 )
 def test_what_is_asked_can_be_chosen(tiny_router, ask_when, asked):
@@ -515,6 +518,33 @@ def test_what_is_no_query_is_refused(tiny_router, value):
             cascade.route_batch(texts)
         with pytest.raises(QueryError):
             asyncio.run(cascade.aroute_batch(texts))
+
+
+@pytest.mark.parametrize("name", ["low-confidence", "declined", ""])
+def test_a_reason_that_there_is_not_is_refused(tiny_router, name):
+    for ask_when in (name, {Reason.OUT_OF_SCOPE, name}):
+        with pytest.raises(ValueError, match=rf"^ask_when: '{name}' is no reason; there are .*low_confidence"):
+            Cascade(tiny_router, Fallback(), ask_when=ask_when)
+
+
+def test_no_clock_counts_for_ever(tiny_router):
+    with pytest.raises(ValueError, match=r"^timeout_s \(inf\) must be \d+ at most$"):
+        Cascade(tiny_router, Fallback(), timeout_s=float("inf"))
+    assert (
+        Cascade(tiny_router, Fallback("refund"), timeout_s=threading.TIMEOUT_MAX, ask_below=1.0).route(DOUBTED).intent
+        == "refund"
+    )
+
+
+@pytest.mark.parametrize("error", [StopIteration, type("PanicException", (BaseException,), {})])
+def test_errors_that_threads_and_loops_treat_otherwise_are_failures_too(tiny_router, error):
+    def ask(text):
+        raise error("no more")
+
+    cascade = Cascade(tiny_router, ask, timeout_s=PATIENCE_S, ask_below=1.0)
+    for answer in (cascade.route(DOUBTED), asyncio.run(cascade.aroute(DOUBTED))):
+        assert answer.fallback is FallbackOutcome.FAILED
+        assert error.__name__ in answer.error
 
 
 @pytest.mark.parametrize("limits", [{"timeout_s": 0}, {"timeout_s": -1}, {"max_in_flight": 0}])
