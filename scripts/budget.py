@@ -1,7 +1,8 @@
 """Where the runtime's time and memory go, step by step; and what its ways of doing things are worth beside others.
 
-python scripts/budget.py [BUNDLE ...] [--queries gold.jsonl]   measures, writes results/runtime-budget.json and docs/runtime-budget.md
-python scripts/budget.py --page | --check                      writes the page's tables from that file, or says whether they are up to date
+python scripts/budget.py BUNDLE ... [--queries FILE] [--out FILE]   measures and prints the tables; --out keeps the figures
+python scripts/budget.py --page | --check                           writes the tables of docs/runtime-budget.md from results/runtime-budget.json, or
+                                                                    says whether they are up to date
 
 One thread. What is compared is asked in turns, so that other programs disturb all alike; time in batches is the thread's own
 processor time. Measure on an idle machine all the same.
@@ -29,7 +30,8 @@ from onnx import TensorProto, helper, numpy_helper
 from distill import Router, router
 from distill import outline as outlines
 from distill.benchmark.latency import environment
-from distill.data import read_jsonl, write_json
+from distill.data import read_queries, write_json
+from distill.errors import DataError, DistillError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -48,7 +50,10 @@ UNLIKE = (
 START = """
 import json, sys, time
 def memory(key):
-    lines = dict(line.split(":", 1) for line in open("/proc/self/status"))
+    try:
+        lines = dict(line.split(":", 1) for line in open("/proc/self/status"))
+    except OSError:
+        return None
     return int(lines[key].split()[0]) * 1024 / 1e6
 import numpy, onnxruntime, tokenizers
 imported = memory("VmRSS")
@@ -158,11 +163,11 @@ def _sessions(opened: Router) -> dict[str, Any]:
     }
 
 
-def start(bundle: Path) -> dict[str, float]:
-    """A new process: milliseconds over the bare imports of the three libraries, and its memory; medians."""
+def start(bundle: Path) -> dict[str, float | None]:
+    """A new process: milliseconds over the bare imports of the three libraries, and its memory in MB, None where the system does not say; medians."""
     command = [sys.executable, "-c", START, str(bundle)]
     runs = [json.loads(subprocess.run(command, capture_output=True, check=True).stdout) for _ in range(STARTS)]
-    return {key: median(run[key] for run in runs) for key in runs[0]}
+    return {key: None if first is None else median(run[key] for run in runs) for key, first in runs[0].items()}
 
 
 def products() -> list[dict[str, Any]]:
@@ -217,13 +222,19 @@ def _session(
 
 
 def measured(bundles: Sequence[Path], queries: Path) -> dict[str, Any]:
-    """All of it."""
-    texts = [line["text"] for _, line in read_jsonl(queries)][:MOST_QUERIES]
+    """All of it.
+
+    Raises:
+        DistillError: A bundle or the queries cannot be read, or there is no query.
+    """
+    texts = [query.text for query in read_queries(queries)][:MOST_QUERIES]
+    if not texts:
+        raise DataError(f"{queries}: holds no query; give JSON lines with `text`")
     found = []
     for path in bundles:
         opened = Router.load(path)
         opened.route_batch(texts)
-        fewer = texts if opened.manifest.student == "static" else texts[: len(texts) // 8]
+        fewer = texts if opened.manifest.student == "static" else texts[: max(1, len(texts) // 8)]
         found.append(
             {
                 "student": opened.manifest.student,
@@ -237,7 +248,13 @@ def measured(bundles: Sequence[Path], queries: Path) -> dict[str, Any]:
                 "start": start(path),
             }
         )
-    return {"environment": environment(), "n_queries": len(texts), "bundles": found, "products": products()}
+    of = {"n_queries": len(texts), "queries": _shown_path(queries)}
+    return {"environment": environment(), **of, "bundles": found, "products": products()}
+
+
+def _shown_path(path: Path) -> str:
+    absolute = path.resolve()
+    return absolute.relative_to(ROOT).as_posix() if absolute.is_relative_to(ROOT) else path.name
 
 
 # --- the page ----------------------------------------------------------------------------------------------------------
@@ -249,8 +266,9 @@ def tables(result: Mapping[str, Any]) -> dict[str, str]:
     rows = result["products"]
     parts["products"] = _table(list(rows[0]), ([f"{value:,.0f}" for value in row.values()] for row in rows))
     where = result["environment"]
+    queries = f"`{result['queries']}`" if "queries" in result else "the demo's gold"  # which it was before it was noted
     parts["machine"] = [
-        f"{where['processor']}, one thread, onnxruntime {where['versions']['onnxruntime']}, {result['n_queries']} queries of the demo's gold."
+        f"{where['processor']}, one thread, onnxruntime {where['versions']['onnxruntime']}, {result['n_queries']} queries of {queries}."
         + (
             f" **The machine was busy with other work ({where['busy_share']:.0%}): times are too long.**"
             if where["loaded"]
@@ -279,7 +297,7 @@ def _settings(bundles: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines if all("settings" in each for each in bundles) else [*lines, "", UNLIKE]
 
 
-def _start_rows(begun: Mapping[str, float]) -> list[list[str]]:
+def _start_rows(begun: Mapping[str, float | None]) -> list[list[str]]:
     names = {
         "import_ms": "import, over the bare imports of numpy, onnxruntime and tokenizers",
         "load_ms": "load",
@@ -288,7 +306,11 @@ def _start_rows(begun: Mapping[str, float]) -> list[list[str]]:
         "resident_mb": "memory after the first answer",
         "peak_mb": "most memory until then",
     }
-    return [[name, f"{begun[key]:,.1f} {key.rsplit('_', 1)[1].replace('mb', 'MB')}"] for key, name in names.items()]
+    return [[name, _with_unit(begun[key], key.rsplit("_", 1)[1].replace("mb", "MB"))] for key, name in names.items()]
+
+
+def _with_unit(value: float | None, unit: str) -> str:
+    return "not known" if value is None else f"{value:,.1f} {unit}"
 
 
 def _table(head: Sequence[str], rows: Any) -> list[str]:
@@ -310,23 +332,34 @@ def page(text: str, result: Mapping[str, Any]) -> str:
     return text
 
 
+def _measure(bundles: Sequence[Path], queries: Path, out: Path | None) -> None:
+    result = measured(bundles, queries)
+    print("\n".join(tables(result).values()))
+    if out is not None:
+        write_json(out, result)
+
+
 def main() -> None:
-    """Measures, or writes or checks the page."""
+    """Measures and prints, or writes or checks the page."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("bundles", type=Path, nargs="*", help="Folders of bundles, the static student's first.")
     parser.add_argument("--queries", type=Path, default=QUERIES, help="JSON lines with `text`.")
-    parser.add_argument("--page", action="store_true", help="Write the page from what was measured before.")
-    parser.add_argument("--check", action="store_true", help="Say whether the page is up to date.")
+    parser.add_argument("--out", type=Path, help="Also write the figures there, as JSON.")
+    parser.add_argument("--page", action="store_true", help=f"Write {PAGE.name} from {RESULTS.name}.")
+    parser.add_argument("--check", action="store_true", help=f"Say whether {PAGE.name} is up to date.")
     options = parser.parse_args()
+    if bool(options.bundles) == (options.page or options.check):
+        parser.error("give bundles, or --page or --check")
     if options.bundles:
-        write_json(RESULTS, measured(options.bundles, options.queries))
-    elif not (options.page or options.check):
-        parser.error("give a bundle, --page or --check")
+        try:
+            _measure(options.bundles, options.queries, options.out)
+        except DistillError as error:
+            raise SystemExit(f"budget.py: {error}") from error
+        return
     current, result = PAGE.read_text(encoding="utf-8"), json.loads(RESULTS.read_text(encoding="utf-8"))
     wanted = page(current, result)
     if not options.check:
         PAGE.write_text(wanted, encoding="utf-8", newline="\n")
-        print(tables(result)["budget"])
     elif wanted != current:
         raise SystemExit(f"{PAGE.name} is out of date: run `python scripts/budget.py --page`")
 

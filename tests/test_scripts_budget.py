@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bundles import int8_bundle
+from project import write_lines
 
 from distill import Router
 from distill.outline import PROBABILITIES
@@ -84,3 +85,57 @@ def test_products_are_of_the_same_weights():
     for session, kind in made.values():
         (found,) = session.run(None, {"x": rows.astype(kind)})
         assert found.shape == (3, 32)
+
+
+@pytest.fixture
+def quickly(monkeypatch):
+    """Everything is measured once, but for the products and the machine."""
+    for name, value in {"ROUNDS": 1, "STARTS": 1, "ROWS": (1,), "MATRICES": ((64, 32),)}.items():
+        monkeypatch.setattr(budget, name, value)
+    where = {"processor": "Abacus", "versions": {"onnxruntime": "1"}, "loaded": False}
+    monkeypatch.setattr(budget, "environment", lambda: where)
+
+
+def run(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["budget.py", *map(str, arguments)])
+    budget.main()
+
+
+def test_a_users_run_prints_and_overwrites_nothing(tiny_bundle, tmp_path, monkeypatch, capsys, quickly):
+    queries = tmp_path / "mine.jsonl"
+    write_lines(queries, [{"text": "refund"}, {"text": "where is my parcel?"}])
+    kept = [path.read_bytes() for path in (budget.RESULTS, budget.PAGE)]
+    run(monkeypatch, tiny_bundle.path, "--queries", queries, "--out", tmp_path / "found.json")
+    assert [path.read_bytes() for path in (budget.RESULTS, budget.PAGE)] == kept
+    printed = capsys.readouterr().out
+    assert "Abacus, one thread, onnxruntime 1, 2 queries of `mine.jsonl`." in printed
+    assert budget.OWN_SETTINGS in printed
+    assert budget.UNLIKE not in printed
+    found = json.loads((tmp_path / "found.json").read_text("utf-8"))
+    assert found["queries"] == "mine.jsonl"
+    assert found["bundles"][0]["start"]["load_ms"] > 0
+
+
+def test_memory_is_not_known_where_the_system_does_not_say(tiny_bundle, monkeypatch, quickly):
+    monkeypatch.setattr(budget, "START", budget.START.replace("/proc/self/status", "/nowhere/status"))
+    begun = budget.start(tiny_bundle.path)
+    assert (begun["libraries_mb"], begun["resident_mb"], begun["peak_mb"]) == (None, None, None)
+    assert ["most memory until then", "not known"] in budget._start_rows(begun)
+    assert budget._start_rows(begun)[0][1].endswith(" ms")
+
+
+@pytest.mark.parametrize("lacking", ["bundle", "queries", "text"])
+def test_what_cannot_be_read_is_one_line(tiny_bundle, tmp_path, monkeypatch, lacking):
+    queries = tmp_path / "mine.jsonl"
+    if lacking != "queries":
+        write_lines(queries, [{"text": " " if lacking == "text" else "refund"}])
+    bundle = tmp_path / "nowhere" if lacking == "bundle" else tiny_bundle.path
+    with pytest.raises(SystemExit, match=r"^budget.py: .*(nowhere|mine\.jsonl)[^\n]*$"):
+        run(monkeypatch, bundle, "--queries", queries)
+
+
+def test_bundles_and_the_page_are_not_asked_for_at_once(monkeypatch, capsys):
+    for arguments in ([], ["somewhere", "--page"]):
+        with pytest.raises(SystemExit):
+            run(monkeypatch, *arguments)
+        assert "give bundles, or --page or --check" in capsys.readouterr().err
