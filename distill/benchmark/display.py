@@ -334,7 +334,7 @@ def speed_captions(result: BenchResult) -> list[str]:
         str(machine.get("measured_at", ""))[:10],
     ]
     spread = " Brackets: the least and the greatest of the rounds." if _has_spread(result) else ""
-    lines = [", ".join(filter(None, parts)) + f".{spread}"]
+    lines = [", ".join(filter(None, parts)) + f".{spread}{_tokenizers(result)}"]
     if machine.get("loaded"):
         busy = 100 * max(float(machine.get("busy_share", 1.0)), float(machine.get("busy_share_during", 0.0)))
         lines.append(
@@ -343,6 +343,12 @@ def speed_captions(result: BenchResult) -> list[str]:
     if (teacher := _teacher(result)) is not None and teacher.latency_n:
         lines.append(_teachers_latency(teacher))
     return lines
+
+
+def _tokenizers(result: BenchResult) -> str:
+    """Which way each student's queries became ids, as far as it was noted: with nanotoken a start takes longer and more memory."""
+    found = [f"{row.name} {row.notes['tokenizer']}" for row in result.rows if "tokenizer" in row.notes]
+    return f" Tokenizer: {', '.join(found)}." if found else ""
 
 
 def _has_spread(result: BenchResult) -> bool:

@@ -146,6 +146,17 @@ def test_a_percentile_stands_beside_its_spread_over_the_rounds(result):
     assert "1.50 [1.25, 1.62]" in printed(replace(result, rows=(static,)))
 
 
+def test_the_tokenizer_is_named_where_it_was_noted(result):
+    rows = (
+        BenchRow("encoder", p50_ms=1.0, notes={"tokenizer": "nanotoken"}),
+        BenchRow("static", p50_ms=1.0, notes={"tokenizer": "words"}),
+        BenchRow("tfidf", p50_ms=1.0),
+    )
+    for text in (printed(replace(result, rows=rows)), markdown_table(replace(result, rows=rows))):
+        assert "Tokenizer: encoder nanotoken, static words." in " ".join(text.split())
+    assert "Tokenizer" not in markdown_table(replace(result, rows=rows[2:]))
+
+
 def test_throughput_stands_at_each_batch_size(result):
     static = BenchRow("static", queries_per_s_by_batch={"1": 800.0, "32": 1100.0, "256": 1234.5})
     for words in ("800", "1,100", "1,234", "by 32", "by 256"):
