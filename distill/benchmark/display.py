@@ -22,6 +22,7 @@ __all__ = [
     "GateColumn",
     "accuracy_caption",
     "accuracy_columns",
+    "cascade_prices",
     "columns",
     "cost_columns",
     "cost_lines",
@@ -183,6 +184,19 @@ def cost_columns(result: BenchResult) -> tuple[Column, ...]:
         return COST_COLUMNS
     price = f"{usd(as_if['usd_per_1k'])}, uncached {usd(as_if['usd_per_1k_uncached'])}"
     return (*COST_COLUMNS, Column(f"as {as_if['model']}", lambda row: price if row.name == _TEACHER else MISSING))
+
+
+def cascade_prices(result: BenchResult) -> dict[str, Callable[[Mapping[str, Any]], float | None]]:
+    """Columns of what a cascade's asking costs: title, and US dollars for a thousand queries at a point of ``result.cascades``.
+
+    The teacher's own price where it is known, and another model's where one was named.
+    """
+    prices: dict[str, Callable[[Mapping[str, Any]], float | None]] = {}
+    if any(point["asking_usd_per_1k"] for points in result.cascades.values() for point in points):
+        prices["USD per 1,000"] = lambda point: point["asking_usd_per_1k"]
+    if as_if := result.cost.get("priced_as"):
+        prices[f"as {as_if['model']}"] = lambda point: point["share_asked"] * as_if["usd_per_1k"]
+    return prices
 
 
 def gate_word(gate: GateVerdict) -> str:
