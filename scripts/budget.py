@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
+from provenance import older_graph
 
 from distill import Router, router
 from distill import outline as outlines
@@ -268,7 +269,7 @@ def tables(result: Mapping[str, Any]) -> dict[str, str]:
     where = result["environment"]
     queries = f"`{result['queries']}`" if "queries" in result else "the demo's gold"  # which it was before it was noted
     parts["machine"] = [
-        f"{where['processor']}, one thread, onnxruntime {where['versions']['onnxruntime']}, {result['n_queries']} queries of {queries}."
+        f"{where['processor']}, one thread, onnxruntime {where['versions']['onnxruntime']}, {result['n_queries']} queries of {queries}.{older_graph(where)}"
         + (
             f" **The machine was busy with other work ({where['busy_share']:.0%}): times are too long.**"
             if where["loaded"]

@@ -12,6 +12,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from provenance import older_graph
+
 from distill.data import read_jsonl
 
 if TYPE_CHECKING:
@@ -72,9 +74,8 @@ def limits() -> str:
     for what, figure, limit in at_least:
         verdict = "stands" if figure >= limit else f"missed: {figure / limit:.2f} times the limit"
         lines.append(f"| {what} | {float(f'{figure:.3g}'):,g} | at least {limit:,} | {verdict} |")
-    return "\n".join(
-        [*lines, "", f"From {_run(run)}, {run['data']['name']}; percentiles are the medians of {run['runs']} runs.", ""]
-    )
+    source = f"From {_run(run)}, {run['data']['name']}; percentiles are the medians of {run['runs']} runs."
+    return "\n".join([*lines, "", f"{source}{older_graph(run['environment'])}", ""])
 
 
 def runs() -> str:
@@ -143,5 +144,6 @@ def _notes(run: Row, opened: Sequence[Row]) -> str:
         f"{data['name']}, {data['n_test']:,} test queries{outside}. Accuracy: in scope, no rejection. Bold: this project, accuracy as "
         f"`scripts/public.py` measured it ({commits or 'not opened yet'}). The rest: {_run(run)}; "
         f"from the first line of a program to the first answer: bare imports of numpy, onnxruntime and "
-        f"tokenizers are {run['bare_imports_ms']:.0f} ms of ours." + (f" Not run: {not_run}." if not_run else "")
+        f"tokenizers are {run['bare_imports_ms']:.0f} ms of ours.{older_graph(run['environment'])}"
+        + (f" Not run: {not_run}." if not_run else "")
     )

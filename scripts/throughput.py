@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from provenance import older_graph
 
 from distill import Router
 from distill.benchmark.latency import environment
@@ -106,7 +107,7 @@ def table(result: Mapping[str, Any]) -> str:
     n_queries = " and ".join(dict.fromkeys(f"{result['bundles'][name]['n_queries']:,}" for name in names))
     where = (
         f"{machine['processor']}, {machine['cores']} cores, {machine['measured_at'][:10]}; {n_queries} queries, one thread a worker."
-        f"{_tokenizers(result['bundles'])}{busy}"
+        f"{_tokenizers(result['bundles'])}{older_graph(machine)}{busy}"
     )
     return "\n".join([*lines, "", where, ""])
 

@@ -72,6 +72,7 @@ def test_the_note_names_commit_machine_and_what_was_not_run(results):
         "seed 1: new, 2026-01-03",
         "Abacus",
         "absent: no wheel",
+        "The encoder's figures are older",
     ):
         assert part in note
     assert "5e7e27" not in note
