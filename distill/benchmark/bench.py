@@ -362,6 +362,8 @@ def _measured(
         "latency_source": "measured: one call at a time, one thread",
         **{f"p{percent}_ms_by_round": latency.spread(percent) for percent in _PERCENTILES},
     }
+    if isinstance(contestant.classifier, Router):
+        notes["tokenizer"] = contestant.classifier.tokenizer
     if contestant.bundle is not None:
         start = cold_start(contestant.bundle)
         speed |= {"cold_start_ms": start.cold_start_ms, "peak_rss_mb": start.peak_rss_mb}
