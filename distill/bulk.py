@@ -4,8 +4,8 @@
                    └▶ when every part is whole: OUTPUT, in the order of the input, and errors.jsonl beside it
                       (OUTPUT.errors.jsonl where errors.jsonl is another output's)
 
-A part is written before it is marked as whole, so a run that was killed, however hard, goes on behind the last whole part
-and ends with the same bytes. The parts are routed one after another in this process, or by Ray Data on as many machines
+A part is on the disk before it is marked as whole, and its mark holds its size: a run that was killed, or cut with the
+machine's power, does anew what is not whole and ends with the same bytes. The parts are routed one after another in this process, or by Ray Data on as many machines
 as it has, which must see the same files.
 """
 
@@ -85,8 +85,20 @@ class _Job:
         return self.folder / f"{part.number:06}.{_ERRORS}"
 
     def mark(self, part: Part) -> Path:
-        """Exists when the part is whole, and holds its counts."""
+        """Exists when the part is whole, and holds its counts and the sizes of its files."""
         return self.folder / f"{part.number:06}.json"
+
+    def sizes(self, part: Part) -> list[int]:
+        """Bytes of the part's files."""
+        return [path.stat().st_size for path in (self.answers(part), self.errors(part))]
+
+    def counts(self, part: Part) -> dict[str, Any] | None:
+        """What the mark of a part holds; None where the part is not whole: its files are not those that were marked."""
+        try:
+            counts: dict[str, Any] = json.loads(self.mark(part).read_bytes())
+            return counts if counts["n_bytes"] == self.sizes(part) else None
+        except (OSError, ValueError, LookupError, TypeError):
+            return None
 
 
 class PartRouter:
@@ -134,9 +146,11 @@ class PartRouter:
             {"output": job.output.name, "line": line.number, "error": line.error, "raw": line.raw} for line in bad
         ]
         FORMATS[".jsonl"].write(job.errors(part), errors, task)
+        for path in (job.answers(part), job.errors(part)):
+            _flush(path)
         first = f"{job.source}:{bad[0].number}: {bad[0].error}" if bad else ""
         counts = {"n_lines": part.n_lines, "n_queries": len(rows), "n_errors": len(bad), "first_error": first}
-        write_json(job.mark(part), counts)
+        write_json(job.mark(part), {**counts, "n_bytes": job.sizes(part)})
         return counts
 
 
@@ -180,12 +194,18 @@ def route_file(
     parts = source_of(job.source).plan(job.source, lines_per_part, column)
     with _alone(job):
         _open_folder(job, lines_per_part)
-        left = [part for part in parts if not job.mark(part).exists()]
+        left = [part for part in parts if job.counts(part) is None]
         n_resumed = sum(part.n_lines for part in parts) - sum(part.n_lines for part in left)
         if n_resumed and left:
             say(f"route: going on where it stopped: {n_resumed:,} lines are done")
         _route_parts(job, left, engine, show_progress=show_progress)
         return _finish(job, parts, n_resumed)
+
+
+def _flush(path: Path) -> None:
+    """Has the system put a file on the disk: what is marked or moved after that is whole, even if the power fails."""
+    with storage_errors(path), path.open("rb+") as stream:
+        os.fsync(stream.fileno())
 
 
 def _located(path: Path) -> Path:
@@ -345,7 +365,7 @@ ENGINES = {"local": _run_here, "ray": _run_on_ray}
 def _finish(job: _Job, parts: Sequence[Part], n_resumed: int) -> BulkSummary:
     """Joins the parts, the errors first: when the output stands there, everything does."""
     task = load_bundle(job.bundle, verify=False).manifest.task
-    counts = [json.loads(job.mark(part).read_bytes()) for part in parts]
+    counts = [_counts_of_whole(job, part) for part in parts]
     n_queries, n_errors = (sum(count[name] for count in counts) for name in ("n_queries", "n_errors"))
     report = _finish_report(job, parts, task) if n_errors else None
     for other in job.reports:
@@ -356,6 +376,7 @@ def _finish(job: _Job, parts: Sequence[Part], n_resumed: int) -> BulkSummary:
         raise DataError(f"{job.source}: no line holds a query: {report} says for each why")
     joined = job.folder / f"joined{job.output.suffix}"
     format_of(job.output).join([job.answers(part) for part in parts], joined, task)
+    _flush(joined)
     joined.replace(job.output)
     _remove(job.folder)
     return BulkSummary(n_queries, n_errors, n_resumed, job.output, report)
@@ -365,5 +386,20 @@ def _finish_report(job: _Job, parts: Sequence[Part], task: Task) -> Path:
     joined = job.folder / _ERRORS
     FORMATS[".jsonl"].join([job.errors(part) for part in parts], joined, task)
     report = _report_of(job)
+    _flush(joined)
     joined.replace(report)
     return report
+
+
+def _counts_of_whole(job: _Job, part: Part) -> dict[str, Any]:
+    """The counts of a part.
+
+    Raises:
+        DataError: It was changed since it was done.
+    """
+    counts = job.counts(part)
+    if counts is None:
+        raise DataError(
+            f"{job.answers(part)}: was changed since it was written; run it again, which does that part anew"
+        )
+    return counts

@@ -410,6 +410,59 @@ def test_what_is_whole_is_not_routed_again(cut, monkeypatch):
     assert (routed, summary.n_resumed, summary.n_queries) == ([2, 3, 4, 5], 20, 50)
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("000001.jsonl", b""), ("000001.errors.jsonl", None), ("000001.json", b"\0" * 90),
+        ("000001.json", b'{"n_lines": 10, "n_queries": 10, "n_errors": 0}'), ("000001.json", b"3"),
+    ],
+    ids=["emptied", "gone", "zeros", "no sizes", "no object"],
+)  # fmt: skip
+def test_a_part_that_does_not_fit_its_mark_is_done_anew(cut, name, content):
+    _, _, output = cut
+    damaged = output.with_name("answers.jsonl.parts") / name
+    damaged.unlink() if content is None else damaged.write_bytes(content)
+    summary = route_file(*cut, lines_per_part=10)
+    assert (summary.n_queries, summary.n_errors, summary.n_resumed) == (50, 1, 10)
+    assert [row["line"] for row in read_rows(output)] == list(range(1, 51))
+
+
+def test_a_part_that_is_changed_before_it_is_joined_is_an_error_and_then_done_anew(cut, monkeypatch):
+    _, _, output = cut
+    route = bulk.PartRouter.route
+
+    def route_and_lose(self, part):
+        counts = route(self, part)
+        (output.with_name("answers.jsonl.parts") / "000003.jsonl").write_bytes(b"")
+        return counts
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bulk.PartRouter, "route", route_and_lose)
+        with pytest.raises(DataError, match=r"000003\.jsonl: was changed since it was written; run it again"):
+            route_file(*cut, lines_per_part=10)
+    assert not output.exists()
+    route_file(*cut, lines_per_part=10)
+    assert len(read_rows(output)) == 50
+
+
+def test_a_part_is_on_the_disk_before_its_mark_and_the_output_before_its_parts_go(cut, monkeypatch):
+    _, _, output = cut
+    parts, flushed = output.with_name("answers.jsonl.parts"), []
+    fsync = os.fsync
+
+    def note(descriptor):
+        fsync(descriptor)
+        flushed.append((os.fstat(descriptor).st_ino, (parts / "000002.json").exists()))
+
+    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(bulk, "_remove", lambda _: None)
+    route_file(*cut, lines_per_part=10)
+    assert {(path.stat().st_ino, False) for path in (parts / "000002.jsonl", parts / "000002.errors.jsonl")} <= {
+        *flushed
+    }
+    assert (output.stat().st_ino, True) in flushed
+
+
 @pytest.mark.parametrize("change", ["input", "column", "bundle", "lines_per_part"])
 def test_parts_of_something_else_are_not_taken(cut, tmp_path, capsys, change):
     bundle, source, output = cut
