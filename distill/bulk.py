@@ -208,6 +208,12 @@ def _flush(path: Path) -> None:
         os.fsync(stream.fileno())
 
 
+def _move(joined: Path, target: Path) -> None:
+    _flush(joined)
+    with storage_errors(target):
+        joined.replace(target)
+
+
 def _located(path: Path) -> Path:
     """The path with its folder resolved. A link in its last place stays: its name says what format the file has."""
     return path.parent.resolve() / path.name
@@ -246,6 +252,8 @@ def _check(job: _Job) -> None:
     format_of(job.output)
     if job.source == job.output or (job.output.exists() and job.source.exists() and job.output.samefile(job.source)):
         raise DataError(f"{job.output}: is the input; give another output")
+    if job.output.is_dir():
+        raise DataError(f"{job.output}: is a folder; give a file")
     for report in job.reports:
         if report in {job.source, job.output}:
             raise _in_the_way(report)
@@ -376,8 +384,7 @@ def _finish(job: _Job, parts: Sequence[Part], n_resumed: int) -> BulkSummary:
         raise DataError(f"{job.source}: no line holds a query: {report} says for each why")
     joined = job.folder / f"joined{job.output.suffix}"
     format_of(job.output).join([job.answers(part) for part in parts], joined, task)
-    _flush(joined)
-    joined.replace(job.output)
+    _move(joined, job.output)
     _remove(job.folder)
     return BulkSummary(n_queries, n_errors, n_resumed, job.output, report)
 
@@ -386,8 +393,7 @@ def _finish_report(job: _Job, parts: Sequence[Part], task: Task) -> Path:
     joined = job.folder / _ERRORS
     FORMATS[".jsonl"].join([job.errors(part) for part in parts], joined, task)
     report = _report_of(job)
-    _flush(joined)
-    joined.replace(report)
+    _move(joined, report)
     return report
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,7 +21,7 @@ from project import distill, fails
 
 from distill import Router, bulk, bulk_files
 from distill.bulk import BulkSummary, route_file
-from distill.errors import BundleError, DataError
+from distill.errors import BundleError, DataError, StorageError
 from distill.types import Task
 
 WORDS = [*COMMON_WORDS, *(word for words in KEYWORDS.values() for word in words)]
@@ -561,6 +562,22 @@ def test_other_peoples_files_are_not_touched(tiny_bundle, tmp_path):
     assert files_in(parts) == ["thesis.txt"]
 
 
+def test_an_output_that_cannot_be_put_in_its_place_is_named(tiny_bundle, tmp_path, monkeypatch):
+    source, output = write_texts(tmp_path / "queries.jsonl", ["refund"]), tmp_path / "answers.jsonl"
+    replace = Path.replace
+
+    def refuse(self, target):
+        if target == output:
+            raise PermissionError(13, "Permission denied")
+        return replace(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", refuse)
+        with pytest.raises(StorageError, match=r"answers\.jsonl: cannot be written \(Permission denied\)$"):
+            route_file(tiny_bundle.path, source, output)
+    assert route_file(tiny_bundle.path, source, output).n_resumed == 1
+
+
 @pytest.mark.parametrize(
     "way",
     ["sub/../queries.jsonl", "missing/../queries.jsonl", "symlink.jsonl", "hardlink.jsonl", "folder/queries.jsonl"],
@@ -595,6 +612,7 @@ def test_an_input_that_is_a_link_has_the_format_that_its_own_name_says(tiny_bund
         ("latin.csv", "answers.jsonl", "latin.csv:1: not UTF-8 (byte 5)"),
         ("missing.csv", "answers.jsonl", "missing.csv: cannot be read"),
         ("queries.jsonl", "queries.jsonl", "is the input"),
+        ("queries.jsonl", "folder.jsonl", "folder.jsonl: is a folder; give a file"),
         ("queries.jsonl", "errors.jsonl", "stands where the lines without a query go"),
         ("errors.jsonl", "answers.jsonl", "stands where the lines without a query go"),
         ("a.jsonl.errors.jsonl", "a.jsonl", "stands where the lines without a query go"),
@@ -613,6 +631,7 @@ def test_what_cannot_be_routed_is_one_line(tiny_bundle, tmp_path, source, output
     (tmp_path / "other.csv").write_text("query;n\nrefund;1\n", encoding="utf-8")
     (tmp_path / "empty.csv").write_text("", encoding="utf-8")
     (tmp_path / "latin.csv").write_bytes("text;Ä\nrefund;1\n".encode("latin-1"))
+    (tmp_path / "folder.jsonl").mkdir()
     before = files_in(tmp_path)
     line = fails("route", tiny_bundle.path, "--input", tmp_path / source, "--output", tmp_path / output)
     assert complaint in line
