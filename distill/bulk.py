@@ -155,8 +155,8 @@ def route_file(
 
     A row of the output has ``line`` (the input's line or row, from 1; of a CSV the line on which its row begins), ``text``, ``intent``, ``score``, ``reason`` and
     ``top_intent``; ``intents`` or ``weights`` where that is the task. The rows stand in the order of the input. Blank lines
-    are passed over. A line without a query is said, counted, and written to ``errors.jsonl`` in the output's folder; each
-    such line names its output, and where there is an ``errors.jsonl`` of another output or program, they go to
+    are passed over. Lines without a query are counted, the first is said, and all are written to ``errors.jsonl`` in the
+    output's folder; each names its output, and where there is an ``errors.jsonl`` of another output or program, they go to
     ``OUTPUT.errors.jsonl``. Until all is done, the parts that are lie in ``OUTPUT.parts``. An input without a line, or with
     blank ones only, makes an output without a row.
 
