@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from bundles import build_bundle
 from project import distill, write_project
@@ -96,6 +98,20 @@ def test_the_log_line_says_what_was_decided_and_not_what_was_asked(caplog):
     assert len(decision["bundle_id"]) == 16
     assert decision["reason"] in {"accepted", "low_confidence", "out_of_scope"}
     assert "water" not in record.getMessage()
+
+
+@pytest.mark.usefixtures("_here")
+def test_the_class_for_ray_maps_tables_that_can_be_read_back_as_one():
+    (first, _) = re.findall(r"```python\n(.*?)```", SECTIONS["On Ray"], re.DOTALL)
+    route = run_blocks([first])["RouteTexts"]("models/banking-assistant/static")
+    batches = [["refund", None, "where is my parcel"], ["a joke please", ""], [None]]  # all of the second are declined
+    for number, texts in enumerate(batches):
+        pq.write_table(route(pa.table({"id": range(len(texts)), "text": texts})), f"{number}.parquet")
+    found = pq.read_table([f"{number}.parquet" for number in range(len(batches))])
+    assert found["text"].to_pylist() == [text for texts in batches for text in texts]
+    assert found["intent"].to_pylist() == ["refund", None, "track_order", None, None, None]
+    assert found["reason"].to_pylist()[1:4] == ["empty_input", "accepted", "out_of_scope"]
+    assert len({pq.read_schema(f"{number}.parquet") for number in range(len(batches))}) == 1
 
 
 @pytest.mark.usefixtures("_here")
