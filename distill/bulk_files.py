@@ -400,12 +400,16 @@ class Parquet:
 
     def plan(self, path: Path, lines_per_part: int, column: str) -> list[Part]:
         """The parts of a table, by rows."""
+        arrow, _ = _pyarrow()
         with _open_parquet(path) as file:
             schema, n_rows = file.schema_arrow, file.metadata.num_rows
         if column not in schema.names:
             raise _no_column(path, column, schema.names)
-        if str(schema.field(column).type) not in {"string", "large_string", "string_view", "null"}:
-            raise DataError(f"{path}: the column `{column}` must hold text, found {schema.field(column).type}")
+        kind = schema.field(column).type
+        if arrow.types.is_dictionary(kind):  # as pandas writes a category
+            kind = kind.value_type
+        if str(kind) not in {"string", "large_string", "string_view", "null"}:
+            raise DataError(f"{path}: the column `{column}` must hold text, found {kind}")
         starts = range(0, n_rows, lines_per_part)
         return [Part(number, at, at + 1, min(lines_per_part, n_rows - at)) for number, at in enumerate(starts)]
 

@@ -199,6 +199,16 @@ def test_a_null_in_a_table_is_malformed(tiny_bundle, tmp_path):
     ]
 
 
+def test_a_table_may_hold_its_texts_as_a_dictionary(tiny_bundle, tmp_path):
+    source, output = tmp_path / "queries.parquet", tmp_path / "answers.jsonl"
+    texts = ["refund", "parcel", None, "refund", "cancel", "parcel", "refund"]
+    pq.write_table(pa.table({"text": pa.array(texts).dictionary_encode()}), source, row_group_size=3)
+    assert pa.types.is_dictionary(pq.read_schema(source).field("text").type)
+    assert route_file(tiny_bundle.path, source, output, lines_per_part=2).n_errors == 1
+    rows = [(line, text) for line, text in enumerate(texts, 1) if text is not None]
+    assert [(row["line"], row["text"]) for row in read_rows(output)] == rows
+
+
 def test_a_line_too_long_for_memory_is_malformed_and_the_next_is_not(tiny_bundle, tmp_path, monkeypatch):
     monkeypatch.setattr(bulk_files, "_LONGEST_LINE", 64)
     source = tmp_path / "queries.jsonl"
@@ -623,6 +633,7 @@ def test_an_input_that_is_a_link_has_the_format_that_its_own_name_says(tiny_bund
         ("torn.parquet", "answers.jsonl", "torn.parquet: not a Parquet file"),
         ("other.parquet", "answers.jsonl", "has no column `text`; it has query, n; --column says where"),
         ("numbers.parquet", "answers.jsonl", "the column `text` must hold text, found int64"),
+        ("categories.parquet", "answers.jsonl", "the column `text` must hold text, found int64"),
     ],
 )
 def test_what_cannot_be_routed_is_one_line(tiny_bundle, tmp_path, source, output, complaint):
@@ -630,6 +641,7 @@ def test_what_cannot_be_routed_is_one_line(tiny_bundle, tmp_path, source, output
     (tmp_path / "torn.parquet").write_bytes(b"PAR1 and no more")
     pq.write_table(pa.table({"query": ["refund"], "n": [1]}), tmp_path / "other.parquet")
     pq.write_table(pa.table({"text": [1]}), tmp_path / "numbers.parquet")
+    pq.write_table(pa.table({"text": pa.array([1]).dictionary_encode()}), tmp_path / "categories.parquet")
     (tmp_path / "other.csv").write_text("query;n\nrefund;1\n", encoding="utf-8")
     (tmp_path / "empty.csv").write_text("", encoding="utf-8")
     (tmp_path / "latin.csv").write_bytes("text;Ä\nrefund;1\n".encode("latin-1"))
