@@ -272,6 +272,7 @@ def label(
     *,
     open_embedder: OpenEmbedder | None = None,
     batch: bool = False,
+    give_up: bool = False,
     show_progress: bool = True,
 ) -> LabelSummary:
     """Asks the teacher for every text that the ledger holds no good answer for, and records each answer as it arrives.
@@ -284,6 +285,7 @@ def label(
         open_embedder: Opens the sentence encoder; called where not all intents or known examples fit into a prompt and something is
             to be asked.
         batch: Asks in batches, which are answered within a day; see ``distill.teacher.batch``.
+        give_up: Counts as failed what an ended batch has answered and the provider does not give; otherwise that is waited for.
         show_progress: Prints counts, rate, spend and time left to stderr.
 
     Raises:
@@ -309,7 +311,7 @@ def label(
             with AppendLog(spec.ledger_path) as log:
                 # Read again: until the file was ours, another process may have written to it.
                 run = _Run(teacher, Ledger(spec.ledger_path), open_budget(spec, spec.teacher.model), log)
-                run.by_batch, run.show_progress = batch, show_progress
+                run.by_batch, run.give_up, run.show_progress = batch, give_up, show_progress
                 missing = _missing(teacher, run.ledger, questions)
                 if texts is None:
                     _say_what_may_be_kept(teacher, run.ledger, missing)
@@ -424,6 +426,7 @@ class _Run:
     log: AppendLog | None = None
     progress: Progress | None = None
     by_batch: bool = False
+    give_up: bool = False
     show_progress: bool = True
     n_asked: int = 0
     n_failed: int = 0
@@ -471,7 +474,9 @@ class _Run:
             record=self._record,
             facts={"server": self._server},
         )
-        batches: BatchRun[Question] = BatchRun(teacher.spec, client, labelling, show_progress=self.show_progress)
+        batches: BatchRun[Question] = BatchRun(
+            teacher.spec, client, labelling, show_progress=self.show_progress, give_up=self.give_up
+        )
         asked = await batches.resume(lambda hash_: {each.key: each for each in self._asked(questions, hash_)})
         self.budget = self.budget.at(batch_price(teacher.spec))
         await batches.run((), self.budget)
