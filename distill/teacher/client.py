@@ -18,6 +18,7 @@ from distill.data import canonical_json
 from distill.errors import MissingKeyError, TeacherError, missing_extra
 from distill.progress import say
 from distill.teacher.likelihood import TOP_LOGPROBS, read_tokens
+from distill.teacher.scrub import without_secrets
 from distill.types import Usage
 
 if TYPE_CHECKING:
@@ -436,9 +437,8 @@ class ChatClient:
         return TeacherError(f"{where}: {hopeless}")
 
     def scrub(self, message: str) -> str:
-        """A message without the key and on one line; servers may echo what they were sent."""
-        message = " ".join(message.split()).replace(self._key, "[key]")
-        return message if len(message) <= 300 else f"{message[:300]}..."  # noqa: PLR2004
+        """A message without secrets and on one line; servers may echo what they were sent."""
+        return without_secrets(message, self._key)
 
 
 def read_completion(completion: Any) -> tuple[str, Usage, bool, tuple[Token, ...]]:

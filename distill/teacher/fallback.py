@@ -11,12 +11,13 @@ import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from distill.cascade import FallbackReply
-from distill.errors import SpecError
+from distill.errors import SpecError, TeacherError
 from distill.teacher.answers import read_scores
 from distill.teacher.client import ChatClient
 from distill.teacher.functions import load_function, redactor
 from distill.teacher.label import requester
 from distill.teacher.prices import Budget, cost_usd, teacher_price
+from distill.teacher.scrub import shown_cause, shown_error
 from distill.types import Usage
 
 if TYPE_CHECKING:
@@ -75,11 +76,15 @@ class TeacherFallback:
         """The teacher's answer to one query, and what it cost.
 
         Raises:
-            TeacherError: The request failed.
+            TeacherError: The request failed, or the callable raised an error.
             ValueError: The answer names no intent.
         """
         if self._function is not None:
-            return FallbackReply(self._function(self._redact(text)))
+            redacted = self._redact(text)
+            try:
+                return FallbackReply(self._function(redacted))
+            except Exception as error:  # noqa: BLE001 - the user's own function may raise anything
+                raise TeacherError(shown_error(error, self._spec)) from shown_cause(error, self._spec)
         reply = self._open().ask(self._request(text))
         is_counted = None not in {reply.usage.prompt_tokens, reply.usage.completion_tokens}
         usd = cost_usd(self._price, reply.usage) if self._price is not None and is_counted else None

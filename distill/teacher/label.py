@@ -42,6 +42,7 @@ from distill.teacher.ledger import AppendLog, Ledger
 from distill.teacher.prices import batch_price, check_limit_is_enforceable, estimated_usd, teacher_price
 from distill.teacher.retrieve import Excerpt
 from distill.teacher.rounds import added_queries_path
+from distill.teacher.scrub import shown_error
 from distill.teacher.spend import open_budget
 from distill.types import Label, TokenPrice, Usage
 
@@ -577,7 +578,7 @@ class _Run:
         try:
             answer = await asyncio.to_thread(function, question.text)
         except Exception as error:  # noqa: BLE001 - the user's own function may raise anything; it is recorded as failed
-            error_line = f"{type(error).__name__}: {error}"
+            error_line = shown_error(error, self.teacher.spec)
         else:
             try:
                 scores = function_scores(answer, self.teacher.spec.labels, self.teacher.spec.task)

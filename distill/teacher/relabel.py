@@ -44,6 +44,7 @@ from distill.teacher.ledger import AppendLog, Ledger
 from distill.teacher.prices import check_limit_is_enforceable, estimated_usd, teacher_price
 from distill.teacher.prompt import Messages, render, template_text
 from distill.teacher.retrieve import Excerpt
+from distill.teacher.scrub import shown_error
 from distill.teacher.spend import limited, open_budget
 from distill.types import Label, Usage
 
@@ -398,7 +399,7 @@ class _Run:
             answer = await asyncio.to_thread(function, question[0].text)
             scores = function_scores(answer, spec.labels, spec.task)
         except Exception as error:  # noqa: BLE001 - the user's own function may raise anything; it is recorded as failed
-            problem = f"{type(error).__name__}: {error}"
+            problem = shown_error(error, spec)
         latency_ms = (time.perf_counter() - started) * 1000
         self._write(question, DIALECTS[0], asked_at, scores, problem, latency_ms=latency_ms)
 
