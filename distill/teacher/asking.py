@@ -101,7 +101,7 @@ class Teacher:
             "response_format": dialect.response_format if sends_schema else "text",
             "temperature": self.spec.teacher.temperature if dialect.temperature else None,
             "answer": sha256_json([self.spec.teacher.answer_path, self.spec.teacher.answer_map]),
-            **effort(self.spec),
+            **effort(self.spec, dialect),
             **({"logprobs": TOP_LOGPROBS} if self.spec.teacher.logprobs and dialect.logprobs else {}),
             **({"by_query": self.by_query.settings} if self.by_query else {}),
             **self.form.settings,
@@ -224,9 +224,10 @@ class Teacher:
         return frozenset(self.hashes.values()) - {hash_ for dialect, hash_ in self.hashes.items() if dialect.logprobs}
 
 
-def effort(spec: Spec) -> dict[str, str]:
-    """``teacher.reasoning_effort`` among the settings that an answer depends on; without it nothing, as in older recordings."""
-    return {} if spec.teacher.reasoning_effort is None else {"reasoning_effort": spec.teacher.reasoning_effort}
+def effort(spec: Spec, dialect: Dialect = DIALECTS[0]) -> dict[str, str | None]:
+    """``teacher.reasoning_effort`` among the settings that an answer depends on: None where it is refused; without it nothing, as in older recordings."""
+    value = spec.teacher.reasoning_effort
+    return {} if value is None else {"reasoning_effort": value if dialect.reasoning_effort else None}
 
 
 _HASHED = {"template_sha256", "intents", "answer"}

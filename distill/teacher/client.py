@@ -59,15 +59,18 @@ class Dialect:
         response_format: ``json_schema``, ``json_object`` or ``text``.
         temperature: Whether a temperature is sent; reasoning models refuse it.
         logprobs: Whether log-probabilities are asked for, where they are wanted.
+        reasoning_effort: Whether ``teacher.reasoning_effort`` is sent, where it is set; models that do not reason refuse it.
     """
 
     response_format: str = "json_schema"
     temperature: bool = True
     logprobs: bool = True
+    reasoning_effort: bool = True
 
 
 DIALECTS = tuple(
-    Dialect(response_format, temperature, logprobs)
+    Dialect(response_format, temperature, logprobs, reasoning_effort)
+    for reasoning_effort in (True, False)
     for logprobs in (True, False)
     for temperature in (True, False)
     for response_format in ("json_schema", "json_object", "text")
@@ -368,8 +371,9 @@ class ChatClient:
             body["temperature"] = request.temperature
         if dialect.logprobs and request.logprobs:
             body |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
-        if self.teacher.reasoning_effort is not None and self.model == self.teacher.model:
-            body["reasoning_effort"] = self.teacher.reasoning_effort
+        effort = self.teacher.reasoning_effort if self.model == self.teacher.model else None
+        if dialect.reasoning_effort and effort is not None:
+            body["reasoning_effort"] = effort
         if request.schema is not None and dialect.response_format != "text":
             body["response_format"] = _response_format(request.schema, dialect.response_format)
         return body
@@ -396,6 +400,12 @@ class ChatClient:
                 replace(dialect, logprobs=False),
                 parameter,
                 "the server refuses logprobs; its answers count as they stand",
+            )
+        if "reasoning_effort" in reason and dialect.reasoning_effort:
+            yield (
+                replace(dialect, reasoning_effort=False),
+                parameter,
+                "the server refuses reasoning_effort; leaving it out",
             )
         if any(word in reason for word in ("response_format", "schema", "json_object", "grammar")):
             kind = {"json_schema": "json_object", "json_object": "text"}.get(dialect.response_format)

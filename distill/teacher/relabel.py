@@ -154,7 +154,7 @@ class _Again:
             "response_format": dialect.response_format if sends_schema else "text",
             "temperature": self.temperature if dialect.temperature else None,
             "answer": sha256_json([self.spec.teacher.answer_path, self.spec.teacher.answer_map]),
-            **effort(self.spec),
+            **effort(self.spec, dialect),
             **({"by_query": by_query.settings} if by_query else {}),
             **self.form.settings,
         }

@@ -146,6 +146,18 @@ def test_the_effort_of_reasoning_is_sent_and_is_another_recording(server, make_s
     assert second["settings"]["reasoning_effort"] == "low"
 
 
+def test_a_server_that_refuses_the_effort_is_asked_without_it(make_spec, capsys):
+    teacher = {"reasoning_effort": "low"}
+    fake, spec, summary = label_with(make_spec, "effort-refusing", teacher=teacher)
+    assert (summary.n_failed, fake.n_requests) == (0, len(TEXTS) + 1)
+    assert {line["settings"]["reasoning_effort"] for line in ledger_lines(spec)} == {None}
+    assert capsys.readouterr().err == "fake: the server refuses reasoning_effort; leaving it out\n"
+    with FakeServer("effort-refusing") as again:
+        spec = make_spec(again.base_url, [*TEXTS, "refund 5"], teacher=teacher)
+        assert label(spec, show_progress=False).n_asked == 1
+        assert again.n_requests == 1, "a resumed run does not send it again"
+
+
 @pytest.mark.parametrize(
     ("profile", "settings"),
     [
