@@ -49,12 +49,13 @@ class Teacher:
         self.spec, self.form = spec, FORMS[spec.task]
         self.name = spec.teacher_name
         self.redact = redactor(spec)
-        self.schema = answer_schema(spec.labels, spec.task) if self._sends_schema else None
         self.prompt_path = spec.folder / spec.teacher.prompt if spec.teacher.prompt else None
         own = user_prompt_text(self.prompt_path) if self.prompt_path else None
         shows_examples = spec.teacher.model is not None and (own is None or "{examples}" in own)
         self.intents = known_intents(spec, with_evidence=shows_examples)
         self.by_query = self._by_query(own)
+        named = () if self.by_query.intents else spec.labels
+        self.schema = answer_schema(named, spec.task) if self._sends_schema else None
         if spec.teacher.logprobs and spec.teacher.samples > 1:
             self._check_can_turn(own)
         by_query = self.form.label_template_by_query if self.by_query else None
@@ -206,12 +207,15 @@ class Teacher:
     def request(self, text: str, excerpt: Excerpt | None = None, sample: int = 0) -> Request:
         """What is asked about a query: beside the excerpt that was found for it, or a new one."""
         settings, excerpt = self.spec.teacher, excerpt or self.excerpt(text)
-        schema = self.schema
-        if schema is not None and excerpt.candidates is not None:
-            names = [*(intent.name for intent in excerpt.candidates), *self.spec.labels[len(self.spec.intents) :]]
-            schema = answer_schema(names, self.spec.task)
-        limits = settings.temperature, settings.max_output_tokens
-        return Request(self.messages(text, excerpt, sample), schema, *limits, logprobs=settings.logprobs)
+        limits, shown = (settings.temperature, settings.max_output_tokens), self.shown(excerpt)
+        messages = self.messages(text, excerpt, sample)
+        return Request(messages, self.schema, *limits, logprobs=settings.logprobs, shown=shown)
+
+    def shown(self, excerpt: Excerpt) -> tuple[str, ...]:
+        """What may be answered where a schema is sent that does not say it; otherwise nothing."""
+        if self.schema is None or excerpt.candidates is None:
+            return ()
+        return (*(intent.name for intent in excerpt.candidates), *self.spec.labels[len(self.spec.intents) :])
 
     def dialect_in(self, ledger: Ledger) -> Dialect:
         """The dialect of the recording, so that a resumed run goes on in it; log-probabilities are always tried, as they may be newly wanted."""

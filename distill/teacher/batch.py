@@ -68,12 +68,13 @@ _SECONDS_BETWEEN_LINES = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One question in a batch. ``key`` is the ledger's, and the request's ``custom_id``."""
+    """One question in a batch. ``key`` is the ledger's, and the request's ``custom_id``; ``shown`` are the labels that may be answered, or none: all."""
 
     key: str
     text: str
     sample: int = 0
     evidence: tuple[str, ...] = ()
+    shown: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +138,10 @@ def _all_open(spec: Spec) -> list[Batch]:
 def _read_state(path: Path) -> Batch:
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
-        asked = tuple(Asked(**{**each, "evidence": tuple(each["evidence"])}) for each in state.pop("asked"))
+        lists = "evidence", "shown"
+        asked = tuple(
+            Asked(**(each | {name: tuple(each.get(name, ())) for name in lists})) for each in state.pop("asked")
+        )
         return Batch(**{**state, "asked": asked, "reserved_usd": Decimal(state["reserved_usd"])})
     except (OSError, ValueError, KeyError, TypeError, AttributeError, InvalidOperation) as error:
         raise DataError(
@@ -570,7 +574,7 @@ class BatchRun(Generic[_Question]):
         else:
             budget.count(usage)
             try:
-                scores = read_scores(content, self._spec, tokens)
+                scores = read_scores(content, self._spec, tokens, shown=asked.shown)
             except ValueError as wrong:
                 problem, error = wrong, unusable(wrong, usage, cut_off=cut_off)
         created = datetime.fromtimestamp(remote.created_at, UTC)

@@ -88,6 +88,7 @@ class Request:
         temperature: None leaves it to the server.
         max_output_tokens: Upper bound of the answer's length.
         logprobs: Whether the log-probabilities of the answer's tokens are wanted.
+        shown: The labels that may be answered, where the schema does not say it; none: all of them.
     """
 
     messages: tuple[tuple[str, str], ...]
@@ -95,6 +96,7 @@ class Request:
     temperature: float | None
     max_output_tokens: int
     logprobs: bool = False
+    shown: tuple[str, ...] = ()
 
     @property
     def prompt_bytes(self) -> int:

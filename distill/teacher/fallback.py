@@ -85,10 +85,11 @@ class TeacherFallback:
                 return FallbackReply(self._function(redacted))
             except Exception as error:  # noqa: BLE001 - the user's own function may raise anything
                 raise TeacherError(shown_error(error, self._spec)) from shown_cause(error, self._spec)
-        reply = self._open().ask(self._request(text))
+        request = self._request(text)
+        reply = self._open().ask(request)
         is_counted = None not in {reply.usage.prompt_tokens, reply.usage.completion_tokens}
         usd = cost_usd(self._price, reply.usage) if self._price is not None and is_counted else None
-        return FallbackReply(read_scores(reply.content, self._spec, reply.tokens), usd)
+        return FallbackReply(read_scores(reply.content, self._spec, reply.tokens, shown=request.shown), usd)
 
     def close(self) -> None:
         """Closes the connection; the next call opens it again."""

@@ -507,9 +507,8 @@ class _Run:
     def _in_batch(self, question: Question, dialect: Dialect) -> tuple[Asked, Request]:
         excerpt = self.teacher.excerpt(question.text)
         (asked,) = self._asked([question], self.teacher.hashes[dialect])
-        return replace(asked, evidence=tuple(excerpt.ids)), self.teacher.request(
-            question.text, excerpt, question.sample
-        )
+        request = self.teacher.request(question.text, excerpt, question.sample)
+        return replace(asked, evidence=tuple(excerpt.ids), shown=request.shown), request
 
     def _record(self, answer: Label, problem: ValueError | None) -> None:
         """Takes an answer out of a batch. However many of them fail, the others are paid for too."""
@@ -543,13 +542,15 @@ class _Run:
         evidence = excerpt.ids
         asked_at = _now()
         try:
-            reply = await self._client.ask(self.teacher.request(question.text, excerpt, question.sample))
+            request = self.teacher.request(question.text, excerpt, question.sample)
+            reply = await self._client.ask(request)
         except RequestFailedError as error:
             self._write(question, self._client.dialect, asked_at, error=str(error), evidence=evidence)
             self._finish(str(error))
             return
         try:
-            scores, error_line = read_scores(reply.content, self.teacher.spec, reply.tokens), None
+            scores = read_scores(reply.content, self.teacher.spec, reply.tokens, shown=request.shown)
+            error_line = None
         except ValueError as error:
             self._count_unmatched(error)
             scores, error_line = None, unusable(error, reply.usage, cut_off=reply.cut_off)
