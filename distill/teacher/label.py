@@ -303,15 +303,17 @@ def label(
     teacher = Teacher(spec, open_embedder, show_progress=show_progress)
     queries, gold = ([q.text for q in queries_of(spec)], _gold_texts(spec)) if texts is None else (texts, [])
     questions = teacher.questions(queries, gold)
-    run = _Run(teacher, Ledger(spec.ledger_path), open_budget(spec, spec.teacher.model))
+    ledger = Ledger(spec.ledger_path)
+    run = _Run(teacher, ledger, open_budget(spec, spec.teacher.model, ledger))
     missing = _missing(teacher, run.ledger, questions)
     if missing and not batch:
         check_not_in_flight(spec, lambda: [key for each in missing for key in teacher.keys(each.text, each.sample)])
     if missing or (batch and open_batches(spec)):
         try:
             with AppendLog(spec.ledger_path) as log:
-                # Read again: until the file was ours, another process may have written to it.
-                run = _Run(teacher, Ledger(spec.ledger_path), open_budget(spec, spec.teacher.model), log)
+                if not ledger.is_as_read:  # until the file was ours, another process may have written to it
+                    ledger = Ledger(spec.ledger_path)
+                run = _Run(teacher, ledger, open_budget(spec, spec.teacher.model, ledger), log)
                 run.by_batch, run.give_up, run.show_progress = batch, give_up, show_progress
                 missing = _missing(teacher, run.ledger, questions)
                 if texts is None:
