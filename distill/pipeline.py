@@ -185,7 +185,7 @@ def _embedder_if_there(spec: Spec, *, show_progress: bool) -> Embedder | None:
         return None
 
 
-def label(spec: Spec, *, batch: bool = False, show_progress: bool = True) -> LabelSummary:
+def label(spec: Spec, *, batch: bool = False, give_up: bool = False, show_progress: bool = True) -> LabelSummary:
     """Has the teacher label queries and gold; see ``distill.teacher.label.label``."""
     from distill.teacher.label import label as label_texts
 
@@ -193,6 +193,7 @@ def label(spec: Spec, *, batch: bool = False, show_progress: bool = True) -> Lab
         spec,
         open_embedder=lambda: _embedder(spec, show_progress=show_progress),
         batch=batch,
+        give_up=give_up,
         show_progress=show_progress,
     )
 

@@ -49,12 +49,13 @@ class Teacher:
         self.spec, self.form = spec, FORMS[spec.task]
         self.name = spec.teacher_name
         self.redact = redactor(spec)
-        self.schema = answer_schema(spec.labels, spec.task) if self._sends_schema else None
         self.prompt_path = spec.folder / spec.teacher.prompt if spec.teacher.prompt else None
         own = user_prompt_text(self.prompt_path) if self.prompt_path else None
         shows_examples = spec.teacher.model is not None and (own is None or "{examples}" in own)
         self.intents = known_intents(spec, with_evidence=shows_examples)
         self.by_query = self._by_query(own)
+        named = () if self.by_query.intents else spec.labels
+        self.schema = answer_schema(named, spec.task) if self._sends_schema else None
         if spec.teacher.logprobs and spec.teacher.samples > 1:
             self._check_can_turn(own)
         by_query = self.form.label_template_by_query if self.by_query else None
@@ -101,7 +102,7 @@ class Teacher:
             "response_format": dialect.response_format if sends_schema else "text",
             "temperature": self.spec.teacher.temperature if dialect.temperature else None,
             "answer": sha256_json([self.spec.teacher.answer_path, self.spec.teacher.answer_map]),
-            **effort(self.spec),
+            **effort(self.spec, dialect),
             **({"logprobs": TOP_LOGPROBS} if self.spec.teacher.logprobs and dialect.logprobs else {}),
             **({"by_query": self.by_query.settings} if self.by_query else {}),
             **self.form.settings,
@@ -206,12 +207,15 @@ class Teacher:
     def request(self, text: str, excerpt: Excerpt | None = None, sample: int = 0) -> Request:
         """What is asked about a query: beside the excerpt that was found for it, or a new one."""
         settings, excerpt = self.spec.teacher, excerpt or self.excerpt(text)
-        schema = self.schema
-        if schema is not None and excerpt.candidates is not None:
-            names = [*(intent.name for intent in excerpt.candidates), *self.spec.labels[len(self.spec.intents) :]]
-            schema = answer_schema(names, self.spec.task)
-        limits = settings.temperature, settings.max_output_tokens
-        return Request(self.messages(text, excerpt, sample), schema, *limits, logprobs=settings.logprobs)
+        limits, shown = (settings.temperature, settings.max_output_tokens), self.shown(excerpt)
+        messages = self.messages(text, excerpt, sample)
+        return Request(messages, self.schema, *limits, logprobs=settings.logprobs, shown=shown)
+
+    def shown(self, excerpt: Excerpt) -> tuple[str, ...]:
+        """What may be answered where a schema is sent that does not say it; otherwise nothing."""
+        if self.schema is None or excerpt.candidates is None:
+            return ()
+        return (*(intent.name for intent in excerpt.candidates), *self.spec.labels[len(self.spec.intents) :])
 
     def dialect_in(self, ledger: Ledger) -> Dialect:
         """The dialect of the recording, so that a resumed run goes on in it; log-probabilities are always tried, as they may be newly wanted."""
@@ -224,9 +228,10 @@ class Teacher:
         return frozenset(self.hashes.values()) - {hash_ for dialect, hash_ in self.hashes.items() if dialect.logprobs}
 
 
-def effort(spec: Spec) -> dict[str, str]:
-    """``teacher.reasoning_effort`` among the settings that an answer depends on; without it nothing, as in older recordings."""
-    return {} if spec.teacher.reasoning_effort is None else {"reasoning_effort": spec.teacher.reasoning_effort}
+def effort(spec: Spec, dialect: Dialect = DIALECTS[0]) -> dict[str, str | None]:
+    """``teacher.reasoning_effort`` among the settings that an answer depends on: None where it is refused; without it nothing, as in older recordings."""
+    value = spec.teacher.reasoning_effort
+    return {} if value is None else {"reasoning_effort": value if dialect.reasoning_effort else None}
 
 
 _HASHED = {"template_sha256", "intents", "answer"}

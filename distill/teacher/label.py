@@ -42,6 +42,7 @@ from distill.teacher.ledger import AppendLog, Ledger
 from distill.teacher.prices import batch_price, check_limit_is_enforceable, estimated_usd, teacher_price
 from distill.teacher.retrieve import Excerpt
 from distill.teacher.rounds import added_queries_path
+from distill.teacher.scrub import shown_error
 from distill.teacher.spend import open_budget
 from distill.types import Label, TokenPrice, Usage
 
@@ -272,6 +273,7 @@ def label(
     *,
     open_embedder: OpenEmbedder | None = None,
     batch: bool = False,
+    give_up: bool = False,
     show_progress: bool = True,
 ) -> LabelSummary:
     """Asks the teacher for every text that the ledger holds no good answer for, and records each answer as it arrives.
@@ -284,6 +286,7 @@ def label(
         open_embedder: Opens the sentence encoder; called where not all intents or known examples fit into a prompt and something is
             to be asked.
         batch: Asks in batches, which are answered within a day; see ``distill.teacher.batch``.
+        give_up: Counts as failed what an ended batch has answered and the provider does not give; otherwise that is waited for.
         show_progress: Prints counts, rate, spend and time left to stderr.
 
     Raises:
@@ -300,16 +303,18 @@ def label(
     teacher = Teacher(spec, open_embedder, show_progress=show_progress)
     queries, gold = ([q.text for q in queries_of(spec)], _gold_texts(spec)) if texts is None else (texts, [])
     questions = teacher.questions(queries, gold)
-    run = _Run(teacher, Ledger(spec.ledger_path), open_budget(spec, spec.teacher.model))
+    ledger = Ledger(spec.ledger_path)
+    run = _Run(teacher, ledger, open_budget(spec, spec.teacher.model, ledger))
     missing = _missing(teacher, run.ledger, questions)
     if missing and not batch:
         check_not_in_flight(spec, lambda: [key for each in missing for key in teacher.keys(each.text, each.sample)])
     if missing or (batch and open_batches(spec)):
         try:
             with AppendLog(spec.ledger_path) as log:
-                # Read again: until the file was ours, another process may have written to it.
-                run = _Run(teacher, Ledger(spec.ledger_path), open_budget(spec, spec.teacher.model), log)
-                run.by_batch, run.show_progress = batch, show_progress
+                if not ledger.is_as_read:  # until the file was ours, another process may have written to it
+                    ledger = Ledger(spec.ledger_path)
+                run = _Run(teacher, ledger, open_budget(spec, spec.teacher.model, ledger), log)
+                run.by_batch, run.give_up, run.show_progress = batch, give_up, show_progress
                 missing = _missing(teacher, run.ledger, questions)
                 if texts is None:
                     _say_what_may_be_kept(teacher, run.ledger, missing)
@@ -424,6 +429,7 @@ class _Run:
     log: AppendLog | None = None
     progress: Progress | None = None
     by_batch: bool = False
+    give_up: bool = False
     show_progress: bool = True
     n_asked: int = 0
     n_failed: int = 0
@@ -471,7 +477,9 @@ class _Run:
             record=self._record,
             facts={"server": self._server},
         )
-        batches: BatchRun[Question] = BatchRun(teacher.spec, client, labelling, show_progress=self.show_progress)
+        batches: BatchRun[Question] = BatchRun(
+            teacher.spec, client, labelling, show_progress=self.show_progress, give_up=self.give_up
+        )
         asked = await batches.resume(lambda hash_: {each.key: each for each in self._asked(questions, hash_)})
         self.budget = self.budget.at(batch_price(teacher.spec))
         await batches.run((), self.budget)
@@ -501,9 +509,8 @@ class _Run:
     def _in_batch(self, question: Question, dialect: Dialect) -> tuple[Asked, Request]:
         excerpt = self.teacher.excerpt(question.text)
         (asked,) = self._asked([question], self.teacher.hashes[dialect])
-        return replace(asked, evidence=tuple(excerpt.ids)), self.teacher.request(
-            question.text, excerpt, question.sample
-        )
+        request = self.teacher.request(question.text, excerpt, question.sample)
+        return replace(asked, evidence=tuple(excerpt.ids), shown=request.shown), request
 
     def _record(self, answer: Label, problem: ValueError | None) -> None:
         """Takes an answer out of a batch. However many of them fail, the others are paid for too."""
@@ -537,13 +544,15 @@ class _Run:
         evidence = excerpt.ids
         asked_at = _now()
         try:
-            reply = await self._client.ask(self.teacher.request(question.text, excerpt, question.sample))
+            request = self.teacher.request(question.text, excerpt, question.sample)
+            reply = await self._client.ask(request)
         except RequestFailedError as error:
             self._write(question, self._client.dialect, asked_at, error=str(error), evidence=evidence)
             self._finish(str(error))
             return
         try:
-            scores, error_line = read_scores(reply.content, self.teacher.spec, reply.tokens), None
+            scores = read_scores(reply.content, self.teacher.spec, reply.tokens, shown=request.shown)
+            error_line = None
         except ValueError as error:
             self._count_unmatched(error)
             scores, error_line = None, unusable(error, reply.usage, cut_off=reply.cut_off)
@@ -572,7 +581,7 @@ class _Run:
         try:
             answer = await asyncio.to_thread(function, question.text)
         except Exception as error:  # noqa: BLE001 - the user's own function may raise anything; it is recorded as failed
-            error_line = f"{type(error).__name__}: {error}"
+            error_line = shown_error(error, self.teacher.spec)
         else:
             try:
                 scores = function_scores(answer, self.teacher.spec.labels, self.teacher.spec.task)

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from distill.data import ledger_key, normalise, sha256_json
 from distill.errors import SpecError, SpendLimitError, TeacherError
 from distill.progress import Progress
-from distill.teacher.answers import FORMS, Answer, answer_schema, function_scores, in_words, read_scores
+from distill.teacher.answers import FORMS, Answer, function_scores, in_words, read_scores
 from distill.teacher.asking import Teacher, effort
 from distill.teacher.changed import best, mean
 from distill.teacher.client import (
@@ -44,6 +44,7 @@ from distill.teacher.ledger import AppendLog, Ledger
 from distill.teacher.prices import check_limit_is_enforceable, estimated_usd, teacher_price
 from distill.teacher.prompt import Messages, render, template_text
 from distill.teacher.retrieve import Excerpt
+from distill.teacher.scrub import shown_error
 from distill.teacher.spend import limited, open_budget
 from distill.types import Label, Usage
 
@@ -153,7 +154,7 @@ class _Again:
             "response_format": dialect.response_format if sends_schema else "text",
             "temperature": self.temperature if dialect.temperature else None,
             "answer": sha256_json([self.spec.teacher.answer_path, self.spec.teacher.answer_map]),
-            **effort(self.spec),
+            **effort(self.spec, dialect),
             **({"by_query": by_query.settings} if by_query else {}),
             **self.form.settings,
         }
@@ -214,12 +215,8 @@ class _Again:
         return self.messages(case, self.teacher.by_query.first(self.spec.intent_list, examples))
 
     def request(self, case: Case, excerpt: Excerpt) -> Request:
-        schema = self.schema
-        if schema is not None and excerpt.candidates is not None:
-            names = [*(each.name for each in excerpt.candidates), *self.spec.labels[len(self.spec.intents) :]]
-            schema = answer_schema(names, self.spec.task)
-        messages = self.messages(case, excerpt)
-        return Request(messages, schema, self.temperature, self.spec.teacher.max_output_tokens)
+        limits, shown = (self.temperature, self.spec.teacher.max_output_tokens), self.teacher.shown(excerpt)
+        return Request(self.messages(case, excerpt), self.schema, *limits, shown=shown)
 
 
 def _others(examples: Iterable[tuple[str, Any]], text: str) -> tuple[tuple[str, Any], ...]:
@@ -378,13 +375,14 @@ class _Run:
         question = replace(case, evidence=(*case.evidence, *(excerpt.examples or ()))), sample
         asked_at = _now()
         try:
-            reply = await self._client.ask(self.again.request(case, excerpt))
+            request = self.again.request(case, excerpt)
+            reply = await self._client.ask(request)
         except RequestFailedError as error:
             self._write(question, self._client.dialect, asked_at, error=str(error))
             return
         scores, problem = None, None
         try:
-            scores = read_scores(reply.content, self.again.spec)
+            scores = read_scores(reply.content, self.again.spec, shown=request.shown)
         except ValueError as error:
             problem = str(error)
         self._write(question, reply.dialect, asked_at, scores, problem, reply.usage, reply.latency_ms)
@@ -398,7 +396,7 @@ class _Run:
             answer = await asyncio.to_thread(function, question[0].text)
             scores = function_scores(answer, spec.labels, spec.task)
         except Exception as error:  # noqa: BLE001 - the user's own function may raise anything; it is recorded as failed
-            problem = f"{type(error).__name__}: {error}"
+            problem = shown_error(error, spec)
         latency_ms = (time.perf_counter() - started) * 1000
         self._write(question, DIALECTS[0], asked_at, scores, problem, latency_ms=latency_ms)
 

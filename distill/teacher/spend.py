@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from distill.spec import Spec
+    from distill.teacher.ledger import Ledger
     from distill.types import Label
 
 __all__ = ["PaidAnswer", "is_paid", "limited", "open_budget", "paid_answers", "spend_by_stage"]
@@ -38,19 +39,20 @@ class PaidAnswer:
 _BATCH = "label --batch"
 
 
-def open_budget(spec: Spec, model: str | None) -> Budget:
+def open_budget(spec: Spec, model: str | None, ledger: Ledger | None = None) -> Budget:
     """The spend limit, less what the recordings say was spent already on the spec's models.
 
     Args:
         spec: The router's spec.
         model: Who is about to be asked; None for a callable, which has no price.
+        ledger: The spec's, where it was read already.
     """
     if model is None:
         return Budget(None, None)
     budget = Budget(price_of(spec, model), spec.teacher.max_usd)
     prices = {name: price_of(spec, name) for name in (model, spec.teacher.model, spec.synth.model) if name}
     in_batch = batch_price(spec)
-    for answer in paid_answers(spec):
+    for answer in paid_answers(spec, ledger):
         is_own_batch = answer.stage == _BATCH and answer.model == spec.teacher.model
         price = in_batch if is_own_batch else prices.get(answer.model)
         if price is not None:
@@ -105,13 +107,13 @@ def is_paid(label: Label) -> bool:
     return label.scores is not None or label.usage.prompt_tokens is not None
 
 
-def paid_answers(spec: Spec) -> Iterator[PaidAnswer]:
+def paid_answers(spec: Spec, ledger: Ledger | None = None) -> Iterator[PaidAnswer]:
     """Every answer in the recordings that was paid for, failed ones included, carried-over ones not."""
     for path in synthesis_paths(spec):
         for _, line in read_jsonl(path, skip_torn=True):
             if line.get("latency_ms") is not None:
                 usage = Usage(line.get("prompt_tokens"), line.get("completion_tokens"), line.get("cached_tokens"))
                 yield PaidAnswer("synth", str(line.get("teacher")), usage)
-    for label in read_labels(spec.ledger_path):
+    for label in read_labels(spec.ledger_path) if ledger is None else ledger.lines:
         if is_paid(label):
             yield PaidAnswer(_BATCH if "batch" in label.extra else "label", label.teacher, label.usage)

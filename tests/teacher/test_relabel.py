@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from decimal import Decimal
 from pathlib import Path
@@ -269,12 +270,13 @@ def test_a_prompt_is_bounded_with_ten_thousand_intents_and_names_those_of_the_ev
     assert plan.estimated_usd < Decimal("0.01")
     relabel(spec, [case], samples=2, open_embedder=ByWords, show_progress=False)
     assert max(sum(len(each["content"]) for each in body["messages"]) for body in server.requests) < 4_000
-    names = server.requests[0]["response_format"]["json_schema"]["schema"]["properties"]["intent"]["enum"]
+    intent = server.requests[0]["response_format"]["json_schema"]["schema"]["properties"]["intent"]
+    assert intent == {"type": "string"}, "the same for every query"
+    _, shown = asked(server, "where is my parcel")
+    names = re.findall(r"^- (\w+): ", shown, flags=re.MULTILINE)
     assert CANDIDATES < len(names) <= CANDIDATES + 2
     assert names[-2:] == ["intent_9999", "oos"]
     assert len(set(names)) == len(names)
-    _, shown = asked(server, "where is my parcel")
-    assert all(f"\n- {name}: " in shown for name in names)
     asks_nothing = relabel(spec, [case], samples=2, show_progress=False)
     assert asks_nothing.n_asked == 0
 
@@ -387,7 +389,7 @@ def test_of_many_intents_those_of_the_evidence_are_shown(make_spec, server):
     assert "intent_" not in first
     assert "\n- intent_9999: " in shown
     items = server.requests[0]["response_format"]["json_schema"]["schema"]["properties"]["intents"]["items"]
-    assert "intent_9999" in items["enum"]
+    assert items == {"type": "string"}
 
 
 def test_weights_are_asked_about_again(make_spec, server):
