@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LabelPlan",
     "LabelSummary",
+    "check_can_label",
     "label",
     "new_lines",
     "plan_labels",
@@ -233,8 +234,19 @@ def plan_labels(
     return LabelPlan(n_texts, n_missing, estimate, price, n_samples, n_in_flight, n_elsewhere, obstacles)
 
 
-def _obstacles(spec: Spec, price: TokenPrice | None, *, batch: bool) -> tuple[str, ...]:
-    """What would stop labelling before anything is asked."""
+def check_can_label(spec: Spec) -> None:
+    """What would stop labelling before anything is asked stops here what would be done, or paid for, before it.
+
+    Raises:
+        SpecError: The function that labels cannot be imported; or the spend limit cannot be kept, as no price is known.
+        MissingKeyError: There is no key.
+    """
+    for check in _checks(spec, teacher_price(spec), batch=False):
+        check()
+
+
+def _checks(spec: Spec, price: TokenPrice | None, *, batch: bool) -> list[Callable[[], object]]:
+    """Each raises what would stop labelling before anything is asked."""
     teacher = spec.teacher
     checks: list[Callable[[], object]] = []
     if teacher.callable is not None:
@@ -247,8 +259,13 @@ def _obstacles(spec: Spec, price: TokenPrice | None, *, batch: bool) -> tuple[st
             checks.append(lambda: check_batch_limit(spec))
         elif not is_loopback(teacher.base_url):
             checks.append(lambda: check_limit_is_enforceable(spec, name, price, loopback=False))
+    return checks
+
+
+def _obstacles(spec: Spec, price: TokenPrice | None, *, batch: bool) -> tuple[str, ...]:
+    """What would stop labelling before anything is asked."""
     found = []
-    for check in checks:
+    for check in _checks(spec, price, batch=batch):
         try:
             check()
         except DistillError as error:

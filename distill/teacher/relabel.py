@@ -39,7 +39,7 @@ from distill.teacher.client import (
     run_sync,
 )
 from distill.teacher.functions import load_function
-from distill.teacher.label import new_lines, recorded_samples, requester
+from distill.teacher.label import check_can_label, new_lines, recorded_samples, requester
 from distill.teacher.ledger import AppendLog, Ledger
 from distill.teacher.prices import check_limit_is_enforceable, estimated_usd, teacher_price
 from distill.teacher.prompt import Messages, render, template_text
@@ -54,7 +54,16 @@ if TYPE_CHECKING:
     from distill.teacher.prices import Budget
     from distill.teacher.retrieve import OpenEmbedder
 
-__all__ = ["SAMPLES", "Case", "RelabelPlan", "RelabelSummary", "plan_relabel", "relabel", "votes_of"]
+__all__ = [
+    "SAMPLES",
+    "Case",
+    "RelabelPlan",
+    "RelabelSummary",
+    "check_can_relabel",
+    "plan_relabel",
+    "relabel",
+    "votes_of",
+]
 
 SAMPLES = 3
 """New answers to each query."""
@@ -242,6 +251,24 @@ def plan_relabel(spec: Spec, cases: Sequence[Case], *, samples: int = SAMPLES) -
         answer_tokens = again.form.answer_tokens(spec.labels) * len(missing)
         estimate = estimated_usd(price, characters, answer_tokens)
     return RelabelPlan(len(cases), len(missing), estimate)
+
+
+def check_can_relabel(spec: Spec, *, max_usd: Decimal | None = None) -> None:
+    """What would stop asking again before anything is asked stops here what would be done before it.
+
+    A recording of such answers may hold all that is to be asked: then only asking itself tells.
+
+    Args:
+        spec: The router's spec.
+        max_usd: As for ``relabel``.
+
+    Raises:
+        SpecError: The labels are people's; or the limit cannot be kept, as no price is known.
+        TeacherError: The teacher cannot answer at all.
+    """
+    again = _Again(spec, SAMPLES)
+    if Ledger(spec.ledger_path).hashes.isdisjoint(again.hashes.values()):
+        check_can_label(limited(spec, spec.teacher.model, max_usd))
 
 
 def votes_of(spec: Spec, texts: Iterable[str]) -> dict[str, dict[str, int]]:

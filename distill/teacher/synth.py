@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from distill.embed import Embedder
     from distill.spec import Spec
 
-__all__ = ["SynthesisPlan", "SynthesisSummary", "plan_synthesis", "synthesise"]
+__all__ = ["SynthesisPlan", "SynthesisSummary", "check_can_write", "plan_synthesis", "synthesise"]
 
 _FAILURES_IN_A_ROW = 8
 
@@ -186,6 +186,16 @@ def _ask_for_the_rest(
             f"{error}. {path} lacks {run.n_missing} queries by {writer.model!r}; {_recorded_by(writer)}"
         ) from None
     return run.n_asked
+
+
+def check_can_write(spec: Spec) -> None:
+    """What would stop synthesis before anything is asked stops here what would be done before it.
+
+    Raises:
+        TeacherError: There is no model, or no key.
+        SpecError: The spend limit cannot be kept, as no price is known.
+    """
+    _client(Writer(spec))
 
 
 def _client(writer: Writer) -> ChatClient:
