@@ -1,7 +1,7 @@
 """Intents that change: answers given under other intents are kept where they still hold, and the others asked again.
 
-What holds is written as a ledger line of its own with ``carried_from``, under its intent's name of today; it costs nothing. Asked
-again, in this order, are
+What holds is written as a ledger line of its own with ``carried_from``, under its intent's name of today; it costs nothing. So is what
+a model wrote for an intent that has another name now, in synth.jsonl. Asked again, in this order, are
 
 1. queries whose answer was an intent that is gone;
 2. queries that could now belong to an intent that is new, or described anew: the nearest first, in parts. A query is near if its
@@ -29,6 +29,7 @@ from distill.teacher.ledger import Ledger
 from distill.teacher.nearness import Nearness, known_of
 from distill.teacher.prices import estimated_usd, teacher_price
 from distill.teacher.spend import limited, open_budget
+from distill.teacher.synth import carry_synthesis
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -122,6 +123,7 @@ class CarrySummary:
         n_unanswered: Texts that were never answered: ``label`` asks about them too.
         is_cut: Whether a limit left queries unasked that were in doubt.
         spent_usd: By every recorded answer; None when a price or the tokens are unknown.
+        n_written: Answers of synth.jsonl, queries that a model wrote, which stand under an intent's new name now.
     """
 
     changes: tuple[IntentChange, ...]
@@ -135,6 +137,7 @@ class CarrySummary:
     n_unanswered: int
     is_cut: bool
     spent_usd: Decimal | None
+    n_written: int = 0
 
 
 # --- what is in doubt ------------------------------------------------------------------------------------------------
@@ -326,6 +329,7 @@ def carry(
     options = options or CarryOptions()
     spec = limited(spec, spec.teacher.model, options.max_usd)
     work = Recorded(spec, options.renames, options.described_anew)
+    n_written = carry_synthesis(spec, options.renames)
     run = _Run(
         work, open_embedder, show_progress, _Limit(math.inf if options.max_calls is None else options.max_calls, 0.0)
     )
@@ -354,6 +358,7 @@ def carry(
         n_unanswered=work.n_unanswered,
         is_cut=run.is_cut,
         spent_usd=open_budget(spec, spec.teacher.model).known_spend_usd,
+        n_written=n_written,
     )
 
 

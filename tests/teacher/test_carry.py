@@ -20,6 +20,7 @@ from distill.teacher.changed import Recorded
 from distill.teacher.label import label, plan_labels, recorded_labels, recorded_samples
 from distill.teacher.ledger import AppendLog, Ledger
 from distill.teacher.spend import spend_by_stage
+from distill.teacher.synth import synthesise
 from distill.types import Task
 
 WORDS = {"parcel": "track_order", "where": "track_order", "cancel": "cancel_order", "refund": "refund", "weather": "weather",
@@ -470,3 +471,49 @@ def test_label_says_that_answers_exist_under_other_intents(shop, capsys):
     spec = shop({**INTENTS, "weather": "Rain"}, teacher={"base_url": "http://example.invalid/v1"})
     with pytest.raises(MissingKeyError, match=r"with other settings \(intents\); `distill carry .*` keeps what still"):
         label(spec, show_progress=False)
+
+
+# --- queries that a model wrote --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def write_shop(make_spec, server):
+    """A project whose queries the server writes."""
+
+    def write(intents=INTENTS):
+        synth = {"per_intent": 8, "out_of_scope": 8, "per_request": 4}
+        return make_spec(server.base_url, None, intents=intents, synth=synth)
+
+    spec = write()
+    synthesise(spec, show_progress=False)
+    label(spec, show_progress=False)
+    server.requests.clear()
+    return write
+
+
+def test_another_name_is_carried_to_written_queries_and_their_answers_without_a_call(write_shop, server):
+    spec = write_shop({("money_back" if name == "refund" else name): body for name, body in INTENTS.items()})
+    options = CarryOptions(renames={"refund": "money_back"})
+    assert plan_carry(spec, options, open_embedder=never, show_progress=False).n_texts == 32
+    done = carry(spec, options, open_embedder=never, show_progress=False)
+    assert (done.n_carried, done.n_calls, done.n_left) == (32, 0, 0)
+    assert done.n_written > 0
+    assert synthesise(spec, show_progress=False).got == {"track_order": 8, "cancel_order": 8, "money_back": 8, "oos": 8}
+    assert plan_labels(spec).n_missing == 0
+    assert server.n_requests == 0
+
+
+def test_queries_that_were_written_for_an_intent_that_is_gone_are_not_asked_about(write_shop, server):
+    spec = write_shop({name: body for name, body in INTENTS.items() if name != "refund"})
+    assert carry(spec, open_embedder=never, show_progress=False).n_texts == 24
+    synthesise(spec, show_progress=False)
+    assert plan_labels(spec).n_missing == 0
+    assert server.n_requests == 0
+
+
+def test_a_wrong_name_carries_nothing(write_shop):
+    spec = write_shop({("money_back" if name == "refund" else name): body for name, body in INTENTS.items()})
+    before = spec.synthesis_path.read_bytes()
+    with pytest.raises(SpecError, match="did you mean 'money_back'"):
+        run(spec, never, renames={"refund": "mony_back"})
+    assert spec.synthesis_path.read_bytes() == before
