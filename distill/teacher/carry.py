@@ -460,13 +460,13 @@ class _Run:
         return {text: best(mean(own, task), task) for text, own in good.items() if own}
 
     def _label(self, spec: Spec, texts: list[str]) -> None:
-        """Records the answers to some texts; where a spend limit ends it, nothing more is asked.
+        """Records the answers to some redacted texts; where a spend limit ends it, nothing more is asked.
 
         Raises:
             SpendLimitError: The limit cannot be kept, as no price is known.
         """
         try:
-            label(spec, texts, open_embedder=self.open_embedder, show_progress=self.show_progress)
+            label(spec, texts, redacted=True, open_embedder=self.open_embedder, show_progress=self.show_progress)
         except SpendLimitError:
             if open_budget(spec, spec.teacher.model).known_spend_usd is None:
                 raise

@@ -287,6 +287,7 @@ def label(
     spec: Spec,
     texts: list[str] | None = None,
     *,
+    redacted: bool = False,
     open_embedder: OpenEmbedder | None = None,
     batch: bool = False,
     show_progress: bool = True,
@@ -298,6 +299,7 @@ def label(
     Args:
         spec: The router's spec.
         texts: What to label, ``teacher.samples`` times each; None takes the queries, and once each the gold queries.
+        redacted: Whether the given texts have passed ``redactor`` already.
         open_embedder: Opens the sentence encoder; called where not all intents or known examples fit into a prompt and something is
             to be asked.
         batch: Asks in batches, which are answered within a day; see ``distill.teacher.batch``.
@@ -316,7 +318,7 @@ def label(
         return take_human_labels(spec, texts)
     teacher = Teacher(spec, open_embedder, show_progress=show_progress)
     queries, gold = ([q.text for q in queries_of(spec)], _gold_texts(spec)) if texts is None else (texts, [])
-    questions = teacher.questions(queries, gold)
+    questions = teacher.questions(queries, gold, redacted=redacted and texts is not None)
     run = _Run(teacher, Ledger(spec.ledger_path), open_budget(spec, spec.teacher.model))
     missing = _missing(teacher, run.ledger, questions)
     if missing and not batch:

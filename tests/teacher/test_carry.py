@@ -255,6 +255,17 @@ def test_a_run_that_goes_on_knows_what_was_answered(shop, monkeypatch):
     assert learnt == [("weather", "weather: The weather forecast", "the weather today", *NEAR[:2])]
 
 
+def test_texts_are_redacted_once(shop, server, tmp_path):
+    (tmp_path / "numbering.py").write_text("def number(text):\n    return f'[user 1] {text}'\n", encoding="utf-8")
+    teacher = {"redact": "numbering:number"}
+    label(shop(teacher=teacher), show_progress=False)
+    spec = shop({name: body for name, body in INTENTS.items() if name != "refund"}, teacher=teacher)
+    server.asked.clear()
+    done = run(spec, never)
+    assert set(server.asked) == {f"[user 1] {text}" for text in TEXTS if "refund" in text}
+    assert (done.n_calls, done.n_left, plan_labels(spec).n_missing) == (3, 0, 0)
+
+
 def append(spec, *lines):
     with AppendLog(spec.ledger_path) as log:
         for line in lines:
