@@ -379,6 +379,7 @@ class _Run:
     show_progress: bool
     limit: _Limit
     is_cut: bool = False
+    is_spent: bool = False
     asked: Counter[str] = field(default_factory=Counter)
     moved: Counter[str] = field(default_factory=Counter)
 
@@ -422,8 +423,8 @@ class _Run:
             if not chosen:
                 self.is_cut = True
                 return
-            asked[rows[: len(chosen)]] = True
             answers = self._ask(chosen, reason, is_search=True)
+            asked[[row for row, case in zip(rows, chosen, strict=False) if self._is_asked(case, answers)]] = True
             n_moved = sum(self._has_moved(case, answers[case.text], change) for case in chosen if case.text in answers)
             self.moved[reason] += n_moved
             for name, texts in _of_new(answers, change).items():
@@ -453,11 +454,19 @@ class _Run:
             if texts:
                 spec = self.work.spec.asked_once if is_gold else self.work.spec
                 self._label(spec, texts)
-        self.asked[reason] += len(cases)
-        answers = recorded_samples(self.work.spec, [case.text for case in cases], redacted=True)
+        recorded = recorded_samples(self.work.spec, [case.text for case in cases], redacted=True)
         task = self.work.spec.task
-        good = {text: [each.scores for each in own if each.scores is not None] for text, own in answers.items()}
-        return {text: best(mean(own, task), task) for text, own in good.items() if own}
+        good = {text: [each.scores for each in own if each.scores is not None] for text, own in recorded.items()}
+        wanted = {
+            case.text: 1 if case.is_gold or not self.is_spent else self.work.spec.teacher.samples for case in cases
+        }
+        answers = {text: best(mean(own, task), task) for text, own in good.items() if len(own) >= wanted[text]}
+        self.asked[reason] += sum(self._is_asked(case, answers) for case in cases)
+        return answers
+
+    def _is_asked(self, case: Case, answers: Mapping[str, frozenset[str]]) -> bool:
+        """Whether a text that was to be asked about was: where the spend limit ended it, those that have every answer now."""
+        return not self.is_spent or case.text in answers
 
     def _label(self, spec: Spec, texts: list[str]) -> None:
         """Records the answers to some redacted texts; where a spend limit ends it, nothing more is asked.
@@ -470,7 +479,7 @@ class _Run:
         except SpendLimitError:
             if open_budget(spec, spec.teacher.model).known_spend_usd is None:
                 raise
-            self.limit.calls, self.is_cut = 0, True
+            self.limit.calls, self.is_cut, self.is_spent = 0, True, True
 
 
 def _of_new(answers: Mapping[str, frozenset[str]], change: IntentChange) -> dict[str, list[str]]:

@@ -312,8 +312,24 @@ def test_a_spend_limit_ends_the_search_and_all_else_is_carried_over(shop, server
     done = run(spec, max_usd=Decimal("0.002"))
     assert 0 < done.n_calls < 11
     assert (done.is_cut, server.n_requests - n_asked) == (True, done.n_calls)
-    assert done.n_carried > 100
-    assert done.n_left == done.asked["near"] - done.n_calls
+    assert done.asked == {"near": done.n_calls}
+    assert (done.n_carried, done.n_left) == (len(texts) - done.n_calls, 0)
+    assert plan_labels(spec).n_missing == 0
+
+
+def test_a_text_that_got_some_of_its_answers_before_the_limit_keeps_the_others(shop, server):
+    texts, teacher = [*FAR, *NEAR], {"samples": 3, "temperature": 1, "concurrency": 1}
+    label(shop(texts=texts, teacher=teacher), show_progress=False)
+    spec = shop({**INTENTS, "weather": WEATHER}, texts, teacher=teacher)
+    done = run(spec, max_usd=Decimal("0.005"))
+    assert 0 < done.n_calls < 30
+    assert (done.n_left, plan_labels(spec).n_missing) == (0, 0)
+
+
+def test_what_is_left_of_an_intent_that_is_gone_is_not_counted_as_asked(shop):
+    label(shop(), show_progress=False)
+    done = run(shop({name: body for name, body in INTENTS.items() if name != "refund"}), never, max_usd=Decimal(0))
+    assert (done.asked, done.n_carried, done.n_left, done.is_cut) == ({}, 9, 3, True)
 
 
 def test_merging_two_intents(shop):
