@@ -329,11 +329,12 @@ def relabel(
         TeacherError: The teacher cannot answer at all. Every answer received is kept.
         LedgerError: Another process is writing to the ledger.
     """
-    spec = limited(spec, spec.teacher.model, max_usd)
-    again = _Again(spec, samples, open_embedder, show_progress=show_progress)
-    ledger, budget = Ledger(spec.ledger_path), open_budget(spec, spec.teacher.model)
-    run, spent_before = _Run(again, ledger, budget), budget.spent_usd
-    with AppendLog(spec.ledger_path) as run.log:
+    with AppendLog(spec.ledger_path) as log:
+        # read when the file is ours: until then, another process may have written to it
+        spec = limited(spec, spec.teacher.model, max_usd)
+        again = _Again(spec, samples, open_embedder, show_progress=show_progress)
+        ledger, budget = Ledger(spec.ledger_path), open_budget(spec, spec.teacher.model)
+        run, spent_before = _Run(again, ledger, budget, log), budget.spent_usd
         missing = again.missing(ledger, cases)
         try:
             with Progress("ask again", len(missing), "answers", show=show_progress) as run.progress:
@@ -343,7 +344,7 @@ def relabel(
                 raise
             run.limit_reached = True
         complete = [case for case in cases if _is_complete(again.answers(ledger, case.text))]
-        n_changed = _decide(again, ledger, run.log, complete)
+        n_changed = _decide(again, ledger, log, complete)
     return RelabelSummary(
         n_cases=len(cases),
         n_asked=run.n_asked,
@@ -367,7 +368,7 @@ class _Run:
     again: _Again
     ledger: Ledger
     budget: Budget
-    log: AppendLog | None = None
+    log: AppendLog
     progress: Progress | None = None
     n_asked: int = 0
     n_failed: int = 0
@@ -445,8 +446,6 @@ class _Run:
             name: value[:12] if name in {"template_sha256", "intents", "answer"} else value
             for name, value in settings.items()
         }
-        if self.log is None:
-            raise TeacherError("the ledger is not open")
         self.ledger.write(
             self.log,
             Label(
