@@ -271,14 +271,17 @@ def improve(
         on_round: Is told of each round when it is done.
 
     Raises:
-        SpecError: The teacher cannot be asked.
+        SpecError: The teacher cannot be asked; or the limit cannot be kept, as no price is known. Nothing is trained then.
         DataError: There is no labelled query, or none is held out.
         TeacherError: The teacher cannot answer at all. Every answer received is kept.
     """
     _check(spec)
     limit_usd, done = _limit_usd(spec, max_usd), list[Round]()
     while len(done) < rounds:
-        plan = _pending(spec) or _begin(spec, out, per_intent, show_progress=show_progress)
+        pending = _pending(spec)
+        if pending is None or not _added(spec, pending.number):  # something is to be asked then
+            _check_can_ask(_with_limit(spec, limit_usd))
+        plan = pending or _begin(spec, out, per_intent, show_progress=show_progress)
         if not plan.weakness.confusions:
             return Improvement(tuple(done), "the students mix up no pair of labels on the held-out queries")
         finished = _finish(spec, plan, limit_usd, out, show_progress=show_progress)
@@ -332,6 +335,15 @@ def _check(spec: Spec) -> None:
         )
     if not (spec.synth.model or spec.teacher.model):
         raise SpecError(f"{spec.path}: improve has queries written, and needs a model for that: give synth.model")
+
+
+def _check_can_ask(spec: Spec) -> None:
+    """What cannot work is found before anything is trained or paid for."""
+    from distill.teacher.label import check_can_label
+    from distill.teacher.synth import check_can_write
+
+    check_can_write(spec)
+    check_can_label(spec)
 
 
 # --- finding ---------------------------------------------------------------------------------------------------------

@@ -128,33 +128,38 @@ class Teacher:
         """The ledger keys under which a text's answer may lie, the preferred dialect's first."""
         return [ledger_key(self.name, hash_, text, sample) for hash_ in dict.fromkeys(self.hashes.values())]
 
-    def questions(self, queries: Iterable[str], gold: Iterable[str] = ()) -> list[Question]:
+    def questions(self, queries: Iterable[str], gold: Iterable[str] = (), *, redacted: bool = False) -> list[Question]:
         """Each sendable text once a sample, the first sample of all of them first; of gold no more than the first.
+
+        Args:
+            queries: Texts.
+            gold: Texts, which may be among the queries.
+            redacted: Whether the texts have passed ``redactor`` already.
 
         Raises:
             DataError: A text has no UTF-8.
         """
-        gold = list(gold)
-        texts, once = self.sendable([*queries, *gold]), {normalise(self.redact(text)) for text in gold}
+        redact, gold = str if redacted else self.redact, list(gold)
+        texts = self.sendable([*queries, *gold], redacted=redacted)
+        once = {normalise(redact(text)) for text in gold}
         often = [text for text in texts if normalise(text) not in once] if self.spec.teacher.samples > 1 else []
         more = (Question(text, sample) for sample in range(1, self.spec.teacher.samples) for text in often)
         return [*(Question(text) for text in texts), *more]
 
-    def sendable(self, texts: Iterable[str]) -> list[str]:
-        """Redacted texts, each once, in order; blank ones left out.
+    def sendable(self, texts: Iterable[str], *, redacted: bool = False) -> list[str]:
+        """Redacted texts, or those that are already, each once, in order; blank ones left out.
 
         Raises:
             DataError: A text has no UTF-8.
         """
         distinct: dict[str, str] = {}
-        for text in texts:
-            redacted = self.redact(text)
+        for text in texts if redacted else map(self.redact, texts):
             try:
-                redacted.encode()
+                text.encode()
             except UnicodeEncodeError as error:
-                raise DataError(f"a query holds half a surrogate pair and cannot be sent: {redacted!r}") from error
-            if redacted.strip():
-                distinct.setdefault(unicodedata.normalize("NFC", redacted), redacted)
+                raise DataError(f"a query holds half a surrogate pair and cannot be sent: {text!r}") from error
+            if text.strip():
+                distinct.setdefault(unicodedata.normalize("NFC", text), text)
         return list(distinct.values())
 
     def messages(self, text: str, excerpt: Excerpt, sample: int = 0) -> Messages:

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LabelPlan",
     "LabelSummary",
+    "check_can_label",
     "label",
     "new_lines",
     "plan_labels",
@@ -234,8 +235,19 @@ def plan_labels(
     return LabelPlan(n_texts, n_missing, estimate, price, n_samples, n_in_flight, n_elsewhere, obstacles)
 
 
-def _obstacles(spec: Spec, price: TokenPrice | None, *, batch: bool) -> tuple[str, ...]:
-    """What would stop labelling before anything is asked."""
+def check_can_label(spec: Spec) -> None:
+    """What would stop labelling before anything is asked stops here what would be done, or paid for, before it.
+
+    Raises:
+        SpecError: The function that labels cannot be imported; or the spend limit cannot be kept, as no price is known.
+        MissingKeyError: There is no key.
+    """
+    for check in _checks(spec, teacher_price(spec), batch=False):
+        check()
+
+
+def _checks(spec: Spec, price: TokenPrice | None, *, batch: bool) -> list[Callable[[], object]]:
+    """Each raises what would stop labelling before anything is asked."""
     teacher = spec.teacher
     checks: list[Callable[[], object]] = []
     if teacher.callable is not None:
@@ -248,8 +260,13 @@ def _obstacles(spec: Spec, price: TokenPrice | None, *, batch: bool) -> tuple[st
             checks.append(lambda: check_batch_limit(spec))
         elif not is_loopback(teacher.base_url):
             checks.append(lambda: check_limit_is_enforceable(spec, name, price, loopback=False))
+    return checks
+
+
+def _obstacles(spec: Spec, price: TokenPrice | None, *, batch: bool) -> tuple[str, ...]:
+    """What would stop labelling before anything is asked."""
     found = []
-    for check in checks:
+    for check in _checks(spec, price, batch=batch):
         try:
             check()
         except DistillError as error:
@@ -271,6 +288,7 @@ def label(
     spec: Spec,
     texts: list[str] | None = None,
     *,
+    redacted: bool = False,
     open_embedder: OpenEmbedder | None = None,
     batch: bool = False,
     give_up: bool = False,
@@ -283,6 +301,7 @@ def label(
     Args:
         spec: The router's spec.
         texts: What to label, ``teacher.samples`` times each; None takes the queries, and once each the gold queries.
+        redacted: Whether the given texts have passed ``redactor`` already.
         open_embedder: Opens the sentence encoder; called where not all intents or known examples fit into a prompt and something is
             to be asked.
         batch: Asks in batches, which are answered within a day; see ``distill.teacher.batch``.
@@ -302,7 +321,7 @@ def label(
         return take_human_labels(spec, texts)
     teacher = Teacher(spec, open_embedder, show_progress=show_progress)
     queries, gold = ([q.text for q in queries_of(spec)], _gold_texts(spec)) if texts is None else (texts, [])
-    questions = teacher.questions(queries, gold)
+    questions = teacher.questions(queries, gold, redacted=redacted and texts is not None)
     ledger = Ledger(spec.ledger_path)
     run = _Run(teacher, ledger, open_budget(spec, spec.teacher.model, ledger))
     missing = _missing(teacher, run.ledger, questions)

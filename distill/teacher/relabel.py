@@ -39,7 +39,7 @@ from distill.teacher.client import (
     run_sync,
 )
 from distill.teacher.functions import load_function
-from distill.teacher.label import new_lines, recorded_samples, requester
+from distill.teacher.label import check_can_label, new_lines, recorded_samples, requester
 from distill.teacher.ledger import AppendLog, Ledger
 from distill.teacher.prices import check_limit_is_enforceable, estimated_usd, teacher_price
 from distill.teacher.prompt import Messages, render, template_text
@@ -55,7 +55,16 @@ if TYPE_CHECKING:
     from distill.teacher.prices import Budget
     from distill.teacher.retrieve import OpenEmbedder
 
-__all__ = ["SAMPLES", "Case", "RelabelPlan", "RelabelSummary", "plan_relabel", "relabel", "votes_of"]
+__all__ = [
+    "SAMPLES",
+    "Case",
+    "RelabelPlan",
+    "RelabelSummary",
+    "check_can_relabel",
+    "plan_relabel",
+    "relabel",
+    "votes_of",
+]
 
 SAMPLES = 3
 """New answers to each query."""
@@ -241,6 +250,24 @@ def plan_relabel(spec: Spec, cases: Sequence[Case], *, samples: int = SAMPLES) -
     return RelabelPlan(len(cases), len(missing), estimate)
 
 
+def check_can_relabel(spec: Spec, *, max_usd: Decimal | None = None) -> None:
+    """What would stop asking again before anything is asked stops here what would be done before it.
+
+    A recording of such answers may hold all that is to be asked: then only asking itself tells.
+
+    Args:
+        spec: The router's spec.
+        max_usd: As for ``relabel``.
+
+    Raises:
+        SpecError: The labels are people's; or the limit cannot be kept, as no price is known.
+        TeacherError: The teacher cannot answer at all.
+    """
+    again = _Again(spec, SAMPLES)
+    if Ledger(spec.ledger_path).hashes.isdisjoint(again.hashes.values()):
+        check_can_label(limited(spec, spec.teacher.model, max_usd))
+
+
 def votes_of(spec: Spec, texts: Iterable[str]) -> dict[str, dict[str, int]]:
     """What was answered when the teacher was asked again, for those of some redacted texts it was: how often each answer."""
     wanted = {unicodedata.normalize("NFC", text): text for text in texts}
@@ -299,11 +326,12 @@ def relabel(
         TeacherError: The teacher cannot answer at all. Every answer received is kept.
         LedgerError: Another process is writing to the ledger.
     """
-    spec = limited(spec, spec.teacher.model, max_usd)
-    again = _Again(spec, samples, open_embedder, show_progress=show_progress)
-    ledger, budget = Ledger(spec.ledger_path), open_budget(spec, spec.teacher.model)
-    run, spent_before = _Run(again, ledger, budget), budget.spent_usd
-    with AppendLog(spec.ledger_path) as run.log:
+    with AppendLog(spec.ledger_path) as log:
+        # read when the file is ours: until then, another process may have written to it
+        spec = limited(spec, spec.teacher.model, max_usd)
+        again = _Again(spec, samples, open_embedder, show_progress=show_progress)
+        ledger, budget = Ledger(spec.ledger_path), open_budget(spec, spec.teacher.model)
+        run, spent_before = _Run(again, ledger, budget, log), budget.spent_usd
         missing = again.missing(ledger, cases)
         try:
             with Progress("ask again", len(missing), "answers", show=show_progress) as run.progress:
@@ -313,7 +341,7 @@ def relabel(
                 raise
             run.limit_reached = True
         complete = [case for case in cases if _is_complete(again.answers(ledger, case.text))]
-        n_changed = _decide(again, ledger, run.log, complete)
+        n_changed = _decide(again, ledger, log, complete)
     return RelabelSummary(
         n_cases=len(cases),
         n_asked=run.n_asked,
@@ -337,7 +365,7 @@ class _Run:
     again: _Again
     ledger: Ledger
     budget: Budget
-    log: AppendLog | None = None
+    log: AppendLog
     progress: Progress | None = None
     n_asked: int = 0
     n_failed: int = 0
@@ -416,8 +444,6 @@ class _Run:
             name: value[:12] if name in {"template_sha256", "intents", "answer"} else value
             for name, value in settings.items()
         }
-        if self.log is None:
-            raise TeacherError("the ledger is not open")
         self.ledger.write(
             self.log,
             Label(

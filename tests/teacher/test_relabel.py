@@ -17,6 +17,7 @@ from distill.data import sha256_json
 from distill.errors import SpecError, SpendLimitError, TeacherError
 from distill.teacher.imported import import_answers
 from distill.teacher.label import recorded_labels
+from distill.teacher.ledger import AppendLog
 from distill.teacher.relabel import Case, plan_relabel, relabel, votes_of
 from distill.teacher.retrieve import CANDIDATES, EXAMPLES
 
@@ -99,6 +100,22 @@ def test_the_limit_is_checked_before_each_request_and_the_same_command_goes_on(n
     rest = relabel(spec, CASES, samples=2, max_usd=Decimal(1), show_progress=False)
     assert (rest.n_asked, rest.n_left, rest.limit_reached) == (6 - summary.n_asked, 0, False)
     assert server.n_requests == 6
+
+
+def test_what_another_process_answered_meanwhile_is_not_asked_again(noisy, server, monkeypatch):
+    spec, others = noisy(), []
+
+    class Late(AppendLog):
+        def __enter__(self):
+            if not others:
+                others.append(True)
+                relabel(spec, CASES, samples=2, show_progress=False)
+            return super().__enter__()
+
+    monkeypatch.setattr("distill.teacher.relabel.AppendLog", Late)
+    done = relabel(spec, CASES, samples=2, max_usd=Decimal(1), show_progress=False)
+    assert (done.n_asked, done.n_left, done.usd) == (0, 0, 0)
+    assert server.n_requests == 2 * len(CASES)
 
 
 def test_a_limit_that_allows_nothing_asks_nothing(noisy, server):
