@@ -505,10 +505,12 @@ def _shown_reason(error: Exception) -> str:
 
 
 def _usage(counted: Any) -> Usage:
+    """What the server counted. Some leave reasoning out of the answer's tokens, and count it in the total alone."""
     details = getattr(counted, "prompt_tokens_details", None)
-    return Usage(
-        _count(counted, "prompt_tokens"), _count(counted, "completion_tokens"), _count(details, "cached_tokens")
-    )
+    prompt, completion, total = (_count(counted, f"{each}_tokens") for each in ("prompt", "completion", "total"))
+    if prompt is not None and total is not None and total - prompt > (completion or 0):
+        completion = total - prompt
+    return Usage(prompt, completion, _count(details, "cached_tokens"))
 
 
 def _count(counted: Any, name: str) -> int | None:

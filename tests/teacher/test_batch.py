@@ -817,3 +817,9 @@ def test_the_teachers_latency_is_taken_from_single_requests_alone(server, make_s
     assert teacher.latencies_ms(TEXTS).shape == (1,)
     assert teacher.requests_in_flight(TEXTS) == (1, 1)
     assert teacher.tokens_per_query(TEXTS).prompt == 100
+
+
+def test_tokens_of_reasoning_in_the_total_alone_are_counted(server, make_spec):
+    server.usage = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 510}
+    by_batch(spec := make_spec(server.base_url))
+    assert {line["completion_tokens"] for line in ledger_lines(spec)} == {410}
