@@ -478,7 +478,7 @@ def load_spec(path: str | Path, *, teacher_model: str | None = None, base_url: s
 
     Args:
         path: The file.
-        teacher_model: Takes the place of ``teacher.model`` (and its price, which was another model's).
+        teacher_model: Takes the place of ``teacher.model`` (and of its price, where that was another model's).
         base_url: Takes the place of ``teacher.base_url``.
 
     Raises:
@@ -501,7 +501,9 @@ def load_spec(path: str | Path, *, teacher_model: str | None = None, base_url: s
         if teacher_model is not None:
             if raw.get("queries") is None:
                 raw["queries"] = raw["teacher"].get("labels")
-            other = {"callable": None, "labels": None, "price": None}
+            other = {"callable": None, "labels": None}
+            if teacher_model != raw["teacher"].get("model"):
+                other["price"] = None
             raw["teacher"] = {**raw["teacher"], "model": teacher_model, **other}
         if base_url is not None:
             raw["teacher"] = {**raw["teacher"], "base_url": base_url}

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DIALECTS",
+    "THIS_MACHINE",
     "ChatClient",
     "Dialect",
     "Reply",
@@ -42,12 +43,16 @@ __all__ = [
     "is_loopback",
     "read_completion",
     "run_sync",
+    "server_of",
     "unusable",
 ]
 
 _T = TypeVar("_T")
 _Item = TypeVar("_Item")
 _CUT_OFF = "length"
+
+THIS_MACHINE = "this machine"
+"""``server_of`` a loopback address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +135,11 @@ def is_loopback(base_url: str | None) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost" or host.endswith(".localhost")
+
+
+def server_of(base_url: str | None) -> str:
+    """Whose server answers, as a line of a recording says it."""
+    return THIS_MACHINE if is_loopback(base_url) else urlsplit(base_url or "").hostname or "the client's default"
 
 
 def _shown(base_url: str | None) -> str:

@@ -21,6 +21,7 @@ __all__ = [
     "check_limit_is_enforceable",
     "cost_usd",
     "estimated_usd",
+    "is_counted",
     "look_up_price",
     "price_of",
     "similar_models",
@@ -116,12 +117,16 @@ def _own_price(model: str, rates: RatesSpec, source: str, date: str) -> TokenPri
     return TokenPrice(model, rates.input_per_mtok, rates.cached_input_per_mtok, rates.output_per_mtok, source, date)
 
 
-def batch_price(spec: Spec) -> TokenPrice | None:
-    """What the teacher's tokens cost in a batch: ``teacher.price.batch``, or the list's own batch price; None when neither is known.
+def batch_price(spec: Spec, model: str | None = None) -> TokenPrice | None:
+    """What a model's tokens cost in a batch: ``teacher.price.batch``, or the list's own batch price; None when neither is known.
 
     Half of the ordinary price is never assumed: not every provider gives it.
+
+    Args:
+        spec: The router's spec.
+        model: None: the teacher, whose price alone ``teacher.price`` is.
     """
-    own, model = spec.teacher.price, spec.teacher.model
+    own, model = spec.teacher.price if model in {None, spec.teacher.model} else None, model or spec.teacher.model
     if own is not None:
         rates = own.batch
         return None if rates is None else _own_price(model or "", rates, f"{own.source}, batch", own.date)
@@ -135,6 +140,11 @@ def price_of(spec: Spec, model: str) -> TokenPrice | None:
     if model == spec.teacher.model:
         return teacher_price(spec)
     return None if is_loopback(spec.teacher.base_url) else look_up_price(model)
+
+
+def is_counted(usage: Usage) -> bool:
+    """Whether the server said how many tokens a request had."""
+    return None not in {usage.prompt_tokens, usage.completion_tokens}
 
 
 def cost_usd(price: TokenPrice, usage: Usage) -> Decimal:
@@ -179,21 +189,60 @@ class Budget:
         self.price, self.limit_usd, self.spent_usd = price, limit_usd, spent_usd
         self._reserved_usd = Decimal(0)
         self._is_counted = self._is_priced = True
+        self._unpriced: dict[str, None] = {}
+
+    @property
+    def known_past_usd(self) -> Decimal | None:
+        """What was counted, or None when the price or the tokens of one of these answers are unknown."""
+        return self.spent_usd if self._is_counted and self._is_priced else None
 
     @property
     def known_spend_usd(self) -> Decimal | None:
         """Spent so far, or None when the price or the tokens of an answer are unknown."""
-        return self.spent_usd if self.price is not None and self._is_counted and self._is_priced else None
+        return None if self.price is None else self.known_past_usd
+
+    @property
+    def can_keep_limit(self) -> bool:
+        """Whether a limit would be kept: all that somebody bills is counted and priced."""
+        return self.price is not None and self._is_counted and not self._unpriced
 
     def at(self, price: TokenPrice | None) -> Budget:
         """The same limit and the same spend, for requests at another price. Nothing may be reserved."""
         other = Budget(price, self.limit_usd, self.spent_usd)
         other._is_counted, other._is_priced = self._is_counted, self._is_priced and self.price is not None
+        other._unpriced = self._unpriced
         return other
 
-    def count_unpriced(self) -> None:
-        """Counts an answer that was paid for at a price which is not known: from then on spend is unknown."""
+    def count_unpriced(self, model: str, *, is_billed: bool = True) -> None:
+        """Counts an answer that was paid for at a price which is not known: from then on spend is unknown.
+
+        Args:
+            model: Who answered.
+            is_billed: Whether somebody sends a bill for it, so that no limit can be kept any more; a server of one's own does not.
+        """
         self._is_priced = False
+        if is_billed:
+            self._unpriced[model] = None
+
+    def check_limit(self) -> None:
+        """A limit that cannot be kept must not look as if it were.
+
+        Raises:
+            SpendLimitError: There is one, and what was spent before is not known.
+        """
+        if self.price is None or self.limit_usd is None:
+            return
+        start = f"teacher.max_usd {self.limit_usd} cannot be kept"
+        if not self._is_counted:
+            raise SpendLimitError(
+                f"{start}: the server does not say how many tokens it used. "
+                f"Everything answered is kept; to go on without a limit set teacher.max_usd: null and run again"
+            )
+        if self._unpriced:
+            raise SpendLimitError(
+                f"{start}: answers by {', '.join(map(repr, self._unpriced))} were paid for at a price that is not known. Give "
+                "teacher.price where that is the teacher, with `batch` for the Batch API, or set teacher.max_usd: null to go on without a limit"
+            )
 
     def hold(self, usd: Decimal, *, is_spent: bool = True) -> None:
         """Sets aside what requests of an earlier run can cost at most; give the sum to ``settle``.
@@ -220,27 +269,18 @@ class Budget:
         price = price or self.price
         if price is None:
             return
-        self._is_counted = self._is_counted and None not in {usage.prompt_tokens, usage.completion_tokens}
+        self._is_counted = self._is_counted and is_counted(usage)
         self.spent_usd += cost_usd(price, usage)
 
     def reserve(self, prompt_bytes: int, max_output_tokens: int) -> Decimal:
         """Sets aside what a request can cost at most (a token is at least a byte); give the sum to ``settle``.
 
         Raises:
-            SpendLimitError: It would not fit under the limit any more, or the server does not count tokens.
+            SpendLimitError: It would not fit under the limit any more, or that cannot be kept.
         """
         if self.price is None:
             return Decimal(0)
-        if self.limit_usd is not None and not self._is_counted:
-            raise SpendLimitError(
-                f"teacher.max_usd {self.limit_usd} cannot be kept: the server does not say how many tokens it used. "
-                f"Everything answered is kept; to go on without a limit set teacher.max_usd: null and run again"
-            )
-        if self.limit_usd is not None and not self._is_priced:
-            raise SpendLimitError(
-                f"teacher.max_usd {self.limit_usd} cannot be kept: answers were paid for whose price is not known. Give "
-                "teacher.price, with `batch` for the Batch API, or set teacher.max_usd: null to go on without a limit"
-            )
+        self.check_limit()
         return self._reserve(cost_usd(self.price, Usage(prompt_bytes, max_output_tokens)))
 
     def _reserve(self, dearest: Decimal) -> Decimal:
