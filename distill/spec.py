@@ -98,7 +98,7 @@ class TeacherSpec(_Strict):
     max_usd: Decimal | None = Field(default=None, gt=0)
     """Most that may be spent on this file, over all runs; null: no limit."""
     price: PriceSpec | None = None
-    """Your own price; null: looked up by the name of the model."""
+    """Your own price; null: the list price of the model at its endpoint, unknown where the list lacks either."""
     concurrency: int = Field(default=4, ge=1, le=256)
     """Requests in flight."""
     timeout_s: float = Field(default=60.0, gt=0)

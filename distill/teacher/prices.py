@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 from decimal import Decimal
 from difflib import get_close_matches
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill.errors import SpecError, SpendLimitError, missing_extra
 from distill.progress import say
-from distill.teacher.client import is_loopback
+from distill.teacher.client import is_loopback, server_of
 from distill.types import TokenPrice, Usage
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ __all__ = [
     "batch_price",
     "check_limit_is_enforceable",
     "cost_usd",
+    "endpoint_price",
     "estimated_usd",
     "is_counted",
     "look_up_price",
@@ -32,50 +34,62 @@ _PER_MILLION = Decimal(1_000_000)
 
 
 def look_up_price(model: str) -> TokenPrice | None:
-    """The list price of a model known by name (from the package genai-prices), or None.
+    """The list price of a model known by name (from the package genai-prices), whoever serves it, or None.
 
     Args:
-        model: Name as the provider spells it, such as ``gpt-5-mini``.
+        model: Name as its maker spells it, such as ``gpt-5-mini``.
 
     Raises:
         MissingExtraError: genai-prices is not installed.
     """
-    try:
-        from genai_prices import Usage as PricedUsage
-        from genai_prices import __version__, calc_price
-    except ImportError as error:
-        raise missing_extra("genai_prices") from error
-    try:
-        found = calc_price(PricedUsage(input_tokens=1, output_tokens=1), model)
-    except LookupError:
-        return None
-    return _list_price(found, f"genai-prices {__version__}, provider {found.provider.id}")
+    found = _found(model, None, None)
+    return None if found is None else _list_price(found, "")
 
 
-def _look_up_batch_price(model: str, base_url: str | None) -> TokenPrice | None:
-    """The list price of a model's tokens in a batch, at the provider that is asked; None where the list names none."""
-    try:
-        from genai_prices import Usage as PricedUsage
-        from genai_prices import __version__
-        from genai_prices.data_snapshot import get_snapshot
-    except ImportError as error:
-        raise missing_extra("genai_prices") from error
-    usage, now = PricedUsage(input_tokens=1, output_tokens=1), datetime.now(UTC)
-    provider_id = "openai" if base_url is None else None
-    try:
-        found = get_snapshot().calc(usage, model, provider_id, base_url, now, _IN_BATCH)
-    except LookupError:
+def endpoint_price(model: str, base_url: str | None, *, in_batch: bool = False) -> TokenPrice | None:
+    """The list price of a model at the provider that is asked; None where the list does not have this endpoint, or not this model there.
+
+    Args:
+        model: Name as the endpoint spells it.
+        base_url: The endpoint; None: the OpenAI client's own. One on this machine has no list price.
+        in_batch: Whether the price in a batch is wanted: None where the list names none.
+
+    Raises:
+        MissingExtraError: genai-prices is not installed.
+    """
+    url = base_url or os.environ.get("OPENAI_BASE_URL") or None
+    found = None if is_loopback(url) else _found(model, "openai" if url is None else None, url, in_batch=in_batch)
+    if found is None:
         return None
+    if not in_batch:
+        return _list_price(found, "")
+    now = datetime.now(UTC)
     variants = (variant for variant in found.model.price_variants or () if variant.when == _IN_BATCH)
     if not any(variant.constraint is None or variant.constraint.active(now) for variant in variants):
         return None  # then the price found is the ordinary one
-    return _list_price(found, f"genai-prices {__version__}, provider {found.provider.id}, batch")
+    return _list_price(found, ", batch")
 
 
 _IN_BATCH = {"processing": "batch"}
 
 
-def _list_price(found: Any, source: str) -> TokenPrice | None:
+def _found(model: str, provider_id: str | None, url: str | None, *, in_batch: bool = False) -> Any:
+    """What the list has, or None."""
+    try:
+        from genai_prices import Usage as PricedUsage
+        from genai_prices.data_snapshot import get_snapshot
+    except ImportError as error:
+        raise missing_extra("genai_prices") from error
+    usage, now = PricedUsage(input_tokens=1, output_tokens=1), datetime.now(UTC)
+    try:
+        return get_snapshot().calc(usage, model, provider_id, url, now, _IN_BATCH if in_batch else None)
+    except LookupError:
+        return None
+
+
+def _list_price(found: Any, suffix: str) -> TokenPrice | None:
+    from genai_prices import __version__
+
     price = found.model_price
     if price.input_mtok is None or price.output_mtok is None:
         return None
@@ -84,17 +98,17 @@ def _list_price(found: Any, source: str) -> TokenPrice | None:
         input_usd_per_mtok=_base(price.input_mtok),
         cached_input_usd_per_mtok=None if price.cache_read_mtok is None else _base(price.cache_read_mtok),
         output_usd_per_mtok=_base(price.output_mtok),
-        source=source,
+        source=f"genai-prices {__version__}, provider {found.provider.id}{suffix}",
         date=datetime.now(UTC).date().isoformat(),
     )
 
 
 def similar_models(model: str, n: int = 3) -> list[str]:
-    """Names in the price list that resemble one that is not in it, the likest first; at most ``n``."""
+    """Other names in the price list that resemble one, the likest first; at most ``n``."""
     from genai_prices.data_snapshot import get_snapshot
 
     known = {each.id for provider in get_snapshot().providers for each in provider.models}
-    return get_close_matches(model, sorted(known), n)
+    return get_close_matches(model, sorted(known - {model}), n)
 
 
 def _base(price: Any) -> Decimal:
@@ -103,14 +117,11 @@ def _base(price: Any) -> Decimal:
 
 
 def teacher_price(spec: Spec) -> TokenPrice | None:
-    """The price in router.yaml, or the list price of the teacher's model; None when neither is known.
-
-    A server on this machine has no list price, whatever its model is called.
-    """
+    """The price in router.yaml, or the list price of the teacher's model at its endpoint; None when neither is known."""
     own, model = spec.teacher.price, spec.teacher.model
     if own is not None:
         return _own_price(model or spec.teacher.callable or "", own, own.source, own.date)
-    return look_up_price(model) if model and not is_loopback(spec.teacher.base_url) else None
+    return endpoint_price(model, spec.teacher.base_url) if model else None
 
 
 def _own_price(model: str, rates: RatesSpec, source: str, date: str) -> TokenPrice:
@@ -130,16 +141,14 @@ def batch_price(spec: Spec, model: str | None = None) -> TokenPrice | None:
     if own is not None:
         rates = own.batch
         return None if rates is None else _own_price(model or "", rates, f"{own.source}, batch", own.date)
-    return (
-        _look_up_batch_price(model, spec.teacher.base_url) if model and not is_loopback(spec.teacher.base_url) else None
-    )
+    return endpoint_price(model, spec.teacher.base_url, in_batch=True) if model else None
 
 
 def price_of(spec: Spec, model: str) -> TokenPrice | None:
     """The price of the teacher's model (router.yaml's own where given) or of another one, such as ``synth.model``."""
     if model == spec.teacher.model:
         return teacher_price(spec)
-    return None if is_loopback(spec.teacher.base_url) else look_up_price(model)
+    return endpoint_price(model, spec.teacher.base_url)
 
 
 def is_counted(usage: Usage) -> bool:
@@ -307,9 +316,10 @@ def check_limit_is_enforceable(spec: Spec, model: str, price: TokenPrice | None,
     """
     if spec.teacher.max_usd is not None and price is None and not loopback:
         similar = similar_models(model)
+        at = f" at {server_of(spec.teacher.base_url)}" if spec.teacher.base_url else ""
         meant = f" (similar names that have one: {', '.join(similar)})" if similar else ""
         raise SpecError(
-            f"{spec.path}: teacher.max_usd cannot be kept: no price is known for {model!r}{meant}; "
+            f"{spec.path}: teacher.max_usd cannot be kept: no price is known for {model!r}{at}{meant}; "
             "give teacher.price (USD per million tokens, with source and date), or set max_usd: null"
         )
     if spec.teacher.max_usd is not None and price is None:

@@ -68,8 +68,9 @@ def test_a_line_without_its_cost_is_priced_by_the_name_of_its_model(server, make
         {"teacher": "fake", "usage": usage, "extra": {}},
         {"teacher": "gpt-5-mini", "usage": usage, "extra": {"server": "api.openai.com"}},
         {"teacher": "gpt-5-mini", "usage": usage, "extra": {"server": "the client's default"}},
+        {"teacher": "gpt-oss-120b", "usage": usage, "extra": {"server": "api.cerebras.ai"}},
     )
-    assert open_budget(spec, "fake").known_spend_usd == ONE + 1 + 2 * Decimal("0.25")
+    assert open_budget(spec, "fake").known_spend_usd == ONE + 1 + 2 * Decimal("0.25") + Decimal("0.35")
 
 
 @pytest.mark.parametrize("command", ["label", "plan"])
