@@ -42,7 +42,7 @@ from distill.teacher.ledger import AppendLog, Ledger
 from distill.teacher.prices import batch_price, check_limit_is_enforceable, estimated_usd, teacher_price
 from distill.teacher.retrieve import Excerpt
 from distill.teacher.rounds import added_queries_path
-from distill.teacher.spend import cost_line, open_budget
+from distill.teacher.spend import cost_line, open_budget, spending
 from distill.types import Label, TokenPrice, Usage
 
 if TYPE_CHECKING:
@@ -308,7 +308,7 @@ def label(
         check_not_in_flight(spec, lambda: [key for each in missing for key in teacher.keys(each.text, each.sample)])
     if missing or (batch and open_batches(spec)):
         try:
-            with AppendLog(spec.ledger_path) as log:
+            with AppendLog(spec.ledger_path) as log, spending(spec, spec.teacher.model):
                 # Read again: until the file was ours, another process may have written to it.
                 run = _Run(teacher, Ledger(spec.ledger_path), open_budget(spec, spec.teacher.model), log)
                 run.by_batch, run.show_progress = batch, show_progress

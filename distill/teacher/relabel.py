@@ -45,7 +45,7 @@ from distill.teacher.ledger import AppendLog, Ledger
 from distill.teacher.prices import check_limit_is_enforceable, estimated_usd, teacher_price
 from distill.teacher.prompt import Messages, render, template_text
 from distill.teacher.retrieve import Excerpt
-from distill.teacher.spend import cost_line, limited, open_budget
+from distill.teacher.spend import cost_line, limited, open_budget, spending
 from distill.types import Label, Usage
 
 if TYPE_CHECKING:
@@ -305,9 +305,9 @@ def relabel(
     """
     spec = limited(spec, spec.teacher.model, max_usd)
     again = _Again(spec, samples, open_embedder, show_progress=show_progress)
-    ledger, budget = Ledger(spec.ledger_path), open_budget(spec, spec.teacher.model)
-    run, spent_before = _Run(again, ledger, budget), budget.spent_usd
-    with AppendLog(spec.ledger_path) as run.log:
+    with AppendLog(spec.ledger_path) as log, spending(spec, spec.teacher.model):
+        ledger, budget = Ledger(spec.ledger_path), open_budget(spec, spec.teacher.model)
+        run, spent_before = _Run(again, ledger, budget, log), budget.spent_usd
         missing = again.missing(ledger, cases)
         try:
             with Progress("ask again", len(missing), "answers", show=show_progress) as run.progress:
@@ -317,7 +317,7 @@ def relabel(
                 raise
             run.limit_reached = True
         complete = [case for case in cases if _is_complete(again.answers(ledger, case.text))]
-        n_changed = _decide(again, ledger, run.log, complete)
+        n_changed = _decide(again, ledger, log, complete)
     return RelabelSummary(
         n_cases=len(cases),
         n_asked=run.n_asked,

@@ -5,13 +5,14 @@ A line says what it cost, as ``usd``, where that was known when the answer came.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from distill.data import read_jsonl, read_labels
-from distill.errors import DataError
+from distill.data import read_jsonl, read_labels, storage_errors
+from distill.errors import DataError, LedgerError
 from distill.teacher.client import THIS_MACHINE, server_of
 from distill.teacher.prices import Budget, batch_price, cost_usd, is_counted, price_of
 from distill.teacher.rounds import project_folder, synthesis_paths
@@ -34,6 +35,7 @@ __all__ = [
     "paid_labels",
     "paid_requests",
     "spend_by_stage",
+    "spending",
     "spent_usd_on",
 ]
 
@@ -58,6 +60,39 @@ class PaidAnswer:
 
 
 _BATCH = "label --batch"
+
+
+@contextmanager
+def spending(spec: Spec, model: str | None) -> Iterator[None]:
+    """Holds the whole project while a model is asked: of two at once, each would spend what ``teacher.max_usd`` leaves.
+
+    What was spent is to be read inside.
+
+    Args:
+        spec: The router's spec.
+        model: Who is asked; None for a callable, which spends nothing that is counted.
+
+    Raises:
+        LedgerError: Another process holds it.
+    """
+    if model is None:
+        yield
+        return
+    from filelock import FileLock, Timeout
+
+    folder = project_folder(spec)
+    lock = FileLock(folder / "spending.jsonl.lock", timeout=0)
+    with storage_errors(folder):
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise LedgerError(
+                f"{folder}: another process is asking a model for this project, and both count towards one teacher.max_usd; wait until it ends"
+            ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def cost_line(price: TokenPrice | None, usage: Usage | None) -> dict[str, str]:

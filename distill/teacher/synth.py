@@ -38,7 +38,7 @@ from distill.teacher.ledger import AppendLog
 from distill.teacher.pool import Comparison, Dropped, Pool, Repeat
 from distill.teacher.prices import check_limit_is_enforceable, estimated_usd, price_of
 from distill.teacher.prompt import examples_of
-from distill.teacher.spend import cost_line, open_budget
+from distill.teacher.spend import cost_line, open_budget, spending
 from distill.teacher.writer import Round, Writer, read_recording
 from distill.types import Usage
 
@@ -173,7 +173,7 @@ def _ask_for_the_rest(
     writer = run.writer
     path = writer.spec.synthesis_path
     try:
-        with AppendLog(path) as log:
+        with AppendLog(path) as log, spending(writer.spec, writer.model):
             client = _client(writer)
             # read again: until the file was ours, another process may have written to it
             run = _Run(writer.spec, rivals, embedder=embedder.get())

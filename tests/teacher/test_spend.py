@@ -11,11 +11,12 @@ from teacher_specs import PRICE, TEXTS, ledger_lines, write_queries
 
 from distill.benchmark.cost import spent_usd
 from distill.data import label_as_line, read_jsonl, read_labels
-from distill.errors import DataError, SpendLimitError
+from distill.errors import DataError, LedgerError, SpendLimitError
 from distill.spec import load_spec
 from distill.teacher.label import label, plan_labels
 from distill.teacher.ledger import AppendLog
-from distill.teacher.spend import limited, open_budget, spend_by_stage
+from distill.teacher.relabel import Case, relabel
+from distill.teacher.spend import limited, open_budget, spend_by_stage, spending
 from distill.teacher.synth import synthesise
 from distill.types import Usage
 
@@ -118,6 +119,47 @@ def test_a_writers_line_says_whose_server_it_was_and_what_it_cost(server, make_s
     synthesise(spec := make_spec(server.base_url, None, teacher={"price": PRICE}), show_progress=False)
     lines = [line for _, line in read_jsonl(spec.synthesis_path)]
     assert {(line["server"], Decimal(line["usd"])) for line in lines} == {("this machine", ONE)}
+
+
+def test_two_stages_do_not_spend_at_once(server, make_spec, tmp_path):
+    spec = make_spec(server.base_url, None, teacher={"price": PRICE, "max_usd": 5})
+    with (
+        spending(spec, "fake"),
+        pytest.raises(LedgerError, match=r"another process is asking a model for this project"),
+    ):
+        synthesise(spec, show_progress=False)
+    synthesise(spec, show_progress=False)
+    n_requests = server.n_requests
+    with (
+        spending(spec, "fake"),
+        pytest.raises(LedgerError, match=r"another process is asking a model for this project"),
+    ):
+        ask(spec)
+    assert server.n_requests == n_requests
+    assert ask(spec).n_failed == 0
+    with spending(spec, "fake"):
+        assert ask(spec).n_asked == 0, "where nothing is missing nothing is spent"
+
+
+def test_the_rounds_of_improve_and_audit_hold_the_same_project(make_spec):
+    spec = make_spec(CLOUD, teacher={"price": PRICE})
+    writer = spec.model_copy()
+    writer._path = spec.folder / "improve" / "round-1" / "router.yaml"
+    with spending(spec, "fake"):
+        for other in (lambda: spending(writer, "fake"), lambda: spending(spec, "another")):
+            with pytest.raises(LedgerError), other():
+                pass
+        with spending(spec, None):
+            pass
+        with pytest.raises(LedgerError):
+            relabel(spec, [Case("refund me", ())], show_progress=False)
+
+
+def test_a_rounds_writer_counts_what_the_whole_project_spent(server, make_spec):
+    ask(spec := make_spec(server.base_url, teacher={"price": PRICE}))
+    writer = spec.model_copy()
+    writer._path = spec.folder / "improve" / "round-1" / "router.yaml"
+    assert open_budget(writer, "fake").spent_usd == open_budget(spec, "fake").spent_usd == len(TEXTS) * ONE
 
 
 @pytest.mark.parametrize("usd", ["much", -1, "NaN", [1]])
