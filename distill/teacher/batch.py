@@ -25,6 +25,7 @@ from distill.progress import say
 from distill.teacher.answers import read_scores
 from distill.teacher.client import RequestFailedError, is_loopback, read_completion, unusable
 from distill.teacher.prices import batch_price, cost_usd, teacher_price
+from distill.teacher.spend import cost_line
 from distill.types import Label, Usage
 
 if TYPE_CHECKING:
@@ -589,7 +590,13 @@ class BatchRun(Generic[_Question]):
             sample=asked.sample,
             usage=usage,
             asked_at=created.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-            extra={"settings": batch.settings, **shown, "batch": remote.id, **self._labelling.facts},
+            extra={
+                "settings": batch.settings,
+                **shown,
+                "batch": remote.id,
+                **self._labelling.facts,
+                **cost_line(budget.price, usage),
+            },
         )
         self._labelling.record(label, problem)
 

@@ -477,7 +477,7 @@ class _Run:
         try:
             label(spec, texts, redacted=True, open_embedder=self.open_embedder, show_progress=self.show_progress)
         except SpendLimitError:
-            if open_budget(spec, spec.teacher.model).known_spend_usd is None:
+            if not open_budget(spec, spec.teacher.model).can_keep_limit:
                 raise
             self.limit.calls, self.is_cut, self.is_spent = 0, True, True
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DIALECTS",
+    "THIS_MACHINE",
     "ChatClient",
     "Dialect",
     "Reply",
@@ -43,12 +44,16 @@ __all__ = [
     "is_loopback",
     "read_completion",
     "run_sync",
+    "server_of",
     "unusable",
 ]
 
 _T = TypeVar("_T")
 _Item = TypeVar("_Item")
 _CUT_OFF = "length"
+
+THIS_MACHINE = "this machine"
+"""``server_of`` a loopback address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +141,11 @@ def is_loopback(base_url: str | None) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost" or host.endswith(".localhost")
+
+
+def server_of(base_url: str | None) -> str:
+    """Whose server answers, as a line of a recording says it."""
+    return THIS_MACHINE if is_loopback(base_url) else urlsplit(base_url or "").hostname or "the client's default"
 
 
 def _shown(base_url: str | None) -> str:
@@ -517,10 +527,12 @@ def _shown_reason(error: Exception) -> str:
 
 
 def _usage(counted: Any) -> Usage:
+    """What the server counted. Some leave reasoning out of the answer's tokens, and count it in the total alone."""
     details = getattr(counted, "prompt_tokens_details", None)
-    return Usage(
-        _count(counted, "prompt_tokens"), _count(counted, "completion_tokens"), _count(details, "cached_tokens")
-    )
+    prompt, completion, total = (_count(counted, f"{each}_tokens") for each in ("prompt", "completion", "total"))
+    if prompt is not None and total is not None and total - prompt > (completion or 0):
+        completion = total - prompt
+    return Usage(prompt, completion, _count(details, "cached_tokens"))
 
 
 def _count(counted: Any, name: str) -> int | None:

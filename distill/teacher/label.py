@@ -8,7 +8,6 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from distill.data import ledger_key, read_gold, read_queries
 from distill.errors import DataError, DistillError, MissingKeyError, TeacherError
@@ -34,6 +33,7 @@ from distill.teacher.client import (
     for_each,
     is_loopback,
     run_sync,
+    server_of,
     unusable,
 )
 from distill.teacher.earlier import described, earlier_answers
@@ -43,7 +43,7 @@ from distill.teacher.prices import batch_price, check_limit_is_enforceable, esti
 from distill.teacher.retrieve import Excerpt
 from distill.teacher.rounds import added_queries_path
 from distill.teacher.scrub import shown_error
-from distill.teacher.spend import open_budget
+from distill.teacher.spend import cost_line, open_budget, spending
 from distill.types import Label, TokenPrice, Usage
 
 if TYPE_CHECKING:
@@ -260,6 +260,8 @@ def _checks(spec: Spec, price: TokenPrice | None, *, batch: bool) -> list[Callab
             checks.append(lambda: check_batch_limit(spec))
         elif not is_loopback(teacher.base_url):
             checks.append(lambda: check_limit_is_enforceable(spec, name, price, loopback=False))
+        if teacher.max_usd is not None:
+            checks.append(lambda: open_budget(spec, name).check_limit())
     return checks
 
 
@@ -329,7 +331,7 @@ def label(
         check_not_in_flight(spec, lambda: [key for each in missing for key in teacher.keys(each.text, each.sample)])
     if missing or (batch and open_batches(spec)):
         try:
-            with AppendLog(spec.ledger_path) as log:
+            with AppendLog(spec.ledger_path) as log, spending(spec, spec.teacher.model):
                 if not ledger.is_as_read:  # until the file was ours, another process may have written to it
                     ledger = Ledger(spec.ledger_path)
                 run = _Run(teacher, ledger, open_budget(spec, spec.teacher.model, ledger), log)
@@ -494,7 +496,7 @@ class _Run:
             hashes=teacher.hashes,
             settings={hash_: brief(teacher.settings(dialect)) for dialect, hash_ in teacher.hashes.items()},
             record=self._record,
-            facts={"server": self._server},
+            facts={"server": server_of(teacher.spec.teacher.base_url)},
         )
         batches: BatchRun[Question] = BatchRun(
             teacher.spec, client, labelling, show_progress=self.show_progress, give_up=self.give_up
@@ -640,6 +642,7 @@ class _Run:
                 **described(self.teacher, self.ledger.hashes, hash_),
                 **shown,
                 **self._circumstances(),
+                **cost_line(self.budget.price, usage),
             },
         )
         if self.log is None:
@@ -651,12 +654,7 @@ class _Run:
         """What latency depends on: how many requests were in flight, and whose server answered."""
         if self._client is None:
             return {"in_flight": self._n_in_flight}
-        return {"in_flight": self._n_in_flight, "server": self._server}
-
-    @property
-    def _server(self) -> str:
-        base_url = self.teacher.spec.teacher.base_url
-        return "this machine" if is_loopback(base_url) else urlsplit(base_url or "").hostname or "the client's default"
+        return {"in_flight": self._n_in_flight, "server": server_of(self.teacher.spec.teacher.base_url)}
 
     def _count_unmatched(self, error: Exception) -> None:
         if isinstance(error, UnmatchedError):

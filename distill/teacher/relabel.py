@@ -37,6 +37,7 @@ from distill.teacher.client import (
     for_each,
     is_loopback,
     run_sync,
+    server_of,
 )
 from distill.teacher.functions import load_function
 from distill.teacher.label import check_can_label, new_lines, recorded_samples, requester
@@ -45,7 +46,7 @@ from distill.teacher.prices import check_limit_is_enforceable, estimated_usd, te
 from distill.teacher.prompt import Messages, render, template_text
 from distill.teacher.retrieve import Excerpt
 from distill.teacher.scrub import shown_error
-from distill.teacher.spend import limited, open_budget
+from distill.teacher.spend import cost_line, limited, open_budget, spending
 from distill.types import Label, Usage
 
 if TYPE_CHECKING:
@@ -326,7 +327,7 @@ def relabel(
         TeacherError: The teacher cannot answer at all. Every answer received is kept.
         LedgerError: Another process is writing to the ledger.
     """
-    with AppendLog(spec.ledger_path) as log:
+    with AppendLog(spec.ledger_path) as log, spending(spec, spec.teacher.model):
         # read when the file is ours: until then, another process may have written to it
         spec = limited(spec, spec.teacher.model, max_usd)
         again = _Again(spec, samples, open_embedder, show_progress=show_progress)
@@ -337,7 +338,7 @@ def relabel(
             with Progress("ask again", len(missing), "answers", show=show_progress) as run.progress:
                 run_sync(run.ask_all(missing))
         except SpendLimitError:
-            if budget.known_spend_usd is None:  # the limit cannot be kept
+            if not budget.can_keep_limit:
                 raise
             run.limit_reached = True
         complete = [case for case in cases if _is_complete(again.answers(ledger, case.text))]
@@ -457,7 +458,12 @@ class _Run:
                 usage=usage or Usage(),
                 latency_ms=None if latency_ms is None else round(latency_ms, 1),
                 asked_at=asked_at,
-                extra={"settings": short, "evidence": [sha256_json(text)[:12] for text, _ in case.evidence]},
+                extra={
+                    "settings": short,
+                    "evidence": [sha256_json(text)[:12] for text, _ in case.evidence],
+                    **({"server": server_of(self.again.spec.teacher.base_url)} if self._client is not None else {}),
+                    **cost_line(self.budget.price, usage),
+                },
             ),
         )
         self.n_asked += 1

@@ -33,13 +33,14 @@ from distill.teacher.client import (
     for_each,
     is_loopback,
     run_sync,
+    server_of,
 )
 from distill.teacher.diversity import distinct_2, mean_distance
 from distill.teacher.ledger import AppendLog
 from distill.teacher.pool import Comparison, Dropped, Pool, Repeat
 from distill.teacher.prices import check_limit_is_enforceable, estimated_usd, price_of
 from distill.teacher.prompt import examples_of
-from distill.teacher.spend import open_budget
+from distill.teacher.spend import cost_line, open_budget, spending
 from distill.teacher.writer import Round, Writer, read_recording
 from distill.types import Usage
 
@@ -182,7 +183,7 @@ def _ask_for_the_rest(
     writer = run.writer
     path = writer.spec.synthesis_path
     try:
-        with AppendLog(path) as log:
+        with AppendLog(path) as log, spending(writer.spec, writer.model):
             client = _client(writer)
             # read again: until the file was ours, another process may have written to it
             run = _Run(writer.spec, rivals, embedder=embedder.get())
@@ -441,6 +442,8 @@ class _Run:
             "cached_tokens": usage.cached_tokens,
             "latency_ms": round(reply.latency_ms, 1) if reply else None,
             "asked_at": asked_at,
+            "server": server_of(self.writer.spec.teacher.base_url),
+            **cost_line(self._client.budget.price, reply.usage if reply else None),
         }
         self._log.append(line)
         self.n_asked += 1

@@ -398,7 +398,7 @@ def test_a_batch_is_counted_at_its_own_price(server, make_spec):
     stages = {stage.stage: stage for stage in spend_by_stage(spec)}
     assert {name: stage.n_answers for name, stage in stages.items()} == {"label": 1, "label --batch": 11}
     assert spent_usd(list(stages.values())) == summary.spent_usd
-    assert stages["label --batch"].price.source == "made up, batch"
+    assert stages["label --batch"].usd == 11 * Decimal("0.0001")
 
 
 def test_an_unknown_batch_price_stays_unknown(server, make_spec):
@@ -418,7 +418,7 @@ def test_a_limit_without_a_batch_price_is_refused(server, make_spec):
 
 def test_a_limit_does_not_hold_where_batches_had_no_price(server, make_spec):
     by_batch(make_spec(server.base_url, teacher={"price": PRICE}))
-    with pytest.raises(SpendLimitError, match="answers were paid for whose price is not known"):
+    with pytest.raises(SpendLimitError, match="answers by 'fake' were paid for at a price that is not known"):
         label(make_spec(server.base_url, ["new"], teacher={"price": PRICE, "max_usd": 5}), show_progress=False)
 
 
@@ -878,3 +878,9 @@ def test_the_teachers_latency_is_taken_from_single_requests_alone(server, make_s
     assert teacher.latencies_ms(TEXTS).shape == (1,)
     assert teacher.requests_in_flight(TEXTS) == (1, 1)
     assert teacher.tokens_per_query(TEXTS).prompt == 100
+
+
+def test_tokens_of_reasoning_in_the_total_alone_are_counted(server, make_spec):
+    server.usage = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 510}
+    by_batch(spec := make_spec(server.base_url))
+    assert {line["completion_tokens"] for line in ledger_lines(spec)} == {410}

@@ -315,7 +315,11 @@ def test_an_injected_instruction_only_ever_gives_a_label(make_spec, tmp_path):
         label(spec, show_progress=False)
     answers = recorded_labels(spec, texts)
     assert [answers[text].scores for text in texts] == [None, {"refund": 1.0}, None, None, None, {"oos": 1.0}]
-    assert {path.name for path in tmp_path.iterdir()} <= before | {"ledger.jsonl", "ledger.jsonl.lock"}
+    assert {path.name for path in tmp_path.iterdir()} <= before | {
+        "ledger.jsonl",
+        "ledger.jsonl.lock",
+        "spending.jsonl.lock",
+    }
     systems = {body["messages"][0]["content"] for body in fake.requests}
     assert len(systems) == 1, "a query never reaches the instructions"
     assert set(fake.asked) == set(texts), "and arrives as the JSON string that it is"
@@ -480,10 +484,10 @@ def test_failed_answers_and_synthesis_count_towards_the_limit(server, make_spec)
     spec = make_spec(server.base_url, ["a", "b"], teacher={"price": PRICE, "max_usd": 1})
     spec.synthesis_path.write_text(
         '{"key": "1", "error": "x", "teacher": "fake", "prompt_tokens": 50000, "completion_tokens": 0, "latency_ms": 1}\n'
-        '{"key": "2", "queries": [], "teacher": "another", "prompt_tokens": 900, "completion_tokens": 0, "latency_ms": 1}\n{"ke'
+        '{"key": "2", "queries": [], "teacher": "another", "prompt_tokens": 900, "completion_tokens": 0, "latency_ms": 1, "usd": "0.001"}\n{"ke'
     )
-    assert label(spec, show_progress=False).spent_usd == Decimal("0.05") + 2 * Decimal("0.0002")
-    spec = make_spec(server.base_url, ["c"], teacher={"price": PRICE, "max_usd": "0.0504", "max_output_tokens": 20})
+    assert label(spec, show_progress=False).spent_usd == Decimal("0.051") + 2 * Decimal("0.0002")
+    spec = make_spec(server.base_url, ["c"], teacher={"price": PRICE, "max_usd": "0.0514", "max_output_tokens": 20})
     with pytest.raises(SpendLimitError):
         label(spec, show_progress=False)
 
