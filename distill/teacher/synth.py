@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
     from distill.embed import Embedder
     from distill.spec import Spec
+    from distill.types import TokenPrice
 
 __all__ = ["SynthesisPlan", "SynthesisSummary", "plan_synthesis", "synthesise"]
 
@@ -218,12 +219,14 @@ class SynthesisPlan:
         n_requests: About how many requests that takes.
         estimated_usd: Their estimated price, or None when the price is unknown.
         recorded: The queries that are written already and will stand in queries.jsonl; None where that file is up to date.
+        price: What the estimate rests on.
     """
 
     n_missing: int
     n_requests: int
     estimated_usd: Decimal | None
     recorded: tuple[str, ...] | None = field(default=None, repr=False)
+    price: TokenPrice | None = None
 
 
 _TOKENS_PER_WRITTEN_QUERY = 16
@@ -241,7 +244,7 @@ def plan_synthesis(spec: Spec, *, rivals: Mapping[str, Sequence[str]] | None = N
     writer = run.writer
     price = price_of(spec, writer.model)
     if _is_current(spec, writer):
-        return SynthesisPlan(0, 0, None if price is None else Decimal(0))
+        return SynthesisPlan(0, 0, None if price is None else Decimal(0), price=price)
     n_missing = run.n_missing
     n_requests = round(n_missing / (writer.n * _SHARE_OF_NEW_QUERIES) + 0.5) if n_missing else 0
     estimate = None
@@ -250,7 +253,7 @@ def plan_synthesis(spec: Spec, *, rivals: Mapping[str, Sequence[str]] | None = N
         characters = sum(len(content) for _, content in writer.request(rounds[0]).messages) if rounds else 0
         written = n_requests * writer.n * _TOKENS_PER_WRITTEN_QUERY
         estimate = estimated_usd(price, n_requests * characters, written)
-    return SynthesisPlan(n_missing, n_requests, estimate, tuple(text for _, text, _ in run.pool.distinct()))
+    return SynthesisPlan(n_missing, n_requests, estimate, tuple(text for _, text, _ in run.pool.distinct()), price)
 
 
 def _is_current(spec: Spec, writer: Writer) -> bool:
