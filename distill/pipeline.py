@@ -56,9 +56,11 @@ __all__ = [
     "fallback",
     "import_answers",
     "label",
+    "limited",
     "plan",
     "plan_carry",
     "plan_label",
+    "plan_synth",
     "report",
     "run",
     "synth",
@@ -169,18 +171,46 @@ def synth(spec: Spec, *, measure: bool = False, show_progress: bool = True) -> S
     """
     from distill.teacher.synth import synthesise
 
-    if not spec.writes_queries:
-        named = f"queries: {spec.queries}" if spec.queries else f"teacher.labels: {spec.teacher.labels}"
-        raise SpecError(
-            f"{spec.path}: `{named}` names your own queries, which synth does not write over; "
-            "take the key out to have queries written"
-        )
+    _check_writes_queries(spec)
     return synthesise(
         spec,
         open_embedder=lambda: _embedder_if_there(spec, show_progress=show_progress),
         measure=measure,
         show_progress=show_progress,
     )
+
+
+def _check_writes_queries(spec: Spec) -> None:
+    if not spec.writes_queries:
+        named = f"queries: {spec.queries}" if spec.queries else f"teacher.labels: {spec.teacher.labels}"
+        raise SpecError(
+            f"{spec.path}: `{named}` names your own queries, which synth does not write over; "
+            "take the key out to have queries written"
+        )
+
+
+def plan_synth(spec: Spec) -> SynthesisPlan:
+    """What ``synth`` would ask and spend; asks nothing. See ``distill.teacher.synth.plan_synthesis``.
+
+    Raises:
+        SpecError: The spec names the user's own queries; they are not written over.
+    """
+    from distill.teacher.synth import plan_synthesis
+
+    _check_writes_queries(spec)
+    return plan_synthesis(spec)
+
+
+def limited(spec: Spec, max_usd: Decimal | None) -> Spec:
+    """The same spec for one run that may spend no more than ``max_usd``, nor more than ``teacher.max_usd`` leaves.
+
+    Args:
+        spec: The router's spec.
+        max_usd: None: as it is.
+    """
+    from distill.teacher.spend import limited as with_limit
+
+    return with_limit(spec, spec.teacher.model or spec.synth.model, max_usd)
 
 
 def _embedder_if_there(spec: Spec, *, show_progress: bool) -> Embedder | None:

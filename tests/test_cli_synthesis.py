@@ -107,3 +107,61 @@ def test_without_weights_it_is_said_once_and_queries_are_written(written, monkey
     assert len(list(read_jsonl(written.parent / "queries.jsonl"))) == 16
     lines = [line for _, line in read_jsonl(written.parent / "synth.jsonl")]
     assert not any("rivals" in line for line in lines)
+
+
+PRICE = "price: {input_per_mtok: 1000, output_per_mtok: 1000, source: the maker, date: 2026-01-31}"
+
+
+def priced(path, more=""):
+    """The same project with a price, and nothing written or labelled yet."""
+    text = path.read_text("utf-8").replace("max_retries: 0", f"max_retries: 0, max_output_tokens: 64, {PRICE}{more}")
+    path.write_text(text, encoding="utf-8")
+    for name in ("queries.jsonl", "synth.jsonl"):
+        (path.parent / name).unlink()
+    return path
+
+
+def test_a_dry_run_says_what_is_to_be_written_and_its_price(written):
+    path = priced(written, ", max_usd: 5")
+    done = distill("synth", path, "--dry-run")
+    first, last = done.stdout.splitlines()
+    assert first.startswith("synth   16 queries to write, about 6 requests, USD about ")
+    assert "limit 5 (teacher.max_usd)" in last
+    assert last.endswith("price: the maker, 2026-01-31. Nothing was asked.")
+    assert not (path.parent / "synth.jsonl").exists()
+    value = json.loads(distill("synth", path, "--dry-run", "--json").stdout)
+    assert (value["n_missing"], value["n_requests"]) == (16, 6)
+    assert "recorded" not in value
+
+
+def test_a_dry_run_of_what_is_written_asks_for_nothing(written):
+    assert distill("synth", written, "--dry-run").stdout.endswith("Nothing is to be asked, and nothing was.\n")
+
+
+def test_a_dry_run_of_ones_own_queries_is_an_error(tmp_path):
+    done = distill("synth", write_project(tmp_path), "--dry-run")
+    assert done.exit_code == 1
+    assert "names your own queries" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["synth", "label", "run"])
+def test_a_run_may_be_limited_by_itself(written, command):
+    path = priced(written)
+    if command == "label":
+        assert distill("synth", path, "--quiet").exit_code == 0
+    done = distill(command, path, "--max-usd", "0.000001")
+    assert done.exit_code == 1
+    assert "the spend limit is reached" in done.stderr
+    assert not (path.parent / "ledger.jsonl").exists()
+    planned = distill(command, path, "--max-usd", "0.000001", "--dry-run").stdout
+    assert "it would stop there" in planned
+
+
+def test_the_limit_of_a_run_is_not_above_that_of_the_file(written):
+    path = priced(written, ", max_usd: 0.000001")
+    assert "the spend limit is reached" in distill("synth", path, "--max-usd", "5").stderr
+
+
+def test_an_import_spends_nothing_that_could_be_limited(written):
+    done = distill("label", written, "--import", written.parent / "queries.jsonl", "--max-usd", "1")
+    assert done.exit_code == 2

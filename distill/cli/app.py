@@ -26,6 +26,7 @@ __all__ = [
     "AsJsonLines",
     "BaseUrl",
     "Force",
+    "MaxUsd",
     "Out",
     "Quiet",
     "SpecPath",
@@ -34,6 +35,7 @@ __all__ = [
     "load",
     "main",
     "print_json",
+    "usd",
 ]
 
 _INTERRUPTED = 130
@@ -99,6 +101,10 @@ Out = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 AsJsonLines = Annotated[bool, typer.Option("--json", help="Print each answer as one line of JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
+MaxUsd = Annotated[
+    float | None,
+    typer.Option(min=0.0, help="Most that this run may spend; by default what teacher.max_usd leaves."),
+]
 Force = Annotated[bool, typer.Option("--force", help="Do it again, even where nothing has changed.")]
 
 DEFAULT_SPEC = Path("router.yaml")
@@ -131,6 +137,11 @@ def load(path: Path, teacher_model: str | None = None, base_url: str | None = No
     from distill.spec import load_spec
 
     return load_spec(path, teacher_model=teacher_model, base_url=base_url)
+
+
+def usd(value: float | None) -> Decimal | None:
+    """A sum given on the command line, without the digits that a float adds."""
+    return None if value is None else Decimal(str(value))
 
 
 def print_json(value: Any) -> None:

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from distill.cli.app import DEFAULT_SPEC, AsJson, BaseUrl, Out, Quiet, SpecPath, TeacherModel, load, print_json
+from distill.cli.app import (
+    DEFAULT_SPEC,
+    AsJson,
+    BaseUrl,
+    MaxUsd,
+    Out,
+    Quiet,
+    SpecPath,
+    TeacherModel,
+    load,
+    print_json,
+    usd,
+)
 from distill.progress import say
 
 if TYPE_CHECKING:
@@ -45,10 +56,7 @@ def carry(
         ),
     ] = None,
     max_calls: Annotated[int | None, typer.Option(min=0, help="Requests at most, all in all; 0 asks nothing.")] = None,
-    max_usd: Annotated[
-        float | None,
-        typer.Option(min=0.0, help="Most that this run may spend; by default what teacher.max_usd leaves."),
-    ] = None,
+    max_usd: MaxUsd = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be kept and asked again, and its price; ask nothing.")
     ] = False,
@@ -67,7 +75,7 @@ def carry(
         described_anew=tuple(changed or ()),
         max_share=max_share,
         max_calls=max_calls,
-        max_usd=None if max_usd is None else Decimal(str(max_usd)),
+        max_usd=usd(max_usd),
     )
     if dry_run:
         plan = pipeline.plan_carry(loaded, options, out=out, show_progress=not quiet)

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from distill.cli.app import DEFAULT_SPEC, AsJson, BaseUrl, Out, Quiet, SpecPath, TeacherModel, load, print_json
+from distill.cli.app import (
+    DEFAULT_SPEC,
+    AsJson,
+    BaseUrl,
+    MaxUsd,
+    Out,
+    Quiet,
+    SpecPath,
+    TeacherModel,
+    load,
+    print_json,
+    usd,
+)
 from distill.progress import say
 
 if TYPE_CHECKING:
@@ -20,15 +31,6 @@ __all__ = ["add_to"]
 
 _SHOWN = 50
 _WIDEST_TEXT = 80
-
-MaxUsd = Annotated[
-    float | None,
-    typer.Option(min=0.0, help="Most that this run may spend; by default what teacher.max_usd leaves."),
-]
-
-
-def _usd(value: float | None) -> Decimal | None:
-    return None if value is None else Decimal(str(value))
 
 
 def audit(
@@ -59,7 +61,7 @@ def audit(
     summary = None
     if relabel:
         summary = audits.relabel(
-            loaded, found, samples=samples, limit=limit, max_usd=_usd(max_usd), show_progress=not quiet
+            loaded, found, samples=samples, limit=limit, max_usd=usd(max_usd), show_progress=not quiet
         )
     if as_json:
         print_json(_as_json(found, limit, summary))
@@ -171,7 +173,7 @@ def improve(
         out=out,
         rounds=rounds,
         per_intent=per_intent,
-        max_usd=_usd(max_usd),
+        max_usd=usd(max_usd),
         show_progress=not quiet,
         on_round=None if as_json else _print_round,
     )

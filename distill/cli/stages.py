@@ -12,12 +12,14 @@ from distill.cli.app import (
     AsJson,
     BaseUrl,
     Force,
+    MaxUsd,
     Out,
     Quiet,
     SpecPath,
     TeacherModel,
     load,
     print_json,
+    usd,
 )
 from distill.errors import GateError, TeacherError
 from distill.progress import is_first_process, say
@@ -29,7 +31,8 @@ if TYPE_CHECKING:
     from distill.spec import Spec
     from distill.teacher.imported import ImportSummary
     from distill.teacher.label import LabelPlan, LabelSummary
-    from distill.types import BenchResult
+    from distill.teacher.synth import SynthesisPlan
+    from distill.types import BenchResult, TokenPrice
 
 __all__ = ["add_to"]
 
@@ -40,6 +43,10 @@ def synth(
     spec: SpecPath = DEFAULT_SPEC,
     teacher_model: TeacherModel = None,
     base_url: BaseUrl = None,
+    max_usd: MaxUsd = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print how much is to be written, and its price; ask nothing.")
+    ] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -49,12 +56,40 @@ def synth(
     from distill import pipeline
     from distill.cli.synthesis import print_queries
 
-    summary = pipeline.synth(load(spec, teacher_model, base_url), measure=True, show_progress=not quiet)
+    loaded = pipeline.limited(load(spec, teacher_model, base_url), usd(max_usd))
+    if dry_run:
+        _print_synthesis_plan(pipeline.plan_synth(loaded), loaded, as_json=as_json)
+        return
+    summary = pipeline.synth(loaded, measure=True, show_progress=not quiet)
     if as_json:
         print_json(asdict(summary))
         return
     print_queries(summary)
     typer.echo(_spent(summary.n_asked, summary.spent_usd))
+
+
+def _print_synthesis_plan(plan: SynthesisPlan, spec: Spec, *, as_json: bool) -> None:
+    if as_json:
+        print_json(_synthesis_as_json(plan))
+        return
+    _print_synthesis(plan)
+    if plan.n_missing:
+        typer.echo(_total(plan.estimated_usd, plan.price, spec))
+    else:
+        typer.echo("Nothing is to be asked, and nothing was.")
+
+
+def _synthesis_as_json(plan: SynthesisPlan) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    value = asdict(plan)
+    del value["recorded"]  # texts: they stand in synth.jsonl
+    return value
+
+
+def _print_synthesis(plan: SynthesisPlan) -> None:
+    how = f"{plan.n_missing} queries to write, about {plan.n_requests} requests"
+    _print_stage("synth", how, plan.estimated_usd if plan.n_missing else 0)
 
 
 def label(
@@ -85,6 +120,7 @@ def label(
             "by the next run.",
         ),
     ] = False,
+    max_usd: MaxUsd = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print how much is to be asked, and its price; ask nothing.")
     ] = False,
@@ -98,8 +134,10 @@ def label(
 
     loaded = load(spec, teacher_model, base_url)
     if answers is not None:
-        if batch or dry_run:
-            raise typer.BadParameter("goes without --batch and --dry-run: it asks nothing", param_hint="--import")
+        if batch or dry_run or max_usd is not None:
+            raise typer.BadParameter(
+                "goes without --batch, --dry-run and --max-usd: it asks nothing", param_hint="--import"
+            )
         imported = pipeline.import_answers(loaded, answers, teacher=imported_from)
         if as_json:
             print_json(asdict(imported))
@@ -110,6 +148,7 @@ def label(
         raise typer.BadParameter("goes with --import", param_hint="--imported-from")
     if give_up and not batch:
         raise typer.BadParameter("goes with --batch", param_hint="--give-up")
+    loaded = pipeline.limited(loaded, usd(max_usd))
     if dry_run:
         _print_label_plan(pipeline.plan_label(loaded, batch=batch), loaded, batch=batch, as_json=as_json)
         return
@@ -141,7 +180,7 @@ def _print_label_plan(plan: LabelPlan, spec: Spec, *, batch: bool, as_json: bool
     how = f"{_labelled(plan)}{in_flight}, by {spec.teacher_name}{' in batches' if batch else ''}"
     _print_stage("label", how, plan.estimated_usd if plan.n_missing else 0)
     if plan.n_missing:
-        typer.echo(_total(plan.estimated_usd, plan, spec))
+        typer.echo(_total(plan.estimated_usd, plan.price, spec))
         _say_obstacles("label", plan)
         _say_what_logprobs_decide("label", spec)
     else:
@@ -254,6 +293,7 @@ def run(
     teacher_model: TeacherModel = None,
     base_url: BaseUrl = None,
     out: Out = None,
+    max_usd: MaxUsd = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what is to be done, the requests and their price; ask nothing.")
     ] = False,
@@ -268,7 +308,7 @@ def run(
 
     if dry_run and check:
         raise typer.BadParameter("goes without --dry-run, which measures nothing", param_hint="--check")
-    loaded = load(spec, teacher_model, base_url)
+    loaded = pipeline.limited(load(spec, teacher_model, base_url), usd(max_usd))
     if dry_run:
         _print_plan(pipeline.plan(loaded, out=out), loaded, as_json=as_json)
         return
@@ -294,16 +334,12 @@ def _print_plan(plan: RunPlan, spec: Spec, *, as_json: bool) -> None:
 
         value = asdict(plan) | {"estimated_usd": plan.estimated_usd}
         if plan.synth is not None:
-            del value["synth"]["recorded"]  # texts: they stand in synth.jsonl
+            value["synth"] = _synthesis_as_json(plan.synth)
         print_json(value)
         return
     teacher = spec.teacher_name
     if plan.synth is not None:
-        _print_stage(
-            "synth",
-            f"{plan.synth.n_missing} queries to write, about {plan.synth.n_requests} requests",
-            plan.synth.estimated_usd,
-        )
+        _print_synthesis(plan.synth)
     else:
         _print_stage("synth", f"not needed: queries come from {spec.queries_path}", 0)
     _print_stage("label", f"{_labelled(plan.label)}, by {teacher}", plan.label.estimated_usd)
@@ -316,7 +352,7 @@ def _print_plan(plan: RunPlan, spec: Spec, *, as_json: bool) -> None:
     if plan.label.n_missing == 0 and (plan.synth is None or plan.synth.n_missing == 0):
         typer.echo("Nothing is to be asked, and nothing was.")
         return
-    typer.echo(_total(plan.estimated_usd, plan.label, spec))
+    typer.echo(_total(plan.estimated_usd, plan.label.price, spec))
     _say_obstacles("run", plan.label)
     _say_what_logprobs_decide("run", spec)
 
@@ -335,16 +371,16 @@ def _say_what_logprobs_decide(command: str, spec: Spec) -> None:
         )
 
 
-def _total(estimated_usd: Decimal | float | None, plan: LabelPlan, spec: Spec) -> str:
+def _total(estimated_usd: Decimal | float | None, price: TokenPrice | None, spec: Spec) -> str:
     """What all of it would cost, beside the limit."""
     max_usd = spec.teacher.max_usd
     total = "unknown" if estimated_usd is None else f"about {estimated_usd:.4f}"
     limit = "none" if max_usd is None else f"{max_usd}"
-    if max_usd is not None and plan.price is None:
+    if max_usd is not None and price is None:
         limit += " cannot be kept without a price"
     elif max_usd is not None and estimated_usd is not None and estimated_usd > max_usd:
         limit += ": it would stop there, and go on where it is raised"
-    source = f"; price: {plan.price.source}, {plan.price.date}" if plan.price else ""
+    source = f"; price: {price.source}, {price.date}" if price else ""
     return f"USD {total}, limit {limit} (teacher.max_usd){source}. Nothing was asked."
 
 

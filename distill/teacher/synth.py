@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
     from distill.embed import Embedder
     from distill.spec import Spec
+    from distill.types import TokenPrice
 
 __all__ = [
     "SynthesisPlan",
@@ -239,12 +240,14 @@ class SynthesisPlan:
         n_requests: About how many requests that takes.
         estimated_usd: Their estimated price, or None when the price is unknown.
         recorded: The queries that are there already and will stand in queries.jsonl; None where that file is up to date.
+        price: What the estimate rests on.
     """
 
     n_missing: int
     n_requests: int
     estimated_usd: Decimal | None
     recorded: tuple[str, ...] | None = field(default=None, repr=False)
+    price: TokenPrice | None = None
 
 
 _TOKENS_PER_WRITTEN_QUERY = 16
@@ -265,7 +268,7 @@ def plan_synthesis(
     writer = run.writer
     price = price_of(spec, writer.model)
     if _is_current(spec, writer):
-        return SynthesisPlan(0, 0, None if price is None else Decimal(0))
+        return SynthesisPlan(0, 0, None if price is None else Decimal(0), price=price)
     n_missing = run.n_missing
     n_requests = round(n_missing / (writer.n * _SHARE_OF_NEW_QUERIES) + 0.5) if n_missing else 0
     estimate = None
@@ -276,7 +279,7 @@ def plan_synthesis(
         estimate = estimated_usd(price, n_requests * characters, written)
     by_hand = (str(line["text"]) for line in _lines_added_by_hand(spec))
     recorded = (*(text for _, text, _ in run.pool.distinct()), *by_hand)
-    return SynthesisPlan(n_missing, n_requests, estimate, recorded)
+    return SynthesisPlan(n_missing, n_requests, estimate, recorded, price)
 
 
 def is_recorded(spec: Spec) -> bool:
