@@ -23,8 +23,6 @@ from distill.errors import GateError, TeacherError
 from distill.progress import is_first_process, say
 
 if TYPE_CHECKING:
-    from decimal import Decimal
-
     from distill.pipeline import Due, RunPlan
     from distill.spec import Spec
     from distill.teacher.imported import ImportSummary
@@ -129,9 +127,10 @@ def _print_label_plan(plan: LabelPlan, spec: Spec, *, batch: bool, as_json: bool
         return
     in_flight = f", {plan.n_in_flight} in flight already" if plan.n_in_flight else ""
     how = f"{_labelled(plan)}{in_flight}, by {spec.teacher_name}{' in batches' if batch else ''}"
-    _print_stage("label", how, plan.estimated_usd if plan.n_missing else 0)
+    _print_stage("label", how, plan.estimated_usd if plan.n_missing else 0, plan.most_usd if plan.n_missing else None)
     if plan.n_missing:
-        typer.echo(_total(plan.estimated_usd, plan, spec))
+        typer.echo(_total(plan, plan, spec))
+        _say_why_a_range("label", plan.most_usd, spec)
         _say_obstacles("label", plan)
         _say_what_logprobs_decide("label", spec)
     else:
@@ -282,7 +281,7 @@ def _print_plan(plan: RunPlan, spec: Spec, *, as_json: bool) -> None:
     if as_json:
         from dataclasses import asdict
 
-        value = asdict(plan) | {"estimated_usd": plan.estimated_usd}
+        value = asdict(plan) | {"estimated_usd": plan.estimated_usd, "most_usd": plan.most_usd}
         if plan.synth is not None:
             del value["synth"]["recorded"]  # texts: they stand in synth.jsonl
         print_json(value)
@@ -293,10 +292,11 @@ def _print_plan(plan: RunPlan, spec: Spec, *, as_json: bool) -> None:
             "synth",
             f"{plan.synth.n_missing} queries to write, about {plan.synth.n_requests} requests",
             plan.synth.estimated_usd,
+            plan.synth.most_usd,
         )
     else:
         _print_stage("synth", f"not needed: queries come from {spec.queries_path}", 0)
-    _print_stage("label", f"{_labelled(plan.label)}, by {teacher}", plan.label.estimated_usd)
+    _print_stage("label", f"{_labelled(plan.label)}, by {teacher}", plan.label.estimated_usd, plan.label.most_usd)
     _print_stage("train", _trained(plan), 0)
     _print_stage("bench", _with_due(f"{plan.out / 'bench.json'}", plan.bench), 0)
     _print_stage("report", _with_due(f"{plan.out / 'report.html'}", plan.report), 0)
@@ -306,9 +306,18 @@ def _print_plan(plan: RunPlan, spec: Spec, *, as_json: bool) -> None:
     if plan.label.n_missing == 0 and (plan.synth is None or plan.synth.n_missing == 0):
         typer.echo("Nothing is to be asked, and nothing was.")
         return
-    typer.echo(_total(plan.estimated_usd, plan.label, spec))
+    typer.echo(_total(plan, plan.label, spec))
+    _say_why_a_range("run", plan.most_usd, spec)
     _say_obstacles("run", plan.label)
     _say_what_logprobs_decide("run", spec)
+
+
+def _say_why_a_range(command: str, most_usd: Any, spec: Spec) -> None:
+    if most_usd is not None:
+        say(
+            f"{command}: a model that reasons bills that as output, up to the {spec.teacher.max_output_tokens} tokens an answer of "
+            "teacher.max_output_tokens; how many it takes is known, and estimated from, once it has answered a few queries"
+        )
 
 
 def _say_obstacles(command: str, plan: LabelPlan) -> None:
@@ -325,15 +334,17 @@ def _say_what_logprobs_decide(command: str, spec: Spec) -> None:
         )
 
 
-def _total(estimated_usd: Decimal | float | None, plan: LabelPlan, spec: Spec) -> str:
+def _total(whole: LabelPlan | RunPlan, plan: LabelPlan, spec: Spec) -> str:
     """What all of it would cost, beside the limit."""
-    max_usd = spec.teacher.max_usd
-    total = "unknown" if estimated_usd is None else f"about {estimated_usd:.4f}"
+    max_usd, estimated_usd = spec.teacher.max_usd, whole.estimated_usd
+    total = _estimate(estimated_usd, whole.most_usd)
     limit = "none" if max_usd is None else f"{max_usd}"
     if max_usd is not None and plan.price is None:
         limit += " cannot be kept without a price"
     elif max_usd is not None and estimated_usd is not None and estimated_usd > max_usd:
         limit += ": it would stop there, and go on where it is raised"
+    elif max_usd is not None and whole.most_usd is not None and whole.most_usd > max_usd:
+        limit += ": it may stop there, and go on where it is raised"
     source = f"; price: {plan.price.source}, {plan.price.date}" if plan.price else ""
     return f"USD {total}, limit {limit} (teacher.max_usd){source}. Nothing was asked."
 
@@ -362,9 +373,14 @@ def _with_due(what: str, due: Due) -> str:
     return what if due is Due.YES else f"{what}: {due.value}"
 
 
-def _print_stage(stage: str, detail: str, usd: Any) -> None:
-    price = "" if usd == 0 else f", USD {'unknown' if usd is None else f'about {usd:.4f}'}"
+def _print_stage(stage: str, detail: str, usd: Any, most_usd: Any = None) -> None:
+    price = "" if usd == 0 else f", USD {_estimate(usd, most_usd)}"
     typer.echo(f"{stage:<7} {detail}{price}")
+
+
+def _estimate(usd: Any, most_usd: Any) -> str:
+    most = "" if most_usd is None else f", up to {most_usd:.4f}"
+    return "unknown" if usd is None else f"about {usd:.4f}{most}"
 
 
 def add_to(app: typer.Typer) -> None:

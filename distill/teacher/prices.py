@@ -172,7 +172,7 @@ def cost_usd(price: TokenPrice, usage: Usage) -> Decimal:
 _CHARACTERS_PER_TOKEN = 4
 
 
-def estimated_usd(price: TokenPrice, characters: int, answer_tokens: int) -> Decimal:
+def estimated_usd(price: TokenPrice, characters: int, answer_tokens: float) -> Decimal:
     """What requests will cost, about.
 
     Args:
@@ -180,7 +180,7 @@ def estimated_usd(price: TokenPrice, characters: int, answer_tokens: int) -> Dec
         characters: Of all their prompts; four of them are taken for a token, as in English.
         answer_tokens: Of all the answers.
     """
-    return cost_usd(price, Usage(characters // _CHARACTERS_PER_TOKEN, answer_tokens))
+    return cost_usd(price, Usage(characters // _CHARACTERS_PER_TOKEN, round(answer_tokens)))
 
 
 class Budget:
