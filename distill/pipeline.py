@@ -157,6 +157,14 @@ class RunPlan:
         parts = [self.label.estimated_usd, *([self.synth.estimated_usd] if self.synth else [])]
         return None if any(part is None for part in parts) else float(sum(part for part in parts if part is not None))
 
+    @property
+    def most_usd(self) -> float | None:
+        """The same should each answer of a model that has none recorded be as long as it may; None where each has some, or a price is unknown."""
+        plans: list[LabelPlan | SynthesisPlan] = [self.label, *([self.synth] if self.synth else [])]
+        if self.estimated_usd is None or all(plan.most_usd is None for plan in plans):
+            return None
+        return float(sum(plan.most_usd or plan.estimated_usd or 0 for plan in plans))
+
 
 def synth(spec: Spec, *, measure: bool = False, show_progress: bool = True) -> SynthesisSummary:
     """Has the model write the queries; see ``distill.teacher.synth.synthesise``.
@@ -652,9 +660,9 @@ def _plan_questions(spec: Spec) -> tuple[SynthesisPlan | None, LabelPlan]:
         plan_labels(spec, recorded=planned.recorded, n_unwritten=planned.n_missing) if planned else plan_labels(spec)
     )
     if not labels.n_missing:  # asking nothing costs nothing, whatever the price is
-        labels = replace(labels, estimated_usd=Decimal(0))
+        labels = replace(labels, estimated_usd=Decimal(0), most_usd=None)
     if planned and not planned.n_missing:
-        planned = replace(planned, estimated_usd=Decimal(0))
+        planned = replace(planned, estimated_usd=Decimal(0), most_usd=None)
     return planned, labels
 
 

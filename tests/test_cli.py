@@ -250,7 +250,8 @@ def test_dry_run_needs_no_key_and_names_the_prices_source(tmp_path):
     spec_path = write_project(tmp_path, teacher=PAID.replace("}", f", price: {price}, max_usd: 3.5}}"))
     last = distill("run", spec_path, "--dry-run").stdout.splitlines()[-1]
     assert re.fullmatch(
-        r"USD about 0\.\d+, limit 3\.5 \(teacher\.max_usd\); price: the maker, 2026-01-31\. Nothing was asked\.", last
+        r"USD about 0\.\d+, up to 0\.\d+, limit 3\.5 \(teacher\.max_usd\); price: the maker, 2026-01-31\. Nothing was asked\.",
+        last,
     )
 
 

@@ -25,8 +25,6 @@ from distill.errors import GateError, TeacherError
 from distill.progress import is_first_process, say
 
 if TYPE_CHECKING:
-    from decimal import Decimal
-
     from distill.pipeline import Due, RunPlan
     from distill.spec import Spec
     from distill.teacher.imported import ImportSummary
@@ -74,7 +72,8 @@ def _print_synthesis_plan(plan: SynthesisPlan, spec: Spec, *, as_json: bool) -> 
         return
     _print_synthesis(plan)
     if plan.n_missing:
-        typer.echo(_total(plan.estimated_usd, plan.price, spec))
+        typer.echo(_total(plan, plan.price, spec))
+        _say_why_a_range("synth", plan.most_usd)
     else:
         typer.echo("Nothing is to be asked, and nothing was.")
 
@@ -89,7 +88,7 @@ def _synthesis_as_json(plan: SynthesisPlan) -> dict[str, Any]:
 
 def _print_synthesis(plan: SynthesisPlan) -> None:
     how = f"{plan.n_missing} queries to write, about {plan.n_requests} requests"
-    _print_stage("synth", how, plan.estimated_usd if plan.n_missing else 0)
+    _print_stage("synth", how, plan.estimated_usd if plan.n_missing else 0, plan.most_usd if plan.n_missing else None)
 
 
 def label(
@@ -178,9 +177,10 @@ def _print_label_plan(plan: LabelPlan, spec: Spec, *, batch: bool, as_json: bool
         return
     in_flight = f", {plan.n_in_flight} in flight already" if plan.n_in_flight else ""
     how = f"{_labelled(plan)}{in_flight}, by {spec.teacher_name}{' in batches' if batch else ''}"
-    _print_stage("label", how, plan.estimated_usd if plan.n_missing else 0)
+    _print_stage("label", how, plan.estimated_usd if plan.n_missing else 0, plan.most_usd if plan.n_missing else None)
     if plan.n_missing:
-        typer.echo(_total(plan.estimated_usd, plan.price, spec))
+        typer.echo(_total(plan, plan.price, spec))
+        _say_why_a_range("label", plan.most_usd)
         _say_obstacles("label", plan)
         _say_what_logprobs_decide("label", spec)
     else:
@@ -332,7 +332,7 @@ def _print_plan(plan: RunPlan, spec: Spec, *, as_json: bool) -> None:
     if as_json:
         from dataclasses import asdict
 
-        value = asdict(plan) | {"estimated_usd": plan.estimated_usd}
+        value = asdict(plan) | {"estimated_usd": plan.estimated_usd, "most_usd": plan.most_usd}
         if plan.synth is not None:
             value["synth"] = _synthesis_as_json(plan.synth)
         print_json(value)
@@ -342,7 +342,7 @@ def _print_plan(plan: RunPlan, spec: Spec, *, as_json: bool) -> None:
         _print_synthesis(plan.synth)
     else:
         _print_stage("synth", f"not needed: queries come from {spec.queries_path}", 0)
-    _print_stage("label", f"{_labelled(plan.label)}, by {teacher}", plan.label.estimated_usd)
+    _print_stage("label", f"{_labelled(plan.label)}, by {teacher}", plan.label.estimated_usd, plan.label.most_usd)
     _print_stage("train", _trained(plan), 0)
     _print_stage("bench", _with_due(f"{plan.out / 'bench.json'}", plan.bench), 0)
     _print_stage("report", _with_due(f"{plan.out / 'report.html'}", plan.report), 0)
@@ -352,9 +352,18 @@ def _print_plan(plan: RunPlan, spec: Spec, *, as_json: bool) -> None:
     if plan.label.n_missing == 0 and (plan.synth is None or plan.synth.n_missing == 0):
         typer.echo("Nothing is to be asked, and nothing was.")
         return
-    typer.echo(_total(plan.estimated_usd, plan.label.price, spec))
+    typer.echo(_total(plan, plan.label.price, spec))
+    _say_why_a_range("run", plan.most_usd)
     _say_obstacles("run", plan.label)
     _say_what_logprobs_decide("run", spec)
+
+
+def _say_why_a_range(command: str, most_usd: Any) -> None:
+    if most_usd is not None:
+        say(
+            f"{command}: a model that reasons bills that as output, up to the most tokens that an answer may have "
+            "(teacher.max_output_tokens); how many it takes is known, and estimated from, once it has answered"
+        )
 
 
 def _say_obstacles(command: str, plan: LabelPlan) -> None:
@@ -371,15 +380,17 @@ def _say_what_logprobs_decide(command: str, spec: Spec) -> None:
         )
 
 
-def _total(estimated_usd: Decimal | float | None, price: TokenPrice | None, spec: Spec) -> str:
+def _total(plan: LabelPlan | SynthesisPlan | RunPlan, price: TokenPrice | None, spec: Spec) -> str:
     """What all of it would cost, beside the limit."""
-    max_usd = spec.teacher.max_usd
-    total = "unknown" if estimated_usd is None else f"about {estimated_usd:.4f}"
+    max_usd, estimated_usd = spec.teacher.max_usd, plan.estimated_usd
+    total = _estimate(estimated_usd, plan.most_usd)
     limit = "none" if max_usd is None else f"{max_usd}"
     if max_usd is not None and price is None:
         limit += " cannot be kept without a price"
     elif max_usd is not None and estimated_usd is not None and estimated_usd > max_usd:
         limit += ": it would stop there, and go on where it is raised"
+    elif max_usd is not None and plan.most_usd is not None and plan.most_usd > max_usd:
+        limit += ": it may stop there, and go on where it is raised"
     source = f"; price: {price.source}, {price.date}" if price else ""
     return f"USD {total}, limit {limit} (teacher.max_usd){source}. Nothing was asked."
 
@@ -408,9 +419,14 @@ def _with_due(what: str, due: Due) -> str:
     return what if due is Due.YES else f"{what}: {due.value}"
 
 
-def _print_stage(stage: str, detail: str, usd: Any) -> None:
-    price = "" if usd == 0 else f", USD {'unknown' if usd is None else f'about {usd:.4f}'}"
+def _print_stage(stage: str, detail: str, usd: Any, most_usd: Any = None) -> None:
+    price = "" if usd == 0 else f", USD {_estimate(usd, most_usd)}"
     typer.echo(f"{stage:<7} {detail}{price}")
+
+
+def _estimate(usd: Any, most_usd: Any) -> str:
+    most = "" if most_usd is None else f", up to {most_usd:.4f}"
+    return "unknown" if usd is None else f"about {usd:.4f}{most}"
 
 
 def add_to(app: typer.Typer) -> None:

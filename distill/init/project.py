@@ -226,6 +226,9 @@ def _teacher(folder: Path, draft: Draft) -> Iterator[str]:
     else:
         yield f"  base_url: {_scalar(draft.base_url)}"
     yield _line("  api_key_env: OPENAI_API_KEY", "the variable that holds the key; no file ever does")
+    yield _line(
+        "  # reasoning_effort: minimal", "for a model that reasons and takes it (gpt-5-mini does): less output to pay"
+    )
     if draft.evidence is not None:
         yield _line(
             f"  evidence: {_labelled_name(draft.evidence, folder)}",

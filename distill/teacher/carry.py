@@ -28,7 +28,7 @@ from distill.teacher.label import label, recorded_samples
 from distill.teacher.ledger import Ledger
 from distill.teacher.nearness import Nearness, known_of
 from distill.teacher.prices import estimated_usd, teacher_price
-from distill.teacher.spend import limited, open_budget
+from distill.teacher.spend import answer_tokens, limited, open_budget
 from distill.teacher.synth import carry_synthesis
 
 if TYPE_CHECKING:
@@ -299,8 +299,8 @@ def _estimate(work: Recorded, n_calls: int) -> Decimal | None:
         return None
     texts = [case.text for case in work.cases[:_SAMPLED_PROMPTS]]
     characters = sum(len(content) for text in texts for _, content in work.teacher.typical_messages(text)) / len(texts)
-    answer_tokens = work.teacher.form.answer_tokens(work.spec.labels) * n_calls
-    return estimated_usd(price, int(characters * n_calls), answer_tokens)
+    typical = answer_tokens(work.spec, work.teacher.name, "label") or work.teacher.form.answer_tokens(work.spec.labels)
+    return estimated_usd(price, int(characters * n_calls), typical * n_calls)
 
 
 def carry(

@@ -43,7 +43,7 @@ from distill.teacher.prices import batch_price, check_limit_is_enforceable, esti
 from distill.teacher.retrieve import Excerpt
 from distill.teacher.rounds import added_queries_path
 from distill.teacher.scrub import shown_error
-from distill.teacher.spend import cost_line, open_budget, spending
+from distill.teacher.spend import answer_tokens, cost_line, open_budget, spending
 from distill.types import Label, TokenPrice, Usage
 
 if TYPE_CHECKING:
@@ -177,6 +177,8 @@ class LabelPlan:
         n_in_flight: Answers that are being asked for in batches already, not counted in ``n_missing``.
         n_under_other_intents: Texts that lack an answer, but have one under other intents, which ``carry`` may keep.
         obstacles: What would stop the run before anything is asked, as things are.
+        most_usd: What they cost should each answer be as long as it may, where none by this model is recorded yet: one that reasons bills
+            that as output. None where the estimate rests on recorded answers, or the price is unknown.
     """
 
     n_texts: int
@@ -187,6 +189,7 @@ class LabelPlan:
     n_in_flight: int = 0
     n_under_other_intents: int = 0
     obstacles: tuple[str, ...] = ()
+    most_usd: Decimal | None = None
 
 
 _TYPICAL_QUERY = "a query of middling length, such as this"
@@ -223,16 +226,19 @@ def plan_labels(
     n_elsewhere = earlier_answers(teacher, ledger).n_texts(missing) if missing else 0
     price, n_samples = batch_price(spec) if batch else teacher_price(spec), spec.teacher.samples
     n_more = n_unwritten * n_samples
-    estimate = None
+    n_missing = len(missing) + n_more
+    estimate = most = None
     if price is not None and spec.teacher.callable is None:
         characters = n_more * sum(len(content) for _, content in teacher.typical_messages(_TYPICAL_QUERY))
         characters += sum(len(content) for each in missing for _, content in teacher.typical_messages(each.text))
-        answer_tokens = teacher.form.answer_tokens(spec.labels) * (len(missing) + n_more)
-        estimate = estimated_usd(price, characters, answer_tokens)
+        measured = answer_tokens(spec, teacher.name, "label")
+        typical = teacher.form.answer_tokens(spec.labels) if measured is None else measured
+        estimate = estimated_usd(price, characters, typical * n_missing)
+        if measured is None:
+            most = estimated_usd(price, characters, spec.teacher.max_output_tokens * n_missing)
     n_texts, n_in_flight = _n_texts(questions) + n_unwritten, n_all - len(missing)
     obstacles = _obstacles(spec, price, batch=batch) if missing or n_more else ()
-    n_missing = len(missing) + n_more
-    return LabelPlan(n_texts, n_missing, estimate, price, n_samples, n_in_flight, n_elsewhere, obstacles)
+    return LabelPlan(n_texts, n_missing, estimate, price, n_samples, n_in_flight, n_elsewhere, obstacles, most)
 
 
 def check_can_label(spec: Spec) -> None:

@@ -57,7 +57,7 @@ def endpoint_price(model: str, base_url: str | None, *, in_batch: bool = False) 
     Raises:
         MissingExtraError: genai-prices is not installed.
     """
-    url = base_url or os.environ.get("OPENAI_BASE_URL") or None
+    url = base_url or _default_endpoint()
     found = None if is_loopback(url) else _found(model, "openai" if url is None else None, url, in_batch=in_batch)
     if found is None:
         return None
@@ -68,6 +68,11 @@ def endpoint_price(model: str, base_url: str | None, *, in_batch: bool = False) 
     if not any(variant.constraint is None or variant.constraint.active(now) for variant in variants):
         return None  # then the price found is the ordinary one
     return _list_price(found, ", batch")
+
+
+def _default_endpoint() -> str | None:
+    """Where the OpenAI client asks when nothing is said; None: OpenAI itself."""
+    return os.environ.get("OPENAI_BASE_URL") or None
 
 
 _IN_BATCH = {"processing": "batch"}
@@ -172,7 +177,7 @@ def cost_usd(price: TokenPrice, usage: Usage) -> Decimal:
 _CHARACTERS_PER_TOKEN = 4
 
 
-def estimated_usd(price: TokenPrice, characters: int, answer_tokens: int) -> Decimal:
+def estimated_usd(price: TokenPrice, characters: int, answer_tokens: float) -> Decimal:
     """What requests will cost, about.
 
     Args:
@@ -180,7 +185,7 @@ def estimated_usd(price: TokenPrice, characters: int, answer_tokens: int) -> Dec
         characters: Of all their prompts; four of them are taken for a token, as in English.
         answer_tokens: Of all the answers.
     """
-    return cost_usd(price, Usage(characters // _CHARACTERS_PER_TOKEN, answer_tokens))
+    return cost_usd(price, Usage(characters // _CHARACTERS_PER_TOKEN, round(answer_tokens)))
 
 
 class Budget:

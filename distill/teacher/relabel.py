@@ -46,7 +46,7 @@ from distill.teacher.prices import check_limit_is_enforceable, estimated_usd, te
 from distill.teacher.prompt import Messages, render, template_text
 from distill.teacher.retrieve import Excerpt
 from distill.teacher.scrub import shown_error
-from distill.teacher.spend import cost_line, limited, open_budget, spending
+from distill.teacher.spend import answer_tokens, cost_line, limited, open_budget, spending
 from distill.types import Label, Usage
 
 if TYPE_CHECKING:
@@ -246,8 +246,8 @@ def plan_relabel(spec: Spec, cases: Sequence[Case], *, samples: int = SAMPLES) -
     estimate = Decimal(0) if not missing else None
     if missing and price is not None and spec.teacher.callable is None:
         characters = sum(len(content) for case, _ in missing for _, content in again.typical_messages(case))
-        answer_tokens = again.form.answer_tokens(spec.labels) * len(missing)
-        estimate = estimated_usd(price, characters, answer_tokens)
+        typical = answer_tokens(spec, again.name, "label") or again.form.answer_tokens(spec.labels)
+        estimate = estimated_usd(price, characters, typical * len(missing))
     return RelabelPlan(len(cases), len(missing), estimate)
 
 

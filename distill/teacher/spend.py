@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PaidAnswer",
+    "answer_tokens",
     "cost_line",
     "is_paid",
     "limited",
@@ -150,6 +151,23 @@ def _past_prices(spec: Spec) -> Callable[[str, str | None, bool], TokenPrice | N
         return batch_price(asked, model) if in_batch else price_of(asked, model)
 
     return price_then
+
+
+def answer_tokens(spec: Spec, model: str, stage: str) -> float | None:
+    """Mean tokens of this model's recorded answers, reasoning included; None where none was counted.
+
+    Args:
+        spec: The router's spec.
+        model: Who answered.
+        stage: ``synth``, or ``label`` for those of batches too.
+    """
+    counts = [
+        answer.usage.completion_tokens
+        for answer in paid_answers(spec)
+        if answer.model == model and answer.stage.startswith(stage)
+    ]
+    counted = [count for count in counts if count is not None]
+    return sum(counted) / len(counted) if counted else None
 
 
 def limited(spec: Spec, model: str | None, max_usd: Decimal | None) -> Spec:

@@ -40,7 +40,7 @@ from distill.teacher.ledger import AppendLog
 from distill.teacher.pool import Comparison, Dropped, Pool, Repeat
 from distill.teacher.prices import check_limit_is_enforceable, estimated_usd, price_of
 from distill.teacher.prompt import examples_of
-from distill.teacher.spend import cost_line, open_budget, spending
+from distill.teacher.spend import answer_tokens, cost_line, open_budget, spending
 from distill.teacher.writer import Round, Writer, read_recording
 from distill.types import Usage
 
@@ -241,6 +241,7 @@ class SynthesisPlan:
         estimated_usd: Their estimated price, or None when the price is unknown.
         recorded: The queries that are there already and will stand in queries.jsonl; None where that file is up to date.
         price: What the estimate rests on.
+        most_usd: What they cost should each answer be as long as it may, where none by this model is recorded yet.
     """
 
     n_missing: int
@@ -248,6 +249,7 @@ class SynthesisPlan:
     estimated_usd: Decimal | None
     recorded: tuple[str, ...] | None = field(default=None, repr=False)
     price: TokenPrice | None = None
+    most_usd: Decimal | None = None
 
 
 _TOKENS_PER_WRITTEN_QUERY = 16
@@ -271,15 +273,19 @@ def plan_synthesis(
         return SynthesisPlan(0, 0, None if price is None else Decimal(0), price=price)
     n_missing = run.n_missing
     n_requests = round(n_missing / (writer.n * _SHARE_OF_NEW_QUERIES) + 0.5) if n_missing else 0
-    estimate = None
+    estimate = most = None
     if price is not None:
         rounds = next(iter(run.left.values()), None)
-        characters = sum(len(content) for _, content in writer.request(rounds[0]).messages) if rounds else 0
-        written = n_requests * writer.n * _TOKENS_PER_WRITTEN_QUERY
-        estimate = estimated_usd(price, n_requests * characters, written)
+        request = writer.request(rounds[0]) if rounds else None
+        characters = 0 if request is None else n_requests * sum(len(content) for _, content in request.messages)
+        measured = answer_tokens(spec, writer.model, "synth")
+        typical = writer.n * _TOKENS_PER_WRITTEN_QUERY if measured is None else measured
+        estimate = estimated_usd(price, characters, n_requests * typical)
+        if measured is None and request is not None:
+            most = estimated_usd(price, characters, n_requests * request.max_output_tokens)
     by_hand = (str(line["text"]) for line in _lines_added_by_hand(spec))
     recorded = (*(text for _, text, _ in run.pool.distinct()), *by_hand)
-    return SynthesisPlan(n_missing, n_requests, estimate, recorded, price)
+    return SynthesisPlan(n_missing, n_requests, estimate, recorded, price, most)
 
 
 def is_recorded(spec: Spec) -> bool:

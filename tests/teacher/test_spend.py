@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from teacher_specs import PRICE, TEXTS, ledger_lines, write_queries
 
+from distill import pipeline
 from distill.benchmark.cost import spent_usd
 from distill.data import label_as_line, read_jsonl, read_labels
 from distill.errors import DataError, LedgerError, SpendLimitError
@@ -17,7 +18,7 @@ from distill.teacher.label import label, plan_labels
 from distill.teacher.ledger import AppendLog
 from distill.teacher.relabel import Case, relabel
 from distill.teacher.spend import limited, open_budget, spend_by_stage, spending
-from distill.teacher.synth import synthesise
+from distill.teacher.synth import plan_synthesis, synthesise
 from distill.types import Usage
 
 ONE = Decimal("0.0002")
@@ -182,3 +183,32 @@ def test_another_teacher_can_be_asked_under_the_limit_where_a_demo_was_recorded(
     spec = load_spec(DATA / demo, teacher_model="gpt-5-mini")
     budget = open_budget(spec, "gpt-5-mini")
     assert (budget.spent_usd, budget.known_spend_usd, budget.can_keep_limit) == (0, None, True)
+
+
+def test_a_dry_run_goes_by_the_answers_recorded_and_before_the_first_says_up_to(server, make_spec):
+    server.usage = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 600}  # it reasons: 500 tokens
+    teacher = {"price": PRICE | {"input_per_mtok": 0}, "max_output_tokens": 2000}
+    spec = make_spec(server.base_url, teacher=teacher)
+    before = plan_labels(spec)
+    assert before.estimated_usd < Decimal("0.01") < before.most_usd == len(TEXTS) * 2000 * Decimal("0.00001")
+    ask(make_spec(server.base_url, TEXTS[:2], teacher=teacher))
+    after = plan_labels(make_spec(server.base_url, teacher=teacher))
+    assert (after.estimated_usd, after.most_usd) == ((len(TEXTS) - 2) * 500 * Decimal("0.00001"), None)
+    other = plan_labels(make_spec(server.base_url, teacher=teacher | {"model": "another"}))
+    assert (other.estimated_usd, other.most_usd) == (before.estimated_usd, before.most_usd)
+    assert plan_labels(make_spec(server.base_url)).most_usd is None
+
+
+def test_the_writers_plan_says_up_to_as_well(server, make_spec):
+    teacher = {"price": PRICE | {"input_per_mtok": 0}, "max_output_tokens": 2000}
+    synth = {"per_intent": 4, "out_of_scope": 0, "per_request": 4}
+    spec = make_spec(server.base_url, None, teacher=teacher, synth=synth)
+    before = plan_synthesis(spec)
+    assert before.most_usd == before.n_requests * 2000 * Decimal("0.00001") > before.estimated_usd
+    whole = pipeline.plan(spec)
+    assert whole.most_usd == pytest.approx(float(before.most_usd + whole.label.most_usd))
+    server.usage = {"prompt_tokens": 100, "completion_tokens": 500, "total_tokens": 600}
+    synthesise(spec, show_progress=False)
+    spec = make_spec(server.base_url, None, teacher=teacher, synth=synth | {"per_intent": 8})
+    after = plan_synthesis(spec)
+    assert (after.estimated_usd, after.most_usd) == (after.n_requests * 500 * Decimal("0.00001"), None)
