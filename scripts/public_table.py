@@ -137,7 +137,7 @@ def harder_table(lines: list[Line]) -> str:
             "## When labels are wrong, and when there are few",
             "",
             f"By `scripts/harder.py`: {noise:.0%} of the training labels turned to the intent that they are most often taken for; {per_intent} training",
-            "examples an intent. *frozen*: a logistic regression on the pretrained vectors, with the same few examples.",
+            "examples an intent. *frozen*: a logistic regression on the pretrained vectors, with the few examples that the students train on: less those held out.",
             "",
             "| | | right labels | wrong ones | may lose | loses | | limit with few | with few | | frozen | commit |",
             "| --- | --- | ---: | ---: | ---: | ---: | --- | ---: | ---: | --- | ---: | --- |",
