@@ -166,8 +166,8 @@ def measure(
     refuse_several_processes()
     commit = tree_commit()
     folder = read_folder(folder_path)
-    hashes = {f"{part}_sha256": sha256_file(folder.path / f"{part}.jsonl") for part in ("train", "test")}
     gold = read_test(folder)
+    hashes = {f"{part}_sha256": sha256_file(folder.path / f"{part}.jsonl") for part in ("train", "test")}
     data = TrainingData(
         name=folder.path.resolve().name,
         task=folder.task,
@@ -205,8 +205,8 @@ def measure(
             seed=seed,
         )
     )
-    write_json(bench_path, result_as_json(result))
     openings.note(opening | figures(result), OPENINGS)
+    write_json(bench_path, result_as_json(result))  # last: where it stands, nothing is noted any more
     return result
 
 

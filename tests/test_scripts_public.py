@@ -198,6 +198,9 @@ def test_a_wrong_test_part_is_told_before_training(run):
     write(run.folder, "test", [{"text": "?", "intent": "pya"}])
     with pytest.raises(DataError, match="pya"):
         run.measure()
+    (run.folder / "test.jsonl").unlink()
+    with pytest.raises(DataError, match=r"test.jsonl: cannot be read"):
+        run.measure()
     assert run.trained == 0
 
 
