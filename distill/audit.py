@@ -36,6 +36,7 @@ __all__ = [
     "IntentAudit",
     "Suspect",
     "audit",
+    "check_can_relabel",
     "confident_joint",
     "find_label_errors",
     "plan_relabel",
@@ -266,6 +267,13 @@ def plan_relabel(spec: Spec, found: Audit, *, samples: int, limit: int | None = 
     from distill.teacher.relabel import plan_relabel as plan
 
     return plan(spec, _cases(found, limit), samples=samples)
+
+
+def check_can_relabel(spec: Spec, *, max_usd: Decimal | None = None) -> None:
+    """What would stop ``relabel`` before anything is asked is found before the audit; see ``distill.teacher.relabel``."""
+    from distill.teacher.relabel import check_can_relabel as check
+
+    check(spec, max_usd=max_usd)
 
 
 def _cases(found: Audit, limit: int | None) -> list[Case]:

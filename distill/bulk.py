@@ -4,8 +4,8 @@
                    └▶ when every part is whole: OUTPUT, in the order of the input, and errors.jsonl beside it
                       (OUTPUT.errors.jsonl where errors.jsonl is another output's)
 
-A part is written before it is marked as whole, so a run that was killed, however hard, goes on behind the last whole part
-and ends with the same bytes. The parts are routed one after another in this process, or by Ray Data on as many machines
+A part is on the disk before it is marked as whole, and its mark holds its size: a run that was killed, or cut with the
+machine's power, does anew what is not whole and ends with the same bytes. The parts are routed one after another in this process, or by Ray Data on as many machines
 as it has, which must see the same files.
 """
 
@@ -16,18 +16,19 @@ import logging
 import os
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from distill import errors
 from distill.bulk_files import FORMATS, Line, Part, answer_row, format_of, source_of
-from distill.bundle import load_bundle
 from distill.data import storage_errors, write_json
-from distill.errors import DataError, missing_extra
+from distill.errors import DataError, DistillError, missing_extra
 from distill.progress import Progress, say
 from distill.router import Router
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from distill.types import Task
 
@@ -38,6 +39,7 @@ _JOB = "job.json"
 _ERROR_KEYS = {"output", "line", "error", "raw"}
 _LOCK = "distill.lock"
 _LINES_PER_PART = 16_384
+_NOTHING = {"n_lines": 0, "n_errors": 0, "first_error": "", "error": "", "message": ""}
 _RAY_LOG_LEVELS = {"RAY_DATA_LOG_LEVEL": "ERROR", "RAY_BACKEND_LOG_LEVEL": "fatal"}
 
 
@@ -85,46 +87,43 @@ class _Job:
         return self.folder / f"{part.number:06}.{_ERRORS}"
 
     def mark(self, part: Part) -> Path:
-        """Exists when the part is whole, and holds its counts."""
+        """Exists when the part is whole, and holds its counts and the sizes of its files."""
         return self.folder / f"{part.number:06}.json"
 
+    def sizes(self, part: Part) -> list[int]:
+        """Bytes of the part's files."""
+        return [path.stat().st_size for path in (self.answers(part), self.errors(part))]
 
+    def counts(self, part: Part) -> dict[str, Any] | None:
+        """What the mark of a part holds; None where the part is not whole: its files are not those that were marked."""
+        try:
+            counts: dict[str, Any] = json.loads(self.mark(part).read_bytes())
+            return counts if counts["n_bytes"] == self.sizes(part) else None
+        except (OSError, ValueError, LookupError, TypeError):
+            return None
+
+
+@dataclass(frozen=True, slots=True)
 class PartRouter:
-    """Routes parts of a job. A worker makes one, which loads the router, and calls it with every batch of parts.
+    """Routes parts of a job.
 
-    Args:
-        bundle: The bundle's folder.
-        source: The input.
-        output: What the output will be.
-        column: Where the queries stand in the input.
+    Attributes:
+        job: What is routed, and where to.
+        router: With what.
     """
 
-    def __init__(self, bundle: str, source: str, output: str, column: str) -> None:
-        self._job = _Job(Path(bundle), Path(source), Path(output), column)
-        self._router = Router.load(bundle)
-
-    def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[Any]]:
-        """Routes parts, as Ray Data calls it.
-
-        Args:
-            batch: A column for each attribute of ``Part``.
-
-        Returns:
-            Columns ``n_lines``, ``n_errors`` and ``first_error``.
-        """
-        rows = zip(batch["number"], batch["start"], batch["first_line"], batch["n_lines"], strict=True)
-        counts = [self.route(Part(*map(int, row))) for row in rows]
-        return {name: [count[name] for count in counts] for name in ("n_lines", "n_errors", "first_error")}
+    job: _Job
+    router: Router
 
     def route(self, part: Part) -> dict[str, Any]:
         """Routes one part and writes its files. The counts are those of its mark."""
-        job, task = self._job, self._router.manifest.task
+        job, task = self.job, self.router.manifest.task
         lines: list[Line] = []
         bad: list[Line] = []
         for line in source_of(job.source).read(job.source, part, job.column):
             (lines if line.text is not None else bad).append(line)
         texts = [line.text for line in lines if line.text is not None]
-        predictions = self._router.route_batch(texts)
+        predictions = self.router.route_batch(texts)
         rows = [
             answer_row(line.number, text, prediction, task)
             for line, text, prediction in zip(lines, texts, predictions, strict=True)
@@ -134,9 +133,11 @@ class PartRouter:
             {"output": job.output.name, "line": line.number, "error": line.error, "raw": line.raw} for line in bad
         ]
         FORMATS[".jsonl"].write(job.errors(part), errors, task)
+        for path in (job.answers(part), job.errors(part)):
+            _flush(path)
         first = f"{job.source}:{bad[0].number}: {bad[0].error}" if bad else ""
         counts = {"n_lines": part.n_lines, "n_queries": len(rows), "n_errors": len(bad), "first_error": first}
-        write_json(job.mark(part), counts)
+        write_json(job.mark(part), {**counts, "n_bytes": job.sizes(part)})
         return counts
 
 
@@ -154,8 +155,8 @@ def route_file(
 
     A row of the output has ``line`` (the input's line or row, from 1; of a CSV the line on which its row begins), ``text``, ``intent``, ``score``, ``reason`` and
     ``top_intent``; ``intents`` or ``weights`` where that is the task. The rows stand in the order of the input. Blank lines
-    are passed over. A line without a query is said, counted, and written to ``errors.jsonl`` in the output's folder; each
-    such line names its output, and where there is an ``errors.jsonl`` of another output or program, they go to
+    are passed over. Lines without a query are counted, the first is said, and all are written to ``errors.jsonl`` in the
+    output's folder; each names its output, and where there is an ``errors.jsonl`` of another output or program, they go to
     ``OUTPUT.errors.jsonl``. Until all is done, the parts that are lie in ``OUTPUT.parts``. An input without a line, or with
     blank ones only, makes an output without a row.
 
@@ -177,15 +178,30 @@ def route_file(
     """
     job = _Job(bundle.absolute(), _located(source), _located(output), column)
     _check(job)
+    if engine == "ray":
+        _import_ray()
+    router = Router.load(job.bundle)
     parts = source_of(job.source).plan(job.source, lines_per_part, column)
     with _alone(job):
-        _open_folder(job, lines_per_part)
-        left = [part for part in parts if not job.mark(part).exists()]
+        _open_folder(job, lines_per_part, router.manifest.bundle_id)
+        left = [part for part in parts if job.counts(part) is None]
         n_resumed = sum(part.n_lines for part in parts) - sum(part.n_lines for part in left)
         if n_resumed and left:
             say(f"route: going on where it stopped: {n_resumed:,} lines are done")
-        _route_parts(job, left, engine, show_progress=show_progress)
-        return _finish(job, parts, n_resumed)
+        _route_parts(PartRouter(job, router), left, engine, show_progress=show_progress)
+        return _finish(job, parts, n_resumed, router.manifest.task)
+
+
+def _flush(path: Path) -> None:
+    """Has the system put a file on the disk: what is marked or moved after that is whole, even if the power fails."""
+    with storage_errors(path), path.open("rb+") as stream:
+        os.fsync(stream.fileno())
+
+
+def _move(joined: Path, target: Path) -> None:
+    _flush(joined)
+    with storage_errors(target):
+        joined.replace(target)
 
 
 def _located(path: Path) -> Path:
@@ -226,6 +242,8 @@ def _check(job: _Job) -> None:
     format_of(job.output)
     if job.source == job.output or (job.output.exists() and job.source.exists() and job.output.samefile(job.source)):
         raise DataError(f"{job.output}: is the input; give another output")
+    if job.output.is_dir():
+        raise DataError(f"{job.output}: is a folder; give a file")
     for report in job.reports:
         if report in {job.source, job.output}:
             raise _in_the_way(report)
@@ -258,7 +276,7 @@ def _is_ours(report: Path, job: _Job) -> bool:
         return False
 
 
-def _open_folder(job: _Job, lines_per_part: int) -> None:
+def _open_folder(job: _Job, lines_per_part: int, bundle_id: str) -> None:
     """The folder of the parts; one that another input, bundle or option left is emptied."""
     facts = job.source.stat()
     described = {
@@ -266,7 +284,7 @@ def _open_folder(job: _Job, lines_per_part: int) -> None:
         "size": facts.st_size,
         "modified_ns": facts.st_mtime_ns,
         "column": job.column,
-        "bundle_id": load_bundle(job.bundle, verify=False).manifest.bundle_id,
+        "bundle_id": bundle_id,
         "lines_per_part": lines_per_part,
     }
     try:
@@ -291,25 +309,26 @@ def _remove(folder: Path) -> None:
     (folder / _JOB).unlink()
 
 
-def _route_parts(job: _Job, parts: Sequence[Part], engine: str, *, show_progress: bool) -> None:
-    arguments = (str(job.bundle), str(job.source), str(job.output), job.column)
+def _route_parts(router: PartRouter, parts: Sequence[Part], engine: str, *, show_progress: bool) -> None:
     n_errors = 0
     with Progress("route", sum(part.n_lines for part in parts), show=show_progress) as progress:
-        for counts in ENGINES[engine](arguments, parts):
+        for counts in ENGINES[engine](router, parts):
             if counts["n_errors"] and not n_errors:
-                say(f"route: {counts['first_error']}; such lines go to {_report_of(job).name}")
+                say(f"route: {counts['first_error']}; such lines go to {_report_of(router.job).name}")
             n_errors += counts["n_errors"]
             progress.advance(counts["n_lines"], note=f"{n_errors} malformed" if n_errors else "")
 
 
-def _run_here(arguments: tuple[str, str, str, str], parts: Sequence[Part]) -> Iterator[dict[str, Any]]:
-    if parts:
-        router = PartRouter(*arguments)
-        yield from map(router.route, parts)
+def _run_here(router: PartRouter, parts: Sequence[Part]) -> Iterator[dict[str, Any]]:
+    yield from map(router.route, parts)
 
 
-def _run_on_ray(arguments: tuple[str, str, str, str], parts: Sequence[Part]) -> Iterator[dict[str, Any]]:
-    """Has Ray Data map the parts over its workers; the counts come in whatever order the parts are done."""
+def _import_ray() -> Any:
+    """Ray, with its data library.
+
+    Raises:
+        MissingExtraError: It is not installed.
+    """
     for name, level in _RAY_LOG_LEVELS.items():  # Ray reads them when it is imported
         os.environ.setdefault(name, level)
     try:
@@ -317,8 +336,47 @@ def _run_on_ray(arguments: tuple[str, str, str, str], parts: Sequence[Part]) -> 
         import ray.data
     except ImportError as error:
         raise missing_extra("ray") from error
+    return ray
+
+
+class _RayWorker:
+    """Routes parts of a job, as Ray Data calls it; it loads the router once.
+
+    An error of ours comes back in a row: of one that is raised here Ray makes pages of tracebacks.
+    """
+
+    def __init__(self, job: _Job) -> None:
+        self._job = job
+
+    @cached_property
+    def _router(self) -> PartRouter:
+        return PartRouter(self._job, Router.load(self._job.bundle))
+
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[Any]]:
+        """Routes parts.
+
+        Args:
+            batch: A column for each attribute of ``Part``.
+
+        Returns:
+            A column for each key of ``_NOTHING``; ``error`` is the class of what went wrong with a part, empty where nothing did.
+        """
+        rows = zip(batch["number"], batch["start"], batch["first_line"], batch["n_lines"], strict=True)
+        done = [self._route(Part(*map(int, row))) for row in rows]
+        return {name: [row[name] for row in done] for name in _NOTHING}
+
+    def _route(self, part: Part) -> dict[str, Any]:
+        try:
+            return {**_NOTHING, **self._router.route(part)}
+        except DistillError as error:
+            return {**_NOTHING, "error": type(error).__name__, "message": str(error)}
+
+
+def _run_on_ray(router: PartRouter, parts: Sequence[Part]) -> Iterator[dict[str, Any]]:
+    """Has Ray Data map the parts over its workers; the counts come in whatever order the parts are done."""
     if not parts:
         return
+    ray = _import_ray()
     is_ours = not ray.is_initialized()
     if is_ours:
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
@@ -327,12 +385,15 @@ def _run_on_ray(arguments: tuple[str, str, str, str], parts: Sequence[Part]) -> 
         n_workers = max(1, min(len(parts), int(ray.cluster_resources().get("CPU", 1))))
         table = ray.data.from_items([asdict(part) for part in parts], override_num_blocks=len(parts))
         counts = table.map_batches(
-            PartRouter,
-            fn_constructor_args=arguments,
+            _RayWorker,
+            fn_constructor_args=[router.job],
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=n_workers),
         )
-        yield from counts.iter_rows()
+        for row in counts.iter_rows():
+            if row["error"]:
+                raise getattr(errors, row["error"])(row["message"])
+            yield row
     finally:
         if is_ours:
             ray.shutdown()
@@ -342,10 +403,9 @@ ENGINES = {"local": _run_here, "ray": _run_on_ray}
 """Who routes the parts."""
 
 
-def _finish(job: _Job, parts: Sequence[Part], n_resumed: int) -> BulkSummary:
+def _finish(job: _Job, parts: Sequence[Part], n_resumed: int, task: Task) -> BulkSummary:
     """Joins the parts, the errors first: when the output stands there, everything does."""
-    task = load_bundle(job.bundle, verify=False).manifest.task
-    counts = [json.loads(job.mark(part).read_bytes()) for part in parts]
+    counts = [_counts_of_whole(job, part) for part in parts]
     n_queries, n_errors = (sum(count[name] for count in counts) for name in ("n_queries", "n_errors"))
     report = _finish_report(job, parts, task) if n_errors else None
     for other in job.reports:
@@ -356,7 +416,7 @@ def _finish(job: _Job, parts: Sequence[Part], n_resumed: int) -> BulkSummary:
         raise DataError(f"{job.source}: no line holds a query: {report} says for each why")
     joined = job.folder / f"joined{job.output.suffix}"
     format_of(job.output).join([job.answers(part) for part in parts], joined, task)
-    joined.replace(job.output)
+    _move(joined, job.output)
     _remove(job.folder)
     return BulkSummary(n_queries, n_errors, n_resumed, job.output, report)
 
@@ -365,5 +425,19 @@ def _finish_report(job: _Job, parts: Sequence[Part], task: Task) -> Path:
     joined = job.folder / _ERRORS
     FORMATS[".jsonl"].join([job.errors(part) for part in parts], joined, task)
     report = _report_of(job)
-    joined.replace(report)
+    _move(joined, report)
     return report
+
+
+def _counts_of_whole(job: _Job, part: Part) -> dict[str, Any]:
+    """The counts of a part.
+
+    Raises:
+        DataError: It was changed since it was done.
+    """
+    counts = job.counts(part)
+    if counts is None:
+        raise DataError(
+            f"{job.answers(part)}: was changed since it was written; run it again, which does that part anew"
+        )
+    return counts

@@ -44,6 +44,7 @@ _LONGEST_LINE = 1 << 24
 _BYTES_PER_PART = 1 << 24
 _ROWS_AT_A_TIME = 4096
 _SHOWN_CHARACTERS = 10_000
+_LISTED_CHARACTERS = 300
 _TEXT = "text"
 _MARK = b"\xef\xbb\xbf"
 """Of UTF-8, at the start of a file."""
@@ -228,6 +229,17 @@ def _shown(raw: bytes) -> str:
     return raw.rstrip(b"\r\n").decode("utf-8", "replace")[:_SHOWN_CHARACTERS]
 
 
+def _no_column(path: Path, column: str, found: Iterable[str]) -> DataError:
+    return DataError(
+        f"{path}: has no column `{column}`; it has {_listed(found)}; --column says where the queries stand"
+    )
+
+
+def _listed(names: Iterable[str]) -> str:
+    """Names on one line, whatever they hold, and no more of them than one can read."""
+    return ", ".join(repr(name)[1:-1] for name in names)[:_LISTED_CHARACTERS] or "none"
+
+
 def _whole_lines(stream: BinaryIO) -> Iterator[bytes]:
     """Every line; of one that is too long to be kept in memory only the beginning, without a newline."""
     while raw := stream.readline(_LONGEST_LINE):
@@ -253,7 +265,9 @@ def _text_of(raw: bytes, column: str) -> str:
         raise ValueError(f"not a JSON object: {error}") from error
     if not isinstance(value, dict):
         raise ValueError(f"expected a JSON object, found {type(value).__name__}")  # noqa: TRY004
-    text = value.get(column)
+    if column not in value:
+        raise ValueError(f'has no "{column}"; its keys: {_listed(value)}; --column says where the queries stand')
+    text = value[column]
     if not isinstance(text, str):
         raise ValueError(f'"{column}" must be a string, found {type(text).__name__ if text is not None else "none"}')  # noqa: TRY004
     try:
@@ -325,7 +339,7 @@ def _header(path: Path, stream: BinaryIO, column: str) -> _Header:
     if row.error:
         raise DataError(f"{path}:1: {row.error}")
     if column not in row.values:
-        raise DataError(f"{path}: has no column `{column}`; it has {', '.join(row.values) or 'none'}")
+        raise _no_column(path, column, row.values)
     return _Header(row.n_lines, len(row.values), row.values.index(column), delimiter)
 
 
@@ -386,12 +400,16 @@ class Parquet:
 
     def plan(self, path: Path, lines_per_part: int, column: str) -> list[Part]:
         """The parts of a table, by rows."""
+        arrow, _ = _pyarrow()
         with _open_parquet(path) as file:
             schema, n_rows = file.schema_arrow, file.metadata.num_rows
         if column not in schema.names:
-            raise DataError(f"{path}: has no column `{column}`; it has {', '.join(schema.names) or 'none'}")
-        if str(schema.field(column).type) not in {"string", "large_string", "string_view", "null"}:
-            raise DataError(f"{path}: the column `{column}` must hold text, found {schema.field(column).type}")
+            raise _no_column(path, column, schema.names)
+        kind = schema.field(column).type
+        if arrow.types.is_dictionary(kind):  # as pandas writes a category
+            kind = kind.value_type
+        if str(kind) not in {"string", "large_string", "string_view", "null"}:
+            raise DataError(f"{path}: the column `{column}` must hold text, found {kind}")
         starts = range(0, n_rows, lines_per_part)
         return [Part(number, at, at + 1, min(lines_per_part, n_rows - at)) for number, at in enumerate(starts)]
 

@@ -19,7 +19,7 @@ from distill.teacher.combine import fit_combination, fit_vote
 from distill.teacher.evidence import known_examples
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from distill.spec import Spec
     from distill.teacher.combine import Combination, Vote
@@ -70,12 +70,15 @@ class Combined:
         return dict(zip(targets, self.combination(np.stack(list(targets.values())), votes), strict=True))
 
 
-def combine_with_evidence(spec: Spec, targets: Mapping[str, Floats], *, show_progress: bool = False) -> Combined | None:
-    """Learns from all answers how far teacher and known examples are to be trusted.
+def combine_with_evidence(
+    spec: Spec, targets: Mapping[str, Floats], *, without: Collection[str] = (), show_progress: bool = False
+) -> Combined | None:
+    """Learns from the answers how far teacher and known examples are to be trusted.
 
     Args:
         spec: The router's spec.
         targets: The teacher's answers by redacted text, float32 of shape (n_labels,), each summing to 1.
+        without: Texts from whose answers nothing is learnt.
         show_progress: Shows progress on stderr.
 
     Returns:
@@ -85,7 +88,8 @@ def combine_with_evidence(spec: Spec, targets: Mapping[str, Floats], *, show_pro
         TrainingError: The base model, whose vectors are compared, cannot be had.
         MissingExtraError: A library that exports it is not installed.
     """
-    if not targets or not combines(spec):
+    learnt_from = {text: target for text, target in targets.items() if text not in without}
+    if not learnt_from or not combines(spec):
         return None
     known = tuple(known_examples(spec))
     neighbours = _Neighbours(spec, known, show_progress=show_progress)
@@ -93,8 +97,8 @@ def combine_with_evidence(spec: Spec, targets: Mapping[str, Floats], *, show_pro
     vote = neighbours.fit()
     if vote is None:
         return None
-    votes = neighbours.votes(list(targets), vote)
-    combination = fit_combination(np.stack(list(targets.values())), votes, neighbours.covered, vote)
+    votes = neighbours.votes(list(learnt_from), vote)
+    combination = fit_combination(np.stack(list(learnt_from.values())), votes, neighbours.covered, vote)
     return None if combination is None else Combined(neighbours, known, vote, combination)
 
 

@@ -29,7 +29,6 @@ from distill.data import (
     leaked,
     read_gold,
     read_jsonl,
-    read_labels,
     read_queries,
     sha256_json,
     storage_errors,
@@ -42,10 +41,10 @@ from distill.router import Router
 from distill.spec import Spec
 from distill.teacher.answers import FORMS
 from distill.teacher.rounds import SOURCE, added_queries_path, round_folder
-from distill.types import OUT_OF_SCOPE_LABEL, Example, Task, Usage
+from distill.types import OUT_OF_SCOPE_LABEL, Example, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from distill.agreement import Measure
@@ -271,14 +270,17 @@ def improve(
         on_round: Is told of each round when it is done.
 
     Raises:
-        SpecError: The teacher cannot be asked.
+        SpecError: The teacher cannot be asked; or the limit cannot be kept, as no price is known. Nothing is trained then.
         DataError: There is no labelled query, or none is held out.
         TeacherError: The teacher cannot answer at all. Every answer received is kept.
     """
     _check(spec)
     limit_usd, done = _limit_usd(spec, max_usd), list[Round]()
     while len(done) < rounds:
-        plan = _pending(spec) or _begin(spec, out, per_intent, show_progress=show_progress)
+        pending = _pending(spec)
+        if pending is None or not _added(spec, pending.number):  # something is to be asked then
+            _check_can_ask(_with_limit(spec, limit_usd))
+        plan = pending or _begin(spec, out, per_intent, show_progress=show_progress)
         if not plan.weakness.confusions:
             return Improvement(tuple(done), "the students mix up no pair of labels on the held-out queries")
         finished = _finish(spec, plan, limit_usd, out, show_progress=show_progress)
@@ -332,6 +334,15 @@ def _check(spec: Spec) -> None:
         )
     if not (spec.synth.model or spec.teacher.model):
         raise SpecError(f"{spec.path}: improve has queries written, and needs a model for that: give synth.model")
+
+
+def _check_can_ask(spec: Spec) -> None:
+    """What cannot work is found before anything is trained or paid for."""
+    from distill.teacher.label import check_can_label
+    from distill.teacher.synth import check_can_write
+
+    check_can_write(spec)
+    check_can_label(spec)
 
 
 # --- finding ---------------------------------------------------------------------------------------------------------
@@ -715,7 +726,7 @@ def _writers_spec(spec: Spec, plan: _Plan, limit_usd: Decimal | None) -> Spec:
             raw["synth"]["attributes"] = {}
     writer = Spec.model_validate(raw)
     writer._path = round_folder(spec, plan.number) / spec.path.name  # noqa: SLF001
-    return writer if limit_usd is None else _with_limit(writer, limit_usd - _spent_elsewhere(spec, writer))
+    return writer if limit_usd is None else _with_limit(writer, limit_usd)
 
 
 def _intents_of(spec: Spec, targets: Mapping[str, Sequence[str]]) -> dict[str, Any]:
@@ -761,35 +772,10 @@ def _with_limit(spec: Spec, limit_usd: Decimal | None) -> Spec:
     return spec.model_copy(update={"teacher": spec.teacher.model_copy(update={"max_usd": limit_usd})})
 
 
-def _spent_elsewhere(spec: Spec, writer: Spec) -> Decimal:
-    """What is spent but for the recording of one round's writer, which counts that itself."""
-    from distill.teacher.spend import open_budget
-
-    return open_budget(spec, _model(spec)).spent_usd - open_budget(writer, _model(writer)).spent_usd
-
-
 def _paid(spec: Spec, number: int, sent: set[str]) -> tuple[int, Decimal | None]:
     """Requests of a round that were answered, and what they cost; None when a price or the tokens of one are unknown."""
-    from distill.teacher.prices import batch_price, cost_usd, price_of
-
-    total, n_calls, is_known = Decimal(0), 0, True
-    for model, usage, in_batch in _paid_answers(spec, number, sent):
-        n_calls += 1
-        price = batch_price(spec) if in_batch else price_of(spec, model)
-        is_known = is_known and price is not None and None not in {usage.prompt_tokens, usage.completion_tokens}
-        total += Decimal(0) if price is None else cost_usd(price, usage)
-    return n_calls, total if is_known else None
-
-
-def _paid_answers(spec: Spec, number: int, sent: set[str]) -> Iterator[tuple[str, Usage, bool]]:
-    """Model and tokens of each, and whether it was asked in a batch."""
-    from distill.teacher.spend import is_paid
+    from distill.teacher.spend import paid_labels, paid_requests, spent_usd_on
 
     path = round_folder(spec, number) / spec.synthesis_path.name
-    for _, line in read_jsonl(path, skip_torn=True) if path.exists() else ():
-        if line.get("latency_ms") is not None:
-            usage = Usage(line.get("prompt_tokens"), line.get("completion_tokens"), line.get("cached_tokens"))
-            yield str(line.get("teacher")), usage, False
-    for label in read_labels(spec.ledger_path):
-        if label.text in sent and is_paid(label):
-            yield label.teacher, label.usage, "batch" in label.extra
+    answers = [*(paid_requests(path) if path.exists() else ()), *paid_labels(spec, sent)]
+    return len(answers), spent_usd_on(spec, answers)

@@ -64,9 +64,9 @@ def labelled_queries(spec: Spec, *, with_evidence: bool = True, show_notes: bool
     targets, both = _targets(spec, answers), None
     if show_notes:
         _say_what_is_left_out(sorted(also_gold), n_texts - len(also_gold) - len(targets))
-    if with_evidence:
-        targets, both = _combined(spec, targets, show_notes=show_notes)
     added = _added(spec)
+    if with_evidence:
+        targets, both = _combined(spec, targets, added, show_notes=show_notes)
     own = {text: target for text, target in targets.items() if text not in added}
     strata = [int(target.argmax()) if target.any() else None for target in own.values()]
     _, held_out = stratified_holdout(strata, HELD_OUT_SHARE, spec.seed)
@@ -89,9 +89,11 @@ def _targets(spec: Spec, answers: Mapping[str, Sequence[Label]]) -> dict[str, Ta
     return targets
 
 
-def _combined(spec: Spec, targets: dict[str, Target], *, show_notes: bool) -> tuple[dict[str, Target], Combined | None]:
-    """Targets combined with the known examples, where there are enough, and what combined them."""
-    both = combine_with_evidence(spec, targets, show_progress=show_notes)
+def _combined(
+    spec: Spec, targets: dict[str, Target], added: set[str], *, show_notes: bool
+) -> tuple[dict[str, Target], Combined | None]:
+    """Targets combined with the known examples, where there are enough, and what combined them: which no query that was added changes."""
+    both = combine_with_evidence(spec, targets, without=added, show_progress=show_notes)
     if both is None:
         return targets, None
     combined = both(targets)

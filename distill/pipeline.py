@@ -6,6 +6,7 @@ Each stage is a function that reads and writes plain files and does nothing when
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 from enum import StrEnum
@@ -14,7 +15,15 @@ from typing import TYPE_CHECKING, Any
 from distill import __version__
 from distill.bundle import load_bundle
 from distill.data import sha256_json, storage_errors, write_json
-from distill.errors import BundleError, DataError, DistillError, MissingExtraError, SpecError, TrainingError
+from distill.errors import (
+    BundleError,
+    DataError,
+    DistillError,
+    MissingExtraError,
+    MissingKeyError,
+    SpecError,
+    TrainingError,
+)
 from distill.progress import say
 
 if TYPE_CHECKING:
@@ -185,7 +194,7 @@ def _embedder_if_there(spec: Spec, *, show_progress: bool) -> Embedder | None:
         return None
 
 
-def label(spec: Spec, *, batch: bool = False, show_progress: bool = True) -> LabelSummary:
+def label(spec: Spec, *, batch: bool = False, give_up: bool = False, show_progress: bool = True) -> LabelSummary:
     """Has the teacher label queries and gold; see ``distill.teacher.label.label``."""
     from distill.teacher.label import label as label_texts
 
@@ -193,6 +202,7 @@ def label(spec: Spec, *, batch: bool = False, show_progress: bool = True) -> Lab
         spec,
         open_embedder=lambda: _embedder(spec, show_progress=show_progress),
         batch=batch,
+        give_up=give_up,
         show_progress=show_progress,
     )
 
@@ -636,7 +646,7 @@ def run(spec: Spec, *, out: Path | None = None, show_progress: bool = True) -> R
 
     A run that was cut goes on where it stopped, and one with nothing changed asks nothing and trains nothing.
     """
-    _plan_questions(spec)  # what cannot work is found before anything is paid for
+    _check_can_ask(spec)
     stages: list[StageOutcome] = []
 
     def note(stage: str, started: float, *, changed: bool, detail: str) -> None:
@@ -669,6 +679,18 @@ def run(spec: Spec, *, out: Path | None = None, show_progress: bool = True) -> R
         report(spec, out=out)
     note("report", started, changed=stale, detail=str(path))
     return RunOutcome(tuple(stages), measured.result, path)
+
+
+def _check_can_ask(spec: Spec) -> None:
+    """What cannot work is found before anything is paid for."""
+    from distill.teacher.label import check_can_label
+
+    _, labels = _plan_questions(spec)
+    if labels.n_missing and spec.labels_path is None:
+        with suppress(
+            MissingKeyError
+        ):  # synth or label needs the same one first, and says what is missing for the lack of it
+            check_can_label(spec)
 
 
 def _is_reported(page: Path, figures: Path) -> bool:

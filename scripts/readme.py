@@ -17,11 +17,11 @@ import peers_table
 import teacher_evidence
 import throughput
 import when_not
+from provenance import older_graph
 from pydantic import BaseModel
 
 from distill.benchmark.display import headline, number, share
 from distill.benchmark.results import read_result
-from distill.benchmark.table import markdown_table
 from distill.data import read_jsonl
 from distill.errors import DistillError
 from distill.spec import Spec
@@ -46,7 +46,7 @@ def summary() -> str:
     caption = (
         f"{result.n_gold:,} human queries to a bank, {n_intents} intents; {result.n_oos:,} queries fit none of them and must be declined. "
         "Brackets: 95 % intervals. No human query was trained on. "
-        f"{headline(result)}"
+        f"{headline(result)}{older_graph(result.environment)}"
     )
     return "\n".join([*lines, "", f"{caption}\n"])
 
@@ -61,7 +61,7 @@ _SUMMARISED = {
 
 def results() -> str:
     """The table of the demo, from the committed results."""
-    return markdown_table(read_result(DEMO / "results.json"))
+    return demo_pages.results(DEMO)()
 
 
 def confirmation() -> str:

@@ -55,7 +55,7 @@ Answer with one query a line and nothing else."""
 TEACHERS = {
     "names": "the teacher, bare names",
     "descriptions": "the teacher, descriptions",
-    "examples": "the teacher, descriptions and retrieved examples",
+    "examples": "the teacher, descriptions and {examples}",
 }
 TOGETHER = "the same, its word and the known examples combined, as students learn it"
 STUDENTS = {
@@ -66,6 +66,12 @@ STUDENTS = {
     "real": "real texts without labels, `label`",
     "human": "the same texts, labels by people",
 }
+
+AIMS = {
+    "ours": (("naive", 0.03), ("teacher", -0.015)),
+    "real": (("teacher", 0.0),),
+}
+"""By how much a student of these queries is to be above naive queries, or above the teacher with known examples."""
 
 ROUND_FIGURES = ("n_written", "n_added", "n_calls", "gain", "gain_ci95", "kept")
 
@@ -286,7 +292,7 @@ def _part(path: Path) -> str:
     for name, title in {**TEACHERS, "together": TOGETHER}.items():
         if name in results["teachers"]:
             right = _bits(results["teachers"][name])
-            lines.append(f"| {title} | {_share(right)} |")
+            lines.append(f"| {title.format(examples=_examples_shown(folder))} | {_share(right)} |")
     lines += [
         "\n| student | queries, also gold | | accuracy | minus naive | minus the teacher with known examples |",
         "| --- | ---: | --- | ---: | ---: | ---: |",
@@ -303,8 +309,45 @@ def _part(path: Path) -> str:
             lines.append(
                 f"| {title} | {found['n_queries']}, {found['n_also_gold']} | {student} | {_share(right)} | {against} | {under} |"
             )
+    lines += _aims(results["students"], together, at)
     lines += _rounds(results["students"].get("improved", {}))
     return "\n".join([*lines, ""])
+
+
+def _examples_shown(folder: Path) -> str:
+    """Which of the known examples stood in a prompt, by what the recording says of its settings."""
+    n_known = sum(1 for _ in read_jsonl(folder / "known.jsonl"))
+    n_shown = {
+        line["settings"].get("by_query", {}).get("examples")
+        for _, line in read_jsonl(folder / "examples" / "ledger.jsonl")
+    }
+    shown = ", ".join(f"{n} of {n_known} a query" for n in sorted(n_shown - {None}))
+    return f"retrieved examples, {shown}" if shown else f"all {n_known} known examples"
+
+
+def _aims(students: Line, together: np.ndarray[Any, Any] | None, at: list[int]) -> list[str]:
+    """Each aim and whether each student reaches it, as far as both sides of it were measured."""
+    lines = []
+    for condition, aims in AIMS.items():
+        for rival, least in aims:
+            for student, outcome in students.get(condition, {"students": {}})["students"].items():
+                right = _bits(outcome)
+                if rival == "teacher" and together is not None:
+                    gain = compare_paired(together, right[at]).drop
+                elif rival in students:
+                    gain = compare_paired(_bits(students[rival]["students"][student]), right).drop
+                else:
+                    continue
+                verdict = "reached" if round(gain, 9) >= least else "missed"
+                lines.append(f"| {_aim(condition, rival, least)} | {student} | {gain:+.3f} | {verdict} |")
+    head = ["\n| aim | student | measured | |", "| --- | --- | ---: | --- |"]
+    return head + lines if lines else []
+
+
+def _aim(condition: str, rival: str, least: float) -> str:
+    against = {"teacher": "the teacher with known examples"}.get(rival, rival)
+    how = f"at least {100 * least:g} points above" if least > 0 else f"at most {-100 * least:g} points under"
+    return f"{condition}, {how if least else 'at or above'} {against}"
 
 
 def _rounds(improved: Line) -> list[str]:

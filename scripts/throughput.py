@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from provenance import older_graph
 
 from distill import Router
 from distill.benchmark.latency import environment
@@ -66,9 +67,8 @@ def measured(bundle: Path, texts: Sequence[str], seconds: float) -> dict[str, An
         for name, run in (("threads", run_threads), ("processes", run_processes))
         for n_workers in WORKERS
     }
-    late = dict(
-        zip(("idle", "busy", "hashing"), asyncio.run(late_ms(Router.load(bundle), batch_of(texts))), strict=True)
-    )
+    router = Router.load(bundle)
+    late = dict(zip(("idle", "busy", "hashing"), asyncio.run(late_ms(router, batch_of(texts))), strict=True))
     loop = {
         what: {
             **{f"p{percent}_ms": float(np.percentile(found, percent)) for percent in (50, 99, 100)},
@@ -77,7 +77,7 @@ def measured(bundle: Path, texts: Sequence[str], seconds: float) -> dict[str, An
         }
         for what, found in late.items()
     }
-    return {"n_queries": len(texts), "queries_per_s": rates, "late": loop}
+    return {"n_queries": len(texts), "tokenizer": router.tokenizer, "queries_per_s": rates, "late": loop}
 
 
 def table(result: Mapping[str, Any]) -> str:
@@ -104,10 +104,17 @@ def table(result: Mapping[str, Any]) -> str:
             lines.append(f"| `{name}`, {shown_as} | {figures} | {late['n_held']} of {late['n']:,} |")
     machine = result["environment"]
     busy = f" **The machine was busy with other work ({machine['busy_share']:.0%}).**" if machine["loaded"] else ""
+    n_queries = " and ".join(dict.fromkeys(f"{result['bundles'][name]['n_queries']:,}" for name in names))
     where = (
-        f"{machine['processor']}, {machine['cores']} cores, {machine['measured_at'][:10]}; one thread a worker.{busy}"
+        f"{machine['processor']}, {machine['cores']} cores, {machine['measured_at'][:10]}; {n_queries} queries, one thread a worker."
+        f"{_tokenizers(result['bundles'])}{older_graph(machine)}{busy}"
     )
     return "\n".join([*lines, "", where, ""])
+
+
+def _tokenizers(bundles: Mapping[str, Any]) -> str:
+    found = [f"`{name}` {each['tokenizer']}" for name, each in bundles.items() if "tokenizer" in each]
+    return f" Tokenizer: {', '.join(found)}." if found else ""
 
 
 def batch_of(texts: Sequence[str]) -> list[str]:

@@ -151,6 +151,22 @@ def build_bundle(  # noqa: PLR0913 (keywords, each with its default)
     return seal(path, manifest)
 
 
+def int8_bundle(folder: Path, task: Task = Task.SINGLE) -> Path:
+    """A bundle whose table of logits is of int8; mapped where ``distill.outline`` takes it for large."""
+    bundle = build_bundle(folder, task=task)
+    path = bundle.onnx_path
+    model = onnx.load(path)
+    table = next(each for each in model.graph.initializer if each.name == "table")
+    values = numpy_helper.to_array(table)
+    table.CopyFrom(numpy_helper.from_array((np.vstack([values] * 3) * 100).astype(np.int8), "table"))
+    gather = next(node for node in model.graph.node if node.op_type == "Gather")
+    gather.output[0] = "stored"
+    place = list(model.graph.node).index(gather)
+    model.graph.node.insert(place + 1, helper.make_node("Cast", ["stored"], ["vectors"], to=TensorProto.FLOAT))
+    onnx.save(model, path)
+    return seal(folder, bundle.manifest).path
+
+
 def golden_predictions(task: Task, folder: Path) -> list[dict[str, Any]]:
     """What the tiny bundle of a task answers to ``GOLDEN_TEXTS``."""
     router = Router.load(build_bundle(folder / task.value, task=task).path)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,7 +21,7 @@ from project import distill, fails
 
 from distill import Router, bulk, bulk_files
 from distill.bulk import BulkSummary, route_file
-from distill.errors import BundleError, DataError
+from distill.errors import BundleError, DataError, MissingExtraError, StorageError
 from distill.types import Task
 
 WORDS = [*COMMON_WORDS, *(word for words in KEYWORDS.values() for word in words)]
@@ -28,7 +29,9 @@ MALFORMED = {
     b"{": "not a JSON object",
     b"[1, 2]": "expected a JSON object, found list",
     b'"refund"': "expected a JSON object, found str",
-    b"{}": '"text" must be a string, found none',
+    b"{}": 'has no "text"; its keys: none',
+    b'{"query": "refund", "\\ud83d\\n": 1}': 'has no "text"; its keys: query, \\ud83d\\n; --column says where the queries stand',
+    b'{"' + b"long" * 999 + b'": 1}': "longlong; --column",
     b'{"text": null}': '"text" must be a string, found none',
     b'{"text": 3}': '"text" must be a string, found int',
     b'{"text": "\\ud83d"}': "half a surrogate pair",
@@ -194,6 +197,16 @@ def test_a_null_in_a_table_is_malformed(tiny_bundle, tmp_path):
     assert read_rows(tmp_path / "errors.jsonl") == [
         {"output": "answers.parquet", "line": 2, "error": '"text" is null', "raw": "null"}
     ]
+
+
+def test_a_table_may_hold_its_texts_as_a_dictionary(tiny_bundle, tmp_path):
+    source, output = tmp_path / "queries.parquet", tmp_path / "answers.jsonl"
+    texts = ["refund", "parcel", None, "refund", "cancel", "parcel", "refund"]
+    pq.write_table(pa.table({"text": pa.array(texts).dictionary_encode()}), source, row_group_size=3)
+    assert pa.types.is_dictionary(pq.read_schema(source).field("text").type)
+    assert route_file(tiny_bundle.path, source, output, lines_per_part=2).n_errors == 1
+    rows = [(line, text) for line, text in enumerate(texts, 1) if text is not None]
+    assert [(row["line"], row["text"]) for row in read_rows(output)] == rows
 
 
 def test_a_line_too_long_for_memory_is_malformed_and_the_next_is_not(tiny_bundle, tmp_path, monkeypatch):
@@ -410,6 +423,59 @@ def test_what_is_whole_is_not_routed_again(cut, monkeypatch):
     assert (routed, summary.n_resumed, summary.n_queries) == ([2, 3, 4, 5], 20, 50)
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("000001.jsonl", b""), ("000001.errors.jsonl", None), ("000001.json", b"\0" * 90),
+        ("000001.json", b'{"n_lines": 10, "n_queries": 10, "n_errors": 0}'), ("000001.json", b"3"),
+    ],
+    ids=["emptied", "gone", "zeros", "no sizes", "no object"],
+)  # fmt: skip
+def test_a_part_that_does_not_fit_its_mark_is_done_anew(cut, name, content):
+    _, _, output = cut
+    damaged = output.with_name("answers.jsonl.parts") / name
+    damaged.unlink() if content is None else damaged.write_bytes(content)
+    summary = route_file(*cut, lines_per_part=10)
+    assert (summary.n_queries, summary.n_errors, summary.n_resumed) == (50, 1, 10)
+    assert [row["line"] for row in read_rows(output)] == list(range(1, 51))
+
+
+def test_a_part_that_is_changed_before_it_is_joined_is_an_error_and_then_done_anew(cut, monkeypatch):
+    _, _, output = cut
+    route = bulk.PartRouter.route
+
+    def route_and_lose(self, part):
+        counts = route(self, part)
+        (output.with_name("answers.jsonl.parts") / "000003.jsonl").write_bytes(b"")
+        return counts
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bulk.PartRouter, "route", route_and_lose)
+        with pytest.raises(DataError, match=r"000003\.jsonl: was changed since it was written; run it again"):
+            route_file(*cut, lines_per_part=10)
+    assert not output.exists()
+    route_file(*cut, lines_per_part=10)
+    assert len(read_rows(output)) == 50
+
+
+def test_a_part_is_on_the_disk_before_its_mark_and_the_output_before_its_parts_go(cut, monkeypatch):
+    _, _, output = cut
+    parts, flushed = output.with_name("answers.jsonl.parts"), []
+    fsync = os.fsync
+
+    def note(descriptor):
+        fsync(descriptor)
+        flushed.append((os.fstat(descriptor).st_ino, (parts / "000002.json").exists()))
+
+    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(bulk, "_remove", lambda _: None)
+    route_file(*cut, lines_per_part=10)
+    assert {(path.stat().st_ino, False) for path in (parts / "000002.jsonl", parts / "000002.errors.jsonl")} <= {
+        *flushed
+    }
+    assert (output.stat().st_ino, True) in flushed
+
+
 @pytest.mark.parametrize("change", ["input", "column", "bundle", "lines_per_part"])
 def test_parts_of_something_else_are_not_taken(cut, tmp_path, capsys, change):
     bundle, source, output = cut
@@ -508,6 +574,22 @@ def test_other_peoples_files_are_not_touched(tiny_bundle, tmp_path):
     assert files_in(parts) == ["thesis.txt"]
 
 
+def test_an_output_that_cannot_be_put_in_its_place_is_named(tiny_bundle, tmp_path, monkeypatch):
+    source, output = write_texts(tmp_path / "queries.jsonl", ["refund"]), tmp_path / "answers.jsonl"
+    replace = Path.replace
+
+    def refuse(self, target):
+        if target == output:
+            raise PermissionError(13, "Permission denied")
+        return replace(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", refuse)
+        with pytest.raises(StorageError, match=r"answers\.jsonl: cannot be written \(Permission denied\)$"):
+            route_file(tiny_bundle.path, source, output)
+    assert route_file(tiny_bundle.path, source, output).n_resumed == 1
+
+
 @pytest.mark.parametrize(
     "way",
     ["sub/../queries.jsonl", "missing/../queries.jsonl", "symlink.jsonl", "hardlink.jsonl", "folder/queries.jsonl"],
@@ -537,19 +619,21 @@ def test_an_input_that_is_a_link_has_the_format_that_its_own_name_says(tiny_bund
         ("queries.xlsx", "answers.jsonl", "queries.xlsx: expected a file that ends in .jsonl, .csv or .parquet"),
         ("queries.jsonl", "answers.csv", "answers.csv: expected a file that ends in .jsonl or .parquet"),
         ("queries.jsonl", "answers", "answers: expected a file"),
-        ("other.csv", "answers.jsonl", "other.csv: has no column `text`; it has query, n"),
-        ("empty.csv", "answers.jsonl", "empty.csv: has no column `text`; it has none"),
+        ("other.csv", "answers.jsonl", "other.csv: has no column `text`; it has query, n; --column says where"),
+        ("empty.csv", "answers.jsonl", "empty.csv: has no column `text`; it has none; --column"),
         ("latin.csv", "answers.jsonl", "latin.csv:1: not UTF-8 (byte 5)"),
         ("missing.csv", "answers.jsonl", "missing.csv: cannot be read"),
         ("queries.jsonl", "queries.jsonl", "is the input"),
+        ("queries.jsonl", "folder.jsonl", "folder.jsonl: is a folder; give a file"),
         ("queries.jsonl", "errors.jsonl", "stands where the lines without a query go"),
         ("errors.jsonl", "answers.jsonl", "stands where the lines without a query go"),
         ("a.jsonl.errors.jsonl", "a.jsonl", "stands where the lines without a query go"),
         ("missing.jsonl", "answers.jsonl", "missing.jsonl: cannot be read"),
         ("missing.parquet", "answers.jsonl", "missing.parquet: cannot be read"),
         ("torn.parquet", "answers.jsonl", "torn.parquet: not a Parquet file"),
-        ("other.parquet", "answers.jsonl", "has no column `text`; it has query, n"),
+        ("other.parquet", "answers.jsonl", "has no column `text`; it has query, n; --column says where"),
         ("numbers.parquet", "answers.jsonl", "the column `text` must hold text, found int64"),
+        ("categories.parquet", "answers.jsonl", "the column `text` must hold text, found int64"),
     ],
 )
 def test_what_cannot_be_routed_is_one_line(tiny_bundle, tmp_path, source, output, complaint):
@@ -557,18 +641,31 @@ def test_what_cannot_be_routed_is_one_line(tiny_bundle, tmp_path, source, output
     (tmp_path / "torn.parquet").write_bytes(b"PAR1 and no more")
     pq.write_table(pa.table({"query": ["refund"], "n": [1]}), tmp_path / "other.parquet")
     pq.write_table(pa.table({"text": [1]}), tmp_path / "numbers.parquet")
+    pq.write_table(pa.table({"text": pa.array([1]).dictionary_encode()}), tmp_path / "categories.parquet")
     (tmp_path / "other.csv").write_text("query;n\nrefund;1\n", encoding="utf-8")
     (tmp_path / "empty.csv").write_text("", encoding="utf-8")
     (tmp_path / "latin.csv").write_bytes("text;Ä\nrefund;1\n".encode("latin-1"))
+    (tmp_path / "folder.jsonl").mkdir()
     before = files_in(tmp_path)
     line = fails("route", tiny_bundle.path, "--input", tmp_path / source, "--output", tmp_path / output)
     assert complaint in line
     assert files_in(tmp_path) == before
 
 
-def test_a_bundle_that_cannot_be_loaded(tmp_path):
-    with pytest.raises(BundleError):
-        route_file(tmp_path / "nothing", write_texts(tmp_path / "queries.jsonl", ["a"]), tmp_path / "answers.jsonl")
+@pytest.mark.parametrize("fault", ["no bundle", "an altered bundle", "no Ray"])
+def test_a_start_that_fails_reads_nothing_and_leaves_nothing(tmp_path, monkeypatch, fault):
+    source, bundle = write_texts(tmp_path / "queries.jsonl", ["refund"]), tmp_path / "bundle"
+    if fault != "no bundle":
+        graph = build_bundle(bundle).onnx_path
+    if fault == "an altered bundle":
+        graph.write_bytes(graph.read_bytes()[:-1])
+    if fault == "no Ray":
+        monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setattr(bulk_files.JsonLines, "plan", None)
+    before = files_in(tmp_path)
+    with pytest.raises(MissingExtraError if fault == "no Ray" else BundleError):
+        route_file(bundle, source, tmp_path / "out" / "answers.jsonl", engine="ray" if fault == "no Ray" else "local")
+    assert files_in(tmp_path) == before
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
@@ -628,8 +725,14 @@ def test_ray_goes_on_and_gives_the_same_files(cut, tmp_path, monkeypatch):
     pytest.importorskip("ray.data")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     bundle, source, output = cut
+    in_the_way = output.with_name("answers.jsonl.parts") / "000003.jsonl"
+    in_the_way.mkdir()
+    with pytest.raises(StorageError, match=r"000003\.jsonl: cannot be written"):  # as the worker says it
+        route_file(bundle, source, output, engine="ray", lines_per_part=10)
+    in_the_way.rmdir()
     summary = route_file(bundle, source, output, engine="ray", lines_per_part=10)
-    assert (summary.n_queries, summary.n_errors, summary.n_resumed) == (50, 1, 20)
+    assert (summary.n_queries, summary.n_errors) == (50, 1)
+    assert summary.n_resumed >= 20
     here = tmp_path / "here" / output.name
     route_file(bundle, source, here, lines_per_part=10)
     for name in (output.name, "errors.jsonl"):

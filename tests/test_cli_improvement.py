@@ -140,6 +140,24 @@ def test_what_audit_is_not_given(tmp_path, noisy):
     assert "the labels are people's" in fails("audit", path, "--relabel", "--quiet")
 
 
+def test_relabel_says_what_could_not_be_asked_before_it_looks_at_labels(tmp_path, noisy, monkeypatch):
+    path, _ = noisy
+    text = path.read_text("utf-8")
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with monkeypatch.context() as patch:
+        patch.setattr("distill.audit.audit", lambda *_, **__: pytest.fail("labels were looked at"))
+        path.write_text(re.sub(r"base_url: '[^']*'", "base_url: 'https://example.invalid/v1'", text), encoding="utf-8")
+        assert "OPENAI_API_KEY is not set" in fails("audit", path, "--relabel", "--quiet")
+        patch.setenv("OPENAI_API_KEY", "sk-1")
+        path.write_text(path.read_text("utf-8").replace(PRICED, "timeout_s: 9"), encoding="utf-8")
+        assert "no price is known for 'fake'" in fails("audit", path, "--relabel", "--quiet", "--max-usd", 1)
+    path.write_text(text, encoding="utf-8")
+    assert distill("audit", path, "--relabel", "--quiet").exit_code == 0
+    path.write_text(re.sub(r"base_url: '[^']*'", "base_url: 'https://example.invalid/v1'", text), encoding="utf-8")
+    done = distill("audit", path, "--relabel", "--quiet")
+    assert done.exit_code == 0, "what is recorded needs no key"
+
+
 SHOWN = {
     "multi": ("intents", r"^ +-\d\.\d\d  [+-]\w+( [+-]\w+)* +\d\.\d\d +\d\.\d\d +1\.00  '"),
     "weights": (

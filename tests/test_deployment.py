@@ -7,10 +7,14 @@ import json
 import os
 import re
 import shlex
+import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from bundles import build_bundle
 from project import distill, write_project
@@ -99,13 +103,37 @@ def test_the_log_line_says_what_was_decided_and_not_what_was_asked(caplog):
 
 
 @pytest.mark.usefixtures("_here")
-def test_the_function_for_spark_maps_frames():
-    (first, _) = re.findall(r"```python\n(.*?)```", SECTIONS["On Spark"], re.DOTALL)
-    frames = [pd.DataFrame({"text": ["refund", "", "where is my parcel"]}), pd.DataFrame({"text": ["cancel"]})]
+def test_the_class_for_ray_maps_tables_that_can_be_read_back_as_one():
+    (first, _) = re.findall(r"```python\n(.*?)```", SECTIONS["On Ray"], re.DOTALL)
+    route = run_blocks([first])["RouteTexts"]("models/banking-assistant/static")
+    batches = [["refund", None, "where is my parcel"], ["a joke please", ""], [None]]  # all of the second are declined
+    for number, texts in enumerate(batches):
+        pq.write_table(route(pa.table({"id": range(len(texts)), "text": texts})), f"{number}.parquet")
+    found = pq.read_table([f"{number}.parquet" for number in range(len(batches))])
+    assert found["text"].to_pylist() == [text for texts in batches for text in texts]
+    assert found["intent"].to_pylist() == ["refund", None, "track_order", None, None, None]
+    assert found["reason"].to_pylist()[1:4] == ["empty_input", "accepted", "out_of_scope"]
+    assert len({pq.read_schema(f"{number}.parquet") for number in range(len(batches))}) == 1
+
+
+@pytest.mark.usefixtures("_here")
+def test_the_function_for_spark_maps_frames(tmp_path, monkeypatch):
+    (first, second) = re.findall(r"```python\n(.*?)```", SECTIONS["On Spark"], re.DOTALL)
+    (archive,) = re.findall(r"shutil\.make_archive\(.*?\)", second)
+
+    def get(name):
+        """Where Spark unpacks an archive."""
+        shutil.unpack_archive(name, tmp_path / "unpacked" / name)
+        return str(tmp_path / "unpacked" / name)
+
+    assert eval(archive) == str(tmp_path / "static.zip")  # noqa: S307
+    monkeypatch.setitem(sys.modules, "pyspark", SimpleNamespace(SparkFiles=SimpleNamespace(get=get)))
+    frames = [pd.DataFrame({"text": ["refund", "", "where is my parcel", None]}), pd.DataFrame({"text": [None]})]
     found = pd.concat(run_blocks([first])["route_frames"](iter(frames)))
     assert [None if pd.isna(intent) else intent for intent in found["intent"]] == [
-        "refund", None, "track_order", "cancel_order",
+        "refund", None, "track_order", None, None,
     ]  # fmt: skip
+    assert [*found["reason"]] == ["accepted", "empty_input", "accepted", "empty_input", "empty_input"]
 
 
 @pytest.mark.usefixtures("_here")

@@ -17,7 +17,7 @@ from distill import improve as module
 from distill import pipeline
 from distill.bundle import load_bundle
 from distill.data import label_as_line, read_jsonl, read_labels
-from distill.errors import DataError, SpecError, SpendLimitError
+from distill.errors import DataError, DistillError, SpecError, SpendLimitError
 from distill.improve import improve, plan_improvement
 from distill.spec import load_spec
 from distill.student import train
@@ -290,6 +290,23 @@ def test_confusions_are_the_likeliest_mistakes_of_all_students():
     assert found.confusions[0].n_wrong == 1
     assert (found.n_held_out, found.n_disagree, found.n_unsure) == (4, 2, 0)
     assert found.agreement == {"static": 0.75, "encoder": 0.75}
+
+
+@pytest.mark.parametrize(
+    ("teacher", "more", "message"),
+    [
+        ("model: gpt-5-mini", "", "OPENAI_API_KEY is not set"),
+        ("model: a-model-nobody-sells, api_key_env: A_KEY", "", "no price is known for 'a-model-nobody-sells'"),
+        ("callable: 'nowhere:answer', api_key_env: A_KEY", "synth: {model: gpt-5-mini}", "cannot be imported"),
+    ],
+)
+def test_what_could_not_be_asked_is_said_before_anything_is_trained(tmp_path, out, monkeypatch, teacher, more, message):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.setenv("A_KEY", "sk-1")
+    monkeypatch.setattr(pipeline, "train", lambda *_, **__: pytest.fail("students were trained"))
+    path = write_project(tmp_path / "project", teacher=f"{{{teacher}}}", more=more)
+    with pytest.raises(DistillError, match=message):
+        run(label_from_elsewhere(path), out=out, max_usd=Decimal(1))
 
 
 @pytest.mark.parametrize(

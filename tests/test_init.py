@@ -553,6 +553,7 @@ def test_git_ignores_the_ledger_and_the_logs():
     own = (
         "ledger.jsonl",
         "ledger.jsonl.lock",
+        "spending.jsonl.lock",
         "batches/1a2b.json",
         "synth.jsonl",
         "queries.jsonl",

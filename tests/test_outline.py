@@ -2,13 +2,12 @@ from __future__ import annotations
 
 import os
 import shutil
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from bundles import build_bundle
+from bundles import int8_bundle
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
@@ -16,14 +15,10 @@ from scipy.special import softmax
 
 import distill.outline
 import distill.router
-from distill.bundle import seal
 from distill.errors import BundleError
 from distill.outline import PROBABILITIES, outline
 from distill.router import Router
 from distill.types import Task
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 FOLDER = "session.model_external_initializers_file_folder_path"
 
@@ -136,22 +131,6 @@ def test_any_bytes_are_refused_or_left_alone(tmp_path_factory, content):
         assert outline(path) is None
     except ValueError:
         return
-
-
-def int8_bundle(folder: Path, task: Task = Task.SINGLE) -> Path:
-    """A bundle whose table of logits is of int8, large enough to be mapped here."""
-    bundle = build_bundle(folder, task=task)
-    path = bundle.onnx_path
-    model = onnx.load(path)
-    table = next(each for each in model.graph.initializer if each.name == "table")
-    values = numpy_helper.to_array(table)
-    table.CopyFrom(numpy_helper.from_array((np.vstack([values] * 3) * 100).astype(np.int8), "table"))
-    gather = next(node for node in model.graph.node if node.op_type == "Gather")
-    gather.output[0] = "stored"
-    place = list(model.graph.node).index(gather)
-    model.graph.node.insert(place + 1, helper.make_node("Cast", ["stored"], ["vectors"], to=TensorProto.FLOAT))
-    onnx.save(model, path)
-    return seal(folder, bundle.manifest).path
 
 
 def test_a_router_maps_the_table_and_answers_as_without(tmp_path, monkeypatch):

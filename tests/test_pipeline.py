@@ -377,6 +377,23 @@ def test_a_run_checks_gold_before_anything_is_asked(tmp_path):
     assert len(project.ASKED) == before
 
 
+@pytest.mark.parametrize(
+    ("teacher", "message"),
+    [
+        ("callable: 'nowhere:answer'", "nowhere:answer cannot be imported"),
+        ("model: a-model-nobody-sells", "no price is known for 'a-model-nobody-sells'"),
+    ],
+)
+def test_a_run_that_could_not_label_has_no_query_written(tmp_path, monkeypatch, teacher, message):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
+    monkeypatch.setattr(pipeline, "synth", lambda *_, **__: pytest.fail("queries were paid for"))
+    path = write_project(tmp_path, teacher=f"{{{teacher}, max_usd: 1}}")
+    text = path.read_text("utf-8").replace("queries: logs.jsonl\n", "synth: {model: gpt-5-mini}\n")
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(SpecError, match=message):
+        pipeline.run(load_spec(path), out=tmp_path / "out", show_progress=False)
+
+
 def test_plan_of_another_teacher_counts_what_it_would_write_not_what_another_wrote(tmp_path):
     path = write_project(tmp_path, teacher="{model: any, max_usd: null}")
     text = path.read_text("utf-8").replace("queries: logs.jsonl\n", "synth: {per_intent: 5, out_of_scope: 10}\n")

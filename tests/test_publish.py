@@ -7,13 +7,17 @@ from pathlib import Path
 import pytest
 from bundles import build_bundle
 from huggingface_hub import ModelCard
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+from hypothesis import given
+from hypothesis import strategies as st
 from project import distill, fails
 
 from distill.benchmark.results import read_result, result_as_json
 from distill.bundle import load_bundle
 from distill.data import write_json
 from distill.errors import BundleError, DataError, StorageError
-from distill.publish import publish, write_card
+from distill.publish import _REPOSITORY, publish, write_card
 from distill.router import Router
 from distill.types import BenchResult, BenchRow, Task
 
@@ -136,10 +140,26 @@ def test_a_damaged_bundle_is_not_published(bundle, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("name", ["name", "org/name/more", "org/na me", "https://example.org/name", "/name"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "name", "org/name/more", "org/na me", "https://example.org/name", "/name", "", "org/", "org/..", "./name", "org/na..me",
+        "org/a--b", "o--g/name", "org/-a", "org/a-", "org/.a", "-org/a", "org/a.git", "örg/a", "org/name\n", f"org/{'a' * 97}",
+    ],
+)  # fmt: skip
 def test_what_is_no_repositorys_name_is_refused(bundle, tmp_path, name):
     with pytest.raises(BundleError, match="not the name of a repository"):
         publish(bundle.path, tmp_path / "out", name=name)
+
+
+@given(st.from_regex(r"[a_.-]{1,4}(/[a_.-]{1,5}(\.git)?)", fullmatch=True))
+def test_the_hub_takes_every_name_that_is_taken_and_no_other(name):
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        assert not _REPOSITORY.fullmatch(name)
+    else:
+        assert _REPOSITORY.fullmatch(name)
 
 
 def test_a_card_that_is_not_yaml_names_the_file(bundle, tmp_path):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -17,6 +19,7 @@ SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 sys.path.append(str(SCRIPTS))
 import peers  # noqa: E402
 import peers_worker  # noqa: E402
+import public  # noqa: E402
 
 INTENTS = ("track_order", "cancel_order", "refund")
 
@@ -155,3 +158,30 @@ def test_workers_keep_to_one_thread_and_off_the_hub(monkeypatch):
 def test_every_contender_is_one_that_the_worker_knows():
     kinds = {peer.kind for peer in (*peers.ours(), *peers.OTHERS) if not peer.reason}
     assert kinds == {*peers_worker.CONTENDERS} - {"bare-imports"}
+
+
+def test_a_contender_that_hangs_is_given_up(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(peers, "ANSWER_TIMEOUT_S", 0.2)
+    sleeper = contestant("sleeper", "distill", tmp_path)
+    monkeypatch.setattr(
+        peers.Contestant, "command", lambda *_: [sys.executable, "-S", "-c", "import time; time.sleep(60)"]
+    )
+    with peers.worker(sleeper, tmp_path / "log") as asked, pytest.raises(peers.NotRunError, match="more than 0 s"):
+        asked.ask("time", data.texts)
+
+
+COMMANDS = re.findall(
+    r"^python scripts/((?:public|peers)\.py) (.*?) *#", (SCRIPTS.parent / "README.md").read_text("utf-8"), re.MULTILINE
+)
+
+
+def test_the_readme_gives_the_whole_commands_in_order(monkeypatch):
+    assert [name for name, _ in COMMANDS] == ["public.py", "peers.py"]
+    trained = []
+    monkeypatch.setattr(public, "measure", lambda folder, out, **_: trained.extend([folder, out]))
+    monkeypatch.setattr(public, "print_result", lambda _: None)
+    monkeypatch.setattr(sys, "argv", ["public.py", *shlex.split(COMMANDS[0][1])])
+    public.main()
+    monkeypatch.setattr(sys, "argv", ["peers.py", *shlex.split(COMMANDS[1][1])])
+    found = peers._arguments()
+    assert [found.folder, found.bundles] == trained

@@ -50,6 +50,8 @@ def results(tmp_path, monkeypatch):
         ("PEERS", json.dumps(run)),
         ("OPENINGS", "".join(json.dumps(line) + "\n" for line in opened)),
         ("PUBLISHED", json.dumps(published)),
+        ("BUDGET", ""),
+        ("THROUGHPUT", ""),
     ):
         path = tmp_path / name
         path.write_text(text, "utf-8")
@@ -72,6 +74,7 @@ def test_the_note_names_commit_machine_and_what_was_not_run(results):
         "seed 1: new, 2026-01-03",
         "Abacus",
         "absent: no wheel",
+        "The encoder's figures are older",
     ):
         assert part in note
     assert "5e7e27" not in note
@@ -84,6 +87,24 @@ def test_a_set_that_was_not_opened_leaves_the_cell_empty(results):
     assert "not opened yet" in text
 
 
+def late(**n_held):
+    """What scripts/throughput.py says of a loop, by how often of 1,000 times it was held."""
+    n_held = {"idle": 2, "busy": 2, "hashing": 2.5} | n_held
+    return {name: {"p100_ms": 5.0, "n_held": n, "n": 1000} for name, n in n_held.items()}
+
+
+@pytest.mark.parametrize(
+    ("n_busy", "words"),
+    [
+        (2, "what is over the limit is the machine's doing"),
+        (4, "what is over the limit is the machine's doing"),
+        (40, "missed by `aroute_batch`"),
+    ],
+)
+def test_the_loop_is_held_by_what_holds_it_more_often_than_the_rest(n_busy, words):
+    assert words in peers_table._who_holds_the_loop(late(busy=n_busy))
+
+
 def test_limits_say_what_stands_and_by_how_much_the_rest_is_missed(results):
     run = json.loads((results / "PEERS").read_text("utf-8"))
     own = {**ROW, "p50_ms": 0.03, "p99_ms": 0.06, "peak_rss_mb": 99.0, "queries_per_s": 66_660.0}
@@ -91,11 +112,20 @@ def test_limits_say_what_stands_and_by_how_much_the_rest_is_missed(results):
     run["rows"] = [{**own, "name": name} for name in names]
     run["rows"][4]["p50_ms"] = 0.3
     (results / "PEERS").write_text(json.dumps(run | {"runs": 5}), "utf-8")
+    start = {"import_ms": 40.0, "load_ms": 200.0, "first_answer_ms": 20.0, "peak_mb": 1.0}
+    budget = {"bundles": [{"student": "static", "start": {}}, {"student": "encoder", "start": start}]}
+    (results / "BUDGET").write_text(json.dumps(budget), "utf-8")
+    (results / "THROUGHPUT").write_text(json.dumps({"bundles": {"encoder": {"late": late()}}}), "utf-8")
     lines = peers_table.limits().splitlines()
     assert "| `static`, p50, µs | 30 | 35 | stands |" in lines
     assert "| `static` with `[fast]`, p50, µs | 30 | 22 | missed: 1.36 times the limit |" in lines
     assert "| `encoder`, p50 over that of semantic-router | 0.1 | 0.125 | stands |" in lines
     assert "| `static`, first answer above bare imports, ms | 220 | 250 | stands |" in lines
+    assert "| `encoder`, first answer above bare imports, ms | 220 | 250 | stands |" in lines
+    assert "| `encoder`, the same in the budget above, ms | 260 | 250 | missed: 1.04 times the limit |" in lines
+    longest = "`encoder`, longest that a loop waits beside batches of 256, ms"
+    assert f"| {longest} | 5 | 2 | missed: 2.50 times the limit |" in lines
+    assert "0.20 % of the time beside it, 0.25 % beside a thread" in lines[-1]
     assert "| `static`, memory, MB | 99 | 90 | missed: 1.10 times the limit |" in lines
     assert (
         "| `static`, queries a second in batches | 66,700 | at least 100,000 | missed: 0.67 times the limit |" in lines

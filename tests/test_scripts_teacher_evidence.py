@@ -78,7 +78,43 @@ def test_every_condition_is_run_once_and_the_table_needs_no_model(folder, server
     assert len(server.requests) == n_requests
     page = teacher_evidence.table()
     assert "| the teacher, bare names | 1.000 [.701, 1.000] |" in page
-    assert page.count("| static |") == len(teacher_evidence.STUDENTS)
+    assert page.count("| static |") == len(teacher_evidence.STUDENTS) + 3
+    assert "descriptions and all 6 known examples |" in page
+
+
+def outcome(n_right, n=1000):
+    return {"right": "1" * n_right + "0" * (n - n_right)}
+
+
+def test_every_aim_is_judged_for_each_student():
+    students = {
+        "naive": {"students": {"static": outcome(850), "encoder": outcome(900)}},
+        "ours": {"students": {"static": outcome(880), "encoder": outcome(929)}},
+        "real": {"students": {"static": outcome(945), "encoder": outcome(944)}},
+    }
+    together = teacher_evidence._bits(outcome(945))
+    assert teacher_evidence._aims(students, together, list(range(1000)))[2:] == [
+        "| ours, at least 3 points above naive | static | +0.030 | reached |",
+        "| ours, at least 3 points above naive | encoder | +0.029 | missed |",
+        "| ours, at most 1.5 points under the teacher with known examples | static | -0.065 | missed |",
+        "| ours, at most 1.5 points under the teacher with known examples | encoder | -0.016 | missed |",
+        "| real, at or above the teacher with known examples | static | +0.000 | reached |",
+        "| real, at or above the teacher with known examples | encoder | -0.001 | missed |",
+    ]
+
+
+def test_no_aim_is_judged_before_both_sides_of_it_are_measured():
+    assert teacher_evidence._aims({"ours": {"students": {"static": outcome(1)}}}, None, []) == []
+
+
+def test_a_row_says_whether_known_examples_were_retrieved(tmp_path):
+    write_lines(tmp_path / "known.jsonl", [{"text": str(number), "intent": "a"} for number in range(225)])
+    (tmp_path / "examples").mkdir()
+    ledger = tmp_path / "examples" / "ledger.jsonl"
+    write_lines(ledger, [{"settings": {"by_query": {"examples": 12}}}])
+    assert teacher_evidence._examples_shown(tmp_path) == "retrieved examples, 12 of 225 a query"
+    write_lines(ledger, [{"settings": {"template": "label_single_001"}}])
+    assert teacher_evidence._examples_shown(tmp_path) == "all 225 known examples"
 
 
 def test_what_is_drawn_never_overlaps(folder):

@@ -30,9 +30,21 @@ def test_threads_and_processes_are_measured_for_every_bundle(measured):
     for bundle in found["bundles"].values():
         assert list(bundle["queries_per_s"]) == ["1 threads", "2 threads", "1 processes", "2 processes"]
         assert all(rate > 0 for rates in bundle["queries_per_s"].values() for rate in rates)
+        assert bundle["tokenizer"] in {"nanotoken", "words", "tokenizers"}
         assert bundle["late"]["busy"]["p50_ms"] <= bundle["late"]["busy"]["p100_ms"]
     assert "| 2 processes | 1,000 | 1,000 | 1,000 | 1,000 |" in printed
+    assert (
+        f"queries, one thread a worker. Tokenizer: `encoder` {found['bundles']['encoder']['tokenizer']}, `static`"
+        in printed
+    )
     assert printed.strip() == throughput.table(found).strip()
+
+
+def test_figures_that_do_not_name_the_tokenizer_are_shown(measured):
+    found, _ = measured
+    for bundle in found["bundles"].values():
+        del bundle["tokenizer"]
+    assert "Tokenizer" not in throughput.table(found)
 
 
 def test_a_folder_without_bundles_is_one_line(tmp_path, monkeypatch):

@@ -364,6 +364,8 @@ def _measured(
         **contestant.notes,
         **{f"p{percent}_ms_by_round": latency.spread(percent) for percent in _PERCENTILES},
     }
+    if isinstance(contestant.classifier, Router):
+        notes["tokenizer"] = contestant.classifier.tokenizer
     if contestant.bundle is not None:
         start = cold_start(contestant.bundle)
         speed |= {"cold_start_ms": start.cold_start_ms, "peak_rss_mb": start.peak_rss_mb}

@@ -105,14 +105,16 @@ def spent_usd(spent: Sequence[StageSpend], price: TokenPrice | None = None) -> D
 
     Args:
         spent: What each stage asked.
-        price: Of the same tokens elsewhere; None takes each stage's own.
+        price: Of the same tokens elsewhere; None takes what was paid.
     """
     total = Decimal(0)
     for stage in spent:
-        own = price or stage.price
-        if own is None or stage.n_uncounted:
+        usd, usage = stage.usd, stage.usage
+        if price is not None:
+            usd = _usd(usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens, price)
+        if usd is None or stage.n_uncounted:
             return None
-        total += _usd(stage.usage.prompt_tokens, stage.usage.cached_tokens, stage.usage.completion_tokens, own)
+        total += usd
     return total if spent else None
 
 

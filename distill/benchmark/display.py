@@ -22,6 +22,7 @@ __all__ = [
     "GateColumn",
     "accuracy_caption",
     "accuracy_columns",
+    "cascade_prices",
     "columns",
     "cost_columns",
     "cost_lines",
@@ -185,6 +186,19 @@ def cost_columns(result: BenchResult) -> tuple[Column, ...]:
     return (*COST_COLUMNS, Column(f"as {as_if['model']}", lambda row: price if row.name == _TEACHER else MISSING))
 
 
+def cascade_prices(result: BenchResult) -> dict[str, Callable[[Mapping[str, Any]], float | None]]:
+    """Columns of what a cascade's asking costs: title, and US dollars for a thousand queries at a point of ``result.cascades``.
+
+    The teacher's own price where it is known, and another model's where one was named.
+    """
+    prices: dict[str, Callable[[Mapping[str, Any]], float | None]] = {}
+    if any(point["asking_usd_per_1k"] for points in result.cascades.values() for point in points):
+        prices["USD per 1,000"] = lambda point: point["asking_usd_per_1k"]
+    if as_if := result.cost.get("priced_as"):
+        prices[f"as {as_if['model']}"] = lambda point: point["share_asked"] * as_if["usd_per_1k"]
+    return prices
+
+
 def gate_word(gate: GateVerdict) -> str:
     """``kept``, ``broken`` or ``not judged``."""
     return {True: "kept", False: "broken", None: "not judged"}[gate.passed]
@@ -334,7 +348,7 @@ def speed_captions(result: BenchResult) -> list[str]:
         str(machine.get("measured_at", ""))[:10],
     ]
     spread = " Brackets: the least and the greatest of the rounds." if _has_spread(result) else ""
-    lines = [", ".join(filter(None, parts)) + f".{spread}"]
+    lines = [", ".join(filter(None, parts)) + f".{spread}{_tokenizers(result)}"]
     if machine.get("loaded"):
         busy = 100 * max(float(machine.get("busy_share", 1.0)), float(machine.get("busy_share_during", 0.0)))
         lines.append(
@@ -343,6 +357,12 @@ def speed_captions(result: BenchResult) -> list[str]:
     if (teacher := _teacher(result)) is not None and teacher.latency_n:
         lines.append(_teachers_latency(teacher))
     return lines
+
+
+def _tokenizers(result: BenchResult) -> str:
+    """Which way each student's queries became ids, as far as it was noted: with nanotoken a start takes longer and more memory."""
+    found = [f"{row.name} {row.notes['tokenizer']}" for row in result.rows if "tokenizer" in row.notes]
+    return f" Tokenizer: {', '.join(found)}." if found else ""
 
 
 def _has_spread(result: BenchResult) -> bool:

@@ -55,7 +55,7 @@ _INSTRUCTION_SETS = {
     "avx", "avx2", "fma", "avx_vnni", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16",
     "asimd", "asimddp", "i8mm", "bf16", "sve", "sve2",
 }  # fmt: skip
-_VERSIONS = ("distill-router", "numpy", "onnxruntime", "tokenizers", "scikit-learn", "scipy")
+_VERSIONS = ("distill-router", "numpy", "onnxruntime", "tokenizers", "nanotoken", "scikit-learn", "scipy")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

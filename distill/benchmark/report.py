@@ -18,6 +18,7 @@ from distill.benchmark.display import (
     SPEED_COLUMNS,
     accuracy_caption,
     accuracy_columns,
+    cascade_prices,
     columns,
     cost_columns,
     cost_lines,
@@ -315,8 +316,13 @@ def _near_pairs(result: BenchResult, *, with_text: bool) -> _Table:
 
 
 def _cascade(result: BenchResult) -> _Table:
-    titles = ("student", "asks", "asked", "accuracy_policy", "drop in points", "p95 ms", "USD per 1,000")
-    lines = [(_Cell(row), *_cascade_cells(point)) for row, points in result.cascades.items() for point in points]
+    prices = cascade_prices(result)
+    titles = ("student", "asks", "asked", "accuracy_policy", "drop in points", "p95 ms", *prices)
+    lines = [
+        (_Cell(row), *_cascade_cells(point), *(_figure(price(point), usd(price(point))) for price in prices.values()))
+        for row, points in result.cascades.items()
+        for point in points
+    ]
     return _Table("cascade", "The cascade's points", titles, lines)
 
 
@@ -329,7 +335,6 @@ def _cascade_cells(point: Mapping[str, Any]) -> list[_Cell]:
         _figure(point["accuracy"], share(point["accuracy"], point["accuracy_ci95"])),
         _figure(point["drop"], f"{100 * point['drop']:+.1f} [{low:+.1f}, {high:+.1f}]"),
         _figure(point["p95_ms"], number(point["p95_ms"])),
-        _figure(point["asking_usd_per_1k"], usd(point["asking_usd_per_1k"])),
     ]
 
 

@@ -11,6 +11,7 @@ from distill.benchmark.display import (
     Column,
     accuracy_caption,
     accuracy_columns,
+    cascade_prices,
     columns,
     cost_columns,
     cost_lines,
@@ -66,7 +67,7 @@ def _renderables(result: BenchResult) -> list[RenderableType]:
             parts += [Text(line, style="bold yellow" if line.startswith("WARNING") else "dim") for line in captions]
     parts += [Text(f"  {line}", style="dim") for line in _near_pairs(result)]
     if result.cascades:
-        parts += [_cascade_table(result), Text(_CASCADE_CAPTION, style="dim")]
+        parts += [_cascade_table(result), Text(_cascade_caption(result), style="dim")]
     if result.gates:
         parts += [_gate_table(result.gates), Text(gate_caption(result), style="dim")]
     return [*parts, Text(headline(result), style="bold")]
@@ -89,19 +90,21 @@ def _near_pairs(result: BenchResult) -> list[str]:
     return [f"{pair.similarity:.2f}  {pair.gold!r} is like {pair.training!r}" for pair in pairs if pair.gold]
 
 
-_CASCADE_CAPTION = (
-    "A cascade asks the teacher where the student's policy declines (policy), or where its confidence is under ask_below. "
-    "drop: the teacher's accuracy_policy minus the cascade's, in points. USD: of asking, the student's machine apart."
-)
+def _cascade_caption(result: BenchResult) -> str:
+    prices = " and ".join(cascade_prices(result))
+    cost = f" {prices}: what asking costs for 1,000 queries, the student's machine apart." if prices else ""
+    return (
+        "A cascade asks the teacher where the student's policy declines (policy), or where its confidence is under ask_below. "
+        f"drop: the teacher's accuracy_policy minus the cascade's, in points.{cost}"
+    )
 
 
 def _cascade_table(result: BenchResult) -> RenderableType:
     """Accuracy, latency and price over the share that is asked."""
     table = _empty_table()
     table.add_column("cascade", no_wrap=True)
-    has_price = any(point["asking_usd_per_1k"] for points in result.cascades.values() for point in points)
-    titles = ["ask_below", "asked", "accuracy_policy", "drop", "p95 ms", *(["USD per 1,000"] if has_price else [])]
-    for title in titles:
+    prices = cascade_prices(result)
+    for title in ("ask_below", "asked", "accuracy_policy", "drop", "p95 ms", *prices):
         table.add_column(title, justify="right")
     for row, points in result.cascades.items():
         for point in points:
@@ -112,9 +115,9 @@ def _cascade_table(result: BenchResult) -> RenderableType:
                 share(point["accuracy"], point["accuracy_ci95"]),
                 f"{100 * point['drop']:+.1f} [{low:+.1f}, {high:+.1f}]",
                 number(point["p95_ms"]),
-                usd(point["asking_usd_per_1k"]),
+                *(usd(price(point)) for price in prices.values()),
             ]
-            table.add_row(row, *cells[: len(titles)])
+            table.add_row(row, *cells)
     return table
 
 

@@ -136,6 +136,8 @@ def _print_plan(plan: CarryPlan, spec: Spec) -> None:
 
 
 def _print_summary(summary: CarrySummary, spec: Spec) -> None:
+    if summary.n_written:
+        typer.echo(f"{summary.n_written} answers of the model that writes queries stand under another name now")
     if not summary.n_texts:
         typer.echo("No query has an answer under other intents only. Nothing was carried over.")
         return

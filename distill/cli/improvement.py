@@ -53,6 +53,8 @@ def audit(
     loaded = load(spec, teacher_model, base_url)
     if max_usd is not None and not relabel:
         raise typer.BadParameter("goes with --relabel", param_hint="--max-usd")
+    if relabel:
+        audits.check_can_relabel(loaded, max_usd=_usd(max_usd))
     found = audits.audit(loaded, show_progress=not quiet)
     summary = None
     if relabel:

@@ -77,6 +77,14 @@ def label(
             help="Ask by the provider's Batch API: cheaper, answered within a day. Run it again to go on after an interruption.",
         ),
     ] = False,
+    give_up: Annotated[
+        bool,
+        typer.Option(
+            "--give-up",
+            help="With --batch: what an ended batch has answered and the provider does not give is counted as failed, and asked again "
+            "by the next run.",
+        ),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print how much is to be asked, and its price; ask nothing.")
     ] = False,
@@ -100,10 +108,12 @@ def label(
         return
     if imported_from is not None:
         raise typer.BadParameter("goes with --import", param_hint="--imported-from")
+    if give_up and not batch:
+        raise typer.BadParameter("goes with --batch", param_hint="--give-up")
     if dry_run:
         _print_label_plan(pipeline.plan_label(loaded, batch=batch), loaded, batch=batch, as_json=as_json)
         return
-    summary = pipeline.label(loaded, batch=batch, show_progress=not quiet)
+    summary = pipeline.label(loaded, batch=batch, give_up=give_up, show_progress=not quiet)
     if as_json:
         print_json(asdict(summary))
     else:

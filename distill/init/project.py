@@ -252,13 +252,10 @@ def _labelled_name(labelled: Source, folder: Path) -> str:
 
 def _has_price(draft: Draft) -> bool:
     """Whether a spend limit can be kept: the list price of the model is known, and it is not on this machine."""
-    from distill.teacher.client import is_loopback
-    from distill.teacher.prices import look_up_price
+    from distill.teacher.prices import endpoint_price
 
-    if is_loopback(draft.base_url):
-        return False
     try:
-        return look_up_price(draft.teacher_model or "") is not None
+        return endpoint_price(draft.teacher_model or "", draft.base_url) is not None
     except MissingExtraError:
         return True
 

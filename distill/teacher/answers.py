@@ -77,7 +77,7 @@ class TaskForm:
         synth_templates: Our own prompts for writing queries, the newest first: a recording goes on with the one it was begun with.
         synth_templates_crossed: The same where router.yaml gives ``synth.attributes``.
         synth_templates_close: The same where labels are given that the queries are to come near to; empty: as otherwise.
-        schema: From labels to the JSON schema of each field of an answer, in the order in which they are to come.
+        schema: From labels to the JSON schema of each field of an answer, in the order in which they are to come; from none: of any names.
         examples: From the intents to pairs of example and what stands beside it in the prompt.
         numbers: From an answer to its numbers by name, as it spells them; None where it is no such answer.
         answer: From scores by label to what they say: the likeliest label, those that hold, or the share of each.
@@ -211,7 +211,11 @@ FORMS: Mapping[Task, TaskForm] = {
         synth_templates_crossed=("synth_multi_001",),
         synth_templates_close=("synth_multi_002",),
         schema=lambda labels: {
-            "intents": {"type": "array", "items": _one_of(labels), "maxItems": min(len(labels), _MOST_NAMED)}
+            "intents": {
+                "type": "array",
+                "items": _one_of(labels),
+                "maxItems": min(len(labels) or _MOST_NAMED, _MOST_NAMED),
+            }
         },
         examples=lambda intents: list(_names_by_text(intents).items()),
         numbers=_intents_numbers,
@@ -246,13 +250,18 @@ FORMS: Mapping[Task, TaskForm] = {
 
 
 def _one_of(labels: Sequence[str]) -> dict[str, Any]:
-    return {"type": "string", "enum": list(labels)}
+    return {"type": "string", "enum": list(labels)} if labels else {"type": "string"}
 
 
 def answer_schema(labels: Sequence[str], task: Task = Task.SINGLE) -> dict[str, Any]:
     """The JSON schema of an answer, strict as OpenAI wants it: no other keys, every key required.
 
     How large a number may be does not stand in it: not every server takes that, and ``read_scores`` checks.
+
+    Args:
+        labels: What may be answered; none where that differs from query to query: each new schema would be compiled by the server, and end
+            what it has cached of the prompt. ``read_scores`` checks that too.
+        task: Of the router.
     """
     return _strict_object(FORMS[task].schema(labels))
 
@@ -284,22 +293,28 @@ def parse_json(content: str) -> Any:
     raise NotJsonError(f"not JSON: {_short(content)}")
 
 
-def read_scores(content: str, spec: Spec, tokens: Sequence[Token] = ()) -> dict[str, float]:
+def read_scores(
+    content: str, spec: Spec, tokens: Sequence[Token] = (), *, shown: Sequence[str] = ()
+) -> dict[str, float]:
     """Scores by label from a teacher's raw answer.
 
     Args:
         content: The answer.
         spec: The router's spec.
         tokens: Those of the answer, where the server gave log-probabilities.
+        shown: The labels that may be answered; none: all of them.
 
     Returns:
         The scores as the answer gives them, for the labels that it names; where it names one, and its tokens are known, how likely each label was.
 
     Raises:
-        UnmatchedError: The answer names something that is no label; nothing is guessed.
+        UnmatchedError: The answer names something that is no label, or was not shown; nothing is guessed.
         ValueError: It is no such answer at all.
     """
     scores = _plain_scores(content, spec)
+    for name, score in scores.items():
+        if shown and score and name not in shown:
+            raise UnmatchedError(name, " of those that were shown")
     if tokens and len(scores) == 1 and not FORMS[spec.task].mixes_intents:
         return label_probabilities(tokens, next(iter(scores)), label_names(spec))
     return scores

@@ -49,12 +49,13 @@ class Teacher:
         self.spec, self.form = spec, FORMS[spec.task]
         self.name = spec.teacher_name
         self.redact = redactor(spec)
-        self.schema = answer_schema(spec.labels, spec.task) if self._sends_schema else None
         self.prompt_path = spec.folder / spec.teacher.prompt if spec.teacher.prompt else None
         own = user_prompt_text(self.prompt_path) if self.prompt_path else None
         shows_examples = spec.teacher.model is not None and (own is None or "{examples}" in own)
         self.intents = known_intents(spec, with_evidence=shows_examples)
         self.by_query = self._by_query(own)
+        named = () if self.by_query.intents else spec.labels
+        self.schema = answer_schema(named, spec.task) if self._sends_schema else None
         if spec.teacher.logprobs and spec.teacher.samples > 1:
             self._check_can_turn(own)
         by_query = self.form.label_template_by_query if self.by_query else None
@@ -101,7 +102,7 @@ class Teacher:
             "response_format": dialect.response_format if sends_schema else "text",
             "temperature": self.spec.teacher.temperature if dialect.temperature else None,
             "answer": sha256_json([self.spec.teacher.answer_path, self.spec.teacher.answer_map]),
-            **effort(self.spec),
+            **effort(self.spec, dialect),
             **({"logprobs": TOP_LOGPROBS} if self.spec.teacher.logprobs and dialect.logprobs else {}),
             **({"by_query": self.by_query.settings} if self.by_query else {}),
             **self.form.settings,
@@ -127,33 +128,38 @@ class Teacher:
         """The ledger keys under which a text's answer may lie, the preferred dialect's first."""
         return [ledger_key(self.name, hash_, text, sample) for hash_ in dict.fromkeys(self.hashes.values())]
 
-    def questions(self, queries: Iterable[str], gold: Iterable[str] = ()) -> list[Question]:
+    def questions(self, queries: Iterable[str], gold: Iterable[str] = (), *, redacted: bool = False) -> list[Question]:
         """Each sendable text once a sample, the first sample of all of them first; of gold no more than the first.
+
+        Args:
+            queries: Texts.
+            gold: Texts, which may be among the queries.
+            redacted: Whether the texts have passed ``redactor`` already.
 
         Raises:
             DataError: A text has no UTF-8.
         """
-        gold = list(gold)
-        texts, once = self.sendable([*queries, *gold]), {normalise(self.redact(text)) for text in gold}
+        redact, gold = str if redacted else self.redact, list(gold)
+        texts = self.sendable([*queries, *gold], redacted=redacted)
+        once = {normalise(redact(text)) for text in gold}
         often = [text for text in texts if normalise(text) not in once] if self.spec.teacher.samples > 1 else []
         more = (Question(text, sample) for sample in range(1, self.spec.teacher.samples) for text in often)
         return [*(Question(text) for text in texts), *more]
 
-    def sendable(self, texts: Iterable[str]) -> list[str]:
-        """Redacted texts, each once, in order; blank ones left out.
+    def sendable(self, texts: Iterable[str], *, redacted: bool = False) -> list[str]:
+        """Redacted texts, or those that are already, each once, in order; blank ones left out.
 
         Raises:
             DataError: A text has no UTF-8.
         """
         distinct: dict[str, str] = {}
-        for text in texts:
-            redacted = self.redact(text)
+        for text in texts if redacted else map(self.redact, texts):
             try:
-                redacted.encode()
+                text.encode()
             except UnicodeEncodeError as error:
-                raise DataError(f"a query holds half a surrogate pair and cannot be sent: {redacted!r}") from error
-            if redacted.strip():
-                distinct.setdefault(unicodedata.normalize("NFC", redacted), redacted)
+                raise DataError(f"a query holds half a surrogate pair and cannot be sent: {text!r}") from error
+            if text.strip():
+                distinct.setdefault(unicodedata.normalize("NFC", text), text)
         return list(distinct.values())
 
     def messages(self, text: str, excerpt: Excerpt, sample: int = 0) -> Messages:
@@ -206,12 +212,15 @@ class Teacher:
     def request(self, text: str, excerpt: Excerpt | None = None, sample: int = 0) -> Request:
         """What is asked about a query: beside the excerpt that was found for it, or a new one."""
         settings, excerpt = self.spec.teacher, excerpt or self.excerpt(text)
-        schema = self.schema
-        if schema is not None and excerpt.candidates is not None:
-            names = [*(intent.name for intent in excerpt.candidates), *self.spec.labels[len(self.spec.intents) :]]
-            schema = answer_schema(names, self.spec.task)
-        limits = settings.temperature, settings.max_output_tokens
-        return Request(self.messages(text, excerpt, sample), schema, *limits, logprobs=settings.logprobs)
+        limits, shown = (settings.temperature, settings.max_output_tokens), self.shown(excerpt)
+        messages = self.messages(text, excerpt, sample)
+        return Request(messages, self.schema, *limits, logprobs=settings.logprobs, shown=shown)
+
+    def shown(self, excerpt: Excerpt) -> tuple[str, ...]:
+        """What may be answered where a schema is sent that does not say it; otherwise nothing."""
+        if self.schema is None or excerpt.candidates is None:
+            return ()
+        return (*(intent.name for intent in excerpt.candidates), *self.spec.labels[len(self.spec.intents) :])
 
     def dialect_in(self, ledger: Ledger) -> Dialect:
         """The dialect of the recording, so that a resumed run goes on in it; log-probabilities are always tried, as they may be newly wanted."""
@@ -224,9 +233,10 @@ class Teacher:
         return frozenset(self.hashes.values()) - {hash_ for dialect, hash_ in self.hashes.items() if dialect.logprobs}
 
 
-def effort(spec: Spec) -> dict[str, str]:
-    """``teacher.reasoning_effort`` among the settings that an answer depends on; without it nothing, as in older recordings."""
-    return {} if spec.teacher.reasoning_effort is None else {"reasoning_effort": spec.teacher.reasoning_effort}
+def effort(spec: Spec, dialect: Dialect = DIALECTS[0]) -> dict[str, str | None]:
+    """``teacher.reasoning_effort`` among the settings that an answer depends on: None where it is refused; without it nothing, as in older recordings."""
+    value = spec.teacher.reasoning_effort
+    return {} if value is None else {"reasoning_effort": value if dialect.reasoning_effort else None}
 
 
 _HASHED = {"template_sha256", "intents", "answer"}

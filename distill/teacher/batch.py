@@ -25,6 +25,7 @@ from distill.progress import say
 from distill.teacher.answers import read_scores
 from distill.teacher.client import RequestFailedError, is_loopback, read_completion, unusable
 from distill.teacher.prices import batch_price, cost_usd, teacher_price
+from distill.teacher.spend import cost_line
 from distill.types import Label, Usage
 
 if TYPE_CHECKING:
@@ -68,12 +69,13 @@ _SECONDS_BETWEEN_LINES = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One question in a batch. ``key`` is the ledger's, and the request's ``custom_id``."""
+    """One question in a batch. ``key`` is the ledger's, and the request's ``custom_id``; ``shown`` are the labels that may be answered, or none: all."""
 
     key: str
     text: str
     sample: int = 0
     evidence: tuple[str, ...] = ()
+    shown: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +139,10 @@ def _all_open(spec: Spec) -> list[Batch]:
 def _read_state(path: Path) -> Batch:
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
-        asked = tuple(Asked(**{**each, "evidence": tuple(each["evidence"])}) for each in state.pop("asked"))
+        lists = "evidence", "shown"
+        asked = tuple(
+            Asked(**(each | {name: tuple(each.get(name, ())) for name in lists})) for each in state.pop("asked")
+        )
         return Batch(**{**state, "asked": asked, "reserved_usd": Decimal(state["reserved_usd"])})
     except (OSError, ValueError, KeyError, TypeError, AttributeError, InvalidOperation) as error:
         raise DataError(
@@ -220,12 +225,20 @@ class BatchRun(Generic[_Question]):
         client: An open client.
         labelling: The run that it is part of.
         show_progress: Says on stderr how far the batches are.
+        give_up: Counts as failed what an ended batch has answered and its files do not hold.
     """
 
     def __init__(
-        self, spec: Spec, client: ChatClient, labelling: Labelling[_Question], *, show_progress: bool = True
+        self,
+        spec: Spec,
+        client: ChatClient,
+        labelling: Labelling[_Question],
+        *,
+        show_progress: bool = True,
+        give_up: bool = False,
     ) -> None:
         self._spec, self._client, self._labelling, self._show_progress = spec, client, labelling, show_progress
+        self._give_up = give_up
         self._in_flight: list[Batch] = []
         self._uncreated: list[Batch] = []
         self._questions: dict[str, list[_Question]] = {}
@@ -511,32 +524,49 @@ class BatchRun(Generic[_Question]):
         )
 
     async def _take_answers(self, batch: Batch, remote: RemoteBatch, budget: Budget) -> None:
-        """Records every answer of a batch that has ended, and what was not answered as failed."""
-        known = {line.key for line in self._labelling.ledger.lines if line.extra.get("batch") == remote.id}
-        left = {each.key: each for each in batch.asked if each.key not in known}
-        failures: list[str] = []
+        """Records every answer of a batch that has ended, and what was not answered as failed.
+
+        Raises:
+            RequestFailedError: Its files hold fewer answers than it gave, which are paid for. Those that they hold are recorded.
+        """
+        left = {each.key: each for each in batch.asked}
+        for known in self._recorded(remote.id):
+            left.pop(known.key, None)
+        received: set[str] = set()
         for file_id in (remote.output_file_id, remote.error_file_id):
             for line in await self._lines(file_id):
-                if (asked := left.pop(str(line.get("custom_id")), None)) is not None:
-                    failures += self._take(batch, remote, asked, line, budget)
+                custom_id = str(line.get("custom_id"))
+                if _is_answered(line):
+                    received.add(custom_id)
+                if (asked := left.pop(custom_id, None)) is not None:
+                    self._take(batch, remote, asked, line, budget)
+        n_answered = remote.request_counts.completed if remote.request_counts else 0
+        if left and n_answered > len(received) and not self._give_up:
+            raise RequestFailedError(
+                f"batch {remote.id} ({remote.status}) has answered {n_answered} requests, and its files hold {len(received)} of these "
+                "answers; --give-up counts the others as failed, to be asked and paid for again"
+            )
         for asked in left.values():
-            failures += self._take(
+            self._take(
                 batch,
                 remote,
                 asked,
                 {"error": {"code": f"batch_{remote.status}", "message": "it has no answer"}},
                 budget,
             )
+        failures = [line.error for line in self._recorded(remote.id) if line.error is not None]
         if failures:
             say(
                 f"label: {len(failures)} of {len(batch.asked)} requests in batch {remote.id} ({remote.status}) have no good answer, the first: "
                 f"{failures[0]}; the next run asks them again"
             )
 
-    def _take(
-        self, batch: Batch, remote: RemoteBatch, asked: Asked, line: Mapping[str, Any], budget: Budget
-    ) -> list[str]:
-        """Records one answer; returns what was wrong with it, if anything was."""
+    def _recorded(self, batch_id: str) -> list[Label]:
+        """What the ledger holds of a batch."""
+        return [line for line in self._labelling.ledger.lines if line.extra.get("batch") == batch_id]
+
+    def _take(self, batch: Batch, remote: RemoteBatch, asked: Asked, line: Mapping[str, Any], budget: Budget) -> None:
+        """Records one answer, good or not."""
         usage, scores, problem, error = Usage(), None, None, None
         try:
             content, usage, cut_off, tokens = read_completion(_completion(line))
@@ -545,7 +575,7 @@ class BatchRun(Generic[_Question]):
         else:
             budget.count(usage)
             try:
-                scores = read_scores(content, self._spec, tokens)
+                scores = read_scores(content, self._spec, tokens, shown=asked.shown)
             except ValueError as wrong:
                 problem, error = wrong, unusable(wrong, usage, cut_off=cut_off)
         created = datetime.fromtimestamp(remote.created_at, UTC)
@@ -560,10 +590,15 @@ class BatchRun(Generic[_Question]):
             sample=asked.sample,
             usage=usage,
             asked_at=created.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-            extra={"settings": batch.settings, **shown, "batch": remote.id, **self._labelling.facts},
+            extra={
+                "settings": batch.settings,
+                **shown,
+                "batch": remote.id,
+                **self._labelling.facts,
+                **cost_line(budget.price, usage),
+            },
         )
         self._labelling.record(label, problem)
-        return [] if error is None else [error]
 
     async def _lines(self, file_id: str | None) -> list[dict[str, Any]]:
         """The lines of a file at the provider: none where it was deleted. What is no JSON object is passed over."""
@@ -632,6 +667,12 @@ def _parsed(raw: bytes) -> Any:
         return None
 
 
+def _is_answered(line: Mapping[str, Any]) -> bool:
+    """Whether a line of an output file is of a request that was answered, and so paid for."""
+    response = line.get("response")
+    return isinstance(response, dict) and response.get("status_code") == 200 and not line.get("error")  # noqa: PLR2004
+
+
 def _completion(line: Mapping[str, Any]) -> Any:
     """The chat completion in a line of an output file.
 
@@ -642,7 +683,7 @@ def _completion(line: Mapping[str, Any]) -> Any:
 
     error, response = line.get("error"), line.get("response")
     status, body = (response.get("status_code"), response.get("body")) if isinstance(response, dict) else (None, None)
-    if status == 200 and isinstance(body, dict) and not error:  # noqa: PLR2004
+    if _is_answered(line) and isinstance(body, dict):
         return ChatCompletion.construct(**body)
     said = error or (body.get("error") if isinstance(body, dict) else body)
     if isinstance(said, dict):

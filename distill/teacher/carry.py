@@ -1,7 +1,7 @@
 """Intents that change: answers given under other intents are kept where they still hold, and the others asked again.
 
-What holds is written as a ledger line of its own with ``carried_from``, under its intent's name of today; it costs nothing. Asked
-again, in this order, are
+What holds is written as a ledger line of its own with ``carried_from``, under its intent's name of today; it costs nothing. So is what
+a model wrote for an intent that has another name now, in synth.jsonl. Asked again, in this order, are
 
 1. queries whose answer was an intent that is gone;
 2. queries that could now belong to an intent that is new, or described anew: the nearest first, in parts. A query is near if its
@@ -29,6 +29,7 @@ from distill.teacher.ledger import Ledger
 from distill.teacher.nearness import Nearness, known_of
 from distill.teacher.prices import estimated_usd, teacher_price
 from distill.teacher.spend import limited, open_budget
+from distill.teacher.synth import carry_synthesis
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -122,6 +123,7 @@ class CarrySummary:
         n_unanswered: Texts that were never answered: ``label`` asks about them too.
         is_cut: Whether a limit left queries unasked that were in doubt.
         spent_usd: By every recorded answer; None when a price or the tokens are unknown.
+        n_written: Answers of synth.jsonl, queries that a model wrote, which stand under an intent's new name now.
     """
 
     changes: tuple[IntentChange, ...]
@@ -135,6 +137,7 @@ class CarrySummary:
     n_unanswered: int
     is_cut: bool
     spent_usd: Decimal | None
+    n_written: int = 0
 
 
 # --- what is in doubt ------------------------------------------------------------------------------------------------
@@ -326,6 +329,7 @@ def carry(
     options = options or CarryOptions()
     spec = limited(spec, spec.teacher.model, options.max_usd)
     work = Recorded(spec, options.renames, options.described_anew)
+    n_written = carry_synthesis(spec, options.renames)
     run = _Run(
         work, open_embedder, show_progress, _Limit(math.inf if options.max_calls is None else options.max_calls, 0.0)
     )
@@ -354,6 +358,7 @@ def carry(
         n_unanswered=work.n_unanswered,
         is_cut=run.is_cut,
         spent_usd=open_budget(spec, spec.teacher.model).known_spend_usd,
+        n_written=n_written,
     )
 
 
@@ -374,6 +379,7 @@ class _Run:
     show_progress: bool
     limit: _Limit
     is_cut: bool = False
+    is_spent: bool = False
     asked: Counter[str] = field(default_factory=Counter)
     moved: Counter[str] = field(default_factory=Counter)
 
@@ -417,8 +423,8 @@ class _Run:
             if not chosen:
                 self.is_cut = True
                 return
-            asked[rows[: len(chosen)]] = True
             answers = self._ask(chosen, reason, is_search=True)
+            asked[[row for row, case in zip(rows, chosen, strict=False) if self._is_asked(case, answers)]] = True
             n_moved = sum(self._has_moved(case, answers[case.text], change) for case in chosen if case.text in answers)
             self.moved[reason] += n_moved
             for name, texts in _of_new(answers, change).items():
@@ -448,24 +454,32 @@ class _Run:
             if texts:
                 spec = self.work.spec.asked_once if is_gold else self.work.spec
                 self._label(spec, texts)
-        self.asked[reason] += len(cases)
-        answers = recorded_samples(self.work.spec, [case.text for case in cases], redacted=True)
+        recorded = recorded_samples(self.work.spec, [case.text for case in cases], redacted=True)
         task = self.work.spec.task
-        good = {text: [each.scores for each in own if each.scores is not None] for text, own in answers.items()}
-        return {text: best(mean(own, task), task) for text, own in good.items() if own}
+        good = {text: [each.scores for each in own if each.scores is not None] for text, own in recorded.items()}
+        wanted = {
+            case.text: 1 if case.is_gold or not self.is_spent else self.work.spec.teacher.samples for case in cases
+        }
+        answers = {text: best(mean(own, task), task) for text, own in good.items() if len(own) >= wanted[text]}
+        self.asked[reason] += sum(self._is_asked(case, answers) for case in cases)
+        return answers
+
+    def _is_asked(self, case: Case, answers: Mapping[str, frozenset[str]]) -> bool:
+        """Whether a text that was to be asked about was: where the spend limit ended it, those that have every answer now."""
+        return not self.is_spent or case.text in answers
 
     def _label(self, spec: Spec, texts: list[str]) -> None:
-        """Records the answers to some texts; where a spend limit ends it, nothing more is asked.
+        """Records the answers to some redacted texts; where a spend limit ends it, nothing more is asked.
 
         Raises:
             SpendLimitError: The limit cannot be kept, as no price is known.
         """
         try:
-            label(spec, texts, open_embedder=self.open_embedder, show_progress=self.show_progress)
+            label(spec, texts, redacted=True, open_embedder=self.open_embedder, show_progress=self.show_progress)
         except SpendLimitError:
-            if open_budget(spec, spec.teacher.model).known_spend_usd is None:
+            if not open_budget(spec, spec.teacher.model).can_keep_limit:
                 raise
-            self.limit.calls, self.is_cut = 0, True
+            self.limit.calls, self.is_cut, self.is_spent = 0, True, True
 
 
 def _of_new(answers: Mapping[str, frozenset[str]], change: IntentChange) -> dict[str, list[str]]:

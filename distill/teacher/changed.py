@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from distill.data import ledger_key, read_gold, unknown_label
+from distill.data import ledger_key, read_gold, read_queries, unknown_label
 from distill.errors import SpecError
 from distill.teacher.answers import HOLDS
 from distill.teacher.asking import Question, Teacher, brief
@@ -14,6 +14,8 @@ from distill.teacher.client import DIALECTS
 from distill.teacher.earlier import described, earlier_answers, group_of
 from distill.teacher.label import queries_of
 from distill.teacher.ledger import AppendLog, Ledger
+from distill.teacher.rounds import added_queries_path
+from distill.teacher.synth import is_recorded, plan_synthesis
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -159,7 +161,7 @@ class Recorded:
         """The texts without an answer that were answered under other intents, and how many were never answered at all."""
         spec = self.spec
         gold = [query.text for query in read_gold(spec.gold_path, spec.labels, spec.task)] if spec.gold_path else []
-        questions = self.teacher.questions([query.text for query in queries_of(spec)], gold)
+        questions = self.teacher.questions(_queries(spec, self.renames), gold)
         asked_once = set(self.teacher.sendable(gold))
         missing: dict[str, list[Question]] = {}
         for each in questions:
@@ -244,6 +246,15 @@ class Recorded:
             prompt_sha256=hash_,
             extra={"settings": brief(self.teacher.settings(dialect)), **extra, "carried_from": carried_from},
         )
+
+
+def _queries(spec: Spec, renames: Mapping[str, str]) -> list[str]:
+    """The queries that are to be labelled: of those that a model wrote, without those for an intent that is gone."""
+    written = plan_synthesis(spec, renames=renames).recorded if is_recorded(spec) else None
+    if written is None:
+        return [query.text for query in queries_of(spec)]
+    added = added_queries_path(spec)
+    return [*written, *(query.text for query in (read_queries(added) if added.exists() else ()))]
 
 
 def mean(answers: Sequence[Mapping[str, float]], task: Task) -> dict[str, float]:

@@ -18,6 +18,7 @@ from distill.data import canonical_json
 from distill.errors import MissingKeyError, TeacherError, missing_extra
 from distill.progress import say
 from distill.teacher.likelihood import TOP_LOGPROBS, read_tokens
+from distill.teacher.scrub import without_secrets
 from distill.types import Usage
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DIALECTS",
+    "THIS_MACHINE",
     "ChatClient",
     "Dialect",
     "Reply",
@@ -42,12 +44,16 @@ __all__ = [
     "is_loopback",
     "read_completion",
     "run_sync",
+    "server_of",
     "unusable",
 ]
 
 _T = TypeVar("_T")
 _Item = TypeVar("_Item")
 _CUT_OFF = "length"
+
+THIS_MACHINE = "this machine"
+"""``server_of`` a loopback address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +64,18 @@ class Dialect:
         response_format: ``json_schema``, ``json_object`` or ``text``.
         temperature: Whether a temperature is sent; reasoning models refuse it.
         logprobs: Whether log-probabilities are asked for, where they are wanted.
+        reasoning_effort: Whether ``teacher.reasoning_effort`` is sent, where it is set; models that do not reason refuse it.
     """
 
     response_format: str = "json_schema"
     temperature: bool = True
     logprobs: bool = True
+    reasoning_effort: bool = True
 
 
 DIALECTS = tuple(
-    Dialect(response_format, temperature, logprobs)
+    Dialect(response_format, temperature, logprobs, reasoning_effort)
+    for reasoning_effort in (True, False)
     for logprobs in (True, False)
     for temperature in (True, False)
     for response_format in ("json_schema", "json_object", "text")
@@ -84,6 +93,7 @@ class Request:
         temperature: None leaves it to the server.
         max_output_tokens: Upper bound of the answer's length.
         logprobs: Whether the log-probabilities of the answer's tokens are wanted.
+        shown: The labels that may be answered, where the schema does not say it; none: all of them.
     """
 
     messages: tuple[tuple[str, str], ...]
@@ -91,6 +101,7 @@ class Request:
     temperature: float | None
     max_output_tokens: int
     logprobs: bool = False
+    shown: tuple[str, ...] = ()
 
     @property
     def prompt_bytes(self) -> int:
@@ -130,6 +141,11 @@ def is_loopback(base_url: str | None) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost" or host.endswith(".localhost")
+
+
+def server_of(base_url: str | None) -> str:
+    """Whose server answers, as a line of a recording says it."""
+    return THIS_MACHINE if is_loopback(base_url) else urlsplit(base_url or "").hostname or "the client's default"
 
 
 def _shown(base_url: str | None) -> str:
@@ -367,8 +383,9 @@ class ChatClient:
             body["temperature"] = request.temperature
         if dialect.logprobs and request.logprobs:
             body |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
-        if self.teacher.reasoning_effort is not None and self.model == self.teacher.model:
-            body["reasoning_effort"] = self.teacher.reasoning_effort
+        effort = self.teacher.reasoning_effort if self.model == self.teacher.model else None
+        if dialect.reasoning_effort and effort is not None:
+            body["reasoning_effort"] = effort
         if request.schema is not None and dialect.response_format != "text":
             body["response_format"] = _response_format(request.schema, dialect.response_format)
         return body
@@ -395,6 +412,12 @@ class ChatClient:
                 replace(dialect, logprobs=False),
                 parameter,
                 "the server refuses logprobs; its answers count as they stand",
+            )
+        if "reasoning_effort" in reason and dialect.reasoning_effort:
+            yield (
+                replace(dialect, reasoning_effort=False),
+                parameter,
+                "the server refuses reasoning_effort; leaving it out",
             )
         if any(word in reason for word in ("response_format", "schema", "json_object", "grammar")):
             kind = {"json_schema": "json_object", "json_object": "text"}.get(dialect.response_format)
@@ -436,9 +459,8 @@ class ChatClient:
         return TeacherError(f"{where}: {hopeless}")
 
     def scrub(self, message: str) -> str:
-        """A message without the key and on one line; servers may echo what they were sent."""
-        message = " ".join(message.split()).replace(self._key, "[key]")
-        return message if len(message) <= 300 else f"{message[:300]}..."  # noqa: PLR2004
+        """A message without secrets and on one line; servers may echo what they were sent."""
+        return without_secrets(message, self._key)
 
 
 def read_completion(completion: Any) -> tuple[str, Usage, bool, tuple[Token, ...]]:
@@ -505,10 +527,12 @@ def _shown_reason(error: Exception) -> str:
 
 
 def _usage(counted: Any) -> Usage:
+    """What the server counted. Some leave reasoning out of the answer's tokens, and count it in the total alone."""
     details = getattr(counted, "prompt_tokens_details", None)
-    return Usage(
-        _count(counted, "prompt_tokens"), _count(counted, "completion_tokens"), _count(details, "cached_tokens")
-    )
+    prompt, completion, total = (_count(counted, f"{each}_tokens") for each in ("prompt", "completion", "total"))
+    if prompt is not None and total is not None and total - prompt > (completion or 0):
+        completion = total - prompt
+    return Usage(prompt, completion, _count(details, "cached_tokens"))
 
 
 def _count(counted: Any, name: str) -> int | None:

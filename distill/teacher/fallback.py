@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
 
 from distill.cascade import FallbackReply
-from distill.errors import SpecError
+from distill.errors import SpecError, TeacherError
 from distill.teacher.answers import read_scores
 from distill.teacher.client import ChatClient
 from distill.teacher.functions import load_function, redactor
 from distill.teacher.label import requester
 from distill.teacher.prices import Budget, cost_usd, teacher_price
+from distill.teacher.scrub import shown_cause, shown_error
 from distill.types import Usage
 
 if TYPE_CHECKING:
@@ -87,16 +88,21 @@ class TeacherFallback:
         """The teacher's answer to one query, and what it cost.
 
         Raises:
-            TeacherError: The request failed.
+            TeacherError: The request failed, or the callable raised an error.
             ValueError: The answer names no intent.
         """
         text = text[: self._max_characters]
         if self._function is not None:
-            return FallbackReply(self._function(self._redact(text)))
-        reply = self._open().ask(self._request(text))
+            redacted = self._redact(text)
+            try:
+                return FallbackReply(self._function(redacted))
+            except Exception as error:  # noqa: BLE001 - the user's own function may raise anything
+                raise TeacherError(shown_error(error, self._spec)) from shown_cause(error, self._spec)
+        request = self._request(text)
+        reply = self._open().ask(request)
         is_counted = None not in {reply.usage.prompt_tokens, reply.usage.completion_tokens}
         usd = cost_usd(self._price, reply.usage) if self._price is not None and is_counted else None
-        return FallbackReply(read_scores(reply.content, self._spec, reply.tokens), usd)
+        return FallbackReply(read_scores(reply.content, self._spec, reply.tokens, shown=request.shown), usd)
 
     def close(self) -> None:
         """Closes the connection; the next call opens it again."""

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from distill.errors import SpecError
+from distill.teacher.scrub import shown_cause, shown_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,8 +31,9 @@ def load_function(reference: str, spec: Spec) -> Callable[..., Any]:
         )  # last, so that it hides nothing; a function may import its neighbours when it is called
     try:
         function = getattr(importlib.import_module(module), name)
-    except Exception as error:
-        raise SpecError(f"{spec.path}: {reference} cannot be imported ({type(error).__name__}: {error})") from error
+    except Exception as error:  # noqa: BLE001 - the user's own module may raise anything
+        shown = shown_error(error, spec)
+        raise SpecError(f"{spec.path}: {reference} cannot be imported ({shown})") from shown_cause(error, spec)
     if not callable(function):
         raise SpecError(f"{spec.path}: {reference} is not a function")
     return function  # type: ignore[no-any-return]
@@ -51,8 +53,9 @@ def redactor(spec: Spec) -> Callable[[str], str]:
     def redact(text: str) -> str:
         try:
             redacted = function(text)
-        except Exception as error:
-            raise SpecError(f"{where} failed on a query ({type(error).__name__}); nothing of it was sent") from error
+        except Exception as error:  # noqa: BLE001 - the user's own function may raise anything
+            cause = shown_cause(error, spec)
+            raise SpecError(f"{where} failed on a query ({type(error).__name__}); nothing of it was sent") from cause
         if not isinstance(redacted, str):
             raise SpecError(f"{where} must return a string, found {type(redacted).__name__}")
         return redacted

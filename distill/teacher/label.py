@@ -8,7 +8,6 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from distill.data import ledger_key, read_gold, read_queries
 from distill.errors import DataError, DistillError, MissingKeyError, TeacherError
@@ -34,6 +33,7 @@ from distill.teacher.client import (
     for_each,
     is_loopback,
     run_sync,
+    server_of,
     unusable,
 )
 from distill.teacher.earlier import described, earlier_answers
@@ -42,7 +42,8 @@ from distill.teacher.ledger import AppendLog, Ledger
 from distill.teacher.prices import batch_price, check_limit_is_enforceable, estimated_usd, teacher_price
 from distill.teacher.retrieve import Excerpt
 from distill.teacher.rounds import added_queries_path
-from distill.teacher.spend import open_budget
+from distill.teacher.scrub import shown_error
+from distill.teacher.spend import cost_line, open_budget, spending
 from distill.types import Label, TokenPrice, Usage
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LabelPlan",
     "LabelSummary",
+    "check_can_label",
     "label",
     "new_lines",
     "plan_labels",
@@ -233,8 +235,19 @@ def plan_labels(
     return LabelPlan(n_texts, n_missing, estimate, price, n_samples, n_in_flight, n_elsewhere, obstacles)
 
 
-def _obstacles(spec: Spec, price: TokenPrice | None, *, batch: bool) -> tuple[str, ...]:
-    """What would stop labelling before anything is asked."""
+def check_can_label(spec: Spec) -> None:
+    """What would stop labelling before anything is asked stops here what would be done, or paid for, before it.
+
+    Raises:
+        SpecError: The function that labels cannot be imported; or the spend limit cannot be kept, as no price is known.
+        MissingKeyError: There is no key.
+    """
+    for check in _checks(spec, teacher_price(spec), batch=False):
+        check()
+
+
+def _checks(spec: Spec, price: TokenPrice | None, *, batch: bool) -> list[Callable[[], object]]:
+    """Each raises what would stop labelling before anything is asked."""
     teacher = spec.teacher
     checks: list[Callable[[], object]] = []
     if teacher.callable is not None:
@@ -247,8 +260,15 @@ def _obstacles(spec: Spec, price: TokenPrice | None, *, batch: bool) -> tuple[st
             checks.append(lambda: check_batch_limit(spec))
         elif not is_loopback(teacher.base_url):
             checks.append(lambda: check_limit_is_enforceable(spec, name, price, loopback=False))
+        if teacher.max_usd is not None:
+            checks.append(lambda: open_budget(spec, name).check_limit())
+    return checks
+
+
+def _obstacles(spec: Spec, price: TokenPrice | None, *, batch: bool) -> tuple[str, ...]:
+    """What would stop labelling before anything is asked."""
     found = []
-    for check in checks:
+    for check in _checks(spec, price, batch=batch):
         try:
             check()
         except DistillError as error:
@@ -270,8 +290,10 @@ def label(
     spec: Spec,
     texts: list[str] | None = None,
     *,
+    redacted: bool = False,
     open_embedder: OpenEmbedder | None = None,
     batch: bool = False,
+    give_up: bool = False,
     show_progress: bool = True,
 ) -> LabelSummary:
     """Asks the teacher for every text that the ledger holds no good answer for, and records each answer as it arrives.
@@ -281,9 +303,11 @@ def label(
     Args:
         spec: The router's spec.
         texts: What to label, ``teacher.samples`` times each; None takes the queries, and once each the gold queries.
+        redacted: Whether the given texts have passed ``redactor`` already.
         open_embedder: Opens the sentence encoder; called where not all intents or known examples fit into a prompt and something is
             to be asked.
         batch: Asks in batches, which are answered within a day; see ``distill.teacher.batch``.
+        give_up: Counts as failed what an ended batch has answered and the provider does not give; otherwise that is waited for.
         show_progress: Prints counts, rate, spend and time left to stderr.
 
     Raises:
@@ -299,17 +323,19 @@ def label(
         return take_human_labels(spec, texts)
     teacher = Teacher(spec, open_embedder, show_progress=show_progress)
     queries, gold = ([q.text for q in queries_of(spec)], _gold_texts(spec)) if texts is None else (texts, [])
-    questions = teacher.questions(queries, gold)
-    run = _Run(teacher, Ledger(spec.ledger_path), open_budget(spec, spec.teacher.model))
+    questions = teacher.questions(queries, gold, redacted=redacted and texts is not None)
+    ledger = Ledger(spec.ledger_path)
+    run = _Run(teacher, ledger, open_budget(spec, spec.teacher.model, ledger))
     missing = _missing(teacher, run.ledger, questions)
     if missing and not batch:
         check_not_in_flight(spec, lambda: [key for each in missing for key in teacher.keys(each.text, each.sample)])
     if missing or (batch and open_batches(spec)):
         try:
-            with AppendLog(spec.ledger_path) as log:
-                # Read again: until the file was ours, another process may have written to it.
-                run = _Run(teacher, Ledger(spec.ledger_path), open_budget(spec, spec.teacher.model), log)
-                run.by_batch, run.show_progress = batch, show_progress
+            with AppendLog(spec.ledger_path) as log, spending(spec, spec.teacher.model):
+                if not ledger.is_as_read:  # until the file was ours, another process may have written to it
+                    ledger = Ledger(spec.ledger_path)
+                run = _Run(teacher, ledger, open_budget(spec, spec.teacher.model, ledger), log)
+                run.by_batch, run.give_up, run.show_progress = batch, give_up, show_progress
                 missing = _missing(teacher, run.ledger, questions)
                 if texts is None:
                     _say_what_may_be_kept(teacher, run.ledger, missing)
@@ -424,6 +450,7 @@ class _Run:
     log: AppendLog | None = None
     progress: Progress | None = None
     by_batch: bool = False
+    give_up: bool = False
     show_progress: bool = True
     n_asked: int = 0
     n_failed: int = 0
@@ -469,9 +496,11 @@ class _Run:
             hashes=teacher.hashes,
             settings={hash_: brief(teacher.settings(dialect)) for dialect, hash_ in teacher.hashes.items()},
             record=self._record,
-            facts={"server": self._server},
+            facts={"server": server_of(teacher.spec.teacher.base_url)},
         )
-        batches: BatchRun[Question] = BatchRun(teacher.spec, client, labelling, show_progress=self.show_progress)
+        batches: BatchRun[Question] = BatchRun(
+            teacher.spec, client, labelling, show_progress=self.show_progress, give_up=self.give_up
+        )
         asked = await batches.resume(lambda hash_: {each.key: each for each in self._asked(questions, hash_)})
         self.budget = self.budget.at(batch_price(teacher.spec))
         await batches.run((), self.budget)
@@ -501,9 +530,8 @@ class _Run:
     def _in_batch(self, question: Question, dialect: Dialect) -> tuple[Asked, Request]:
         excerpt = self.teacher.excerpt(question.text)
         (asked,) = self._asked([question], self.teacher.hashes[dialect])
-        return replace(asked, evidence=tuple(excerpt.ids)), self.teacher.request(
-            question.text, excerpt, question.sample
-        )
+        request = self.teacher.request(question.text, excerpt, question.sample)
+        return replace(asked, evidence=tuple(excerpt.ids), shown=request.shown), request
 
     def _record(self, answer: Label, problem: ValueError | None) -> None:
         """Takes an answer out of a batch. However many of them fail, the others are paid for too."""
@@ -537,13 +565,15 @@ class _Run:
         evidence = excerpt.ids
         asked_at = _now()
         try:
-            reply = await self._client.ask(self.teacher.request(question.text, excerpt, question.sample))
+            request = self.teacher.request(question.text, excerpt, question.sample)
+            reply = await self._client.ask(request)
         except RequestFailedError as error:
             self._write(question, self._client.dialect, asked_at, error=str(error), evidence=evidence)
             self._finish(str(error))
             return
         try:
-            scores, error_line = read_scores(reply.content, self.teacher.spec, reply.tokens), None
+            scores = read_scores(reply.content, self.teacher.spec, reply.tokens, shown=request.shown)
+            error_line = None
         except ValueError as error:
             self._count_unmatched(error)
             scores, error_line = None, unusable(error, reply.usage, cut_off=reply.cut_off)
@@ -572,7 +602,7 @@ class _Run:
         try:
             answer = await asyncio.to_thread(function, question.text)
         except Exception as error:  # noqa: BLE001 - the user's own function may raise anything; it is recorded as failed
-            error_line = f"{type(error).__name__}: {error}"
+            error_line = shown_error(error, self.teacher.spec)
         else:
             try:
                 scores = function_scores(answer, self.teacher.spec.labels, self.teacher.spec.task)
@@ -612,6 +642,7 @@ class _Run:
                 **described(self.teacher, self.ledger.hashes, hash_),
                 **shown,
                 **self._circumstances(),
+                **cost_line(self.budget.price, usage),
             },
         )
         if self.log is None:
@@ -623,12 +654,7 @@ class _Run:
         """What latency depends on: how many requests were in flight, and whose server answered."""
         if self._client is None:
             return {"in_flight": self._n_in_flight}
-        return {"in_flight": self._n_in_flight, "server": self._server}
-
-    @property
-    def _server(self) -> str:
-        base_url = self.teacher.spec.teacher.base_url
-        return "this machine" if is_loopback(base_url) else urlsplit(base_url or "").hostname or "the client's default"
+        return {"in_flight": self._n_in_flight, "server": server_of(self.teacher.spec.teacher.base_url)}
 
     def _count_unmatched(self, error: Exception) -> None:
         if isinstance(error, UnmatchedError):

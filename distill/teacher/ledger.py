@@ -127,8 +127,14 @@ class Ledger:
         self.lines: list[Label] = []
         self.hashes: set[str] = set()
         """Every ``prompt_sha256`` of a line."""
+        self._size_bytes = _size_bytes(path)
         for label in read_labels(path):
             self.add(label)
+
+    @property
+    def is_as_read(self) -> bool:
+        """Whether nobody has written to the file since it was read here."""
+        return _size_bytes(self.path) == self._size_bytes
 
     def add(self, label: Label) -> None:
         """Takes an answer into the index (the file is written by ``AppendLog``)."""
@@ -147,3 +153,8 @@ class Ledger:
         """Writes an answer to the file, then takes it into the index."""
         log.append(label_as_line(label))
         self.add(label)
+
+
+def _size_bytes(path: Path) -> int:
+    with storage_errors(path):
+        return path.stat().st_size if path.exists() else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 from decimal import Decimal
 from difflib import get_close_matches
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill.errors import SpecError, SpendLimitError, missing_extra
 from distill.progress import say
-from distill.teacher.client import is_loopback
+from distill.teacher.client import is_loopback, server_of
 from distill.types import TokenPrice, Usage
 
 if TYPE_CHECKING:
@@ -20,7 +21,9 @@ __all__ = [
     "batch_price",
     "check_limit_is_enforceable",
     "cost_usd",
+    "endpoint_price",
     "estimated_usd",
+    "is_counted",
     "look_up_price",
     "price_of",
     "similar_models",
@@ -31,50 +34,62 @@ _PER_MILLION = Decimal(1_000_000)
 
 
 def look_up_price(model: str) -> TokenPrice | None:
-    """The list price of a model known by name (from the package genai-prices), or None.
+    """The list price of a model known by name (from the package genai-prices), whoever serves it, or None.
 
     Args:
-        model: Name as the provider spells it, such as ``gpt-5-mini``.
+        model: Name as its maker spells it, such as ``gpt-5-mini``.
 
     Raises:
         MissingExtraError: genai-prices is not installed.
     """
-    try:
-        from genai_prices import Usage as PricedUsage
-        from genai_prices import __version__, calc_price
-    except ImportError as error:
-        raise missing_extra("genai_prices") from error
-    try:
-        found = calc_price(PricedUsage(input_tokens=1, output_tokens=1), model)
-    except LookupError:
-        return None
-    return _list_price(found, f"genai-prices {__version__}, provider {found.provider.id}")
+    found = _found(model, None, None)
+    return None if found is None else _list_price(found, "")
 
 
-def _look_up_batch_price(model: str, base_url: str | None) -> TokenPrice | None:
-    """The list price of a model's tokens in a batch, at the provider that is asked; None where the list names none."""
-    try:
-        from genai_prices import Usage as PricedUsage
-        from genai_prices import __version__
-        from genai_prices.data_snapshot import get_snapshot
-    except ImportError as error:
-        raise missing_extra("genai_prices") from error
-    usage, now = PricedUsage(input_tokens=1, output_tokens=1), datetime.now(UTC)
-    provider_id = "openai" if base_url is None else None
-    try:
-        found = get_snapshot().calc(usage, model, provider_id, base_url, now, _IN_BATCH)
-    except LookupError:
+def endpoint_price(model: str, base_url: str | None, *, in_batch: bool = False) -> TokenPrice | None:
+    """The list price of a model at the provider that is asked; None where the list does not have this endpoint, or not this model there.
+
+    Args:
+        model: Name as the endpoint spells it.
+        base_url: The endpoint; None: the OpenAI client's own. One on this machine has no list price.
+        in_batch: Whether the price in a batch is wanted: None where the list names none.
+
+    Raises:
+        MissingExtraError: genai-prices is not installed.
+    """
+    url = base_url or os.environ.get("OPENAI_BASE_URL") or None
+    found = None if is_loopback(url) else _found(model, "openai" if url is None else None, url, in_batch=in_batch)
+    if found is None:
         return None
+    if not in_batch:
+        return _list_price(found, "")
+    now = datetime.now(UTC)
     variants = (variant for variant in found.model.price_variants or () if variant.when == _IN_BATCH)
     if not any(variant.constraint is None or variant.constraint.active(now) for variant in variants):
         return None  # then the price found is the ordinary one
-    return _list_price(found, f"genai-prices {__version__}, provider {found.provider.id}, batch")
+    return _list_price(found, ", batch")
 
 
 _IN_BATCH = {"processing": "batch"}
 
 
-def _list_price(found: Any, source: str) -> TokenPrice | None:
+def _found(model: str, provider_id: str | None, url: str | None, *, in_batch: bool = False) -> Any:
+    """What the list has, or None."""
+    try:
+        from genai_prices import Usage as PricedUsage
+        from genai_prices.data_snapshot import get_snapshot
+    except ImportError as error:
+        raise missing_extra("genai_prices") from error
+    usage, now = PricedUsage(input_tokens=1, output_tokens=1), datetime.now(UTC)
+    try:
+        return get_snapshot().calc(usage, model, provider_id, url, now, _IN_BATCH if in_batch else None)
+    except LookupError:
+        return None
+
+
+def _list_price(found: Any, suffix: str) -> TokenPrice | None:
+    from genai_prices import __version__
+
     price = found.model_price
     if price.input_mtok is None or price.output_mtok is None:
         return None
@@ -83,17 +98,17 @@ def _list_price(found: Any, source: str) -> TokenPrice | None:
         input_usd_per_mtok=_base(price.input_mtok),
         cached_input_usd_per_mtok=None if price.cache_read_mtok is None else _base(price.cache_read_mtok),
         output_usd_per_mtok=_base(price.output_mtok),
-        source=source,
+        source=f"genai-prices {__version__}, provider {found.provider.id}{suffix}",
         date=datetime.now(UTC).date().isoformat(),
     )
 
 
 def similar_models(model: str, n: int = 3) -> list[str]:
-    """Names in the price list that resemble one that is not in it, the likest first; at most ``n``."""
+    """Other names in the price list that resemble one, the likest first; at most ``n``."""
     from genai_prices.data_snapshot import get_snapshot
 
     known = {each.id for provider in get_snapshot().providers for each in provider.models}
-    return get_close_matches(model, sorted(known), n)
+    return get_close_matches(model, sorted(known - {model}), n)
 
 
 def _base(price: Any) -> Decimal:
@@ -102,39 +117,43 @@ def _base(price: Any) -> Decimal:
 
 
 def teacher_price(spec: Spec) -> TokenPrice | None:
-    """The price in router.yaml, or the list price of the teacher's model; None when neither is known.
-
-    A server on this machine has no list price, whatever its model is called.
-    """
+    """The price in router.yaml, or the list price of the teacher's model at its endpoint; None when neither is known."""
     own, model = spec.teacher.price, spec.teacher.model
     if own is not None:
         return _own_price(model or spec.teacher.callable or "", own, own.source, own.date)
-    return look_up_price(model) if model and not is_loopback(spec.teacher.base_url) else None
+    return endpoint_price(model, spec.teacher.base_url) if model else None
 
 
 def _own_price(model: str, rates: RatesSpec, source: str, date: str) -> TokenPrice:
     return TokenPrice(model, rates.input_per_mtok, rates.cached_input_per_mtok, rates.output_per_mtok, source, date)
 
 
-def batch_price(spec: Spec) -> TokenPrice | None:
-    """What the teacher's tokens cost in a batch: ``teacher.price.batch``, or the list's own batch price; None when neither is known.
+def batch_price(spec: Spec, model: str | None = None) -> TokenPrice | None:
+    """What a model's tokens cost in a batch: ``teacher.price.batch``, or the list's own batch price; None when neither is known.
 
     Half of the ordinary price is never assumed: not every provider gives it.
+
+    Args:
+        spec: The router's spec.
+        model: None: the teacher, whose price alone ``teacher.price`` is.
     """
-    own, model = spec.teacher.price, spec.teacher.model
+    own, model = spec.teacher.price if model in {None, spec.teacher.model} else None, model or spec.teacher.model
     if own is not None:
         rates = own.batch
         return None if rates is None else _own_price(model or "", rates, f"{own.source}, batch", own.date)
-    return (
-        _look_up_batch_price(model, spec.teacher.base_url) if model and not is_loopback(spec.teacher.base_url) else None
-    )
+    return endpoint_price(model, spec.teacher.base_url, in_batch=True) if model else None
 
 
 def price_of(spec: Spec, model: str) -> TokenPrice | None:
     """The price of the teacher's model (router.yaml's own where given) or of another one, such as ``synth.model``."""
     if model == spec.teacher.model:
         return teacher_price(spec)
-    return None if is_loopback(spec.teacher.base_url) else look_up_price(model)
+    return endpoint_price(model, spec.teacher.base_url)
+
+
+def is_counted(usage: Usage) -> bool:
+    """Whether the server said how many tokens a request had."""
+    return None not in {usage.prompt_tokens, usage.completion_tokens}
 
 
 def cost_usd(price: TokenPrice, usage: Usage) -> Decimal:
@@ -179,21 +198,60 @@ class Budget:
         self.price, self.limit_usd, self.spent_usd = price, limit_usd, spent_usd
         self._reserved_usd = Decimal(0)
         self._is_counted = self._is_priced = True
+        self._unpriced: dict[str, None] = {}
+
+    @property
+    def known_past_usd(self) -> Decimal | None:
+        """What was counted, or None when the price or the tokens of one of these answers are unknown."""
+        return self.spent_usd if self._is_counted and self._is_priced else None
 
     @property
     def known_spend_usd(self) -> Decimal | None:
         """Spent so far, or None when the price or the tokens of an answer are unknown."""
-        return self.spent_usd if self.price is not None and self._is_counted and self._is_priced else None
+        return None if self.price is None else self.known_past_usd
+
+    @property
+    def can_keep_limit(self) -> bool:
+        """Whether a limit would be kept: all that somebody bills is counted and priced."""
+        return self.price is not None and self._is_counted and not self._unpriced
 
     def at(self, price: TokenPrice | None) -> Budget:
         """The same limit and the same spend, for requests at another price. Nothing may be reserved."""
         other = Budget(price, self.limit_usd, self.spent_usd)
         other._is_counted, other._is_priced = self._is_counted, self._is_priced and self.price is not None
+        other._unpriced = self._unpriced
         return other
 
-    def count_unpriced(self) -> None:
-        """Counts an answer that was paid for at a price which is not known: from then on spend is unknown."""
+    def count_unpriced(self, model: str, *, is_billed: bool = True) -> None:
+        """Counts an answer that was paid for at a price which is not known: from then on spend is unknown.
+
+        Args:
+            model: Who answered.
+            is_billed: Whether somebody sends a bill for it, so that no limit can be kept any more; a server of one's own does not.
+        """
         self._is_priced = False
+        if is_billed:
+            self._unpriced[model] = None
+
+    def check_limit(self) -> None:
+        """A limit that cannot be kept must not look as if it were.
+
+        Raises:
+            SpendLimitError: There is one, and what was spent before is not known.
+        """
+        if self.price is None or self.limit_usd is None:
+            return
+        start = f"teacher.max_usd {self.limit_usd} cannot be kept"
+        if not self._is_counted:
+            raise SpendLimitError(
+                f"{start}: the server does not say how many tokens it used. "
+                f"Everything answered is kept; to go on without a limit set teacher.max_usd: null and run again"
+            )
+        if self._unpriced:
+            raise SpendLimitError(
+                f"{start}: answers by {', '.join(map(repr, self._unpriced))} were paid for at a price that is not known. Give "
+                "teacher.price where that is the teacher, with `batch` for the Batch API, or set teacher.max_usd: null to go on without a limit"
+            )
 
     def hold(self, usd: Decimal, *, is_spent: bool = True) -> None:
         """Sets aside what requests of an earlier run can cost at most; give the sum to ``settle``.
@@ -220,27 +278,18 @@ class Budget:
         price = price or self.price
         if price is None:
             return
-        self._is_counted = self._is_counted and None not in {usage.prompt_tokens, usage.completion_tokens}
+        self._is_counted = self._is_counted and is_counted(usage)
         self.spent_usd += cost_usd(price, usage)
 
     def reserve(self, prompt_bytes: int, max_output_tokens: int) -> Decimal:
         """Sets aside what a request can cost at most (a token is at least a byte); give the sum to ``settle``.
 
         Raises:
-            SpendLimitError: It would not fit under the limit any more, or the server does not count tokens.
+            SpendLimitError: It would not fit under the limit any more, or that cannot be kept.
         """
         if self.price is None:
             return Decimal(0)
-        if self.limit_usd is not None and not self._is_counted:
-            raise SpendLimitError(
-                f"teacher.max_usd {self.limit_usd} cannot be kept: the server does not say how many tokens it used. "
-                f"Everything answered is kept; to go on without a limit set teacher.max_usd: null and run again"
-            )
-        if self.limit_usd is not None and not self._is_priced:
-            raise SpendLimitError(
-                f"teacher.max_usd {self.limit_usd} cannot be kept: answers were paid for whose price is not known. Give "
-                "teacher.price, with `batch` for the Batch API, or set teacher.max_usd: null to go on without a limit"
-            )
+        self.check_limit()
         return self._reserve(cost_usd(self.price, Usage(prompt_bytes, max_output_tokens)))
 
     def _reserve(self, dearest: Decimal) -> Decimal:
@@ -267,9 +316,10 @@ def check_limit_is_enforceable(spec: Spec, model: str, price: TokenPrice | None,
     """
     if spec.teacher.max_usd is not None and price is None and not loopback:
         similar = similar_models(model)
+        at = f" at {server_of(spec.teacher.base_url)}" if spec.teacher.base_url else ""
         meant = f" (similar names that have one: {', '.join(similar)})" if similar else ""
         raise SpecError(
-            f"{spec.path}: teacher.max_usd cannot be kept: no price is known for {model!r}{meant}; "
+            f"{spec.path}: teacher.max_usd cannot be kept: no price is known for {model!r}{at}{meant}; "
             "give teacher.price (USD per million tokens, with source and date), or set max_usd: null"
         )
     if spec.teacher.max_usd is not None and price is None:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from distill.data import ledger_key, normalise, sha256_json
 from distill.errors import SpecError, SpendLimitError, TeacherError
 from distill.progress import Progress
-from distill.teacher.answers import FORMS, Answer, answer_schema, function_scores, in_words, read_scores
+from distill.teacher.answers import FORMS, Answer, function_scores, in_words, read_scores
 from distill.teacher.asking import Teacher, effort
 from distill.teacher.changed import best, mean
 from distill.teacher.client import (
@@ -37,14 +37,16 @@ from distill.teacher.client import (
     for_each,
     is_loopback,
     run_sync,
+    server_of,
 )
 from distill.teacher.functions import load_function
-from distill.teacher.label import new_lines, recorded_samples, requester
+from distill.teacher.label import check_can_label, new_lines, recorded_samples, requester
 from distill.teacher.ledger import AppendLog, Ledger
 from distill.teacher.prices import check_limit_is_enforceable, estimated_usd, teacher_price
 from distill.teacher.prompt import Messages, render, template_text
 from distill.teacher.retrieve import Excerpt
-from distill.teacher.spend import limited, open_budget
+from distill.teacher.scrub import shown_error
+from distill.teacher.spend import cost_line, limited, open_budget, spending
 from distill.types import Label, Usage
 
 if TYPE_CHECKING:
@@ -54,7 +56,16 @@ if TYPE_CHECKING:
     from distill.teacher.prices import Budget
     from distill.teacher.retrieve import OpenEmbedder
 
-__all__ = ["SAMPLES", "Case", "RelabelPlan", "RelabelSummary", "plan_relabel", "relabel", "votes_of"]
+__all__ = [
+    "SAMPLES",
+    "Case",
+    "RelabelPlan",
+    "RelabelSummary",
+    "check_can_relabel",
+    "plan_relabel",
+    "relabel",
+    "votes_of",
+]
 
 SAMPLES = 3
 """New answers to each query."""
@@ -153,7 +164,7 @@ class _Again:
             "response_format": dialect.response_format if sends_schema else "text",
             "temperature": self.temperature if dialect.temperature else None,
             "answer": sha256_json([self.spec.teacher.answer_path, self.spec.teacher.answer_map]),
-            **effort(self.spec),
+            **effort(self.spec, dialect),
             **({"by_query": by_query.settings} if by_query else {}),
             **self.form.settings,
         }
@@ -214,12 +225,8 @@ class _Again:
         return self.messages(case, self.teacher.by_query.first(self.spec.intent_list, examples))
 
     def request(self, case: Case, excerpt: Excerpt) -> Request:
-        schema = self.schema
-        if schema is not None and excerpt.candidates is not None:
-            names = [*(each.name for each in excerpt.candidates), *self.spec.labels[len(self.spec.intents) :]]
-            schema = answer_schema(names, self.spec.task)
-        messages = self.messages(case, excerpt)
-        return Request(messages, schema, self.temperature, self.spec.teacher.max_output_tokens)
+        limits, shown = (self.temperature, self.spec.teacher.max_output_tokens), self.teacher.shown(excerpt)
+        return Request(self.messages(case, excerpt), self.schema, *limits, shown=shown)
 
 
 def _others(examples: Iterable[tuple[str, Any]], text: str) -> tuple[tuple[str, Any], ...]:
@@ -242,6 +249,24 @@ def plan_relabel(spec: Spec, cases: Sequence[Case], *, samples: int = SAMPLES) -
         answer_tokens = again.form.answer_tokens(spec.labels) * len(missing)
         estimate = estimated_usd(price, characters, answer_tokens)
     return RelabelPlan(len(cases), len(missing), estimate)
+
+
+def check_can_relabel(spec: Spec, *, max_usd: Decimal | None = None) -> None:
+    """What would stop asking again before anything is asked stops here what would be done before it.
+
+    A recording of such answers may hold all that is to be asked: then only asking itself tells.
+
+    Args:
+        spec: The router's spec.
+        max_usd: As for ``relabel``.
+
+    Raises:
+        SpecError: The labels are people's; or the limit cannot be kept, as no price is known.
+        TeacherError: The teacher cannot answer at all.
+    """
+    again = _Again(spec, SAMPLES)
+    if Ledger(spec.ledger_path).hashes.isdisjoint(again.hashes.values()):
+        check_can_label(limited(spec, spec.teacher.model, max_usd))
 
 
 def votes_of(spec: Spec, texts: Iterable[str]) -> dict[str, dict[str, int]]:
@@ -302,21 +327,22 @@ def relabel(
         TeacherError: The teacher cannot answer at all. Every answer received is kept.
         LedgerError: Another process is writing to the ledger.
     """
-    spec = limited(spec, spec.teacher.model, max_usd)
-    again = _Again(spec, samples, open_embedder, show_progress=show_progress)
-    ledger, budget = Ledger(spec.ledger_path), open_budget(spec, spec.teacher.model)
-    run, spent_before = _Run(again, ledger, budget), budget.spent_usd
-    with AppendLog(spec.ledger_path) as run.log:
+    with AppendLog(spec.ledger_path) as log, spending(spec, spec.teacher.model):
+        # read when the file is ours: until then, another process may have written to it
+        spec = limited(spec, spec.teacher.model, max_usd)
+        again = _Again(spec, samples, open_embedder, show_progress=show_progress)
+        ledger, budget = Ledger(spec.ledger_path), open_budget(spec, spec.teacher.model)
+        run, spent_before = _Run(again, ledger, budget, log), budget.spent_usd
         missing = again.missing(ledger, cases)
         try:
             with Progress("ask again", len(missing), "answers", show=show_progress) as run.progress:
                 run_sync(run.ask_all(missing))
         except SpendLimitError:
-            if budget.known_spend_usd is None:  # the limit cannot be kept
+            if not budget.can_keep_limit:
                 raise
             run.limit_reached = True
         complete = [case for case in cases if _is_complete(again.answers(ledger, case.text))]
-        n_changed = _decide(again, ledger, run.log, complete)
+        n_changed = _decide(again, ledger, log, complete)
     return RelabelSummary(
         n_cases=len(cases),
         n_asked=run.n_asked,
@@ -340,7 +366,7 @@ class _Run:
     again: _Again
     ledger: Ledger
     budget: Budget
-    log: AppendLog | None = None
+    log: AppendLog
     progress: Progress | None = None
     n_asked: int = 0
     n_failed: int = 0
@@ -378,13 +404,14 @@ class _Run:
         question = replace(case, evidence=(*case.evidence, *(excerpt.examples or ()))), sample
         asked_at = _now()
         try:
-            reply = await self._client.ask(self.again.request(case, excerpt))
+            request = self.again.request(case, excerpt)
+            reply = await self._client.ask(request)
         except RequestFailedError as error:
             self._write(question, self._client.dialect, asked_at, error=str(error))
             return
         scores, problem = None, None
         try:
-            scores = read_scores(reply.content, self.again.spec)
+            scores = read_scores(reply.content, self.again.spec, shown=request.shown)
         except ValueError as error:
             problem = str(error)
         self._write(question, reply.dialect, asked_at, scores, problem, reply.usage, reply.latency_ms)
@@ -398,7 +425,7 @@ class _Run:
             answer = await asyncio.to_thread(function, question[0].text)
             scores = function_scores(answer, spec.labels, spec.task)
         except Exception as error:  # noqa: BLE001 - the user's own function may raise anything; it is recorded as failed
-            problem = f"{type(error).__name__}: {error}"
+            problem = shown_error(error, spec)
         latency_ms = (time.perf_counter() - started) * 1000
         self._write(question, DIALECTS[0], asked_at, scores, problem, latency_ms=latency_ms)
 
@@ -418,8 +445,6 @@ class _Run:
             name: value[:12] if name in {"template_sha256", "intents", "answer"} else value
             for name, value in settings.items()
         }
-        if self.log is None:
-            raise TeacherError("the ledger is not open")
         self.ledger.write(
             self.log,
             Label(
@@ -433,7 +458,12 @@ class _Run:
                 usage=usage or Usage(),
                 latency_ms=None if latency_ms is None else round(latency_ms, 1),
                 asked_at=asked_at,
-                extra={"settings": short, "evidence": [sha256_json(text)[:12] for text, _ in case.evidence]},
+                extra={
+                    "settings": short,
+                    "evidence": [sha256_json(text)[:12] for text, _ in case.evidence],
+                    **({"server": server_of(self.again.spec.teacher.base_url)} if self._client is not None else {}),
+                    **cost_line(self.budget.price, usage),
+                },
             ),
         )
         self.n_asked += 1

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from distill.spec import Spec
 
-__all__ = ["SOURCE", "added_queries_path", "round_folder", "synthesis_paths"]
+__all__ = ["SOURCE", "added_queries_path", "project_folder", "round_folder", "synthesis_paths"]
 
 SOURCE = "improve"
 """``source`` of a query that a round added. Such queries are never held out."""
@@ -34,7 +34,14 @@ def round_folder(spec: Spec, number: int) -> Path:
     return spec.folder / _FOLDER / f"round-{number}"
 
 
+def project_folder(spec: Spec) -> Path:
+    """Where router.yaml lies, also for the spec of a round's writer, which lies in the round's folder."""
+    is_round = spec.folder.parent.name == _FOLDER and spec.folder.name.startswith("round-")
+    return spec.folder.parent.parent if is_round else spec.folder
+
+
 def synthesis_paths(spec: Spec) -> list[Path]:
     """Every recording of a writer: synth's own, then those of the rounds. Those that exist."""
-    paths = (spec.synthesis_path, *sorted(spec.folder.glob(f"{_FOLDER}/round-*/{spec.synthesis_path.name}")))
+    folder, name = project_folder(spec), spec.synthesis_path.name
+    paths = (folder / name, *sorted(folder.glob(f"{_FOLDER}/round-*/{name}")))
     return [path for path in paths if path.exists()]

@@ -1,23 +1,44 @@
-"""What was spent: every paid answer of both recordings counts towards ``teacher.max_usd``."""
+"""What was spent: every paid answer of all recordings counts towards ``teacher.max_usd``, whoever gave it.
+
+A line says what it cost, as ``usd``, where that was known when the answer came. A line without is priced by the name of its model.
+"""
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from decimal import Decimal, InvalidOperation
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
-from distill.data import read_jsonl, read_labels
-from distill.teacher.prices import Budget, batch_price, price_of
-from distill.teacher.rounds import synthesis_paths
+from distill.data import read_jsonl, read_labels, storage_errors
+from distill.errors import DataError, LedgerError
+from distill.teacher.client import THIS_MACHINE, server_of
+from distill.teacher.prices import Budget, batch_price, cost_usd, is_counted, price_of
+from distill.teacher.rounds import project_folder, synthesis_paths
 from distill.types import StageSpend, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from decimal import Decimal
+    from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+    from pathlib import Path
 
     from distill.spec import Spec
-    from distill.types import Label
+    from distill.teacher.ledger import Ledger
+    from distill.types import Label, TokenPrice
 
-__all__ = ["PaidAnswer", "is_paid", "limited", "open_budget", "paid_answers", "spend_by_stage"]
+__all__ = [
+    "PaidAnswer",
+    "cost_line",
+    "is_paid",
+    "limited",
+    "open_budget",
+    "paid_answers",
+    "paid_labels",
+    "paid_requests",
+    "spend_by_stage",
+    "spending",
+    "spent_usd_on",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,36 +49,107 @@ class PaidAnswer:
         stage: ``synth``, ``label`` or ``label --batch``.
         model: Who answered.
         usage: Its tokens.
+        server: Whose server it was, as ``server_of`` names it; None where the line does not say.
+        usd: What it cost; None where the line does not say.
     """
 
     stage: str
     model: str
     usage: Usage
+    server: str | None = None
+    usd: Decimal | None = None
 
 
 _BATCH = "label --batch"
 
 
-def open_budget(spec: Spec, model: str | None) -> Budget:
-    """The spend limit, less what the recordings say was spent already on the spec's models.
+@contextmanager
+def spending(spec: Spec, model: str | None) -> Iterator[None]:
+    """Holds the whole project while a model is asked: of two at once, each would spend what ``teacher.max_usd`` leaves.
+
+    What was spent is to be read inside.
+
+    Args:
+        spec: The router's spec.
+        model: Who is asked; None for a callable, which spends nothing that is counted.
+
+    Raises:
+        LedgerError: Another process holds it.
+    """
+    if model is None:
+        yield
+        return
+    from filelock import FileLock, Timeout
+
+    folder = project_folder(spec)
+    lock = FileLock(folder / "spending.jsonl.lock", timeout=0)
+    with storage_errors(folder):
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise LedgerError(
+                f"{folder}: another process is asking a model for this project, and both count towards one teacher.max_usd; wait until it ends"
+            ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def cost_line(price: TokenPrice | None, usage: Usage | None) -> dict[str, str]:
+    """What an answer cost, for its line in a recording: ``usd``, or nothing where price or tokens are not known."""
+    if price is None or usage is None or not is_counted(usage):
+        return {}
+    return {"usd": f"{cost_usd(price, usage):f}"}
+
+
+def open_budget(spec: Spec, model: str | None, ledger: Ledger | None = None) -> Budget:
+    """The spend limit, less what the recordings say was spent already, on whichever model.
 
     Args:
         spec: The router's spec.
         model: Who is about to be asked; None for a callable, which has no price.
+        ledger: The spec's, where it was read already.
     """
     if model is None:
         return Budget(None, None)
     budget = Budget(price_of(spec, model), spec.teacher.max_usd)
-    prices = {name: price_of(spec, name) for name in (model, spec.teacher.model, spec.synth.model) if name}
-    in_batch = batch_price(spec)
-    for answer in paid_answers(spec):
-        is_own_batch = answer.stage == _BATCH and answer.model == spec.teacher.model
-        price = in_batch if is_own_batch else prices.get(answer.model)
-        if price is not None:
-            budget.count(answer.usage, price)
-        elif is_own_batch:
-            budget.count_unpriced()
+    _count(spec, paid_answers(spec, ledger), budget)
     return budget
+
+
+def spent_usd_on(spec: Spec, answers: Iterable[PaidAnswer]) -> Decimal | None:
+    """What some answers cost; None when the price or the tokens of one are not known."""
+    budget = Budget(None, None)
+    _count(spec, answers, budget)
+    return budget.known_past_usd
+
+
+def _count(spec: Spec, answers: Iterable[PaidAnswer], budget: Budget) -> None:
+    price_then = _past_prices(spec)
+    for answer in answers:
+        if answer.usd is not None:
+            budget.spent_usd += answer.usd
+        elif (price := price_then(answer.model, answer.server, answer.stage == _BATCH)) is not None:
+            budget.count(answer.usage, price)
+        else:  # a server of one's own sends no bill, unless its tokens have a price; older lines do not say whose it was
+            has_price = price_then(answer.model, answer.server, False) is not None
+            budget.count_unpriced(answer.model, is_billed=has_price or answer.server not in {None, THIS_MACHINE})
+
+
+def _past_prices(spec: Spec) -> Callable[[str, str | None, bool], TokenPrice | None]:
+    """From model, server and whether it was a batch to the price, of answers whose lines do not say what they cost."""
+
+    @cache
+    def price_then(model: str, server: str | None, in_batch: bool) -> TokenPrice | None:
+        settings = spec.teacher
+        if server is not None and server != server_of(settings.base_url):
+            there = {THIS_MACHINE: "http://localhost", server_of(None): None}.get(server, f"https://{server}")
+            settings = settings.model_copy(update={"base_url": there})
+        asked = spec.model_copy(update={"teacher": settings})
+        return batch_price(asked, model) if in_batch else price_of(asked, model)
+
+    return price_then
 
 
 def limited(spec: Spec, model: str | None, max_usd: Decimal | None) -> Spec:
@@ -77,22 +169,20 @@ def limited(spec: Spec, model: str | None, max_usd: Decimal | None) -> Spec:
 
 
 def spend_by_stage(spec: Spec) -> tuple[StageSpend, ...]:
-    """What synth and label have asked of the spec's own models so far, each as far as it has asked anything."""
-    asked: dict[str, list[Usage]] = {}
-    models = {"synth": spec.synth.model or spec.teacher_name, "label": spec.teacher_name, _BATCH: spec.teacher_name}
+    """What synth and label have asked so far, of whichever model, each as far as it has asked anything."""
+    asked: dict[str, list[PaidAnswer]] = {}
     for answer in paid_answers(spec):
-        if answer.model == models[answer.stage]:
-            asked.setdefault(answer.stage, []).append(answer.usage)
+        asked.setdefault(answer.stage, []).append(answer)
     found = []
-    for stage, usages in asked.items():
-        counted = [usage for usage in usages if None not in {usage.prompt_tokens, usage.completion_tokens}]
+    for stage, answers in asked.items():
+        counted = [answer.usage for answer in answers if is_counted(answer.usage)]
         total = Usage(
             prompt_tokens=sum(usage.prompt_tokens or 0 for usage in counted),
             completion_tokens=sum(usage.completion_tokens or 0 for usage in counted),
             cached_tokens=sum(min(usage.cached_tokens or 0, usage.prompt_tokens or 0) for usage in counted),
         )
-        price = batch_price(spec) if stage == _BATCH else price_of(spec, models[stage])
-        found.append(StageSpend(stage, len(usages), len(usages) - len(counted), total, price))
+        n_uncounted = len(answers) - len(counted)
+        found.append(StageSpend(stage, len(answers), n_uncounted, total, spent_usd_on(spec, answers)))
     return tuple(found)
 
 
@@ -105,13 +195,43 @@ def is_paid(label: Label) -> bool:
     return label.scores is not None or label.usage.prompt_tokens is not None
 
 
-def paid_answers(spec: Spec) -> Iterator[PaidAnswer]:
+def paid_answers(spec: Spec, ledger: Ledger | None = None) -> Iterator[PaidAnswer]:
     """Every answer in the recordings that was paid for, failed ones included, carried-over ones not."""
     for path in synthesis_paths(spec):
-        for _, line in read_jsonl(path, skip_torn=True):
-            if line.get("latency_ms") is not None:
-                usage = Usage(line.get("prompt_tokens"), line.get("completion_tokens"), line.get("cached_tokens"))
-                yield PaidAnswer("synth", str(line.get("teacher")), usage)
-    for label in read_labels(spec.ledger_path):
-        if is_paid(label):
-            yield PaidAnswer(_BATCH if "batch" in label.extra else "label", label.teacher, label.usage)
+        yield from paid_requests(path)
+    yield from paid_labels(spec, ledger=ledger)
+
+
+def paid_requests(path: Path) -> Iterator[PaidAnswer]:
+    """Those in a writer's recording."""
+    for _, line in read_jsonl(path, skip_torn=True):
+        if line.get("latency_ms") is not None:
+            usage = Usage(line.get("prompt_tokens"), line.get("completion_tokens"), line.get("cached_tokens"))
+            yield PaidAnswer("synth", str(line.get("teacher")), usage, *_cost_of(line, path))
+
+
+def paid_labels(
+    spec: Spec, texts: Container[str] | None = None, *, ledger: Ledger | None = None
+) -> Iterator[PaidAnswer]:
+    """Those in the ledger, or in one that was read already; of some texts, where these are given."""
+    path = project_folder(spec) / spec.ledger_path.name
+    for label in read_labels(path) if ledger is None else ledger.lines:
+        if is_paid(label) and (texts is None or label.text in texts):
+            stage = _BATCH if "batch" in label.extra else "label"
+            yield PaidAnswer(stage, label.teacher, label.usage, *_cost_of(label.extra, path))
+
+
+def _cost_of(line: Mapping[str, Any], path: Path) -> tuple[str | None, Decimal | None]:
+    """Whose server answered, and what that cost, as far as a line says so.
+
+    Raises:
+        DataError: What stands there is no amount.
+    """
+    server, usd = line.get("server"), line.get("usd")
+    try:
+        amount = None if usd is None else Decimal(str(usd))
+    except InvalidOperation:
+        amount = Decimal("NaN")
+    if amount is not None and not (amount.is_finite() and amount >= 0):
+        raise DataError(f"{path}: the `usd` of an answer is no amount: {usd!r}; take the key out of its line")
+    return None if server is None else str(server), amount

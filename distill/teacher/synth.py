@@ -4,6 +4,8 @@ Every raw answer is a line of synth.jsonl, written as it arrives; queries.jsonl 
 that was cut goes on where it stopped, and a recorded one replays without a model and without vectors.
 
     writer (what is asked) → client → synth.jsonl → pool (each query once) → queries.jsonl
+
+Where intents change, what was written for the others stays: the model is asked only where an intent has fewer queries than are wanted.
 """
 
 from __future__ import annotations
@@ -31,13 +33,14 @@ from distill.teacher.client import (
     for_each,
     is_loopback,
     run_sync,
+    server_of,
 )
 from distill.teacher.diversity import distinct_2, mean_distance
 from distill.teacher.ledger import AppendLog
 from distill.teacher.pool import Comparison, Dropped, Pool, Repeat
 from distill.teacher.prices import check_limit_is_enforceable, estimated_usd, price_of
 from distill.teacher.prompt import examples_of
-from distill.teacher.spend import open_budget
+from distill.teacher.spend import cost_line, open_budget, spending
 from distill.teacher.writer import Round, Writer, read_recording
 from distill.types import Usage
 
@@ -47,7 +50,15 @@ if TYPE_CHECKING:
     from distill.embed import Embedder
     from distill.spec import Spec
 
-__all__ = ["SynthesisPlan", "SynthesisSummary", "plan_synthesis", "synthesise"]
+__all__ = [
+    "SynthesisPlan",
+    "SynthesisSummary",
+    "carry_synthesis",
+    "check_can_write",
+    "is_recorded",
+    "plan_synthesis",
+    "synthesise",
+]
 
 _FAILURES_IN_A_ROW = 8
 
@@ -172,7 +183,7 @@ def _ask_for_the_rest(
     writer = run.writer
     path = writer.spec.synthesis_path
     try:
-        with AppendLog(path) as log:
+        with AppendLog(path) as log, spending(writer.spec, writer.model):
             client = _client(writer)
             # read again: until the file was ours, another process may have written to it
             run = _Run(writer.spec, rivals, embedder=embedder.get())
@@ -186,6 +197,16 @@ def _ask_for_the_rest(
             f"{error}. {path} lacks {run.n_missing} queries by {writer.model!r}; {_recorded_by(writer)}"
         ) from None
     return run.n_asked
+
+
+def check_can_write(spec: Spec) -> None:
+    """What would stop synthesis before anything is asked stops here what would be done before it.
+
+    Raises:
+        TeacherError: There is no model, or no key.
+        SpecError: The spend limit cannot be kept, as no price is known.
+    """
+    _client(Writer(spec))
 
 
 def _client(writer: Writer) -> ChatClient:
@@ -217,7 +238,7 @@ class SynthesisPlan:
         n_missing: Queries that are not written yet.
         n_requests: About how many requests that takes.
         estimated_usd: Their estimated price, or None when the price is unknown.
-        recorded: The queries that are written already and will stand in queries.jsonl; None where that file is up to date.
+        recorded: The queries that are there already and will stand in queries.jsonl; None where that file is up to date.
     """
 
     n_missing: int
@@ -230,14 +251,17 @@ _TOKENS_PER_WRITTEN_QUERY = 16
 _SHARE_OF_NEW_QUERIES = 0.75
 
 
-def plan_synthesis(spec: Spec, *, rivals: Mapping[str, Sequence[str]] | None = None) -> SynthesisPlan:
+def plan_synthesis(
+    spec: Spec, *, rivals: Mapping[str, Sequence[str]] | None = None, renames: Mapping[str, str] | None = None
+) -> SynthesisPlan:
     """Counts the queries that are still to be written and estimates their price; asks nothing.
 
     Args:
         spec: The router's spec.
         rivals: As for ``synthesise``.
+        renames: New names of intents by their old ones, as if ``carry_synthesis`` had carried them over.
     """
-    run = _Run(spec, rivals)
+    run = _Run(spec, rivals, renames=renames)
     writer = run.writer
     price = price_of(spec, writer.model)
     if _is_current(spec, writer):
@@ -250,7 +274,42 @@ def plan_synthesis(spec: Spec, *, rivals: Mapping[str, Sequence[str]] | None = N
         characters = sum(len(content) for _, content in writer.request(rounds[0]).messages) if rounds else 0
         written = n_requests * writer.n * _TOKENS_PER_WRITTEN_QUERY
         estimate = estimated_usd(price, n_requests * characters, written)
-    return SynthesisPlan(n_missing, n_requests, estimate, tuple(text for _, text, _ in run.pool.distinct()))
+    by_hand = (str(line["text"]) for line in _lines_added_by_hand(spec))
+    recorded = (*(text for _, text, _ in run.pool.distinct()), *by_hand)
+    return SynthesisPlan(n_missing, n_requests, estimate, recorded)
+
+
+def is_recorded(spec: Spec) -> bool:
+    """Whether there is a recording that says which queries there are."""
+    return spec.writes_queries and spec.synthesis_path.exists() and bool(spec.synth.model or spec.teacher.model)
+
+
+def carry_synthesis(spec: Spec, renames: Mapping[str, str]) -> int:
+    """Brings what was written for renamed intents under their new names, in synth.jsonl; how many answers those are. Asks nothing.
+
+    Args:
+        spec: The router's spec, with the intents as they are now.
+        renames: New name by old name.
+
+    Raises:
+        DataError: The recording is wrong, or another process is writing to it.
+    """
+    if not renames or not is_recorded(spec):
+        return 0
+    with AppendLog(spec.synthesis_path) as log:
+        recording = read_recording(spec)
+        new = _renamed(Writer(spec, recording), recording, renames)
+        for line in new:
+            log.append(line)
+    return len(new)
+
+
+def _renamed(
+    writer: Writer, recording: Mapping[str, Mapping[str, Any]], renames: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """Answers under the new names of their targets, but for those that the recording holds already."""
+    lines = writer.renamed(recording.values(), renames, _now())
+    return [line for line in lines if line["key"] not in recording]
 
 
 def _is_current(spec: Spec, writer: Writer) -> bool:
@@ -289,10 +348,17 @@ class _Run:
     """
 
     def __init__(
-        self, spec: Spec, rivals: Mapping[str, Sequence[str]] | None = None, *, embedder: Embedder | None = None
+        self,
+        spec: Spec,
+        rivals: Mapping[str, Sequence[str]] | None = None,
+        *,
+        embedder: Embedder | None = None,
+        renames: Mapping[str, str] | None = None,
     ) -> None:
         self.recording = read_recording(spec)
         self.writer = Writer(spec, self.recording, rivals)
+        carried = _renamed(self.writer, self.recording, renames or {})
+        self._kept = self.writer.kept([*self.recording.values(), *carried])
         if embedder is not None:
             self.writer.compare(embedder)
         self.pool = Pool(self.writer.wanted, frozenset(_excluded(self.writer)))
@@ -307,7 +373,7 @@ class _Run:
         return sum(self.pool.n_missing(target) for target in self.left)
 
     def _replay(self, target: str) -> list[Round]:
-        """Takes the recorded requests of one target in order; returns those that were never answered."""
+        """Takes the recorded requests of one target in order, then what is kept of other intents; returns those that are left to ask."""
         missing = []
         for round_ in self.writer.rounds(target):
             if self.pool.is_full(target):
@@ -317,7 +383,12 @@ class _Run:
                 missing.append(round_)
             else:
                 self.pool.add(round_, line["queries"], _repeats_in(line))
-        return missing
+        kept = self._kept.get(target, ()) if missing else ()
+        for each in kept:
+            if self.pool.is_full(target):
+                break
+            self.pool.add(Round(target, each["round"], tuple(each["lines"])), each["queries"], _repeats_in(each))
+        return missing[: max(len(missing) - len(kept), 0)]  # not without end: so many were asked already
 
     async def ask_all(self, client: ChatClient, comparison: Comparison, log: AppendLog, progress: Progress) -> None:
         """Asks for the rest, several targets at once, each one's requests in order."""
@@ -337,8 +408,12 @@ class _Run:
             await for_each(self.left, ask_next, self.writer.spec.teacher.concurrency)
 
     async def _ask(self, round_: Round) -> None:
-        line: dict[str, Any] = {"key": self.writer.key(round_), **round_.line}
-        asked_at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        line: dict[str, Any] = {
+            "key": self.writer.key(round_),
+            **round_.line,
+            "basis": self.writer.basis(round_.target),
+        }
+        asked_at = _now()
         try:
             reply = await self._client.ask(self.writer.request(round_))
         except RequestFailedError as error:
@@ -367,6 +442,8 @@ class _Run:
             "cached_tokens": usage.cached_tokens,
             "latency_ms": round(reply.latency_ms, 1) if reply else None,
             "asked_at": asked_at,
+            "server": server_of(self.writer.spec.teacher.base_url),
+            **cost_line(self._client.budget.price, reply.usage if reply else None),
         }
         self._log.append(line)
         self.n_asked += 1
@@ -388,6 +465,10 @@ class _Run:
                 "synth": made_by,
             }
             positions[target] += 1
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _excluded(writer: Writer) -> Iterator[str]:

@@ -3,6 +3,9 @@
 A request for an intent names the intents that are nearest to it, its rivals, which its queries are not to be taken for. They come
 from the recording, and for what was never asked from the vectors of names, descriptions and examples; so a recording replays
 without vectors, and goes on with the template that it was begun with.
+
+A request's key depends on all intents. What was written under others is kept all the same where nothing else changed: a query that was
+once written for an intent stays one.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ from distill.teacher.styles import (
 from distill.types import OUT_OF_SCOPE_LABEL
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from distill.embed import Embedder
     from distill.spec import Spec
@@ -228,6 +231,84 @@ class Writer:
     def key(self, round_: Round) -> str:
         """Under which a request is recorded."""
         return sha256_json([self.model, self.settings_sha256, round_.line])
+
+    # --- what was written under other intents ---
+
+    def basis(self, target: str) -> dict[str, str]:
+        """What a line says of its request besides the key: hashes of the settings, intents and prompt apart, and of how its target is described."""
+        is_out_of_scope = target == OUT_OF_SCOPE_LABEL and target not in self.intents
+        intent = self.spec.out_of_scope_intent if is_out_of_scope else self.intents.get(target)
+        described = None if intent is None else [intent.description, list(intent.examples)]
+        return {"settings": self._settings_without_intents, "target": sha256_json(described)[:12]}
+
+    @cached_property
+    def _settings_without_intents(self) -> str:
+        given = {name: list(own) for name, own in self.rivals.items()} if self._has_given_rivals else None
+        varied = [list(self.attributes.items()), self.spec.seed, given]
+        made_by = [
+            self.spec.task.value,
+            self.n,
+            self.spec.synth.temperature,
+            {} if self.spec.synth.model else effort(self.spec),
+        ]
+        return sha256_json([*made_by, *varied])[:12]
+
+    @cached_property
+    def _all_settings_sha256(self) -> set[str]:
+        """With each of our own prompts, whichever this spec takes, and for whichever task."""
+        of_forms = ((*f.synth_templates, *f.synth_templates_crossed, *f.synth_templates_close) for f in FORMS.values())
+        return {self._sha256(template) for own in of_forms for template in own}
+
+    def kept(self, lines: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+        """Of the lines of a recording those that were written under other intents, and stay what they were, by target.
+
+        Two intents that were merged take turns.
+        """
+        found: dict[str, list[Mapping[str, Any]]] = {}
+        for line in lines:
+            target = line.get("target")
+            if target in self.wanted and self._is_of_other_intents(line) and self._is_described(line, target):
+                found.setdefault(target, []).append(line)
+        return {target: sorted(own, key=lambda line: line["round"]) for target, own in found.items()}
+
+    def renamed(
+        self, lines: Iterable[Mapping[str, Any]], renames: Mapping[str, str], carried_at: str
+    ) -> list[dict[str, Any]]:
+        """Lines of a recording under the new names of their targets, as they were described last; they cost nothing."""
+        old = [line for line in lines if line.get("target") in renames and self._is_of_other_intents(line)]
+        last = {line["target"]: line.get("basis") for line in old}
+        return [
+            {
+                **line,
+                "key": sha256_json([line["key"], renames[line["target"]]]),
+                "target": renames[line["target"]],
+                "basis": self.basis(renames[line["target"]]),
+                "latency_ms": None,  # it was paid for once
+                "carried_from": {"target": line["target"], "key": line["key"], "carried_at": carried_at},
+            }
+            for line in old
+            if line.get("basis") == last[line["target"]]
+        ]
+
+    def _is_of_other_intents(self, line: Mapping[str, Any]) -> bool:
+        """Whether a line differs from this spec's own in the intents, and in nothing else that it says."""
+        if line.get("teacher") != self.model:
+            return False
+        if "carried_from" not in line and line.get("prompt_sha256") in self._all_settings_sha256:
+            return False
+        if "basis" in line:
+            return bool(line["basis"]["settings"] == self._settings_without_intents)
+        return not self._has_given_rivals and self._has_these_attributes(line["lines"])
+
+    def _has_these_attributes(self, lines: Sequence[str]) -> bool:
+        """What a line from before ``basis`` says of the settings: how many queries it asked for, and of which kinds."""
+        named = [[f"{name}: {value}" for value in values] for name, values in self.attributes.items() if all(values)]
+        return len(lines) == self.n and all(any(each in line for each in own) for line in lines for own in named)
+
+    def _is_described(self, line: Mapping[str, Any], target: str) -> bool:
+        return "basis" not in line or line["basis"]["target"] == self.basis(target)["target"]
+
+    # --- requests ---
 
     def rounds(self, target: str) -> Iterator[Round]:
         """The requests of one target in a fixed order: attributes crossed by a fixed seed."""

@@ -53,6 +53,7 @@ def test_the_student_is_measured_as_the_router_answers(result, tiny_router):
     assert static.accuracy_policy == pytest.approx(sum(decided) / 16)
     assert static.size_mb == tiny_router.bundle.size_bytes / 1e6
     assert (static.cold_start_ms, static.peak_rss_mb) == (123.4, 56.7)
+    assert static.notes["tokenizer"] == tiny_router.tokenizer
     assert 0 < static.p50_ms <= static.p95_ms <= static.p99_ms
     assert static.latency_n == 5 * 16
     assert list(static.queries_per_s_by_batch) == ["1", "32", "256"]

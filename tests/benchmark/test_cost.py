@@ -57,18 +57,18 @@ def test_the_summary_names_model_source_and_date_of_a_price_that_is_not_the_teac
     assert json.loads(json.dumps(summary)) == summary
 
 
-def stage(name="label", n_uncounted=0, price=PRICE, prompt=1_000_000, cached=400_000):
-    return StageSpend(name, 900, n_uncounted, Usage(prompt, 50_000, cached), price)
+def stage(name="label", n_uncounted=0, usd=Decimal("1.8")):
+    return StageSpend(name, 900, n_uncounted, Usage(1_000_000, 50_000, 400_000), usd)
 
 
-def test_spend_is_the_tokens_of_every_stage_at_their_price():
-    assert spent_usd([stage()]) == Decimal("0.6") * 2 + Decimal("0.4") / 2 + Decimal("0.05") * 8
-    assert spent_usd([stage(), stage("synth", prompt=0, cached=0)]) == Decimal("1.8") + Decimal("0.4")
+def test_spend_is_what_every_stage_paid_or_its_tokens_at_another_price():
+    assert spent_usd([stage(), stage("synth", usd=Decimal("0.4"))]) == Decimal("2.2")
+    assert spent_usd([stage()], PRICE) == Decimal("0.6") * 2 + Decimal("0.4") / 2 + Decimal("0.05") * 8
     elsewhere = TokenPrice("other", Decimal(1), None, Decimal(2), "a page", "2026-01-01")
     assert spent_usd([stage()], elsewhere) == Decimal(1) + Decimal("0.1")
 
 
-@pytest.mark.parametrize("spent", [[], [stage(price=None)], [stage(), stage(n_uncounted=1)]])
+@pytest.mark.parametrize("spent", [[], [stage(usd=None)], [stage(), stage(n_uncounted=1)]])
 def test_spend_that_is_not_known_is_none(spent):
     assert spent_usd(spent) is None
 
@@ -104,7 +104,7 @@ def test_the_machine_makes_the_break_even_later_or_never():
 
 
 def test_an_unknown_price_leaves_the_break_even_to_the_what_if_or_unknown():
-    inputs = {"teacher_price": None, "spent": (stage(price=None),)}
+    inputs = {"teacher_price": None, "spent": (stage(usd=None),)}
     assert summary_of(**inputs)["break_even"] is None
     what_if = summary_of(**inputs, priced_as=PRICE)
     assert (what_if["spent"]["usd"], what_if["spent"]["priced_as_usd"]) == (None, 1.8)

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from typing import NamedTuple
 
 import numpy as np
@@ -137,6 +138,7 @@ def test_the_environment_is_recorded_as_json(monkeypatch):
     assert found["processor"]
     assert found["threads"] == 1
     assert found["versions"].keys() >= {"numpy", "onnxruntime", "tokenizers"}
+    assert ("nanotoken" in found["versions"]) == (find_spec("nanotoken") is not None)
     assert found["measured_at"].endswith("+00:00")
     assert (found["busy_share"], found["loaded"]) == (0.03, False)
 

@@ -219,6 +219,15 @@ def test_prices_that_are_not_known_are_never_nothing(result):
     assert "$0" not in page.text
 
 
+def test_the_cascade_is_priced_as_another_model_where_one_was_named(result):
+    point = {**result.cascades["static"][0], "share_asked": 0.125, "asking_usd_per_1k": None}
+    as_if = {"model": "other", "usd_per_1k": 0.4, "usd_per_1k_uncached": 0.8, "usd_per_month": 1.0}
+    cost = {"queries_per_month": 1000, "priced_as": as_if | {"source": "a page", "date": "2026-01-31"}}
+    text = Page(report_html(replace(result, cost=cost, cascades={"static": [point]}))).text
+    found = " ".join(text[text.index("The cascade's points") :].split())
+    assert re.search(r"p95 ms as other static .* \$0\.0500", found)
+
+
 def test_a_bare_result_has_a_report_too(result):
     row = replace(result.rows[0], p50_ms=None, notes={})
     bare = replace(result, n_gold=0, gates=(), confusions=(), rows=(row,), per_intent=(), reliability=())

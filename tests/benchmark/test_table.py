@@ -146,6 +146,17 @@ def test_a_percentile_stands_beside_its_spread_over_the_rounds(result):
     assert "1.50 [1.25, 1.62]" in printed(replace(result, rows=(static,)))
 
 
+def test_the_tokenizer_is_named_where_it_was_noted(result):
+    rows = (
+        BenchRow("encoder", p50_ms=1.0, notes={"tokenizer": "nanotoken"}),
+        BenchRow("static", p50_ms=1.0, notes={"tokenizer": "words"}),
+        BenchRow("tfidf", p50_ms=1.0),
+    )
+    for text in (printed(replace(result, rows=rows)), markdown_table(replace(result, rows=rows))):
+        assert "Tokenizer: encoder nanotoken, static words." in " ".join(text.split())
+    assert "Tokenizer" not in markdown_table(replace(result, rows=rows[2:]))
+
+
 def test_throughput_stands_at_each_batch_size(result):
     static = BenchRow("static", queries_per_s_by_batch={"1": 800.0, "32": 1100.0, "256": 1234.5})
     for words in ("800", "1,100", "1,234", "by 32", "by 256"):
@@ -198,11 +209,31 @@ def test_the_cascade_shows_accuracy_and_what_it_costs_over_the_share_asked(resul
         "rule": "confidence", "ask_below": 0.4567, "share_asked": 0.125, "accuracy": 0.9, "accuracy_ci95": (0.85, 0.95),
         "drop": 0.01, "drop_ci95": (-0.005, 0.025), "p95_ms": 812.0, "asking_usd_per_1k": None,
     }  # fmt: skip
+    result = replace(result, cost={**result.cost, "priced_as": None})
     text = printed(replace(result, cascades={"static": [point]}))
     for words in ("0.457", "12.5 %", "0.900 [.850, .950]", "+1.0 [-0.5, +2.5]", "812"):
         assert words in text
+    assert "what asking costs" not in text
     text = printed(replace(result, cascades={"static": [point, point | {"asking_usd_per_1k": 0.1234}]}))
     assert ("$0.123" in text, "unknown" in text) == (True, True)
+    assert "USD per 1,000: what asking costs for 1,000 queries, the student's machine apart." in " ".join(text.split())
+
+
+def test_the_cascade_is_priced_as_another_model_where_one_was_named(result):
+    point = next(point for point in result.cascades["static"] if point["n_asked"])
+    cost = {"queries_per_month": 1, "priced_as": {**PRICED, "usd_per_1k": 0.4}}
+    point = {**point, "share_asked": 0.125, "asking_usd_per_1k": None}
+    text = printed(replace(result, cost=cost, cascades={"static": [point]}), 160)
+    lines = text[text.index("cascade") : text.index("gate ")].splitlines()
+    assert lines[0].rstrip().endswith(" as gpt-5-mini")
+    assert lines[2].split()[-1] == "$0.0500"
+    assert "USD per 1,000" not in " ".join(lines)
+    assert "as gpt-5-mini: what asking costs for 1,000 queries" in " ".join(lines)
+
+
+PRICED = {
+    "model": "gpt-5-mini", "source": "a page", "date": "2026-01-31", "usd_per_1k_uncached": 0.8, "usd_per_month": 1.0,
+}  # fmt: skip
 
 
 COST = {

@@ -109,6 +109,11 @@ class FakeServer:
             return refusal("You are not allowed to request logprobs from this model", "logprobs")
         return self._profile_normal(body, query)
 
+    def _profile_effort_refusing(self, body, query):
+        if "reasoning_effort" in body:
+            return refusal("Unrecognized request argument supplied: reasoning_effort")
+        return self._profile_normal(body, query)
+
     def _profile_schema_refusing(self, body, query):
         if body.get("response_format", {}).get("type") == "json_schema":
             return refusal("Invalid parameter: 'response_format' of type 'json_schema' is not supported with this model.", "response_format")  # fmt: skip

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from distill.spec import Spec
 from distill.teacher.answers import NotJsonError, UnmatchedError, answer_schema, parse_json, read_scores
+from distill.types import Task
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -67,6 +68,14 @@ def test_a_prompt_of_ones_own_may_answer_with_the_bare_name():
 )
 def test_a_path_picks_the_field(path, content):
     assert read_scores(content, spec(answer_path=path)) == {"y": 1.0}
+
+
+@pytest.mark.parametrize("task", [Task.SINGLE, Task.MULTI])
+def test_a_schema_without_labels_takes_any_name(task):
+    schema = answer_schema((), task)
+    assert "enum" not in json.dumps(schema)
+    assert schema["required"] == list(schema["properties"])
+    assert schema["properties"].get("intents", {}).get("maxItems") in {None, 20}
 
 
 def test_the_schema_is_strict():

@@ -212,15 +212,71 @@ def test_all_of_a_batch_may_fail_without_an_end_in_the_middle(server, make_spec)
     assert "cut off after 10 tokens (teacher.max_output_tokens)" in ledger_lines(spec)[-1]["error"]
 
 
-@pytest.mark.parametrize("garbage", [b"", b"\xff\xfe\n", b'{"custom_id": 3}\n[]\nnull\n{}\n', b'{"response": {"status_code": 200, "body": []}}'])  # fmt: skip
-def test_a_mangled_output_file_costs_no_traceback(server, make_spec, garbage):
-    spec = make_spec(server.base_url)
+def output_of(server, change):
+    """From now on every output file of the provider holds what ``change`` makes of it."""
     store = server.batches._store
     server.batches._store = lambda name, content, purpose="batch": store(
-        name, garbage if purpose == "batch_output" else content, purpose
+        name, change(content) if purpose == "batch_output" else content, purpose
     )
-    assert by_batch(spec).n_failed == len(TEXTS) - 1
+
+
+@pytest.mark.parametrize("garbage", [b"", b"\xff\xfe\n", b'{"custom_id": 3}\n[]\nnull\n{}\n', b'{"response": {"status_code": 200, "body": []}}'])  # fmt: skip
+def test_a_mangled_output_file_is_looked_at_again_and_loses_no_paid_answer(server, make_spec, capsys, garbage):
+    spec, whole = make_spec(server.base_url), []
+    output_of(server, lambda content: whole.append(content) or garbage)
+    with pytest.raises(
+        TeacherError, match=r"has answered 11 requests, and its files hold . of these answers; --give-up"
+    ):
+        by_batch(spec)
+    assert capsys.readouterr().err.count("has answered 11 requests") == 1
+    assert in_batch(spec) == []
+    server.batches.contents[server.batches.batches["batch_1"]["output_file_id"]] = whole[0]
+    assert by_batch(spec).n_failed == 0
+    assert set(server.asked.values()) == {1}
+    assert not folder(spec).exists()
+
+
+def test_an_output_file_that_is_missing_for_a_moment_is_asked_for_again(server, make_spec):
+    n_served, answer = [], server.batches.answer
+
+    def missing_once(method, path, *given):
+        if path.endswith("/content") and not n_served:
+            n_served.append(path)
+            return 404, {"error": {"message": "No such File object"}}
+        return answer(method, path, *given)
+
+    server.batches.answer = missing_once
+    spec = make_spec(server.base_url, teacher={"price": BATCH_PRICE})
+    assert by_batch(spec).n_failed == 0
+    assert n_served
+    assert set(server.asked.values()) == {1}
+    assert len(ledger_lines(spec)) == len(TEXTS)
+
+
+def test_what_half_an_output_file_holds_is_recorded_once(server, make_spec):
+    spec, whole = make_spec(server.base_url, teacher={"price": BATCH_PRICE}), []
+    output_of(server, lambda content: whole.append(content) or content[: len(content) // 2])
+    with pytest.raises(TeacherError, match="has answered 11 requests, and its files hold 5 of these answers"):
+        by_batch(spec)
+    assert len(in_batch(spec)) == 5
+    server.batches.contents[server.batches.batches["batch_1"]["output_file_id"]] = whole[0]
+    assert by_batch(spec).n_failed == 0
+    assert sorted(line["text"] for line in ledger_lines(spec)) == sorted(TEXTS)
+    assert open_budget(spec, "fake").known_spend_usd == Decimal("0.0002") + 11 * Decimal("0.0001")
+
+
+def test_paid_answers_that_never_come_are_given_up_on_demand_alone(server, make_spec):
+    spec = make_spec(server.base_url)
+    output_of(server, lambda content: b"")
+    for _ in range(2):
+        with pytest.raises(TeacherError, match="--give-up"):
+            by_batch(spec)
+    assert by_batch(spec, give_up=True).n_failed == len(TEXTS) - 1
     assert "no answer" in ledger_lines(spec)[-1]["error"]
+    assert not folder(spec).exists()
+    del server.batches._store
+    assert by_batch(spec).n_failed == 0
+    assert len(server.batches.batches) == 2
 
 
 @pytest.mark.parametrize(
@@ -342,7 +398,7 @@ def test_a_batch_is_counted_at_its_own_price(server, make_spec):
     stages = {stage.stage: stage for stage in spend_by_stage(spec)}
     assert {name: stage.n_answers for name, stage in stages.items()} == {"label": 1, "label --batch": 11}
     assert spent_usd(list(stages.values())) == summary.spent_usd
-    assert stages["label --batch"].price.source == "made up, batch"
+    assert stages["label --batch"].usd == 11 * Decimal("0.0001")
 
 
 def test_an_unknown_batch_price_stays_unknown(server, make_spec):
@@ -362,7 +418,7 @@ def test_a_limit_without_a_batch_price_is_refused(server, make_spec):
 
 def test_a_limit_does_not_hold_where_batches_had_no_price(server, make_spec):
     by_batch(make_spec(server.base_url, teacher={"price": PRICE}))
-    with pytest.raises(SpendLimitError, match="answers were paid for whose price is not known"):
+    with pytest.raises(SpendLimitError, match="answers by 'fake' were paid for at a price that is not known"):
         label(make_spec(server.base_url, ["new"], teacher={"price": PRICE, "max_usd": 5}), show_progress=False)
 
 
@@ -460,6 +516,11 @@ def test_a_dry_run_says_what_is_in_flight(server, make_spec, monkeypatch):
 def test_importing_asks_nothing_so_that_it_goes_without_batches(server, make_spec):
     spec = make_spec(server.base_url)
     assert distill("label", spec.path, "--import", spec.queries_path, "--batch").exit_code == 2
+
+
+def test_giving_up_is_for_batches(server, make_spec):
+    assert distill("label", make_spec(server.base_url).path, "--give-up").exit_code == 2
+    assert distill("label", make_spec(server.base_url).path, "--batch", "--give-up").exit_code == 0
 
 
 # --- going on after a kill --------------------------------------------------------------------------------------------
@@ -817,3 +878,9 @@ def test_the_teachers_latency_is_taken_from_single_requests_alone(server, make_s
     assert teacher.latencies_ms(TEXTS).shape == (1,)
     assert teacher.requests_in_flight(TEXTS) == (1, 1)
     assert teacher.tokens_per_query(TEXTS).prompt == 100
+
+
+def test_tokens_of_reasoning_in_the_total_alone_are_counted(server, make_spec):
+    server.usage = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 510}
+    by_batch(spec := make_spec(server.base_url))
+    assert {line["completion_tokens"] for line in ledger_lines(spec)} == {410}

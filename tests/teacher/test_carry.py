@@ -20,6 +20,7 @@ from distill.teacher.changed import Recorded
 from distill.teacher.label import label, plan_labels, recorded_labels, recorded_samples
 from distill.teacher.ledger import AppendLog, Ledger
 from distill.teacher.spend import spend_by_stage
+from distill.teacher.synth import synthesise
 from distill.types import Task
 
 WORDS = {"parcel": "track_order", "where": "track_order", "cancel": "cancel_order", "refund": "refund", "weather": "weather",
@@ -254,6 +255,17 @@ def test_a_run_that_goes_on_knows_what_was_answered(shop, monkeypatch):
     assert learnt == [("weather", "weather: The weather forecast", "the weather today", *NEAR[:2])]
 
 
+def test_texts_are_redacted_once(shop, server, tmp_path):
+    (tmp_path / "numbering.py").write_text("def number(text):\n    return f'[user 1] {text}'\n", encoding="utf-8")
+    teacher = {"redact": "numbering:number"}
+    label(shop(teacher=teacher), show_progress=False)
+    spec = shop({name: body for name, body in INTENTS.items() if name != "refund"}, teacher=teacher)
+    server.asked.clear()
+    done = run(spec, never)
+    assert set(server.asked) == {f"[user 1] {text}" for text in TEXTS if "refund" in text}
+    assert (done.n_calls, done.n_left, plan_labels(spec).n_missing) == (3, 0, 0)
+
+
 def append(spec, *lines):
     with AppendLog(spec.ledger_path) as log:
         for line in lines:
@@ -300,8 +312,24 @@ def test_a_spend_limit_ends_the_search_and_all_else_is_carried_over(shop, server
     done = run(spec, max_usd=Decimal("0.002"))
     assert 0 < done.n_calls < 11
     assert (done.is_cut, server.n_requests - n_asked) == (True, done.n_calls)
-    assert done.n_carried > 100
-    assert done.n_left == done.asked["near"] - done.n_calls
+    assert done.asked == {"near": done.n_calls}
+    assert (done.n_carried, done.n_left) == (len(texts) - done.n_calls, 0)
+    assert plan_labels(spec).n_missing == 0
+
+
+def test_a_text_that_got_some_of_its_answers_before_the_limit_keeps_the_others(shop, server):
+    texts, teacher = [*FAR, *NEAR], {"samples": 3, "temperature": 1, "concurrency": 1}
+    label(shop(texts=texts, teacher=teacher), show_progress=False)
+    spec = shop({**INTENTS, "weather": WEATHER}, texts, teacher=teacher)
+    done = run(spec, max_usd=Decimal("0.005"))
+    assert 0 < done.n_calls < 30
+    assert (done.n_left, plan_labels(spec).n_missing) == (0, 0)
+
+
+def test_what_is_left_of_an_intent_that_is_gone_is_not_counted_as_asked(shop):
+    label(shop(), show_progress=False)
+    done = run(shop({name: body for name, body in INTENTS.items() if name != "refund"}), never, max_usd=Decimal(0))
+    assert (done.asked, done.n_carried, done.n_left, done.is_cut) == ({}, 9, 3, True)
 
 
 def test_merging_two_intents(shop):
@@ -470,3 +498,49 @@ def test_label_says_that_answers_exist_under_other_intents(shop, capsys):
     spec = shop({**INTENTS, "weather": "Rain"}, teacher={"base_url": "http://example.invalid/v1"})
     with pytest.raises(MissingKeyError, match=r"with other settings \(intents\); `distill carry .*` keeps what still"):
         label(spec, show_progress=False)
+
+
+# --- queries that a model wrote --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def write_shop(make_spec, server):
+    """A project whose queries the server writes."""
+
+    def write(intents=INTENTS):
+        synth = {"per_intent": 8, "out_of_scope": 8, "per_request": 4}
+        return make_spec(server.base_url, None, intents=intents, synth=synth)
+
+    spec = write()
+    synthesise(spec, show_progress=False)
+    label(spec, show_progress=False)
+    server.requests.clear()
+    return write
+
+
+def test_another_name_is_carried_to_written_queries_and_their_answers_without_a_call(write_shop, server):
+    spec = write_shop({("money_back" if name == "refund" else name): body for name, body in INTENTS.items()})
+    options = CarryOptions(renames={"refund": "money_back"})
+    assert plan_carry(spec, options, open_embedder=never, show_progress=False).n_texts == 32
+    done = carry(spec, options, open_embedder=never, show_progress=False)
+    assert (done.n_carried, done.n_calls, done.n_left) == (32, 0, 0)
+    assert done.n_written > 0
+    assert synthesise(spec, show_progress=False).got == {"track_order": 8, "cancel_order": 8, "money_back": 8, "oos": 8}
+    assert plan_labels(spec).n_missing == 0
+    assert server.n_requests == 0
+
+
+def test_queries_that_were_written_for_an_intent_that_is_gone_are_not_asked_about(write_shop, server):
+    spec = write_shop({name: body for name, body in INTENTS.items() if name != "refund"})
+    assert carry(spec, open_embedder=never, show_progress=False).n_texts == 24
+    synthesise(spec, show_progress=False)
+    assert plan_labels(spec).n_missing == 0
+    assert server.n_requests == 0
+
+
+def test_a_wrong_name_carries_nothing(write_shop):
+    spec = write_shop({("money_back" if name == "refund" else name): body for name, body in INTENTS.items()})
+    before = spec.synthesis_path.read_bytes()
+    with pytest.raises(SpecError, match="did you mean 'money_back'"):
+        run(spec, never, renames={"refund": "mony_back"})
+    assert spec.synthesis_path.read_bytes() == before

@@ -36,7 +36,7 @@ def test_spend_is_counted_by_stage_and_a_callable_has_no_price(tmp_path):
     assert spend_by_stage(spec) == ()
     label(spec, ["refund a", "refund b"], show_progress=False)
     (stage,) = spend_by_stage(spec)
-    assert (stage.stage, stage.n_answers, stage.n_uncounted, stage.price) == ("label", 2, 2, None)
+    assert (stage.stage, stage.n_answers, stage.n_uncounted, stage.usd) == ("label", 2, 2, None)
 
 
 def test_a_models_line_says_whose_server_it_was_and_its_tokens_are_spent(server, make_spec):

@@ -85,7 +85,11 @@ def test_an_obedient_teacher_gives_a_label_or_a_failure(obedient, make_spec, tmp
     assert sorted(line["text"] for line in lines) == sorted(TEXTS_OF_ATTACKS)
     assert all(len(line.get("error", "")) < 300 for line in lines), "an answer is cut before it is recorded"
     after = everything_in(tmp_path)
-    assert {path.name for path in after.keys() - before.keys()} <= {"ledger.jsonl", "ledger.jsonl.lock"}
+    assert {path.name for path in after.keys() - before.keys()} <= {
+        "ledger.jsonl",
+        "ledger.jsonl.lock",
+        "spending.jsonl.lock",
+    }
     assert all(after[path] == content for path, content in before.items())
 
 
@@ -181,6 +185,7 @@ def test_queries_that_a_model_wrote_are_text_and_nothing_else(make_spec, monkeyp
     assert {line["text"] for line in lines} <= set(TEXTS_OF_ATTACKS)
     assert {line["intended_intent"] for line in lines} <= {*INTENTS, "oos"}
     assert {path.name.removesuffix(".lock") for path in tmp_path.iterdir()} == {
+        "spending.jsonl",
         "router.yaml",
         "queries.jsonl",
         "synth.jsonl",

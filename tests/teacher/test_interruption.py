@@ -15,6 +15,7 @@ from teacher_specs import ledger_lines
 
 from distill.errors import LedgerError, StorageError
 from distill.teacher import ledger as ledger_module
+from distill.teacher import spend
 from distill.teacher.client import for_each, run_sync
 from distill.teacher.label import label
 from distill.teacher.ledger import AppendLog
@@ -195,6 +196,20 @@ def test_a_second_writer_is_refused(server, make_spec):
         label(spec, show_progress=False)
     assert server.n_requests == 0
     assert label(spec, show_progress=False).n_failed == 0
+
+
+def test_a_large_ledger_is_read_once(server, make_spec, monkeypatch):
+    label(make_spec(server.base_url, TEXTS), show_progress=False)
+    real, n_reads = ledger_module.read_labels, []
+
+    def counted(path):
+        n_reads.append(path)
+        return real(path)
+
+    for module in (ledger_module, spend):
+        monkeypatch.setattr(module, "read_labels", counted)
+    assert label(make_spec(server.base_url, [*TEXTS, "refund 5"]), show_progress=False).n_asked == 1
+    assert len(n_reads) == 1
 
 
 def test_what_another_process_wrote_meanwhile_is_not_asked_again(server, make_spec, monkeypatch):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
 from decimal import Decimal
 from pathlib import Path
@@ -12,6 +13,7 @@ from teacher_specs import INTENTS, PRICE, TEXTS, ledger_lines, write_queries
 
 from distill.data import ledger_key, sha256_json
 from distill.errors import DataError, MissingKeyError, SpecError, SpendLimitError, TeacherError, TrainingError
+from distill.teacher import batch as batch_module
 from distill.teacher.label import label, plan_labels, recorded_labels
 from distill.teacher.retrieve import CANDIDATES, EXAMPLES
 
@@ -144,6 +146,18 @@ def test_the_effort_of_reasoning_is_sent_and_is_another_recording(server, make_s
     first, second = ledger_lines(spec)
     assert "reasoning_effort" not in first["settings"]
     assert second["settings"]["reasoning_effort"] == "low"
+
+
+def test_a_server_that_refuses_the_effort_is_asked_without_it(make_spec, capsys):
+    teacher = {"reasoning_effort": "low"}
+    fake, spec, summary = label_with(make_spec, "effort-refusing", teacher=teacher)
+    assert (summary.n_failed, fake.n_requests) == (0, len(TEXTS) + 1)
+    assert {line["settings"]["reasoning_effort"] for line in ledger_lines(spec)} == {None}
+    assert capsys.readouterr().err == "fake: the server refuses reasoning_effort; leaving it out\n"
+    with FakeServer("effort-refusing") as again:
+        spec = make_spec(again.base_url, [*TEXTS, "refund 5"], teacher=teacher)
+        assert label(spec, show_progress=False).n_asked == 1
+        assert again.n_requests == 1, "a resumed run does not send it again"
 
 
 @pytest.mark.parametrize(
@@ -301,7 +315,11 @@ def test_an_injected_instruction_only_ever_gives_a_label(make_spec, tmp_path):
         label(spec, show_progress=False)
     answers = recorded_labels(spec, texts)
     assert [answers[text].scores for text in texts] == [None, {"refund": 1.0}, None, None, None, {"oos": 1.0}]
-    assert {path.name for path in tmp_path.iterdir()} <= before | {"ledger.jsonl", "ledger.jsonl.lock"}
+    assert {path.name for path in tmp_path.iterdir()} <= before | {
+        "ledger.jsonl",
+        "ledger.jsonl.lock",
+        "spending.jsonl.lock",
+    }
     systems = {body["messages"][0]["content"] for body in fake.requests}
     assert len(systems) == 1, "a query never reaches the instructions"
     assert set(fake.asked) == set(texts), "and arrives as the JSON string that it is"
@@ -466,10 +484,10 @@ def test_failed_answers_and_synthesis_count_towards_the_limit(server, make_spec)
     spec = make_spec(server.base_url, ["a", "b"], teacher={"price": PRICE, "max_usd": 1})
     spec.synthesis_path.write_text(
         '{"key": "1", "error": "x", "teacher": "fake", "prompt_tokens": 50000, "completion_tokens": 0, "latency_ms": 1}\n'
-        '{"key": "2", "queries": [], "teacher": "another", "prompt_tokens": 900, "completion_tokens": 0, "latency_ms": 1}\n{"ke'
+        '{"key": "2", "queries": [], "teacher": "another", "prompt_tokens": 900, "completion_tokens": 0, "latency_ms": 1, "usd": "0.001"}\n{"ke'
     )
-    assert label(spec, show_progress=False).spent_usd == Decimal("0.05") + 2 * Decimal("0.0002")
-    spec = make_spec(server.base_url, ["c"], teacher={"price": PRICE, "max_usd": "0.0504", "max_output_tokens": 20})
+    assert label(spec, show_progress=False).spent_usd == Decimal("0.051") + 2 * Decimal("0.0002")
+    spec = make_spec(server.base_url, ["c"], teacher={"price": PRICE, "max_usd": "0.0514", "max_output_tokens": 20})
     with pytest.raises(SpendLimitError):
         label(spec, show_progress=False)
 
@@ -564,17 +582,42 @@ def test_a_prompt_is_bounded_however_many_intents_there_are(server, make_spec):
     assert abs(lengths[0] - lengths[1]) < 500
 
 
-def test_what_is_retrieved_stands_last_and_is_all_that_may_be_answered(server, make_spec):
+def names_in(body):
+    """The intents that a prompt names, the likeliest first."""
+    return re.findall(r"^- (\w+)(?::|$)", body["messages"][-1]["content"], flags=re.MULTILINE)
+
+
+def test_what_is_retrieved_stands_last_and_all_else_is_the_same_for_every_query(server, make_spec):
     spec = make_spec(server.base_url, [f"tell me of subject {number}" for number in range(5)], intents=MANY)
     label(spec, open_embedder=ByWords, show_progress=False)
     assert len({body["messages"][0]["content"] for body in server.requests}) == 1, "the unchanging part stands first"
+    assert len({json.dumps(body["response_format"]) for body in server.requests}) == 1, "a schema stands before it"
     for number, body in enumerate(sorted(server.requests, key=lambda body: body["messages"][-1]["content"][-10:])):
-        content = body["messages"][-1]["content"]
-        names = body["response_format"]["json_schema"]["schema"]["properties"]["intent"]["enum"]
+        names = names_in(body)
+        assert body["response_format"]["json_schema"]["schema"]["properties"]["intent"] == {"type": "string"}
         assert len(names) == CANDIDATES + 1
         assert names[-1] == "oos"
-        assert all(f"\n- {name}: " in content for name in names)
         assert names[0] == f"intent_{number}"
+
+
+@pytest.mark.parametrize("batch", [False, True])
+def test_of_many_intents_only_those_that_were_shown_are_an_answer(server, make_spec, batch, monkeypatch):
+    monkeypatch.setattr(batch_module, "FIRST_PAUSE_S", 0.001)
+    texts = [f"tell me of subject {number}" for number in range(4)]
+    spec = make_spec(server.base_url, texts, intents=MANY)
+    unshown = {}
+
+    def answer(body, query):
+        name = next(name for name in MANY if name not in names_in(body)) if query == texts[2] else names_in(body)[0]
+        unshown.setdefault(query, name)
+        return server.completion(json.dumps({"intent": name}))
+
+    server.respond = answer
+    summary = label(spec, open_embedder=ByWords, batch=batch, show_progress=False)
+    assert (summary.n_failed, summary.n_unmatched) == (1, 1)
+    (failed,) = [line for line in ledger_lines(spec) if "error" in line]
+    assert failed["text"] == texts[2]
+    assert failed["error"] == f"the answer is no intent: {unshown[texts[2]]!r} of those that were shown"
 
 
 def test_the_nearest_known_examples_stand_beside_the_query(server, make_spec, tmp_path):

@@ -96,6 +96,42 @@ def test_a_limit_needs_a_price_unless_the_server_is_ones_own():
         check_limit_is_enforceable(spec(max_usd=1), "m", None, loopback=False)
 
 
+@pytest.mark.parametrize(
+    ("model", "base_url", "provider"),
+    [
+        ("gpt-5-mini", None, "openai"),
+        ("gpt-5-mini", "https://api.openai.com/v1", "openai"),
+        ("gpt-5-mini", "https://shop.openai.azure.com/openai/v1/", "azure"),
+        ("gpt-oss-120b", "https://api.cerebras.ai/v1", "cerebras"),
+        ("openai/gpt-5-mini", "https://openrouter.ai/api/v1", "openrouter"),
+        ("llama-3.3-70b-versatile", "https://api.groq.com/openai/v1", "groq"),
+        ("gpt-5-mini", "https://models.example.org/v1", None),
+        ("gpt-5-mini", "https://api.groq.com/openai/v1", None),
+        ("claude-sonnet-4-5", None, None),
+    ],
+)
+def test_the_list_price_is_that_of_the_endpoint(model, base_url, provider):
+    settings = spec(model=model, base_url=base_url)
+    for price in (teacher_price(settings), price_of(spec(base_url=base_url), model)):
+        assert (price and price.source.rpartition(" ")[2]) == provider
+
+
+def test_the_openai_clients_own_variable_names_the_endpoint_too(monkeypatch):
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://api.cerebras.ai/v1")
+    assert teacher_price(spec(model="gpt-oss-120b")).source.endswith("provider cerebras")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:8080/v1")
+    assert teacher_price(spec(model="gpt-5-mini")) is None
+
+
+def test_ones_own_price_needs_no_endpoint_in_the_list_and_names_need_none_at_all():
+    own = {"input_per_mtok": 1, "output_per_mtok": 2, "source": "contract", "date": "2026-01-31"}
+    assert teacher_price(spec(base_url="https://models.example.org/v1", price=own)).source == "contract"
+    assert look_up_price("claude-sonnet-4-5") is not None
+    elsewhere = spec(model="gpt-5-mini", base_url="https://models.example.org/v1", max_usd=1)
+    with pytest.raises(SpecError, match=r"no price is known for 'gpt-5-mini' at models\.example\.org "):
+        check_limit_is_enforceable(elsewhere, "gpt-5-mini", None, loopback=False)
+
+
 def test_a_server_on_this_machine_has_no_list_price():
     assert teacher_price(spec(model="gpt-5-mini")) is not None
     assert teacher_price(spec(model="gpt-5-mini", base_url="http://127.0.0.1:8080/v1")) is None

@@ -17,7 +17,8 @@ from teacher_specs import INTENTS, PRICE
 from distill.data import normalise, read_jsonl, read_queries
 from distill.errors import DataError, MissingKeyError, SpecError, SpendLimitError, TeacherError
 from distill.teacher.answers import FORMS
-from distill.teacher.synth import plan_synthesis, synthesise
+from distill.teacher.spend import spend_by_stage
+from distill.teacher.synth import carry_synthesis, plan_synthesis, synthesise
 from distill.types import Task
 
 SYNTH = {"per_intent": 10, "out_of_scope": 12, "per_request": 4}
@@ -579,3 +580,122 @@ def test_the_summary_tells_how_varied_the_queries_are(server, make_synth_spec):
         expected = pdist(ByPart(2).embed(texts), "cosine").mean()
         assert again.mean_distance[target] == pytest.approx(expected, abs=1e-4)
         assert 0 < again.distinct_2[target] <= 1
+
+
+# --- intents that change ---------------------------------------------------------------------------------------------
+
+NEW = {"lost_parcel": {"description": "A parcel never came", "examples": []}}
+WITHOUT = {name: body for name, body in INTENTS.items() if name != "refund"}
+RENAMED = {("money_back" if name == "refund" else name): body for name, body in INTENTS.items()}
+
+
+@pytest.fixture(params=["now", "before basis"])
+def synthesised(request, server, make_synth_spec):
+    """Writes the queries of a project; the recording says what its requests depend on, or is from before it did."""
+
+    def write(**keys):
+        spec = make_synth_spec(server.base_url, **keys)
+        synthesise(spec, show_progress=False)
+        if request.param == "before basis":
+            lines = [
+                json.dumps({name: value for name, value in line.items() if name != "basis"}) for line in recorded(spec)
+            ]
+            spec.synthesis_path.write_text("".join(f"{line}\n" for line in lines))
+        server.requests.clear()
+        return {line["text"]: line["intended_intent"] for line in written(spec)}
+
+    return write
+
+
+def texts_by_target(spec):
+    return {line["text"]: line["intended_intent"] for line in written(spec)}
+
+
+def test_for_an_intent_that_is_new_alone_queries_are_written(synthesised, server, make_synth_spec):
+    before = synthesised()
+    spec = make_synth_spec(server.base_url, intents=INTENTS | NEW)
+    assert plan_synthesis(spec).n_missing == 10
+    summary = synthesise(spec, open_embedder=ByText, show_progress=False)
+    assert summary.got == {**dict.fromkeys(INTENTS | NEW, 10), "oos": 12}
+    assert {line["target"] for line in recorded(spec)[-summary.n_asked :]} == {"lost_parcel"}
+    assert all("Intent: lost_parcel" in prompt for prompt in prompts(server))
+    assert before.items() <= texts_by_target(spec).items()
+    live = spec.queries_path.read_bytes()
+    spec.queries_path.unlink()
+    assert synthesise(make_synth_spec(None, intents=INTENTS | NEW), show_progress=False).n_asked == 0
+    assert spec.queries_path.read_bytes() == live
+
+
+def test_an_intent_that_goes_takes_its_queries_with_it_and_nothing_is_asked(synthesised, make_synth_spec):
+    before = synthesised()
+    spec = make_synth_spec(None, intents=WITHOUT)
+    assert synthesise(spec, show_progress=False).n_asked == 0
+    assert texts_by_target(spec) == {text: name for text, name in before.items() if name != "refund"}
+    assert synthesise(make_synth_spec(None), show_progress=False).n_asked == 0, "and it may come back"
+    assert texts_by_target(spec) == before
+
+
+def test_another_name_is_carried_to_what_was_written(synthesised, make_synth_spec):
+    before = synthesised()
+    spec = make_synth_spec(None, intents=RENAMED)
+    assert plan_synthesis(spec).n_missing == 10
+    assert plan_synthesis(spec, renames={"refund": "money_back"}).n_missing == 0
+    n_lines, spent = len(recorded(spec)), spend_by_stage(spec)
+    n_carried = carry_synthesis(spec, {"refund": "money_back"})
+    assert n_carried == len(recorded(spec)) - n_lines == sum(line["target"] == "refund" for line in recorded(spec))
+    assert spend_by_stage(spec) == spent, "what was carried over was not paid for again"
+    assert carry_synthesis(spec, {"refund": "money_back"}) == 0, "once is enough"
+    assert synthesise(spec, show_progress=False).n_asked == 0
+    assert texts_by_target(spec) == {text: "money_back" if name == "refund" else name for text, name in before.items()}
+
+
+def test_intents_that_are_merged_share_the_queries(synthesised, make_synth_spec):
+    before = synthesised()
+    spec = make_synth_spec(None, intents=WITHOUT)
+    carry_synthesis(spec, {"refund": "cancel_order"})
+    assert synthesise(spec, show_progress=False).n_asked == 0
+    whose = Counter(before[text] for text, name in texts_by_target(spec).items() if name == "cancel_order")
+    assert whose.total() == 10
+    assert min(whose.values()) >= 3
+    assert set(whose) == {"cancel_order", "refund"}
+
+
+def test_an_intent_that_is_described_anew_is_written_for_alone(server, make_synth_spec):
+    synthesise(make_synth_spec(server.base_url), show_progress=False)
+    server.requests.clear()
+    anew = make_synth_spec(server.base_url, intents=INTENTS | {"refund": "Money that is sent back"})
+    synthesise(anew, show_progress=False)
+    assert all("Intent: refund: Money that is sent back" in prompt for prompt in prompts(server))
+    server.requests.clear()
+    synthesise(make_synth_spec(server.base_url), show_progress=False)
+    assert server.n_requests == 0, "what was written for it before is found again"
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [{"synth": {**SYNTH, "temperature": 0.3}}, {"seed": 7}, {"synth": {**SYNTH, "per_request": 5}}, {"teacher": {"model": "other"}}],
+)  # fmt: skip
+def test_other_settings_write_anew_whether_intents_changed_or_not(server, make_synth_spec, keys):
+    synthesise(make_synth_spec(server.base_url), show_progress=False)
+    for intents in (INTENTS, INTENTS | NEW):
+        assert plan_synthesis(make_synth_spec(None, intents=intents, **keys)).n_missing == 10 * len(intents) + 12
+
+
+def test_what_an_intent_lacks_is_written_and_what_cannot_be_is_not_asked_without_end(server, make_synth_spec):
+    synthesise(make_synth_spec(server.base_url), show_progress=False)
+    more = make_synth_spec(None, intents=INTENTS | NEW, synth=SYNTH | {"per_intent": 15})
+    n_there = Counter(line["target"] for line in recorded(more) for _ in line["queries"])
+    assert plan_synthesis(more).n_missing == 15 + sum(max(15 - n_there[name], 0) for name in INTENTS)
+    lines = [line | {"queries": ["always the same"]} if line["target"] == "refund" else line for line in recorded(more)]
+    refunds = [line for line in lines if line["target"] == "refund"]
+    lines += [refunds[0] | {"key": f"{number}", "round": number} for number in range(len(refunds), 4 * 3)]
+    more.synthesis_path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert plan_synthesis(make_synth_spec(None, intents=INTENTS | NEW)).n_missing == 10
+
+
+def test_kinds_keep_their_queries_where_a_channel_is_new(server, make_synth_spec):
+    keys = {"task": "weights", "out_of_scope": False, "synth": {**SYNTH, "attributes": {"about": KINDS}}}
+    spec = make_synth_spec(server.base_url, intents=CHANNELS, **keys)
+    synthesise(spec, show_progress=False)
+    spec = make_synth_spec(None, intents=CHANNELS | {"text": "What is read"}, **keys)
+    assert plan_synthesis(spec).n_missing == 0

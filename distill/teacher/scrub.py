@@ -1,0 +1,53 @@
+"""Keeps secrets out of messages: servers echo what they were sent, and a user's own function may say what it was called with."""
+
+from __future__ import annotations
+
+import os
+import re
+import traceback
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+if TYPE_CHECKING:
+    from distill.spec import Spec
+
+__all__ = ["shown_cause", "shown_error", "without_secrets"]
+
+_NAME_OF_A_SECRET = re.compile("KEY|TOKEN|SECRET|PASSWORD", re.IGNORECASE)
+_LEAST_LENGTH = 8
+_MOST_SHOWN = 300
+
+
+def without_secrets(message: str, *keys: str) -> str:
+    """A message on one line, cut where it is long, without what is secret.
+
+    Args:
+        message: What a server or a function said.
+        keys: Secrets besides the values of 8 characters or more of environment variables whose name holds KEY, TOKEN, SECRET or PASSWORD.
+    """
+    message = " ".join(message.split())
+    for secret in _secrets(*keys):
+        message = message.replace(secret, "[key]")
+    return message if len(message) <= _MOST_SHOWN else f"{message[:_MOST_SHOWN]}..."
+
+
+def _secrets(*keys: str) -> list[str]:
+    """What is not to be shown, also as it stands in a URL; the longest first, as one may hold another."""
+    named = (value.strip() for name, value in os.environ.items() if _NAME_OF_A_SECRET.search(name))
+    found = {*filter(None, keys), *(value for value in named if len(value) >= _LEAST_LENGTH)}
+    return sorted(found | {quote(secret, safe="") for secret in found}, key=len, reverse=True)
+
+
+def shown_error(error: Exception, spec: Spec) -> str:
+    """What a user's own function raised, on one line without secrets."""
+    return without_secrets(f"{type(error).__name__}: {error}", _key(spec))
+
+
+def shown_cause(error: Exception, spec: Spec) -> Exception | None:
+    """The same error as the cause of another, or None where its traceback would show a secret."""
+    shown = "".join(traceback.format_exception(error))
+    return None if any(secret in shown for secret in _secrets(_key(spec))) else error
+
+
+def _key(spec: Spec) -> str:
+    return os.environ.get(spec.teacher.api_key_env, "").strip()

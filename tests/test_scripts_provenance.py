@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import sys
+
+import pytest
+from project import TESTS
+
+sys.path.append(str(TESTS.parent / "scripts"))
+import demo_pages
+import provenance
+
+
+@pytest.mark.parametrize(
+    ("measured_at", "is_older"),
+    [("2026-11-26T18:30:46+00:00", True), ("2026-11-26T19:00:00+02:00", True), ("2026-11-26T18:30:47+00:00", False)],
+)
+def test_figures_of_an_earlier_graph_are_said_to_be_older(measured_at, is_older):
+    assert bool(provenance.older_graph({"measured_at": measured_at})) == is_older
+
+
+def test_the_sentence_stands_below_a_demos_tables_as_long_as_they_are_older(monkeypatch):
+    part = demo_pages.results(demo_pages.VIDEO)
+    monkeypatch.setattr(provenance, "INT8_GRAPH_SINCE", "2999-01-01T00:00:00+00:00")
+    assert part().endswith("\n\nThe encoder's figures are older than the int8 graph that training makes now.\n")
+    monkeypatch.setattr(provenance, "INT8_GRAPH_SINCE", "2000-01-01T00:00:00+00:00")
+    assert "older" not in part()
