@@ -32,7 +32,7 @@ from distill.benchmark.latency import measure_latency, one_thread, processor_nam
 from distill.data import label_as_line, ledger_key, read_jsonl
 from distill.progress import say
 from distill.student import train
-from distill.student.recipe import EncoderRecipe
+from distill.student.recipe import DEFAULT_BUDGET_MINUTES, EncoderRecipe
 from distill.student.train import DEFAULT_BASE_MODEL, TrainingData
 from distill.student.vectors import word_neighbours
 from distill.student.weights import load_base_model
@@ -51,8 +51,8 @@ ANSWERS = (10_000, 100_000, 1_000_000)
 HELD_OUT, TEST = 2_000, 2_000
 """Queries besides those to learn from: for temperature and thresholds, and to measure accuracy on."""
 
-BUDGET_MINUTES, PASSES = 30, 6
-"""What the table asks of training: the default budget, and the encoder's passes over many queries."""
+PASSES = 6
+"""The encoder's passes over many queries."""
 
 SLOW_MS, CLOSE = 1.0, 0.01
 """When an answer is late for a static student, and how far below the encoder's its accuracy may lie."""
@@ -295,12 +295,12 @@ def _static_limits(static: list[dict[str, Any]], encoder: list[dict[str, Any]]) 
     late = [line["intents"] for line in static if line["p50_ms"] > SLOW_MS]
     if late:
         yield f"static: from {min(late):,} intents on its p50 is over {SLOW_MS:g} ms, and speed no longer speaks for it."
-    slow = [line for line in static if line["seconds"] > 60 * BUDGET_MINUTES]
+    slow = [line for line in static if line["seconds"] > 60 * DEFAULT_BUDGET_MINUTES]
     if slow:
         first = min(slow, key=lambda line: line["n"] * line["intents"])
-        yield f"static: {first['n']:,} queries over {first['intents']:,} intents take more than {BUDGET_MINUTES} minutes."
+        yield f"static: {first['n']:,} queries over {first['intents']:,} intents take more than {DEFAULT_BUDGET_MINUTES:g} minutes."
     elif static:
-        yield f"static: every size measured here is trained within {BUDGET_MINUTES} minutes; the dearest took {max(line['seconds'] for line in static) / 60:.0f}."
+        yield f"static: every size measured here is trained within {DEFAULT_BUDGET_MINUTES:g} minutes; the dearest took {max(line['seconds'] for line in static) / 60:.0f}."
     few = [
         (line["intents"], line["n"], line["accuracy"], other["accuracy"])
         for line in static
@@ -319,9 +319,9 @@ def _encoder_limits(encoder: list[dict[str, Any]]) -> Iterator[str]:
     for line in sorted(encoder, key=lambda line: line["intents"]):
         if line["n"] != max(QUERIES["encoder"]):
             continue
-        most = 60 * BUDGET_MINUTES / PASSES / line["seconds_per_1k"] * 1000
+        most = 60 * DEFAULT_BUDGET_MINUTES / PASSES / line["seconds_per_1k"] * 1000
         yield (
-            f"encoder: over {line['intents']:,} intents, {PASSES} passes at this pace fit {BUDGET_MINUTES} minutes up to about "
+            f"encoder: over {line['intents']:,} intents, {PASSES} passes at this pace fit {DEFAULT_BUDGET_MINUTES:g} minutes up to about "
             f"{round(most, -3):,.0f} queries."
         )
 

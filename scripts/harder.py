@@ -2,9 +2,9 @@
 
 python scripts/harder.py FOLDER --out DIR [--seed 0] [--noise 0.15] [--per-intent 10]
 
-Makes two data set folders from FOLDER: DIR/noisy, in which a share of the training labels is turned to the intent that it is most often
-taken for, and DIR/few, with some examples an intent; measures students on both and on FOLDER itself as scripts/public.py does, and
-prints what they lose, beside the pretrained vectors with a logistic regression on the same few examples. What was measured already (DIR/models holds
+Makes two data set folders from FOLDER under DIR, named after FOLDER, what is hard in them, and the seed: one in which a share of the training
+labels is turned to the intent that it is most often taken for, and one with some examples an intent; measures students on both and on FOLDER itself as scripts/public.py does, and
+prints what they lose, beside the pretrained vectors with a logistic regression on the few examples that the students train on. What was measured already (DIR/models holds
 bench.json of that folder) is not measured again. results/harder.jsonl gets a line; scripts/public_table.py makes a table of it.
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from provenance import ROOT, tree_commit
+from provenance import ROOT, refuse_several_processes, tree_commit
 from public import measure, read_folder
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -27,6 +27,7 @@ from sklearn.model_selection import cross_val_predict
 from distill.benchmark.latency import processor_name
 from distill.data import read_jsonl, write_jsonl
 from distill.errors import DataError, DistillError
+from distill.split import HELD_OUT_SHARE, stratified_holdout
 from distill.student.encoder import Encoder, Pooled
 from distill.student.recipe import DEFAULT_BUDGET_MINUTES
 from distill.student.tokens import bundle_tokenizer, encode
@@ -78,21 +79,32 @@ def make_few(folder: Path, target: Path, per_intent: int, seed: int) -> None:
 def _write(folder: Path, target: Path, lines: list[Line]) -> None:
     target.mkdir(parents=True, exist_ok=True)
     write_jsonl(target / "train.jsonl", lines)
-    for name in ("test.jsonl", "intents.json"):
+    for name in ("validation.jsonl", "test.jsonl", "intents.json"):
         if (folder / name).exists():
             shutil.copyfile(folder / name, target / name)
 
 
-def frozen_baseline(folder: Path) -> float:
-    """Accuracy of a logistic regression on the pretrained vectors."""
+def frozen_baseline(folder: Path, seed: int) -> float:
+    """Accuracy of a logistic regression on the pretrained vectors, fitted on what students of this folder train on."""
     base = load_base_model(DEFAULT_BASE_MODEL)
     tokenizer = bundle_tokenizer(base.tokenizer, base.max_length)
     pooled = Pooled(Encoder(base, 2, 0.0))
-    parts = [[line for _, line in read_jsonl(folder / f"{part}.jsonl")] for part in ("train", "test")]
+    parts = training_part(folder, seed), [line for _, line in read_jsonl(folder / "test.jsonl")]
     train, test = (predict(pooled, encode(tokenizer, [line["text"] for line in part])) for part in parts)
     intents = [[line["intent"] for line in part] for part in parts]
     model = LogisticRegression(C=10, max_iter=1000).fit(train, intents[0])
     return float(model.score(test, intents[1]))
+
+
+def training_part(folder: Path, seed: int) -> list[Line]:
+    """The lines that students train on: all of train, or, where nothing else is held out, as much of it as `train` leaves."""
+    lines = [line for _, line in read_jsonl(folder / "train.jsonl")]
+    if (folder / "validation.jsonl").exists():
+        return lines
+    labels = read_folder(folder).labels  # strata by number, as `train` has them: the same queries are drawn
+    strata = [labels.index(line["intent"]) for line in lines]
+    kept, _ = stratified_holdout(strata, HELD_OUT_SHARE, seed)
+    return [lines[position] for position in kept]
 
 
 def main() -> None:
@@ -106,21 +118,24 @@ def main() -> None:
     parser.add_argument("--budget-minutes", type=float, default=DEFAULT_BUDGET_MINUTES)
     args = parser.parse_args()
     try:
+        refuse_several_processes()
+        commit = tree_commit()
         if read_folder(args.folder).task is not Task.SINGLE:
             raise DataError(f"{args.folder}: harder.py is for data sets with one intent a query")
         name = args.folder.resolve().name
-        noisy, few = args.out / f"{name}-noise-{args.noise:g}", args.out / f"{name}-{args.per_intent}-an-intent"
+        noisy = args.out / f"{name}-noise-{args.noise:g}-seed-{args.seed}"
+        few = args.out / f"{name}-{args.per_intent}-an-intent-seed-{args.seed}"
         make_noisy(args.folder, noisy, args.noise, args.seed)
         make_few(args.folder, few, args.per_intent, args.seed)
         figures = {}
-        for folder in (args.folder, noisy, few):
-            result = measure(
-                folder, args.out / "models" / folder.resolve().name, seed=args.seed, budget_minutes=args.budget_minutes
-            )
+        models = {args.folder: f"{name}-seed-{args.seed}", noisy: noisy.name, few: few.name}
+        for folder, model in models.items():
+            out = args.out / "models" / model
+            result = measure(folder, out, seed=args.seed, budget_minutes=args.budget_minutes)
             figures[folder] = {row.name: row.accuracy for row in result.rows if row.name in {"encoder", "static"}}
         line = {
             "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "commit": tree_commit(),
+            "commit": commit,
             "processor": processor_name(),
             "set": name,
             "seed": args.seed,
@@ -128,7 +143,7 @@ def main() -> None:
             "per_intent": args.per_intent,
             "clean": figures[args.folder],
             "noisy": figures[noisy],
-            "few": figures[few] | {"frozen": frozen_baseline(few)},
+            "few": figures[few] | {"frozen": frozen_baseline(few, args.seed)},
         }
         with RESULTS.open("a", encoding="utf-8", newline="\n") as file:
             file.write(json.dumps(line) + "\n")

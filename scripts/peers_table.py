@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from openings import last_by_seed, read_openings
 from provenance import older_graph
 from throughput import HELD_MS
 
@@ -40,7 +41,7 @@ def table() -> str:
     """
     run = json.loads(PEERS.read_text(encoding="utf-8"))
     data = run["data"]["name"]
-    opened = [line for _, line in read_jsonl(OPENINGS) if line["set"] == data]
+    opened = last_by_seed(read_openings(OPENINGS), data)
     rows = [_cells(row, opened) for row in sorted(run["rows"], key=lambda row: float(row["p50_ms"]))]
     rows += _published(data)
     titles = [title for title in COLUMNS if any(row.get(title) for row in rows)]
@@ -130,7 +131,8 @@ def _run(run: Row) -> str:
 
 
 def _cells(row: Row, opened: Sequence[Row]) -> dict[str, str]:
-    mine = _last_by_seed(opened, row["name"].removesuffix(" [fast]")) if row["bundle_id"] else [row]
+    student = row["name"].removesuffix(" [fast]")
+    mine = [line["rows"][student] for line in opened] if row["bundle_id"] else [row]
     figures = (
         _mean(mine, "accuracy", "{:.4f}"),
         _mean(mine, "oos_auroc", "{:.3f}"),
@@ -141,10 +143,6 @@ def _cells(row: Row, opened: Sequence[Row]) -> dict[str, str]:
     )
     name = f"**{row['name']}**" if row["bundle_id"] else row["name"]
     return {"": name, **dict(zip(COLUMNS, figures, strict=True))}
-
-
-def _last_by_seed(opened: Sequence[Row], student: str) -> list[Row]:
-    return [line["rows"][student] for line in {line["seed"]: line for line in opened}.values()]
 
 
 def _mean(rows: Sequence[Row], name: str, shown: str) -> str:
@@ -160,9 +158,9 @@ def _published(data: str) -> Iterator[dict[str, str]]:
 
 def _notes(run: Row, opened: Sequence[Row]) -> str:
     data = run["data"]
-    last = {line["seed"]: line for line in opened}
     commits = ", ".join(
-        f"seed {seed}: {line['commit']}, {line['opened_at'][:10]}" for seed, line in sorted(last.items())
+        f"seed {line['seed']}: {line['commit']}, {line['opened_at'][:10]}"
+        for line in sorted(opened, key=lambda line: int(line["seed"]))
     )
     outside = f", {data['n_oos']:,} of them out of scope" if data["n_oos"] else ""
     not_run = "; ".join(f"{each['name']}: {each['reason']}" for each in run["not_run"])

@@ -1,4 +1,4 @@
-"""Which code a figure was measured with, and whether that still makes what was measured."""
+"""Which code a figure was measured with, whether that still makes what was measured, and that one process measured it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import subprocess
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from distill.errors import DistillError
+from distill.progress import n_processes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,6 +33,18 @@ def tree_commit() -> str:
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return f"{commit}+" if changed else commit
+
+
+def refuse_several_processes() -> None:
+    """Lets one process go on.
+
+    Raises:
+        DistillError: Several were started together, as `accelerate launch` does: each would measure, and note it.
+    """
+    if n_processes() > 1:
+        raise DistillError(
+            f"{n_processes()} processes were started together (WORLD_SIZE); that is for `distill train` alone, start one"
+        )
 
 
 def _git(*arguments: str) -> str:

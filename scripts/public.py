@@ -5,8 +5,8 @@ python scripts/public.py FOLDER --out DIR [--seed 0] [--budget-minutes 40]
 FOLDER holds train.jsonl and test.jsonl, optionally validation.jsonl (for calibration and thresholds, never trained on) and
 intents.json (name to description). A line is {"text": ..., "intent": ...}, {"text": ..., "intents": [...]} or
 {"text": ..., "weights": {...}}; the intent "oos" is out-of-scope. DIR/encoder, DIR/static and DIR/bench.json are written.
-A run that was killed goes on where it stopped. test.jsonl is opened once, when training is done, and each opening is noted in
-results/openings.jsonl.
+A run that was killed goes on where it stopped. Texts and labels of test.jsonl are checked before training; students are asked about them
+once, when training is done, and each such opening is noted in results/openings.jsonl, before it and with the figures.
 """
 
 from __future__ import annotations
@@ -18,34 +18,42 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from provenance import tree_commit
+import openings
+from openings import OPENINGS
+from provenance import refuse_several_processes, tree_commit
 
 from distill.benchmark.bench import BenchInputs, run_bench
 from distill.benchmark.results import read_result, result_as_json
 from distill.benchmark.table import print_result
-from distill.data import read_gold, read_jsonl, write_json
+from distill.bundle import ONNX_INT8
+from distill.data import read_gold, read_jsonl, sha256_file, write_json
 from distill.errors import DataError, DistillError
 from distill.progress import say
-from distill.student.recipe import DEFAULT_BUDGET_MINUTES
-from distill.student.train import TrainingData, train_students
+from distill.student import train as student_train
+from distill.student.recipe import DEFAULT_BUDGET_MINUTES, VERSION
+from distill.student.train import DEFAULT_BASE_MODEL, STUDENTS, TrainingData, train_students, untrained_students
 from distill.types import OUT_OF_SCOPE_LABEL, Example, GoldQuery, Intent, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
+    from distill.bundle import Bundle
     from distill.types import BenchResult
 
-ROOT = Path(__file__).resolve().parent.parent
-OPENINGS = ROOT / "results" / "openings.jsonl"
 FIGURES = (
-    "accuracy", "accuracy_policy", "coverage", "macro_f1", "micro_f1", "oos_auroc", "oos_recall", "ece",
+    "accuracy", "accuracy_policy", "coverage", "macro_f1", "micro_f1", "oos_auroc", "oos_recall", "ece", "ece_noise_floor",
     "kl", "mae", "mae_policy", "p50_ms", "p99_ms", "size_mb", "peak_rss_mb",
 )  # fmt: skip
 """What an opening is remembered by."""
 
+_FEWEST_LABELS = 2
+_WITHOUT = {
+    Task.MULTI: "a query that fits none has an empty list of intents",
+    Task.WEIGHTS: "weights are shares of what there is",
+}
 _TASKS = {"intent": Task.SINGLE, "intents": Task.MULTI, "weights": Task.WEIGHTS}
 
 
@@ -71,12 +79,18 @@ def read_folder(path: Path) -> Folder:
     task = next((task for key, task in _TASKS.items() if key in first), None)
     if task is None:
         raise DataError(f'{train_path}:1: no label; expected "intent", "intents" or "weights" beside "text"')
-    train = read_gold(train_path, task=task)
+    train = _read_part(train_path, task)
     descriptions = _descriptions(path / "intents.json")
+    if OUT_OF_SCOPE_LABEL in descriptions and task is not Task.SINGLE:
+        raise DataError(f"{path / 'intents.json'}: {OUT_OF_SCOPE_LABEL!r} is no name of an intent; {_WITHOUT[task]}")
     names = set(descriptions).union(*(query.target for query in train))
+    if len(names) < _FEWEST_LABELS:
+        raise DataError(f"{train_path}: students need two labels or more, found {', '.join(names) or 'none'}")
+    if not any(query.target for query in train):
+        raise DataError(f"{train_path}: no line has an intent; there is nothing to learn")
     ordered = [*(name for name in descriptions), *sorted(names - set(descriptions))]
     labels = (*(n for n in ordered if n != OUT_OF_SCOPE_LABEL), *(n for n in ordered if n == OUT_OF_SCOPE_LABEL))
-    held_out = read_gold(validation_path, labels) if validation_path.exists() else []
+    held_out = _read_part(validation_path, task, names) if validation_path.exists() else []
     return Folder(
         path=path,
         task=task,
@@ -88,6 +102,29 @@ def read_folder(path: Path) -> Folder:
             if name != OUT_OF_SCOPE_LABEL
         ),
     )
+
+
+def read_test(folder: Folder) -> list[GoldQuery]:
+    """Reads the test part. With one intent a query it may hold out-of-scope queries where the training part has none.
+
+    Raises:
+        DataError: The file is missing or wrong, or has a label that students cannot know.
+    """
+    of_policy = {OUT_OF_SCOPE_LABEL} if folder.task is Task.SINGLE else set()
+    return _read_part(folder.path / "test.jsonl", folder.task, {*folder.labels, *of_policy})
+
+
+def _read_part(path: Path, task: Task, known: Collection[str] | None = None) -> list[GoldQuery]:
+    queries = read_gold(path, task=task)
+    for (number, _), query in zip(read_jsonl(path), queries, strict=True):
+        for name in query.target:
+            if name == OUT_OF_SCOPE_LABEL and task is not Task.SINGLE:
+                raise DataError(f"{path}:{number}: {name!r} is no name of an intent; {_WITHOUT[task]}")
+            if known is not None and name not in known:
+                raise DataError(
+                    f"{path}:{number}: {name!r} stands in no line of train.jsonl and not in intents.json; students cannot know it"
+                )
+    return queries
 
 
 def _descriptions(path: Path) -> dict[str, str]:
@@ -114,18 +151,23 @@ def measure(
 ) -> BenchResult:
     """Trains both students on a data set folder, then opens its test part, once, and measures them.
 
-    A finished run is not repeated: what stands in ``out/bench.json`` is given back, and the test part is not opened again.
+    A finished run is not repeated: where students and test part are as they were, what stands in ``out/bench.json`` is given back, and
+    the test part is not opened again.
 
     Args:
         folder_path: The data set folder.
-        out: Where the bundles and bench.json go.
+        out: Where the bundles, training.json and bench.json go.
         seed: Of the training.
         budget_minutes: What training may take on two cores; dearer steps are left out where they do not fit.
 
     Raises:
-        DistillError: The data cannot be read or trained on.
+        DistillError: The data cannot be read or trained on, or several processes were started together.
     """
+    refuse_several_processes()
+    commit = tree_commit()
     folder = read_folder(folder_path)
+    gold = read_test(folder)
+    hashes = {f"{part}_sha256": sha256_file(folder.path / f"{part}.jsonl") for part in ("train", "test")}
     data = TrainingData(
         name=folder.path.resolve().name,
         task=folder.task,
@@ -134,17 +176,23 @@ def measure(
         intents=folder.intents,
         teacher="human labels",
     )
-    commit, was_begun = tree_commit(), (out / ".work").exists()
-    started = time.monotonic()
-    bundles = train_students(data, out, students=("encoder", "static"), seed=seed, budget_minutes=budget_minutes)
-    minutes = None if was_begun else round((time.monotonic() - started) / 60, 1)
+    bundles, training = train(data, out, seed, budget_minutes)
     bench_path = out / "bench.json"
-    made_from = {name: bundle.manifest.bundle_id for name, bundle in bundles.items()}
-    if bench_path.exists() and (done := read_result(bench_path)).provenance.get("bundles") == made_from:
-        say(f"{bench_path}: measured before; the test part stays shut")
-        return done
-    known = (*folder.labels, OUT_OF_SCOPE_LABEL) if folder.task is Task.SINGLE else folder.labels
-    gold = read_gold(folder.path / "test.jsonl", known, folder.task)
+    if bench_path.exists():
+        done = read_result(bench_path)
+        wanted = {"bundles": training["bundles"], "test_sha256": hashes["test_sha256"]}
+        if wanted.items() <= done.provenance.items():
+            say(f"{bench_path}: measured before; the test part stays shut")
+            return done
+    facts = {"seed": seed, **hashes, **training}
+    opening = {
+        "opened_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit,
+        "set": data.name,
+        **{name: fact for name, fact in facts.items() if name != "bundles"},
+        "rows": {},
+    }
+    openings.note(opening, OPENINGS)
     result = run_bench(
         BenchInputs(
             name=data.name,
@@ -153,39 +201,67 @@ def measure(
             gold=tuple(gold),
             bundles={name: bundle.path for name, bundle in bundles.items()},
             training=folder.examples,
-            provenance={
-                "bundles": made_from,
-                "data_sha256": data.data_sha256,
-                "seed": seed,
-                "train_minutes": minutes,  # of a run that went on where another stopped, not known
-                "train_peak_rss_mb": _peak_rss_mb(),
-            },
+            provenance={"data_sha256": data.data_sha256, **facts},
             seed=seed,
         )
     )
-    write_json(bench_path, result_as_json(result))
-    note_opening(data.name, seed, commit, result)
+    openings.note(opening | figures(result), OPENINGS)
+    write_json(bench_path, result_as_json(result))  # last: where it stands, nothing is noted any more
     return result
 
 
-def note_opening(name: str, seed: int, commit: str, result: BenchResult) -> None:
-    """Appends to results/openings.jsonl that the test part of a set was opened, and what it showed."""
+def train(data: TrainingData, out: Path, seed: int, budget_minutes: float) -> tuple[dict[str, Bundle], dict[str, Any]]:
+    """The bundles, and what is known of their training; training.json keeps it, as a later run cannot know.
+
+    Minutes and peak memory are None where several processes trained, one after another, and memory also where an earlier
+    training in this process took more.
+    """
+    wanted: dict[str, Any] = {"seed": seed, "budget_minutes": budget_minutes}
+    untrained = untrained_students(data, out, students=STUDENTS, base_model=DEFAULT_BASE_MODEL, **wanted)
+    is_begun = (out / ".work").exists() or untrained != STUDENTS
+    peak_before, started = _peak_rss_mb(), time.monotonic()
+    bundles = train_students(data, out, students=STUDENTS, **wanted)
+    peak, minutes = _peak_rss_mb(), round((time.monotonic() - started) / 60, 1)
+    path = out / "training.json"
+    made_from = {name: bundle.manifest.bundle_id for name, bundle in bundles.items()}
+    if path.exists():
+        known: dict[str, Any] = json.loads(path.read_bytes())
+        if known["bundles"] == made_from:
+            return bundles, known
+    known = {
+        "bundles": made_from,
+        "graphs": {
+            name: "int8" if bundle.manifest.onnx_file == ONNX_INT8 else "fp32" for name, bundle in bundles.items()
+        },
+        "recipe": VERSION,
+        "budget_minutes": budget_minutes,
+        "assistant": assistant(data, out, seed, budget_minutes),
+        "train_minutes": None if is_begun else minutes,
+        "train_peak_rss_mb": None if is_begun or peak == peak_before else peak,
+    }
+    write_json(path, known)
+    return bundles, known
+
+
+def assistant(data: TrainingData, out: Path, seed: int, budget_minutes: float) -> str:
+    """Who besides the labels teaches the students: a larger model, so many encoders, or ``none``."""
+    run = student_train._run(  # noqa: SLF001  # its recipe is nowhere else
+        data, out, STUDENTS, DEFAULT_BASE_MODEL, None, seed, budget_minutes, show_progress=False
+    )
+    if run.encoder_recipe.larger:
+        return str(run.assistant_model)
+    return f"{run.encoder_recipe.assistants} encoders" if run.encoder_recipe.assistants else "none"
+
+
+def figures(result: BenchResult) -> dict[str, Any]:
+    """What an opening showed."""
     rows = [row for row in result_as_json(result)["rows"] if row["name"] in {"encoder", "static", "tfidf"}]
-    line = {
-        "opened_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit,
-        "set": name,
-        "seed": seed,
+    return {
         "n_in_scope": result.n_in_scope,
         "n_oos": result.n_oos,
-        "train_minutes": result.provenance["train_minutes"],
-        "train_peak_rss_mb": result.provenance["train_peak_rss_mb"],
         "processor": result.environment.get("processor"),
         "rows": {row["name"]: {key: row[key] for key in FIGURES if row.get(key) is not None} for row in rows},
     }
-    OPENINGS.parent.mkdir(exist_ok=True)
-    with OPENINGS.open("a", encoding="utf-8") as lines:
-        lines.write(json.dumps(line) + "\n")
 
 
 def _peak_rss_mb() -> int | None:

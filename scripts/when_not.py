@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from openings import Opening, last_by_seed, read_openings
 
 from distill.benchmark.display import number, usd
 from distill.benchmark.results import read_result
-from distill.data import read_jsonl
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -169,10 +170,8 @@ def _rows(result: BenchResult) -> dict[str, BenchRow]:
     return {row.name: row for row in result.rows}
 
 
-def _openings(name: str) -> list[dict[str, Any]]:
-    """The last opening of a set for each seed."""
-    last = {line["seed"]: line for _, line in read_jsonl(RESULTS / "openings.jsonl") if line["set"] == name}
-    return list(last.values())
+def _openings(name: str) -> list[Opening]:
+    return last_by_seed(read_openings(RESULTS / "openings.jsonl"), name)
 
 
 PARTS = {

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from distill.errors import DataError
-from distill.types import Task
+from distill.bundle import ONNX_FP32, ONNX_INT8
+from distill.errors import DataError, DistillError
+from distill.types import BenchResult, BenchRow, Task
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 
+import openings
 import public
 import public_table
 
@@ -33,7 +36,10 @@ def test_a_folder_tells_its_task_and_labels(tmp_path):
 
 @pytest.mark.parametrize(
     ("line", "task"),
-    [({"text": "a", "intents": []}, Task.MULTI), ({"text": "a", "weights": {"x": 0.5, "y": 0.5}}, Task.WEIGHTS)],
+    [
+        ({"text": "a", "intents": ["x", "y"]}, Task.MULTI),
+        ({"text": "a", "weights": {"x": 0.5, "y": 0.5}}, Task.WEIGHTS),
+    ],
 )
 def test_other_tasks(tmp_path, line, task):
     write(tmp_path, "train", [line, line | {"text": "b"}])
@@ -46,8 +52,176 @@ def test_no_label_is_one_clear_line(tmp_path):
         public.read_folder(tmp_path)
 
 
+PAY, SEND = {"text": "pay it", "intent": "pay"}, {"text": "send it", "intent": "send"}
+
+
+@pytest.mark.parametrize(
+    ("train", "validation", "message"),
+    [
+        ([PAY, SEND], [PAY, {"text": "?", "intent": "oos"}], r"validation.jsonl:2: 'oos' stands in no line of train"),
+        ([PAY, SEND], [{"text": "a", "intents": ["pay", "send"]}], r'validation.jsonl:1: .* needs "intent"'),
+        ([PAY, PAY], [], r"train.jsonl: students need two labels or more, found pay"),
+        ([{"text": "a", "intents": []}], [], r"train.jsonl: students need two labels or more, found none"),
+        ([{"text": "a", "weights": {"x": 1}}], [], r"train.jsonl: students need two labels or more, found x"),
+        ([{"text": "a", "intents": ["x", "oos"]}], [], r"train.jsonl:1: 'oos' is no name of an intent; .* empty list"),
+    ],
+)
+def test_what_students_cannot_learn_is_told_before_they_train(tmp_path, train, validation, message):
+    write(tmp_path, "train", train)
+    if validation:
+        write(tmp_path, "validation", validation)
+    with pytest.raises(DataError, match=message):
+        public.read_folder(tmp_path)
+
+
+def test_intents_that_no_line_has_are_not_enough(tmp_path):
+    write(tmp_path, "train", [{"text": "a", "intents": []}])
+    (tmp_path / "intents.json").write_text('{"x": "one", "y": "two"}', encoding="utf-8")
+    with pytest.raises(DataError, match=r"train.jsonl: no line has an intent"):
+        public.read_folder(tmp_path)
+
+
+def test_the_test_part_may_be_out_of_scope_but_has_no_other_labels(tmp_path):
+    write(tmp_path, "train", [PAY, SEND])
+    write(tmp_path, "test", [PAY, {"text": "?", "intent": "oos"}])
+    folder = public.read_folder(tmp_path)
+    assert len(public.read_test(folder)) == 2
+    write(tmp_path, "test", [PAY, {"text": "?", "intent": "pya"}])
+    with pytest.raises(DataError, match=r"test.jsonl:2: 'pya' stands in no line of train.jsonl"):
+        public.read_test(folder)
+
+
+class Run:
+    """A folder, and what training and measuring are replaced by."""
+
+    def __init__(self, tmp_path, monkeypatch):
+        self.folder, self.out, self.path = tmp_path / "birds", tmp_path / "out", tmp_path / "openings.jsonl"
+        self.trained, self.accuracy, self.dies = 0, 0.5, ""
+        self.folder.mkdir()
+        write(self.folder, "train", [PAY, SEND])
+        write(self.folder, "test", [PAY])
+        peaks = iter(range(100, 10_000))
+        for name, value in {
+            "OPENINGS": self.path,
+            "tree_commit": lambda: "abc",
+            "assistant": lambda *_: "none",
+            "untrained_students": lambda *_, **__: () if (self.out / "encoder").exists() else public.STUDENTS,
+            "train_students": self.train,
+            "run_bench": self.bench,
+            "_peak_rss_mb": lambda: next(peaks),
+        }.items():
+            monkeypatch.setattr(public, name, value)
+
+    def train(self, data, out, **_):
+        if not (out / "encoder").exists():
+            (out / ".work").mkdir(parents=True, exist_ok=True)
+            if self.dies == "training":
+                raise KeyboardInterrupt
+            self.trained += 1
+            (out / "encoder").mkdir()
+            (out / ".work").rmdir()
+        if self.dies == "after training":
+            raise KeyboardInterrupt
+        graphs = {"encoder": ONNX_INT8, "static": ONNX_FP32}
+        return {
+            name: SimpleNamespace(path=out / name, manifest=SimpleNamespace(bundle_id=f"{name} 1", onnx_file=graph))
+            for name, graph in graphs.items()
+        }
+
+    def bench(self, inputs):
+        if self.dies == "bench":
+            raise KeyboardInterrupt
+        rows = [BenchRow(name=name, accuracy=self.accuracy, ece_noise_floor=0.009) for name in ("encoder", "majority")]
+        facts = {"environment": {"processor": "one"}, "provenance": inputs.provenance}
+        return BenchResult(name="birds", task=Task.SINGLE, n_gold=1, n_in_scope=1, n_oos=0, rows=tuple(rows), **facts)
+
+    def measure(self, dies=""):
+        self.dies = dies
+        if not dies:
+            return public.measure(self.folder, self.out)
+        with pytest.raises(KeyboardInterrupt):
+            public.measure(self.folder, self.out)
+        return None
+
+    @property
+    def openings(self):
+        return openings.read_openings(self.path)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    return Run(tmp_path, monkeypatch)
+
+
+def test_an_opening_says_what_was_measured_and_how_it_was_made(run):
+    run.measure()
+    (line,) = run.openings
+    assert line["rows"] == {"encoder": {"accuracy": 0.5, "ece_noise_floor": 0.009}}
+    assert line["graphs"] == {"encoder": "int8", "static": "fp32"}
+    assert (line["recipe"], line["budget_minutes"], line["assistant"]) == (public.VERSION, 40.0, "none")
+    assert (line["train_minutes"], line["train_peak_rss_mb"]) == (0.0, 101)
+    assert {len(line[f"{part}_sha256"]) for part in ("train", "test")} == {64}
+    assert len(run.path.read_text("utf-8").splitlines()) == 2  # begun, and measured
+
+
+def test_what_was_measured_is_not_opened_again_until_the_test_part_changes(run):
+    run.measure()
+    run.measure()
+    assert len(run.openings) == 1
+    write(run.folder, "test", [PAY, SEND])
+    run.accuracy = 1.0
+    earlier = run.path.read_text("utf-8").replace('"opened_at": "', '"opened_at": "0')
+    run.path.write_text(earlier, "utf-8")  # both within a second otherwise
+    assert run.measure().rows[0].accuracy == 1.0
+    assert (run.trained, len(run.openings)) == (1, 2)
+
+
+def test_an_opening_is_remembered_though_measuring_was_killed(run):
+    run.measure("bench")
+    (line,) = run.openings
+    assert line["rows"] == {}
+    assert openings.last_by_seed([line], "birds") == []
+    run.measure()
+    assert run.openings[-1]["rows"]
+    assert run.openings[-1]["train_peak_rss_mb"] == 101  # of the run that trained
+
+
+@pytest.mark.parametrize("when", ["training", "after training"])
+def test_minutes_and_memory_of_a_training_that_went_on_are_not_known(run, when):
+    run.measure(when)
+    run.measure()
+    assert run.trained == 1
+    assert (run.openings[0]["train_minutes"], run.openings[0]["train_peak_rss_mb"]) == (None, None)
+
+
+def test_a_wrong_test_part_is_told_before_training(run):
+    write(run.folder, "test", [{"text": "?", "intent": "pya"}])
+    with pytest.raises(DataError, match="pya"):
+        run.measure()
+    (run.folder / "test.jsonl").unlink()
+    with pytest.raises(DataError, match=r"test.jsonl: cannot be read"):
+        run.measure()
+    assert run.trained == 0
+
+
+def test_one_of_several_processes_opens_nothing(run, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(DistillError, match=r"2 processes were started together \(WORLD_SIZE\)"):
+        run.measure()
+    assert (run.trained, run.openings) == (0, [])
+
+
+def test_anybodys_folder_of_a_known_name_is_not_the_projects(tmp_path):
+    path = tmp_path / "openings.jsonl"
+    known = openings.SHA256["clinc150"]
+    lines = [opening(), opening(opened_at="b", **known), opening(opened_at="c", **known | {"train_sha256": "0"})]
+    for line in [*lines, opening(opened_at="d", **known | {"test_sha256": "0"}), opening(opened_at="e", set="birds")]:
+        openings.note(line, path)
+    assert [line["opened_at"] for line in openings.read_openings(path)] == [opening()["opened_at"], "b", "e"]
+
+
 def opening(**changes):
-    row = {"accuracy": 0.9, "accuracy_policy": 0.85, "oos_recall": 0.8, "oos_auroc": 0.97, "ece": 0.02}
+    row = {"accuracy": 0.9, "accuracy_policy": 0.85, "oos_recall": 0.8, "oos_auroc": 0.97, "ece": 0.02, "size_mb": 25.0}
     return {
         "opened_at": "2026-01-01T00:00:00+00:00", "commit": "abc", "set": "clinc150", "seed": 0, "n_in_scope": 900, "n_oos": 100,
         "train_minutes": 20.0, "train_peak_rss_mb": 2000, "processor": "one", "rows": {"encoder": row, "static": row, "tfidf": row},
@@ -59,7 +233,38 @@ def test_the_last_opening_of_a_seed_counts_and_every_one_is_counted():
     table = public_table.table([worse, opening(), opening(seed=1)])
     (line,) = [each for each in table.splitlines() if each.startswith("| CLINC150 accuracy")]
     assert "0.9000 [0.9000, 0.9000] | 0.0700 short" in line
-    assert line.endswith("| 2 | 3 |")
+    assert line.endswith("| not known | 2 | 3 |")
+    assert "| encoder not known, 25.0; static not known, 25.0 |" in table
+
+
+def test_no_mean_is_over_two_recipes(monkeypatch):
+    monkeypatch.setattr(public_table, "VERSION", 9)
+    openings = [opening(), opening(seed=1, recipe=8, graphs={"encoder": "int8", "static": "fp32"})]
+    table = public_table.table(openings)
+    (line,) = [each for each in table.splitlines() if each.startswith("| CLINC150 accuracy")]
+    assert line.endswith("| 8, older | 1 | 2 |")
+    assert "| encoder int8, 25.0; static fp32, 25.0 |" in table
+    assert "| 9 | 1 | 3 |" in public_table.table([*openings, opening(seed=2, recipe=9)])
+
+
+def test_the_noise_floor_stands_beside_ece():
+    measured = opening(rows={name: {**row, "ece_noise_floor": 0.009} for name, row in opening()["rows"].items()})
+    assert "| CLINC150 ECE, in scope | 0.018 | 0.0200, by chance 0.0090 |" in public_table.table([measured])
+    assert "0.0200, by chance: not known |" in public_table.table([opening()])
+
+
+def test_an_opening_that_was_not_measured_is_counted_and_not_shown():
+    begun = opening(opened_at="later", rows={})
+    (line,) = [each for each in public_table.table([opening(), begun]).splitlines() if "CLINC150 accuracy" in each]
+    assert "| 0.970 | 0.9000 |" in line
+    assert line.endswith("| 1 | 2 |")
+
+
+def test_the_page_says_who_else_looked_at_the_test_parts():
+    page = public_table.looks(3)
+    gold = (public_table.ROOT / "data" / "banking-assistant" / "gold.jsonl").read_text("utf-8").splitlines()
+    assert f"all {len(gold)} queries of the demo's gold" in page
+    assert "runs so far (`harder.jsonl`): 3." in page
 
 
 def test_in_scope_accuracy_follows_from_both_figures():

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pickle
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from distill.policy import fit_policy
 from distill.split import HELD_OUT_SHARE, stratified_holdout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from distill.policy import Policy
     from distill.types import Example, Prediction, Task
@@ -26,6 +27,13 @@ _MAX_FEATURES = 25_000
 _INVERSE_REGULARISATION = 10.0
 _MAX_ITERATIONS = 200
 
+_MOST_PARAMETERS_AT_ONCE = 8_000_000
+"""Features times labels up to which one regression learns all labels: L-BFGS keeps some 25 numbers of 8 bytes for each."""
+
+_MOST_PARAMETERS = 80_000_000
+"""Beyond so many features are left out: coefficients are kept as 4 bytes each, and pickled once to be weighed."""
+
+_PASSES = 5
 _TWO = 2
 
 Array = npt.NDArray[Any]
@@ -40,11 +48,13 @@ class Baseline:
         probabilities_of: Texts to a float32 array of shape (n, n_labels).
         policy: Thresholds, fitted on held-out examples.
         size_mb: Size of the pickled model, MB of 10**6 bytes.
+        notes: What is out of the ordinary about the fit, for its row in bench.json.
     """
 
     probabilities_of: Callable[[Sequence[str]], Floats]
     policy: Policy
     size_mb: float
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
     def route(self, text: str) -> Prediction:
         """The answer for one query."""
@@ -57,6 +67,8 @@ class Baseline:
 
 def fit_tfidf(examples: Sequence[Example], labels: Sequence[str], task: Task, *, seed: int = 0) -> Baseline:
     """TF-IDF of words, word pairs and character 2- to 5-grams, and logistic regression on top (scikit-learn).
+
+    Many labels would take it gigabytes: then each label is learnt on its own, from fewer features where need be, and the notes say so.
 
     Args:
         examples: Labelled queries. Those that are held out fit the thresholds; with none held out, a tenth is.
@@ -79,6 +91,8 @@ def fit_majority(examples: Sequence[Example], labels: Sequence[str], task: Task,
 
 
 class _MeanModel:
+    notes: Mapping[str, Any] = MappingProxyType({})
+
     def __init__(self, train: Sequence[Example]) -> None:
         self.mean = np.mean([example.target for example in train], axis=0, dtype=np.float64).astype(np.float32)
 
@@ -91,17 +105,26 @@ class _TfidfModel:
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.pipeline import make_union
 
-        common: dict[str, Any] = {"sublinear_tf": True, "max_features": _MAX_FEATURES, "dtype": np.float32}
+        n_labels = len(train[0].target)
+        most = min(_MAX_FEATURES, _MOST_PARAMETERS // (2 * n_labels))
+        common: dict[str, Any] = {"sublinear_tf": True, "max_features": most, "dtype": np.float32}
         self.features = make_union(
             TfidfVectorizer(ngram_range=(1, 2), **common),
             TfidfVectorizer(ngram_range=(2, 5), analyzer="char_wb", **common),
         )
         matrix = self.features.fit_transform([example.text for example in train]).tocsr()
-        targets = np.stack([example.target for example in train])
         weights = np.asarray([example.weight for example in train], dtype=np.float64)
         self.independent = independent
-        fit = _fit_independent if independent else _fit_distribution
-        self.coefficients, self.intercepts = fit(matrix, targets, weights)
+        is_small = n_labels * matrix.shape[1] <= _MOST_PARAMETERS_AT_ONCE
+        fit = _fit_independent if independent else _fit_distribution if is_small else _fit_each
+        self.coefficients, self.intercepts = fit(matrix, [example.target for example in train], weights)
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        n_labels, n_features = self.coefficients.shape
+        if n_labels * n_features <= _MOST_PARAMETERS_AT_ONCE or self.independent:
+            return {}
+        return {"fit": f"for want of memory a regression for each of {n_labels:,} labels, over {n_features:,} features"}
 
     def __call__(self, texts: Sequence[str]) -> Floats:
         from scipy.special import expit, softmax
@@ -111,29 +134,55 @@ class _TfidfModel:
         return probabilities.astype(np.float32)
 
 
-def _fit_distribution(matrix: Any, targets: Array, weights: Array) -> tuple[Floats, Floats]:
+def _fit_distribution(matrix: Any, targets: Sequence[Array], weights: Array) -> tuple[Floats, Floats]:
     """One softmax over the labels: a query counts for each of its labels as much as that label's share.
 
     Returns:
         Coefficients of shape (n_labels, n_features) and intercepts of shape (n_labels,); a label that never occurs has
         the intercept -inf, and so the probability 0.
     """
-    rows, columns = np.nonzero(targets)
+    rows, columns, shares = _shares(targets)
     occurring = np.unique(columns)
-    coefficients = np.zeros((targets.shape[1], matrix.shape[1]), dtype=np.float32)
-    intercepts = np.full(targets.shape[1], -np.inf, dtype=np.float32)
+    coefficients, intercepts = _without_labels(len(targets[0]), matrix.shape[1])
     intercepts[occurring] = 0.0
     if len(occurring) > 1:
-        regression = _regression(matrix[rows], columns, targets[rows, columns] * weights[rows])
+        regression = _regression(matrix[rows], columns, shares * weights[rows])
         positive = occurring[1:] if len(occurring) == _TWO else occurring  # of two classes, one is the reference
         coefficients[positive], intercepts[positive] = regression.coef_, regression.intercept_
     return coefficients, intercepts
 
 
-def _fit_independent(matrix: Any, targets: Array, weights: Array) -> tuple[Floats, Floats]:
+def _fit_each(matrix: Any, targets: Sequence[Array], weights: Array) -> tuple[Floats, Floats]:
+    """As ``_fit_distribution``, a label against all others at a time, by stochastic gradient descent; their odds are the shares."""
+    from sklearn.linear_model import SGDClassifier
+
+    rows, columns, shares = _shares(targets)
+    counted = shares * weights[rows]
+    coefficients, intercepts = _without_labels(len(targets[0]), matrix.shape[1])
+    matrix, penalty = matrix[rows], 1 / (_INVERSE_REGULARISATION * counted.sum())
+    for label in np.unique(columns):
+        regression = SGDClassifier(loss="log_loss", alpha=penalty, max_iter=_PASSES, tol=None, random_state=0)
+        regression.fit(matrix, columns == label, sample_weight=counted)
+        coefficients[label], intercepts[label] = regression.coef_[0], regression.intercept_[0]
+    return coefficients, intercepts
+
+
+def _shares(targets: Sequence[Array]) -> tuple[Array, Array, Array]:
+    """Query, label and share wherever a label has one. Thousands of labels make a whole array too large."""
+    found = [np.flatnonzero(target) for target in targets]
+    rows = np.repeat(np.arange(len(targets)), [len(columns) for columns in found])
+    shares = [target[columns] for target, columns in zip(targets, found, strict=True)]
+    return rows, np.concatenate(found), np.concatenate(shares)
+
+
+def _without_labels(n_labels: int, n_features: int) -> tuple[Floats, Floats]:
+    return np.zeros((n_labels, n_features), dtype=np.float32), np.full(n_labels, -np.inf, dtype=np.float32)
+
+
+def _fit_independent(matrix: Any, targets: Sequence[Array], weights: Array) -> tuple[Floats, Floats]:
     """One logistic regression a label; a label that always or never occurs has an infinite intercept. Shapes as above."""
-    positives = targets >= 0.5  # noqa: PLR2004
-    coefficients = np.zeros((targets.shape[1], matrix.shape[1]), dtype=np.float32)
+    positives = np.stack(targets) >= 0.5  # noqa: PLR2004
+    coefficients = np.zeros((positives.shape[1], matrix.shape[1]), dtype=np.float32)
     intercepts = np.where(positives.any(axis=0), np.inf, -np.inf).astype(np.float32)
     for label in np.flatnonzero(positives.any(axis=0) & ~positives.all(axis=0)):
         regression = _regression(matrix, positives[:, label], weights)
@@ -159,7 +208,7 @@ def _baseline(model: Any, held_out: Sequence[Example], labels: Sequence[str], ta
         np.stack([example.target for example in held_out]),
         np.asarray([example.weight for example in held_out], dtype=np.float32),
     )
-    return Baseline(model, policy, len(pickle.dumps(model)) / 1e6)
+    return Baseline(model, policy, len(pickle.dumps(model)) / 1e6, model.notes)
 
 
 def _split(examples: Sequence[Example], seed: int) -> tuple[list[Example], list[Example]]:

@@ -106,6 +106,7 @@ class _Contestant:
     route: Callable[[str], Prediction]
     size_mb: float
     bundle: Path | None = None
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -343,7 +344,7 @@ def _contestants(inputs: BenchInputs) -> Iterator[_Contestant]:
         yield _Contestant(name, router, router.route, router.bundle.size_bytes / 1e6, folder)
     for name, fit in _BASELINES.items():
         baseline = fit(inputs.training, inputs.labels, inputs.task, seed=inputs.seed)
-        yield _Contestant(name, baseline, baseline.route, baseline.size_mb)
+        yield _Contestant(name, baseline, baseline.route, baseline.size_mb, notes=baseline.notes)
 
 
 _BASELINES = {"tfidf": fit_tfidf, "majority": fit_majority}
@@ -360,6 +361,7 @@ def _measured(
     }
     notes: dict[str, Any] = {
         "latency_source": "measured: one call at a time, one thread",
+        **contestant.notes,
         **{f"p{percent}_ms_by_round": latency.spread(percent) for percent in _PERCENTILES},
     }
     if isinstance(contestant.classifier, Router):

@@ -50,6 +50,7 @@ Ints = npt.NDArray[np.int64]
 NO_INTENT = -1
 """Position that stands for no intent: out of scope in gold, rejected (or failed) in an answer."""
 _CLIP = 1e-6
+_DIGITS = 9
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -193,12 +194,15 @@ def exact_set(answers: Answers, gold: Gold) -> Bools:
 
 
 def nearest_weights(predicted: Floats, gold: Floats) -> Bools:
-    """Whether gold's own vector is the nearest, in L1, of gold's distinct vectors (``weights``). Shape (n,)."""
+    """Whether gold's own vector is the nearest, in L1, of gold's distinct vectors (``weights``). Shape (n,).
+
+    Vectors are the same where they agree to nine digits: 2 and 98 are the shares of .02 and .98.
+    """
     from scipy.spatial.distance import cdist
 
-    distinct, own = np.unique(gold, axis=0, return_inverse=True)
+    _, first, own = np.unique(gold.round(_DIGITS), axis=0, return_index=True, return_inverse=True)
     answered = ~np.isnan(predicted).any(axis=1)
-    nearest = cdist(np.nan_to_num(predicted), distinct, "cityblock").argmin(axis=1)
+    nearest = cdist(np.nan_to_num(predicted), gold[first], "cityblock").argmin(axis=1)
     right: Bools = (nearest == own.reshape(-1)) & answered
     return right
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from distill.benchmark import baselines
 from distill.benchmark.baselines import fit_majority, fit_tfidf
 from distill.errors import DataError
 from distill.types import Example, Reason, Task
@@ -54,6 +55,22 @@ def test_tfidf_gives_the_probabilities_of_scikit_learns_own_model(n_labels):
     predictions = fit_tfidf([*train, *held_out], labels, Task.SINGLE).route_batch(["stop the order", "unheard"])
     found = np.stack([prediction.probabilities for prediction in predictions])
     assert found == pytest.approx(oracle.predict_proba(["stop the order", "unheard"]), abs=2e-3)
+
+
+def test_many_labels_are_learnt_one_by_one_and_the_notes_say_so(monkeypatch):
+    train = [*examples_of(held_out=3), Example("cancel refund", np.asarray([0.7, 0.3, 0], dtype=np.float32))]
+    texts = ["cancel my order", "money back", "a song"]
+    together = fit_tfidf(train, LABELS, Task.SINGLE)
+    monkeypatch.setattr(baselines, "_MOST_PARAMETERS_AT_ONCE", 0)
+    one_by_one = fit_tfidf(train, LABELS, Task.SINGLE)
+    assert [answer.intent for answer in one_by_one.route_batch(texts)] == ["cancel", "refund", None]
+    assert not together.notes
+    assert "each of 3 labels" in one_by_one.notes["fit"]
+
+
+def test_so_many_labels_that_features_are_left_out(monkeypatch):
+    monkeypatch.setattr(baselines, "_MOST_PARAMETERS", 3 * 2 * 10)
+    assert fit_tfidf(examples_of(), LABELS, Task.SINGLE).probabilities_of.coefficients.shape == (3, 20)
 
 
 def test_held_out_queries_are_not_trained_on():

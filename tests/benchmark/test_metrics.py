@@ -19,6 +19,7 @@ from distill.benchmark.metrics import (
     nearest_weights,
     right,
 )
+from distill.data import read_gold
 from distill.errors import DataError
 from distill.policy import Policy
 from distill.types import GoldQuery, Prediction, Reason, Task
@@ -199,6 +200,16 @@ def test_nearest_weights_asks_for_golds_own_vector():
     gold = np.asarray([[1.0, 0.0], [0.5, 0.5], [0.5, 0.5], [0.0, 1.0]])
     predicted = np.asarray([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4], [np.nan, np.nan]])
     assert nearest_weights(predicted, gold).tolist() == [True, False, True, False]
+
+
+def test_weights_on_another_scale_are_the_same_vector(tmp_path):
+    path = tmp_path / "gold.jsonl"
+    path.write_text(
+        '{"text": "a", "weights": {"v": 0.02, "t": 0.98}}\n{"text": "b", "weights": {"v": 2, "t": 98}}\n', "utf-8"
+    )
+    gold = Gold.from_queries(read_gold(path), ("v", "t")).targets
+    assert len(np.unique(gold, axis=0)) == 2  # one unit in the last place apart
+    assert nearest_weights(gold[::-1], gold).tolist() == [True, True]
 
 
 def test_weights_figures():

@@ -1,0 +1,71 @@
+"""Openings of test parts, a line each in results/openings.jsonl; a later line about the same opening takes the place of an earlier one."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from provenance import ROOT
+
+from distill.data import read_jsonl
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+OPENINGS = ROOT / "results" / "openings.jsonl"
+SHA256 = {
+    "banking77": {
+        "train_sha256": "b56548f7110bab96f0afeb9500cee71e67c7e06ddaec05dabf823e475e8912a1",
+        "test_sha256": "b3d36362758db868bcef281a0ab8291de6243cc4709b3ac12bfe5cb9828799ba",
+    },
+    "clinc150": {
+        "train_sha256": "4b88a412b2944231db7b1df2d9c65e9ac04cae534f5ae83c4704fabf53dc5fa8",
+        "test_sha256": "be5d0771d62296873f3729a1d27fe73d4726bd921bb54783f2903ae6a544d321",
+    },
+    "nlupp-banking": {
+        "train_sha256": "ada05619f2cbdeeadfa8a78bf78e42442d353524ca733997d078ffaa17e10ece",
+        "test_sha256": "7fc4fd42a0ee6a1da6b7b345b9e29111405f5bb3e0e23fb88a7406fd1e85c7b1",
+    },
+    "tvr-modality": {
+        "train_sha256": "eb382e81d433e1f435cb4becba65b15719fe498019441ab39476810e6a9d78ad",
+        "test_sha256": "f450c0aecdac59b140d276d391b285fb876ecd2e8e27d1b9420abccbc8c55144",
+    },
+}
+"""Of the parts that the project's figures are of: a folder of the same name may be anybody's."""
+
+Opening = dict[str, Any]
+
+
+def note(line: Opening, path: Path) -> None:
+    """Appends what is known of an opening so far; ``rows`` is empty until it was measured."""
+    path.parent.mkdir(exist_ok=True)
+    with path.open("a", encoding="utf-8", newline="\n") as lines:
+        lines.write(json.dumps(line) + "\n")
+
+
+def read_openings(path: Path) -> list[Opening]:
+    """Every opening, in order; of the sets in ``SHA256`` only those of these very parts.
+
+    The first lines have no hashes; they are the project's own.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
+    if not path.exists():
+        return []
+    found = {(line["set"], line["seed"], line["opened_at"]): line for _, line in read_jsonl(path)}
+    return [line for line in found.values() if _is_known(line)]
+
+
+def _is_known(line: Opening) -> bool:
+    return all(line.get(part, sha256) == sha256 for part, sha256 in SHA256.get(line["set"], {}).items())
+
+
+def last_by_seed(openings: list[Opening], name: str) -> list[Opening]:
+    """The last opening of a set for each seed that was measured.
+
+    Seeds are comparable where one recipe made the students: with the newest, where recipes are known.
+    """
+    last = {line["seed"]: line for line in openings if line["set"] == name and line["rows"]}.values()
+    newest = max((line.get("recipe", 0) for line in last), default=0)
+    return [line for line in last if line.get("recipe", 0) == newest]
