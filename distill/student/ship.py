@@ -48,10 +48,17 @@ __all__ = ["Shipment", "ship_encoder", "ship_static"]
 MOST_FLIPS = 0.01
 """Share of answers that a smaller graph may change."""
 
+MOST_MOVED = 0.02
+"""Share of a query's weights, in the mean, that a smaller graph may give to other labels: twice ``MOST_FLIPS``, as rounding moves every
+query's weights a little, and few of them across a limit."""
+
 MOST_COST = 0.002
 """Share of held-out queries that a smaller graph may answer wrongly where float32 is right, less those that it mends."""
 
 _TEXTS_FOR_FLIPS = 1_000
+_ENOUGH_HELD_OUT = 100
+"""With fewer held-out queries ``MOST_FLIPS`` of them is less than one."""
+
 _LIBRARIES = ("torch", "transformers", "onnx", "onnxruntime", "tokenizers", "numpy")
 _MULTI_DEFAULT = 0.5
 
@@ -148,9 +155,9 @@ def _first_to_pass(
 ) -> dict[str, Any]:
     """Leaves the first candidate that passes the gate at ``smaller``, or nothing; gives the figures of all that were tried.
 
-    A candidate may change ``MOST_FLIPS`` of the reference's answers, and cost ``MOST_COST`` of the held-out queries, or one query. An
-    answer is changed too where the policy that fits the reference declines the one and accepts the other: near a threshold that takes
-    less than another top label.
+    A candidate may change ``MOST_FLIPS`` of the reference's answers, of the held-out ones by themselves too where there are enough, and
+    cost ``MOST_COST`` of the held-out queries, or one query. Answers are what the policy that fits the reference decides: near a threshold that
+    takes less than another top label. Of weights, whose answer is not the top label alone, it may move ``MOST_MOVED`` as well.
 
     Args:
         candidates: What writes a smaller graph, by its name, the quickest graph first.
@@ -162,25 +169,37 @@ def _first_to_pass(
     ids = encode(shipment.tokenizer, texts)
     logits = onnx_logits(reference, ids)
     policy = _policy(shipment, logits[:n_held_out])
-    expected, declined, truth = _answers(shipment, logits), _is_declined(policy, logits), _truth(shipment)
+    expected, declined, truth = _answers(policy, logits), _is_declined(policy, logits), _truth(shipment)
+    weights = probabilities(shipment.task, logits) if shipment.task.is_mixture else None
     figures: dict[str, Any] = {"int8_shipped": False, "int8_flips_of": len(texts)}
     for name, write in candidates.items():
         write(smaller)
         logits = onnx_logits(smaller, ids)
-        found = _answers(shipment, logits)
+        found = _answers(policy, logits)
         flipped = (found != expected).any(axis=1) | (_is_declined(policy, logits) != declined)
         n_lost = _n_right(expected[:n_held_out], truth) - _n_right(found[:n_held_out], truth)
-        measured = {
+        measured: dict[str, float] = {
             "flips": int(flipped.sum()),
             "flips_held_out": int(flipped[:n_held_out].sum()),
             "cost": round(n_lost / n_held_out, 4),
         }
+        passes = _within(flipped, MOST_FLIPS, n_held_out) and n_lost <= max(1, MOST_COST * n_held_out)
+        if weights is not None:
+            moved = np.abs(probabilities(shipment.task, logits) - weights).sum(axis=1) / 2  # total variation
+            measured["moved"] = round(float(moved.mean()), 4)
+            passes = passes and _within(moved, MOST_MOVED, n_held_out)
         figures |= {f"int8_{name}_{figure}": value for figure, value in measured.items()}
         figures["int8_flips"] = measured["flips"]  # of the last one that was tried
-        if flipped.mean() <= MOST_FLIPS and n_lost <= max(1, MOST_COST * n_held_out):
+        if passes:
             return figures | {"int8_shipped": True, "int8_kind": name}
         smaller.unlink()
     return figures
+
+
+def _within(changes: np.ndarray[Any, Any], most: float, n_held_out: int) -> bool:
+    """Whether changes, (n,), are at most so large in the mean: those of all texts, and those of the held-out ones, where they are enough."""
+    parts = (changes, changes[:n_held_out]) if n_held_out >= _ENOUGH_HELD_OUT else (changes,)
+    return all(part.mean() <= most for part in parts)
 
 
 def _gate_texts(shipment: Shipment) -> list[str]:
@@ -203,11 +222,15 @@ def _truth(shipment: Shipment) -> np.ndarray[Any, Any]:
     return np.asarray(shipment.held_out_targets.argmax(axis=1)[:, None])
 
 
-def _answers(shipment: Shipment, logits: Array) -> np.ndarray[Any, Any]:
-    """The top label (one column), or for ``multi`` whether each label is more likely than not."""
-    if not shipment.task.sums_to_one:
-        return np.asarray(probabilities(shipment.task, logits) >= _MULTI_DEFAULT)
-    return np.asarray(logits.argmax(axis=1)[:, None])
+def _answers(policy: Policy, logits: Array) -> np.ndarray[Any, Any]:
+    """The top label (one column), or for ``multi`` whether each label is accepted."""
+    if policy.task.sums_to_one:
+        return np.asarray(logits.argmax(axis=1)[:, None])
+    column = {label: number for number, label in enumerate(policy.labels)}
+    accepted = np.zeros(logits.shape, bool)
+    for row, prediction in zip(accepted, policy.decide_batch(probabilities(policy.task, logits)), strict=True):
+        row[[column[intent] for intent in prediction.intents]] = True
+    return accepted
 
 
 def _policy(shipment: Shipment, logits: Array) -> Policy:

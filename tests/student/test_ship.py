@@ -155,7 +155,41 @@ def test_of_several_intents_one_that_reaches_no_threshold_any_more_is_a_change(t
     figures, _ = first_to_pass(
         tmp_path, {"unsure": 20}, task=Task.MULTI, logits=logits, held_out_targets=targets, change=lambda _: [1.0, -1.0, -4.0]
     )  # fmt: skip
-    assert (figures["int8_unsure_flips"], figures["int8_unsure_cost"]) == (20, 0)
+    assert (figures["int8_unsure_flips"], figures["int8_unsure_cost"]) == (20, 0.02)
+
+
+@pytest.mark.parametrize(("n", "ships"), [(10, True), (11, False)])
+def test_of_several_intents_the_answers_are_those_of_the_fitted_thresholds(tmp_path, n, ships):
+    """Both graphs say less than a half of everything, and the thresholds lie far lower; what changes was wrong before."""
+    logits, targets = np.tile(np.asarray([-6.0, -9.0, -9.0]), (N_TEXTS, 1)), np.zeros((N_TEXTS, N_LABELS), np.float32)
+    logits[:500, 0], targets[:500, 0], targets[:20, 2] = -3.0, 1.0, 1.0
+    figures, _ = first_to_pass(
+        tmp_path, {"low": n}, task=Task.MULTI, logits=logits, held_out_targets=targets, change=lambda _: [-3.0, -3.0, -9.0]
+    )  # fmt: skip
+    assert (figures["int8_low_flips"], figures["int8_low_cost"], figures["int8_shipped"]) == (n, 0, ships)
+
+
+def test_of_weights_each_counts_and_not_the_top_one_alone(tmp_path):
+    figures, _ = first_to_pass(
+        tmp_path, {"halved": N_TEXTS, "close": N_TEXTS}, task=Task.WEIGHTS, change=lambda logits: logits * 0.5
+    )
+    assert figures["int8_halved_flips"] == 0
+    assert figures["int8_halved_moved"] > 0.05
+    assert not figures["int8_shipped"]
+    figures, _ = first_to_pass(tmp_path, {"close": N_TEXTS}, task=Task.WEIGHTS, change=lambda logits: logits * 0.95)
+    assert 0 < figures["int8_close_moved"] < 0.02
+    assert figures["int8_shipped"]
+
+
+@pytest.mark.parametrize(("n_held_out", "ships"), [(99, True), (100, False)])
+def test_what_changes_on_held_out_queries_does_not_hide_among_texts_made_from_them(
+    tmp_path, monkeypatch, n_held_out, ships
+):
+    monkeypatch.setattr(ship, "augment", lambda *_: TEXTS[n_held_out:])
+    targets = np.tile(np.asarray([0, 1, 0], np.float32), (n_held_out, 1))  # neither graph is right: nothing is lost
+    figures, _ = first_to_pass(tmp_path, {"quick": 2}, held_out_texts=TEXTS[:n_held_out], held_out_targets=targets)
+    assert (figures["int8_quick_flips"], figures["int8_quick_flips_held_out"]) == (2, 2)
+    assert (figures["int8_flips_of"], figures["int8_shipped"]) == (N_TEXTS, ships)
 
 
 @pytest.mark.parametrize("task", Task)
