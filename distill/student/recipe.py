@@ -16,7 +16,7 @@ __all__ = [
     "static_recipe_alone",
 ]
 
-VERSION = 8
+VERSION = 9
 """Part of every recipe's hash: raised when the code of a student changes what is learnt."""
 
 DEFAULT_BUDGET_MINUTES = 40.0

@@ -78,7 +78,7 @@ class Shipment:
         config: Its config.json.
         tokenizer: Made by ``bundle_tokenizer``.
         max_length: Tokens after which a query is cut.
-        held_out_texts: Never trained on.
+        held_out_texts: Never trained on. Without any there is nothing to fit a policy on, or to measure.
         held_out_targets: float32 of shape (n, n_labels).
         held_out_weights: float32 of shape (n,).
         calibration_texts: Some that were trained on, which show how large the activations get.
@@ -178,11 +178,10 @@ def _first_to_pass(
         found = _answers(policy, logits)
         flipped = (found != expected).any(axis=1) | (_is_declined(policy, logits) != declined)
         n_lost = _n_right(expected[:n_held_out], truth) - _n_right(found[:n_held_out], truth)
-        measured: dict[str, float] = {
-            "flips": int(flipped.sum()),
-            "flips_held_out": int(flipped[:n_held_out].sum()),
-            "cost": round(n_lost / n_held_out, 4),
-        }
+        measured: dict[str, float] = {"flips": int(flipped.sum())}
+        if n_held_out:
+            measured["flips_held_out"] = int(flipped[:n_held_out].sum())
+            measured["cost"] = round(n_lost / n_held_out, 4)
         passes = _within(flipped, MOST_FLIPS, n_held_out) and n_lost <= max(1, MOST_COST * n_held_out)
         if weights is not None:
             moved = np.abs(probabilities(shipment.task, logits) - weights).sum(axis=1) / 2  # total variation
@@ -203,8 +202,8 @@ def _within(changes: np.ndarray[Any, Any], most: float, n_held_out: int) -> bool
 
 
 def _gate_texts(shipment: Shipment) -> list[str]:
-    """The held-out queries; where they are few, also texts made from them."""
-    texts = list(shipment.held_out_texts)
+    """The held-out queries, or some that were trained on where there are none; where they are few, also texts made from them."""
+    texts = list(shipment.held_out_texts or shipment.calibration_texts)
     wanted = _TEXTS_FOR_FLIPS - len(texts)
     if wanted > 0:
         texts += augment(texts, -(-_TEXTS_FOR_FLIPS // len(texts)), shipment.seed)[:wanted]
@@ -252,7 +251,9 @@ def _is_declined(policy: Policy, logits: Array) -> np.ndarray[Any, np.dtype[np.b
 
 def _finish(shipment: Shipment, staging: Path, target: Path, figures: Mapping[str, Any]) -> Bundle:
     onnx_file = ONNX_INT8 if (staging / ONNX_INT8).is_file() else ONNX_FP32
-    logits = onnx_logits(staging / onnx_file, encode(shipment.tokenizer, shipment.held_out_texts))
+    logits = np.empty((0, len(shipment.labels)), np.float32)
+    if shipment.held_out_texts:
+        logits = onnx_logits(staging / onnx_file, encode(shipment.tokenizer, shipment.held_out_texts))
     policy = _policy(shipment, logits)
     manifest = Manifest(
         name=shipment.name,
@@ -290,6 +291,8 @@ def _finish(shipment: Shipment, staging: Path, target: Path, figures: Mapping[st
 
 
 def _held_out_figures(shipment: Shipment, logits: Array) -> dict[str, float]:
+    if not len(logits):
+        return {}
     targets = shipment.held_out_targets
     figures = {"held_out_nll": round(negative_log_likelihood(shipment.task, logits, targets), 4)}
     scores = probabilities(shipment.task, logits)

@@ -68,7 +68,8 @@ class TrainingData:
         name: Name of the router.
         task: Picks loss and policy.
         labels: In logit order; for ``single`` with out-of-scope the last is ``oos``.
-        examples: Those of the split ``held_out`` calibrate and set thresholds, the others train. Where none is held out, a tenth is.
+        examples: Those of the split ``held_out`` calibrate and set thresholds, the others train. Where none is held out, a tenth is; where
+            there are too few for that, nothing calibrates.
         intents: Names and descriptions, for the bundle's self-check.
         teacher: Name of the model or callable that labelled.
         prompt_sha256: Hash of the teacher's prompt.
@@ -254,7 +255,7 @@ def _require_libraries() -> None:
 
 
 def _split(data: TrainingData, seed: int) -> tuple[Part, Part]:
-    """What trains and what calibrates."""
+    """What trains and what calibrates; nothing does where there are too few examples to hold any out."""
     from distill.student.learn import Part
 
     held_out = [example for example in data.examples if example.split == "held_out"]
@@ -265,7 +266,8 @@ def _split(data: TrainingData, seed: int) -> tuple[Part, Part]:
         if chosen:
             held_out = [training[position] for position in chosen]
             training = [training[position] for position in kept]
-    return Part.of(training), Part.of(_few_enough(held_out or training, len(data.labels), seed))
+    n_labels = len(data.labels)
+    return Part.of(training, n_labels), Part.of(_few_enough(held_out, n_labels, seed), n_labels)
 
 
 def _few_enough(examples: list[Example], n_labels: int, seed: int) -> list[Example]:
@@ -381,6 +383,7 @@ class _Run:
         from distill.student.vectors import lexicon
         from distill.student.weights import load_base_model
 
+        self._say_what_is_not_held_out()
         base = load_base_model(self.base_model)
         lesson = self._lesson(base)
         words = lexicon(base, self.training.texts, self.static_recipe.dimension)  # before an encoder trains it in place
@@ -406,6 +409,13 @@ class _Run:
             del answers
             bundles |= self._make_static(base, lesson, words, mean, [*new_texts, *more_texts])
         return bundles
+
+    def _say_what_is_not_held_out(self) -> None:
+        if not self.held_out.texts:
+            say(
+                f"train: {len(self.training.texts)} labelled queries are too few to hold any out; probabilities are not calibrated and "
+                "no threshold is fitted"
+            )
 
     def _mean_answers(
         self, answers: list[Targets], encoder: Encoder, base: BaseModel, more_texts: list[str], max_length: int

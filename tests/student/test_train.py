@@ -18,6 +18,7 @@ from distill import Router
 from distill.bundle import load_bundle
 from distill.data import canonical_json
 from distill.errors import TrainingError
+from distill.policy import Policy
 from distill.selfcheck import verify_selfcheck
 from distill.student import learn, targets, train
 from distill.student.encoder import Encoder
@@ -288,6 +289,23 @@ def test_a_tenth_is_held_out_where_none_is(base_model, data):
     assert len(held_out.texts) == 12
     assert not set(training.texts) & set(held_out.texts)
     assert set(held_out.targets.argmax(1)) == {0, 1, 2}
+
+
+@pytest.mark.parametrize("task", Task)
+def test_with_too_few_queries_to_hold_any_out_nothing_is_fitted_and_that_is_said(
+    base_model, tmp_path, quick, capsys, task
+):
+    data = make_data(n=3, task=task)
+    data = replace(data, examples=tuple(replace(each, split="train") for each in data.examples))
+    for bundle in train_students(data, tmp_path, base_model=base_model, show_progress=False).values():
+        manifest = bundle.manifest
+        assert not [name for name in manifest.figures if "held_out" in name and name != "n_held_out"]
+        assert not [name for name in manifest.figures if name.endswith("_cost")]
+        facts = manifest.figures["n_train"], manifest.figures["n_held_out"], manifest.figures["temperature"]
+        assert facts == (3, 0, 1.0)
+        assert manifest.policy == Policy.of_answers(task, data.labels).as_dict()
+        assert "Nothing was held out" in (bundle.path / "README.md").read_text("utf-8")
+    assert "3 labelled queries are too few to hold any out" in capsys.readouterr().err
 
 
 def test_bad_input_gets_one_clear_line(data, tmp_path, base_model):
