@@ -233,10 +233,12 @@ def _check(data: TrainingData, students: Sequence[str]) -> None:
         raise TrainingError(f"all {len(trained)} labelled queries have the same intent; a router needs at least two")
     if data.task.has_one_label and not counts.all():
         names = [label for label, count in zip(data.labels, counts, strict=True) if not count]
-        more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-        say(
-            f"train: no labelled query has the label {', '.join(names[:_MOST_NAMES])}{more}; the students will not know it"
-        )
+        say(f"train: no labelled query has the label {_named(names)}; the students will not know it")
+
+
+def _named(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return f"{', '.join(names[:_MOST_NAMES])}{more}"
 
 
 def _label_counts(task: Task, examples: Sequence[Example], n_labels: int) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -246,6 +248,19 @@ def _label_counts(task: Task, examples: Sequence[Example], n_labels: int) -> np.
     for example in examples:
         counts += example.target > 0
     return counts
+
+
+def _known_labels(task: Task, targets: Targets) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Which labels some example has, (n_labels,): as its best one, or for ``multi`` as one of several."""
+    n, n_labels = targets.shape
+    known = np.zeros(n_labels, bool)
+    if task.has_one_label:
+        known[likeliest(targets)] = True
+        return known
+    step = most_rows(n_labels)
+    for start in range(0, n, step):
+        known |= (targets[start : start + step] >= _MULTI_DEFAULT).any(axis=0)
+    return known
 
 
 def _require_libraries() -> None:
@@ -416,6 +431,13 @@ class _Run:
                 f"train: {len(self.training.texts)} labelled queries are too few to hold any out; probabilities are not calibrated and "
                 "no threshold is fitted"
             )
+        elif not self.data.task.is_mixture:
+            taught, held_out = (_known_labels(self.data.task, part.targets) for part in (self.training, self.held_out))
+            names = [self.data.labels[number] for number in np.flatnonzero(taught & ~held_out)]
+            if names:
+                say(
+                    f"train: no held-out query has the label {_named(names)}; calibration and thresholds take no account of it"
+                )
 
     def _mean_answers(
         self, answers: list[Targets], encoder: Encoder, base: BaseModel, more_texts: list[str], max_length: int

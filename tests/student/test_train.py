@@ -292,6 +292,18 @@ def test_a_tenth_is_held_out_where_none_is(base_model, data):
 
 
 @pytest.mark.parametrize("task", Task)
+def test_intents_without_a_held_out_query_are_named(base_model, tmp_path, capsys, task):
+    data = make_data(task=task)
+    greets = tuple(each for each in data.examples if each.split == "train" or each.target[0])
+    for examples in (data.examples, greets):
+        data = replace(data, examples=examples)
+        train._run(data, tmp_path, ("static",), base_model, None, 0, 9, show_progress=False)._say_what_is_not_held_out()
+    said = capsys.readouterr().err
+    wanted = "train: no held-out query has the label pay, travel; calibration and thresholds take no account of it\n"
+    assert said == ("" if task is Task.WEIGHTS else wanted)
+
+
+@pytest.mark.parametrize("task", Task)
 def test_with_too_few_queries_to_hold_any_out_nothing_is_fitted_and_that_is_said(
     base_model, tmp_path, quick, capsys, task
 ):
