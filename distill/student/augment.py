@@ -20,7 +20,7 @@ _TRIES = 4
 """For each text that is wanted: most that are made of two short ones are there already."""
 
 Neighbours = Mapping[str, Sequence[str]]
-"""Words that may stand in place of a word (lower case)."""
+"""Words that may stand in place of a word, which is in lower case."""
 
 
 def augment(texts: Sequence[str], times: int, seed: int, neighbours: Neighbours | None = None) -> list[str]:
@@ -33,7 +33,7 @@ def augment(texts: Sequence[str], times: int, seed: int, neighbours: Neighbours 
         texts: What to vary.
         times: New texts for each one, at most.
         seed: The same seed gives the same texts.
-        neighbours: Similar words of a word, in lower case; a word that is not in it is never replaced.
+        neighbours: Similar words of a word in lower case; a word that is not in it is never replaced.
     """
     chance = random.Random(seed)  # noqa: S311
     split = [text.split() for text in texts]
