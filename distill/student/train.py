@@ -24,6 +24,7 @@ from distill.split import HELD_OUT_SHARE, stratified_holdout
 from distill.student.processes import is_first_process, wait_for_all
 from distill.student.recipe import (
     DEFAULT_BUDGET_MINUTES,
+    MAX_LENGTH,
     encoder_fits,
     encoder_minutes,
     encoder_recipe,
@@ -340,11 +341,11 @@ class _Run:
 
     @cached_property
     def _size(self) -> tuple[int, int, int]:
-        """Training examples, words in all of them, and parameters of the base model: what recipes depend on."""
-        from distill.student.weights import body_parameters
+        """Training examples, tokens in all of them, and parameters of the base model: what recipes depend on."""
+        from distill.student.weights import body_parameters, count_tokens
 
         texts = self.training.texts
-        return len(texts), sum(len(text.split()) for text in texts), body_parameters(self.base_model)
+        return len(texts), count_tokens(self.base_model, texts, MAX_LENGTH), body_parameters(self.base_model)
 
     @cached_property
     def _n_larger(self) -> int | None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from tokenizers.decoders import ByteLevel
 
-from distill.student.augment import plain_word
+from distill.student.augment import plain_word, words_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -93,7 +93,7 @@ def word_neighbours(base: BaseModel, texts: Sequence[str]) -> dict[str, list[str
     words = list(ids)
     vectors = torch.nn.functional.normalize(weights[list(ids.values())] - weights.mean(dim=0))
     place = {word.lower(): position for position, word in enumerate(words)}
-    wanted = sorted({plain for text in texts for word in text.split() if (plain := plain_word(word)) in place})
+    wanted = sorted({plain for text in texts for word in words_of(text) if (plain := plain_word(word)) in place})
     found: dict[str, list[str]] = {}
     for start in range(0, len(wanted), _WORDS_AT_ONCE):
         chunk = wanted[start : start + _WORDS_AT_ONCE]
