@@ -7,6 +7,7 @@ from typing import Any
 
 __all__ = [
     "DEFAULT_BUDGET_MINUTES",
+    "EXPORT_VERSION",
     "MAX_LENGTH",
     "EncoderRecipe",
     "StaticRecipe",
@@ -19,6 +20,9 @@ __all__ = [
 
 VERSION = 9
 """Part of every recipe's hash: raised when the code of a student changes what is learnt."""
+
+EXPORT_VERSION = 1
+"""Part of the hash as well: raised when export, quantisation, gate or policy make another bundle of the same student."""
 
 DEFAULT_BUDGET_MINUTES = 40.0
 

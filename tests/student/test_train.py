@@ -131,6 +131,19 @@ def test_work_folder_is_gone_once_both_are_made(trained):
     assert not (trained / ".work").exists()
 
 
+@pytest.mark.parametrize("students", [("encoder",), ("static",), ("encoder", "static")])
+def test_work_folder_is_gone_once_all_that_was_asked_for_is_made(
+    data, tmp_path, base_model, quick, monkeypatch, students
+):
+    def make(run, missing, *, force):
+        (run.work / "encoder-0").mkdir()
+        return dict.fromkeys(missing)
+
+    monkeypatch.setattr(train._Run, "_make", make)
+    assert list(train_students(data, tmp_path, students=students, base_model=base_model)) == list(students)
+    assert not (tmp_path / ".work").exists()
+
+
 def _fail(*_args, **_kwargs):
     raise AssertionError("nothing had to be trained")
 
@@ -148,7 +161,7 @@ def test_second_run_does_nothing(copy, base_model, data, monkeypatch):
     assert {path: path.stat().st_mtime_ns for path in copy.rglob("*")} == before
 
 
-@pytest.mark.parametrize("what", ["data", "seed", "force", "altered"])
+@pytest.mark.parametrize("what", ["data", "seed", "force", "altered", "export"])
 def test_second_run_trains_when_something_differs(copy, base_model, data, monkeypatch, what):
     made = []
     monkeypatch.setattr(
@@ -156,6 +169,8 @@ def test_second_run_trains_when_something_differs(copy, base_model, data, monkey
     )
     if what == "data":
         data = replace(data, examples=data.examples[:-1])
+    if what == "export":
+        monkeypatch.setattr(train, "EXPORT_VERSION", 0)
     if what == "altered":
         (copy / "static" / "tokenizer.json").write_text("{}", "utf-8")
     options = {"seed": {"seed": 1}, "force": {"force": True}}.get(what, {})

@@ -84,6 +84,17 @@ def test_fingerprint_is_of_the_content(base_model, tmp_path):
     assert base_model_fingerprint("org/name") == "org/name"
 
 
+@pytest.mark.parametrize(
+    "name", ["pytorch_model.bin", "spiece.model", "sentencepiece.bpe.model", "vocab.txt", "bpe.codes", "merges.txt"]
+)
+def test_fingerprint_is_of_every_file_of_weights_and_vocabulary(tmp_path, name):
+    found = []
+    for content in (b"one", b"another"):
+        (tmp_path / name).write_bytes(content)
+        found.append(base_model_fingerprint(str(tmp_path)))
+    assert found[0] != found[1]
+
+
 def test_tokens_are_counted_as_the_model_reads_them(base_model, offline, monkeypatch):
     """Scripts without spaces have many tokens a word, and of a long text the end is not read."""
     texts = ["pay the bill", "abcde" * 4, "pay " * 2_000]
