@@ -15,6 +15,7 @@ from distill.bundle import ONNX_FP32, ONNX_INT8, Bundle, Manifest, load_bundle, 
 from distill.data import storage_errors
 from distill.errors import BundleError
 from distill.policy import fit_policy
+from distill.progress import say
 from distill.student.augment import augment
 from distill.student.calibrate import expected_calibration_error, negative_log_likelihood, probabilities
 from distill.student.card import model_card
@@ -172,6 +173,7 @@ def _first_to_pass(
     expected, declined, truth = _answers(policy, logits), _is_declined(policy, logits), _truth(shipment)
     weights = probabilities(shipment.task, logits) if shipment.task.is_mixture else None
     figures: dict[str, Any] = {"int8_shipped": False, "int8_flips_of": len(texts)}
+    refusal = ""
     for name, write in candidates.items():
         write(smaller)
         logits = onnx_logits(smaller, ids)
@@ -182,17 +184,32 @@ def _first_to_pass(
         if n_held_out:
             measured["flips_held_out"] = int(flipped[:n_held_out].sum())
             measured["cost"] = round(n_lost / n_held_out, 4)
-        passes = _within(flipped, MOST_FLIPS, n_held_out) and n_lost <= max(1, MOST_COST * n_held_out)
+        moved = None
         if weights is not None:
             moved = np.abs(probabilities(shipment.task, logits) - weights).sum(axis=1) / 2  # total variation
             measured["moved"] = round(float(moved.mean()), 4)
-            passes = passes and _within(moved, MOST_MOVED, n_held_out)
         figures |= {f"int8_{name}_{figure}": value for figure, value in measured.items()}
         figures["int8_flips"] = measured["flips"]  # of the last one that was tried
-        if passes:
+        refusal = _refusal(flipped, moved, n_lost, n_held_out)
+        if not refusal:
             return figures | {"int8_shipped": True, "int8_kind": name}
         smaller.unlink()
+    say(f"export {shipment.student}: ships in float32, as int8 {refusal}")
     return figures
+
+
+def _refusal(flipped: np.ndarray[Any, np.dtype[np.bool_]], moved: Array | None, n_lost: int, n_held_out: int) -> str:
+    """Why a smaller graph does not pass the gate; empty where it does."""
+    if not _within(flipped, MOST_FLIPS, n_held_out):
+        held_out = f" ({int(flipped[:n_held_out].sum())} of {n_held_out} held-out ones)" if n_held_out else ""
+        return f"changes {int(flipped.sum())} of {len(flipped)} answers{held_out}; {MOST_FLIPS:.1%} may change"
+    if moved is not None and not _within(moved, MOST_MOVED, n_held_out):
+        return f"moves {moved.mean():.1%} of a query's weights; {MOST_MOVED:.1%} may move"
+    if n_lost > max(1, MOST_COST * n_held_out):
+        return (
+            f"costs {n_lost} of {n_held_out} held-out queries their right answer; {MOST_COST:.1%}, or one, may lose it"
+        )
+    return ""
 
 
 def _within(changes: np.ndarray[Any, Any], most: float, n_held_out: int) -> bool:

@@ -56,6 +56,7 @@ LOGITS = np.tile(np.asarray([4.0, -1.0, -4.0]), (N_TEXTS, 1))
 def make_shipment(**other):
     """Held-out queries whose targets are what ``LOGITS`` give."""
     facts = {
+        "student": "encoder",
         "task": Task.SINGLE,
         "labels": ("refund", "cancel", "other"),
         "tokenizer": Tokenizer(),
@@ -125,6 +126,21 @@ def test_changes_that_cost_right_answers_are_refused_sooner(tmp_path, right, shi
     figures, _ = first_to_pass(tmp_path, {"quick": 5}, held_out_targets=targets)
     assert figures["int8_shipped"] == ships
     assert figures["int8_quick_cost"] == right / N_TEXTS
+
+
+@pytest.mark.parametrize(
+    ("facts", "n", "reason"),
+    [
+        ({}, 30, "changes 30 of 1000 answers (30 of 1000 held-out ones); 1.0% may change"),
+        ({}, 5, "costs 5 of 1000 held-out queries their right answer; 0.2%, or one, may lose it"),
+        ({"task": Task.WEIGHTS, "change": lambda logits: logits * 0.5}, N_TEXTS, "moves 8.4% of a query's weights; 2.0% may move"),
+    ],
+)  # fmt: skip
+def test_a_student_that_stays_float32_says_why(tmp_path, capsys, facts, n, reason):
+    first_to_pass(tmp_path, {"quick": n}, **facts)
+    assert capsys.readouterr().err == f"export encoder: ships in float32, as int8 {reason}\n"
+    first_to_pass(tmp_path, {"quick": 0}, **facts)
+    assert not capsys.readouterr().err
 
 
 def doubtful():
