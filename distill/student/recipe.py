@@ -9,11 +9,14 @@ __all__ = [
     "DEFAULT_BUDGET_MINUTES",
     "EXPORT_VERSION",
     "MAX_LENGTH",
+    "MOST_ASSISTANTS",
     "EncoderRecipe",
     "StaticRecipe",
     "encoder_fits",
     "encoder_minutes",
     "encoder_recipe",
+    "most_more_texts",
+    "static_minutes",
     "static_recipe",
     "static_recipe_alone",
 ]
@@ -32,7 +35,10 @@ MAX_LENGTH = 256
 _SMALL, _MODERATE = 3_000, 6_000
 """Numbers of training examples between which the recipes differ."""
 
-_EPOCHS, _EPOCHS_FOR_FEW, _MOST_ASSISTANTS = 6, 12, 2
+MOST_ASSISTANTS = 2
+"""Of the base model's own kind; a larger transformer takes their place."""
+
+_EPOCHS, _EPOCHS_FOR_FEW = 6, 12
 _LARGER_EPOCHS, _LARGER_EPOCHS_FOR_FEW, _LARGER_RATE = 4, 8, 3e-5
 
 _OPERATIONS, _LEARNING_OVER_LABELLING = 6, 4
@@ -186,7 +192,7 @@ def encoder_recipe(
         augmentation=10 if is_small else 5,
         epochs_again=3 if is_small else 2,
     )
-    choices = [replace(recipe, assistants=number) for number in range(_MOST_ASSISTANTS, 0, -1)]
+    choices = [replace(recipe, assistants=number) for number in range(MOST_ASSISTANTS, 0, -1)]
     if n_larger is not None:
         choices.insert(0, replace(recipe, assistants=1, larger=True))
     for choice in choices:
@@ -236,14 +242,26 @@ def static_recipe(n_examples: int, n_tokens: int = 0, n_parameters: int = 0, min
     recipe = StaticRecipe(epochs=epochs, batch_size=256, augmentation=augmentation)
     if minutes_left <= 0:
         return recipe
-    most = min(_MORE_TEXTS, _MOST_MORE * n_examples)
-    seconds_to_label = _seconds_a_pass(n_tokens, n_parameters) / n_examples / _LEARNING_OVER_LABELLING
+    most = most_more_texts(n_examples)
     for more in (most, most // 2, most // 4):
         n_texts = n_examples * (1 + augmentation) + more
         epochs = min(max(round(_EXAMPLES_STATIC / n_texts), _LEAST_EPOCHS_STATIC), _EPOCHS_STATIC)
-        if more * seconds_to_label + n_texts * epochs / _EXAMPLES_STATIC_PER_SECOND <= minutes_left * 60:
-            return replace(recipe, more_texts=more, epochs=epochs)
+        richer = replace(recipe, more_texts=more, epochs=epochs)
+        if static_minutes(richer, n_examples, n_tokens, n_parameters) <= minutes_left:
+            return richer
     return recipe
+
+
+def most_more_texts(n_examples: int) -> int:
+    """How many more texts the encoder labels for the static student where there is time."""
+    return min(_MORE_TEXTS, _MOST_MORE * n_examples)
+
+
+def static_minutes(recipe: StaticRecipe, n_examples: int, n_tokens: int = 0, n_parameters: int = 0) -> float:
+    """About how long the static student takes on two cores: to have more texts labelled, and to learn. Arguments as for ``static_recipe``."""
+    seconds_to_label = _seconds_a_pass(n_tokens, n_parameters) / n_examples / _LEARNING_OVER_LABELLING
+    n_texts = n_examples * (1 + recipe.augmentation) + recipe.more_texts
+    return (recipe.more_texts * seconds_to_label + n_texts * recipe.epochs / _EXAMPLES_STATIC_PER_SECOND) / 60
 
 
 def _augmentation(n_examples: int) -> int:

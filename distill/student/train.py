@@ -26,9 +26,12 @@ from distill.student.recipe import (
     DEFAULT_BUDGET_MINUTES,
     EXPORT_VERSION,
     MAX_LENGTH,
+    MOST_ASSISTANTS,
     encoder_fits,
     encoder_minutes,
     encoder_recipe,
+    most_more_texts,
+    static_minutes,
     static_recipe,
     static_recipe_alone,
 )
@@ -404,6 +407,8 @@ class _Run:
         from distill.student.weights import load_base_model
 
         self._say_what_is_not_held_out()
+        if self.show_progress:
+            self._say_the_recipe()
         base = load_base_model(self.base_model)
         lesson = self._lesson(base)
         words = lexicon(base, self.training.texts, self.static_recipe.dimension)  # before an encoder trains it in place
@@ -443,6 +448,41 @@ class _Run:
                 say(
                     f"train: no held-out query has the label {_named(names)}; calibration and thresholds take no account of it"
                 )
+
+    def _say_the_recipe(self) -> None:
+        recipe, students, minutes = self.encoder_recipe, [], 0.0
+        if not self.is_alone:
+            minutes = encoder_minutes(recipe, *self._size, self._n_larger)
+            teachers = self.assistant_model if recipe.larger else f"{recipe.assistants} of its own kind"
+            taught = f"assisted by {teachers}" if recipe.assistants else "from the labels alone"
+            students.append(f"encoder {taught}, {recipe.again().epochs if recipe.assistants else recipe.epochs} passes")
+        if "static" in self.students:
+            static = self.static_recipe
+            minutes += static_minutes(static, *self._size)
+            n_new = static.augmentation * len(self.training.texts) + static.more_texts
+            taught = f"from up to {n_new:,} varied texts too" if n_new else "from the labels alone"
+            students.append(f"static {taught}, {static.epochs} passes")
+        say(
+            f"train: {len(self.training.texts):,} queries, {self._size[1]:,} tokens; {'; '.join(students)}; about {minutes:.1f} minutes on two "
+            f"cores (budget_minutes: {self.budget_minutes:g})"
+        )
+        if left_out := self._left_out():
+            say(f"train: left out to keep to the budget: {', '.join(left_out)}")
+
+    def _left_out(self) -> list[str]:
+        """What the budget has no time for."""
+        if self.is_alone:
+            return ["the encoder and its assistants"]
+        recipe, left_out = self.encoder_recipe, []
+        if self.assistant_model and not recipe.larger:
+            left_out.append(f"the assistant {self.assistant_model}")
+        if missing := MOST_ASSISTANTS - recipe.assistants if not recipe.larger else 0:
+            left_out.append(f"{missing} of {MOST_ASSISTANTS} assistants of its own kind")
+        if "static" in self.students:
+            most = most_more_texts(len(self.training.texts))
+            if missing := most - self.static_recipe.more_texts:
+                left_out.append(f"{missing:,} of {most:,} more texts for static")
+        return left_out
 
     def _mean_answers(
         self, answers: list[Targets], encoder: Encoder, base: BaseModel, more_texts: list[str], max_length: int

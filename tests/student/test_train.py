@@ -20,7 +20,7 @@ from distill.data import canonical_json
 from distill.errors import TrainingError
 from distill.policy import Policy
 from distill.selfcheck import verify_selfcheck
-from distill.student import learn, targets, train
+from distill.student import learn, targets, train, weights
 from distill.student.encoder import Encoder
 from distill.student.export import onnx_logits
 from distill.student.tokens import encode, pad
@@ -440,6 +440,33 @@ def test_what_is_left_of_the_budget_goes_into_more_texts(base_model, data, tmp_p
 
     assert texts(0) == 0
     assert 0 < texts(60) <= 60 * len(data.examples)
+
+
+def test_the_recipe_and_what_it_leaves_out_are_said(data, tmp_path, base_model, monkeypatch, capsys):
+    monkeypatch.setattr(weights, "body_parameters", lambda name: 85_000_000 if name == "big" else 10_600_000)
+
+    def said(students, budget_minutes, larger):
+        run = train._run(data, tmp_path, students, base_model, larger, 0, budget_minutes, show_progress=True)
+        run._say_the_recipe()
+        return capsys.readouterr().err.splitlines()
+
+    start, both, alone = "train: 90 queries, 630 tokens;", ("encoder", "static"), ("encoder",)
+    chosen, left_out = said(both, 0, "big")
+    assert chosen == (
+        f"{start} encoder from the labels alone, 12 passes; static from up to 1,800 varied texts too, 10 passes; "
+        "about 0.1 minutes on two cores (budget_minutes: 0)"
+    )
+    assert left_out == (
+        "train: left out to keep to the budget: the assistant big, 2 of 2 assistants of its own kind, "
+        "5,400 of 5,400 more texts for static"
+    )
+    end = "3 passes; about 0.2 minutes on two cores (budget_minutes: 60)"
+    assert said(alone, 60, None) == [f"{start} encoder assisted by 2 of its own kind, {end}"]
+    assert said(alone, 60, "big") == [f"{start} encoder assisted by big, {end}"]
+    assert said(("static",), 0, None) == [
+        f"{start} static from the labels alone, 60 passes; about 0.0 minutes on two cores (budget_minutes: 0)",
+        "train: left out to keep to the budget: the encoder and its assistants",
+    ]
 
 
 def test_a_static_student_that_has_no_time_for_an_encoder_learns_from_labels_alone(
