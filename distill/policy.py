@@ -255,7 +255,8 @@ def fit_policy(
     al., 1984; McNemar's normal approximation). Of calibrated probabilities a ratio of 1 and a threshold of 0 are the best (``oos``
     competes as a label), so leaving them takes evidence: the best of few, noisy examples is mostly chance, and costs new queries
     their answers. Out-of-scope examples count for more where they are rarer than one in five. Where no target is out of scope
-    there is nothing to reject by, and the threshold is the highest that still accepts 99 % of what is answered rightly.
+    there is nothing to reject by, and the threshold is the highest that still accepts 99 % of what is answered rightly. Where all are,
+    nothing says what rejecting costs: the ratio is 1 and the threshold 0.
 
     ``multi``: for each label the threshold with the highest F1 (a target of 0.5 or more is a positive), drawn towards
     the one best for all labels together as if by ten more positives, so that rare labels do not overfit.
@@ -297,6 +298,8 @@ def _fit_single(probabilities: Floats, targets: Floats, weights: Floats, n_in_sc
     is_out = truth >= n_in_scope
     answered = scores > out_of_scope  # the others are rejected in any case
     n_out, n_in = float(weights[is_out].sum()), float(weights[~is_out].sum())
+    if not n_in:  # all there is would be declined
+        return 1.0, 0.0
     if not n_out:
         return 1.0, _threshold_keeping(scores[answered], right[answered], _KEPT_SHARE)
     rejectable = np.where(is_out, max(1.0, _LEAST_ODDS * n_in / n_out) * weights, 0.0)

@@ -7,16 +7,25 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
+
+    Integers = np.ndarray[Any, np.dtype[np.int64]]
+
 __all__ = ["HELD_OUT_SHARE", "stratified_holdout"]
 
 HELD_OUT_SHARE = 0.1
 """Share of the labelled queries that is held out where nothing else is said."""
 
 
+_MOST = 2.0
+"""Of the fraction that is wanted: most that is held out so that each stratum has a member there."""
+
+
 def stratified_holdout(strata: Sequence[Any], fraction: float, seed: int) -> tuple[list[int], list[int]]:
     """Positions of two disjoint parts, the second about ``fraction`` of each stratum (scikit-learn's split).
 
-    Strata with fewer than two members stay whole in the first part.
+    Strata with fewer than two members stay whole in the first part. Where there are so many small strata that a member of each would
+    be more than twice ``fraction``, the largest have one, by chance among equals, and the others stay whole too.
     """
     import numpy as np
     from sklearn.model_selection import train_test_split
@@ -24,9 +33,35 @@ def stratified_holdout(strata: Sequence[Any], fraction: float, seed: int) -> tup
     _, codes, counts = np.unique(np.asarray([str(s) for s in strata]), return_inverse=True, return_counts=True)
     splittable = np.flatnonzero(counts[codes] >= 2)  # noqa: PLR2004
     n_strata = int((counts >= 2).sum())  # noqa: PLR2004
-    n_held_out = max(round(fraction * len(splittable)), n_strata)
-    if not n_strata or n_held_out > len(splittable) - n_strata:
+    n_held_out, most = max(round(fraction * len(splittable)), n_strata), round(_MOST * fraction * len(strata))
+    if n_held_out > most:
+        held_out = _of_the_largest(codes, counts, fraction, most, seed)
+    elif not n_strata or n_held_out > len(splittable) - n_strata:
         return list(range(len(strata))), []
-    _, held_out = train_test_split(splittable, test_size=n_held_out, stratify=codes[splittable], random_state=seed)
+    else:
+        _, held_out = train_test_split(splittable, test_size=n_held_out, stratify=codes[splittable], random_state=seed)
     chosen = set(held_out.tolist())
     return [i for i in range(len(strata)) if i not in chosen], sorted(chosen)
+
+
+def _of_the_largest(codes: Integers, counts: Integers, fraction: float, most: int, seed: int) -> Integers:
+    """At most so many positions: ``fraction`` of each stratum, or one, the strata with the most members first.
+
+    Args:
+        codes: The stratum of each position, (n,).
+        counts: Members of each stratum, (n_strata,).
+        fraction: Share of a stratum.
+        most: Positions in all.
+        seed: Chooses among strata of one size, and among the members of each.
+    """
+    import numpy as np
+
+    chance = np.random.default_rng(seed)
+    order = np.lexsort((chance.permutation(len(counts)), -counts))
+    order = order[counts[order] >= 2]  # noqa: PLR2004
+    shares = np.maximum(np.round(fraction * counts[order]).astype(np.int64), 1)
+    chosen = [
+        chance.choice(np.flatnonzero(codes == code), share, replace=False)
+        for code, share in zip(order[shares.cumsum() <= most].tolist(), shares.tolist(), strict=False)
+    ]
+    return np.concatenate([np.empty(0, np.int64), *chosen])

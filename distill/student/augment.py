@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
+import re
 import string
 from collections.abc import Mapping, Sequence
 
-__all__ = ["Neighbours", "augment", "more_texts", "plain_word"]
+__all__ = ["Neighbours", "augment", "more_texts", "plain_word", "words_of"]
 
 _DROPOUT = 0.2
 _SPLICE_AT = (0.3, 0.7)
@@ -19,8 +20,15 @@ _MOST_INSERTED = 4
 _TRIES = 4
 """For each text that is wanted: most that are made of two short ones are there already."""
 
+_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_SIGNS = "\u0e31\u0e34-\u0e3a\u0e47-\u0e4e\u0eb1\u0eb4-\u0ebc\u0ec8-\u0ecd\u102b-\u103e\u17b4-\u17d3"
+"""Scripts without spaces between words (Thai, Lao, Burmese, Khmer, kana, Han), and signs in them that belong to the letter before."""
+
+_HAS_UNSPACED, _PIECE = re.compile(f"[{_UNSPACED}]"), re.compile(f"[{_UNSPACED}][{_SIGNS}]*|[^{_UNSPACED}]+")
+_JOINT = re.compile(f"(?<=[{_UNSPACED}]) | (?=[{_UNSPACED}])")
+
 Neighbours = Mapping[str, Sequence[str]]
-"""Words that may stand in place of a word (lower case)."""
+"""Words that may stand in place of a word, which is in lower case."""
 
 
 def augment(texts: Sequence[str], times: int, seed: int, neighbours: Neighbours | None = None) -> list[str]:
@@ -33,15 +41,15 @@ def augment(texts: Sequence[str], times: int, seed: int, neighbours: Neighbours 
         texts: What to vary.
         times: New texts for each one, at most.
         seed: The same seed gives the same texts.
-        neighbours: Similar words of a word, in lower case; a word that is not in it is never replaced.
+        neighbours: Similar words of a word in lower case; a word that is not in it is never replaced.
     """
     chance = random.Random(seed)  # noqa: S311
-    split = [text.split() for text in texts]
+    split = [words_of(text) for text in texts]
     known = set(texts)
     for words in split:
         for turn in range(times):
             vary, share = _VARIATIONS[turn % len(_VARIATIONS)]
-            new = " ".join(_replace_by_neighbours(vary(words, split, chance), neighbours or {}, share, chance))
+            new = _text_of(_replace_by_neighbours(vary(words, split, chance), neighbours or {}, share, chance))
             if new:
                 known.add(new)
     return sorted(known.difference(texts))
@@ -71,7 +79,7 @@ def more_texts(
     varied = [text for text in augment(texts, -(-half // max(len(texts), 1)), seed, neighbours) if text not in taken]
     chance.shuffle(varied)
     new = set(varied[:half])
-    split = [text.split() for text in texts]
+    split = [words_of(text) for text in texts]
     alike: dict[int, list[list[str]]] = {}
     for group, words in zip(groups, split, strict=True):
         alike.setdefault(group, []).append(words)
@@ -81,7 +89,7 @@ def more_texts(
         place = chance.randrange(len(split))
         other = chance.choice(alike[groups[place]] if chance.random() < _SAME_GROUP else split)
         share = _NEIGHBOUR if chance.random() < _WITH_NEIGHBOURS else 0.0
-        text = " ".join(_replace_by_neighbours(_joined(split[place], other, chance), neighbours or {}, share, chance))
+        text = _text_of(_replace_by_neighbours(_joined(split[place], other, chance), neighbours or {}, share, chance))
         if text and text not in taken:
             new.add(text)
     return sorted(new)
@@ -102,6 +110,19 @@ def _joined(words: list[str], other: list[str], chance: random.Random) -> list[s
 def _replace_by_neighbours(words: list[str], neighbours: Neighbours, share: float, chance: random.Random) -> list[str]:
     near = (neighbours.get(plain_word(word)) if chance.random() < share else None for word in words)
     return [chance.choice(others) if others else word for word, others in zip(words, near, strict=True)]
+
+
+def words_of(text: str) -> list[str]:
+    """What a text is varied by: its words, or its letters where the script has no spaces between words."""
+    words = text.split()
+    if not _HAS_UNSPACED.search(text):
+        return words
+    return [piece for word in words for piece in _PIECE.findall(word)]
+
+
+def _text_of(words: Sequence[str]) -> str:
+    text = " ".join(words)
+    return _JOINT.sub("", text) if _HAS_UNSPACED.search(text) else text
 
 
 def plain_word(word: str) -> str:

@@ -32,10 +32,14 @@ _ATTRIBUTE = {
     Task.WEIGHTS: "weights  # by channel, summing to 1",
 }
 _ACTIVATION = {
-    Task.SINGLE: "softmax(logits) is calibrated",
-    Task.MULTI: "sigmoid(logits) is calibrated, each label by itself",
+    Task.SINGLE: "softmax(logits) is {how}calibrated",
+    Task.MULTI: "sigmoid(logits) is {how}calibrated, each label by itself",
     Task.WEIGHTS: "softmax(logits) are the weights",
 }
+_NOT_HELD_OUT = (
+    "Nothing was held out: there were too few labelled queries. So the temperature is 1 and no threshold was fitted."
+)
+_NOT_CALIBRATED = "Probabilities are not calibrated: no query was held out to calibrate them on."
 _CALIBRATED = "Probabilities are calibrated on held-out queries that the teacher labelled: they say what the teacher would have said."
 _OF_THE_SCORES = {
     Task.SINGLE: _CALIBRATED,
@@ -179,11 +183,12 @@ def _has_human_teacher(manifest: Manifest) -> bool:
 
 def _usage(manifest: Manifest, repository: str) -> str:
     opened = f'Router.from_pretrained("{repository}")' if repository else 'Router.load("path/of/this/folder")'
+    activation = _ACTIVATION[manifest.task].format(how="" if _has_held_out(manifest) else "not ")
     return (
         f"```python\nfrom distill import Router  # pip install {DISTRIBUTION}\n\nrouter = {opened}\n"
         f'router.route("...").{_ATTRIBUTE[manifest.task]}\n```\n\n'
         f"Without that library: `{manifest.onnx_file}` takes `input_ids` and `attention_mask` (int64) and gives `logits`; "
-        f"{_ACTIVATION[manifest.task]}. `tokenizer.json` makes the ids; queries are cut at {manifest.max_length} tokens. "
+        f"{activation}. `tokenizer.json` makes the ids; queries are cut at {manifest.max_length} tokens. "
         "transformers.js loads the folder as it is."
     )
 
@@ -202,6 +207,9 @@ def _named(labels: Sequence[str]) -> str:
 
 def _held_out(manifest: Manifest, gold_figures: str) -> str:
     rows = "\n".join(f"| {name.replace('_', ' ')} | {_shown(value)} |" for name, value in manifest.figures.items())
+    table = f"| figure | value |\n| --- | --- |\n{rows}"
+    if not _has_held_out(manifest):
+        return f"## Held-out figures\n\n{_NOT_HELD_OUT} Accuracy on gold stands {gold_figures}.\n\n{table}"
     against = (
         "Measured on labelled queries that were not trained on"
         if _has_human_teacher(manifest)
@@ -209,8 +217,12 @@ def _held_out(manifest: Manifest, gold_figures: str) -> str:
     )
     return (
         f"## Held-out figures\n\n{against}, but temperature and thresholds were fitted on them, so they look a little "
-        f"better than they are; accuracy on gold stands {gold_figures}.\n\n| figure | value |\n| --- | --- |\n{rows}"
+        f"better than they are; accuracy on gold stands {gold_figures}.\n\n{table}"
     )
+
+
+def _has_held_out(manifest: Manifest) -> bool:
+    return manifest.figures.get("n_held_out") != 0
 
 
 def _limits(manifest: Manifest, result: BenchResult | None) -> str:
@@ -222,7 +234,7 @@ def _limits(manifest: Manifest, result: BenchResult | None) -> str:
             f"It learnt from {source}, mistakes included, and from the language and wording of the queries it was "
             "trained on. Measure it on queries of your own before you rely on it."
         ),
-        _OF_THE_SCORES[manifest.task],
+        _of_the_scores(manifest),
         f"Of a query longer than {manifest.max_length} tokens the rest is not read.",
     ]
     if manifest.student == "static":
@@ -232,6 +244,11 @@ def _limits(manifest: Manifest, result: BenchResult | None) -> str:
     elif missing := result.provenance.get("labels_not_in_gold"):
         limits.append(f"It was not measured on {_named(missing)}: gold has nothing of that.")
     return "## Limits\n\n" + "\n".join(f"- {limit}" for limit in limits)
+
+
+def _of_the_scores(manifest: Manifest) -> str:
+    is_calibrated = manifest.task is Task.WEIGHTS or _has_held_out(manifest)
+    return _OF_THE_SCORES[manifest.task] if is_calibrated else _NOT_CALIBRATED
 
 
 def _limit_of_scope(manifest: Manifest, row: BenchRow | None) -> str:

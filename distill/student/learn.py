@@ -54,11 +54,11 @@ class Part:
     weights: Array
 
     @classmethod
-    def of(cls, examples: Sequence[Example]) -> Part:
-        """Arrays of at least one example."""
+    def of(cls, examples: Sequence[Example], n_labels: int) -> Part:
+        """Arrays of the examples."""
         return cls(
             [example.text for example in examples],
-            stacked([example.target for example in examples], len(examples[0].target)),
+            stacked([example.target for example in examples], n_labels),
             np.asarray([example.weight for example in examples], np.float32),
         )
 
@@ -71,7 +71,7 @@ class Lesson:
         task: Picks the loss.
         n_labels: Number of labels.
         training: What is learnt.
-        held_out: What the temperature is fitted on.
+        held_out: What the temperature is fitted on; where nothing is, it is 1.
         max_length: Tokens after which a query is cut.
         seed: The same seed gives the same student on the same machine.
         show_progress: Whether to show progress on stderr.

@@ -7,30 +7,44 @@ from typing import Any
 
 __all__ = [
     "DEFAULT_BUDGET_MINUTES",
+    "EXPORT_VERSION",
+    "MAX_LENGTH",
+    "MOST_ASSISTANTS",
     "EncoderRecipe",
     "StaticRecipe",
     "encoder_fits",
     "encoder_minutes",
     "encoder_recipe",
+    "most_more_texts",
+    "static_minutes",
     "static_recipe",
     "static_recipe_alone",
 ]
 
-VERSION = 8
+VERSION = 9
 """Part of every recipe's hash: raised when the code of a student changes what is learnt."""
 
+EXPORT_VERSION = 1
+"""Part of the hash as well: raised when export, quantisation, gate or policy make another bundle of the same student."""
+
 DEFAULT_BUDGET_MINUTES = 40.0
+
+MAX_LENGTH = 256
+"""Tokens after which both students cut a query."""
 
 _SMALL, _MODERATE = 3_000, 6_000
 """Numbers of training examples between which the recipes differ."""
 
-_EPOCHS, _EPOCHS_FOR_FEW, _MOST_ASSISTANTS = 6, 12, 2
+MOST_ASSISTANTS = 2
+"""Of the base model's own kind; a larger transformer takes their place."""
+
+_EPOCHS, _EPOCHS_FOR_FEW = 6, 12
 _LARGER_EPOCHS, _LARGER_EPOCHS_FOR_FEW, _LARGER_RATE = 4, 8, 3e-5
 
-_TOKENS_A_WORD, _OPERATIONS, _LEARNING_OVER_LABELLING = 1.3, 6, 4
+_OPERATIONS, _LEARNING_OVER_LABELLING = 6, 4
 """Floating-point operations of learning are six a token and parameter; labelling takes a third of them, and less memory traffic."""
 
-_OPERATIONS_PER_SECOND, _MEASURED_PARAMETERS, _QUICKER_WHEN_LARGER = 3e11, 10.6e6, 0.4
+_OPERATIONS_PER_SECOND, _MEASURED_PARAMETERS, _QUICKER_WHEN_LARGER = 2.67e11, 10.6e6, 0.4
 """Of two cores with AVX-512 and bfloat16, as measured with so many parameters; wider matrices are multiplied at a higher rate."""
 
 _EXAMPLES_ALONE, _LEAST_EPOCHS_ALONE, _MOST_EPOCHS_ALONE, _LARGE = 200_000, 3, 60, 20_000
@@ -80,7 +94,7 @@ class EncoderRecipe:
     weight_decay: float = 0.01
     dropout: float = 0.1
     label_smoothing: float = 0.0
-    max_length: int = 256
+    max_length: int = MAX_LENGTH
     probe: bool = True
     assistants: int = 0
     larger: bool = False
@@ -150,7 +164,7 @@ class StaticRecipe:
     most_buckets: int = 65_536
     dropout: float = 0.1
     bigram_dropout: float = 0.8
-    max_length: int = 256
+    max_length: int = MAX_LENGTH
     more_texts: int = 0
 
     def as_dict(self) -> dict[str, Any]:
@@ -159,13 +173,13 @@ class StaticRecipe:
 
 
 def encoder_recipe(
-    n_examples: int, n_words: int, n_parameters: int, budget_minutes: float, n_larger: int | None = None
+    n_examples: int, n_tokens: int, n_parameters: int, budget_minutes: float, n_larger: int | None = None
 ) -> EncoderRecipe:
     """The encoder's recipe: by how many training examples there are, with the best assistants that the budget allows.
 
     Args:
         n_examples: Training examples.
-        n_words: In all of them together.
+        n_tokens: In all of them together, special ones included, each cut at ``MAX_LENGTH``.
         n_parameters: Of the transformer, its table of tokens not counted.
         budget_minutes: What training may take on two cores. The estimate takes no account of the machine, so that the same data and
             budget give the same recipe everywhere.
@@ -178,17 +192,17 @@ def encoder_recipe(
         augmentation=10 if is_small else 5,
         epochs_again=3 if is_small else 2,
     )
-    choices = [replace(recipe, assistants=number) for number in range(_MOST_ASSISTANTS, 0, -1)]
+    choices = [replace(recipe, assistants=number) for number in range(MOST_ASSISTANTS, 0, -1)]
     if n_larger is not None:
         choices.insert(0, replace(recipe, assistants=1, larger=True))
     for choice in choices:
-        if encoder_minutes(choice, n_examples, n_words, n_parameters, n_larger) <= budget_minutes:
+        if encoder_minutes(choice, n_examples, n_tokens, n_parameters, n_larger) <= budget_minutes:
             return choice
     return recipe
 
 
 def encoder_minutes(
-    recipe: EncoderRecipe, n_examples: int, n_words: int, n_parameters: int, n_larger: int | None = None
+    recipe: EncoderRecipe, n_examples: int, n_tokens: int, n_parameters: int, n_larger: int | None = None
 ) -> float:
     """About how long the encoder and its assistants take on two cores, to learn and to label. Arguments as for ``encoder_recipe``."""
     pool = max(recipe.augmentation if recipe.assistants else 0, _augmentation(n_examples))
@@ -198,28 +212,27 @@ def encoder_minutes(
     for number in range(recipe.assistants):
         size = n_larger if recipe.larger and n_larger else n_parameters
         passes.append((recipe.assistant(number).epochs + labelling, size))
-    return sum(each * _seconds_a_pass(n_examples, n_words, size) for each, size in passes) / 60
+    return sum(each * _seconds_a_pass(n_tokens, size) for each, size in passes) / 60
 
 
-def encoder_fits(n_examples: int, n_words: int, n_parameters: int, budget_minutes: float) -> bool:
+def encoder_fits(n_examples: int, n_tokens: int, n_parameters: int, budget_minutes: float) -> bool:
     """Whether one encoder can be trained and asked in this time. Arguments as for ``encoder_recipe``."""
-    alone = encoder_recipe(n_examples, n_words, n_parameters, 0)
-    return encoder_minutes(alone, n_examples, n_words, n_parameters) <= budget_minutes
+    alone = encoder_recipe(n_examples, n_tokens, n_parameters, 0)
+    return encoder_minutes(alone, n_examples, n_tokens, n_parameters) <= budget_minutes
 
 
-def _seconds_a_pass(n_examples: int, n_words: int, n_parameters: int) -> float:
+def _seconds_a_pass(n_tokens: int, n_parameters: int) -> float:
     """Of learning from all examples once."""
-    n_tokens = n_words * _TOKENS_A_WORD + n_examples * 2
     rate = _OPERATIONS_PER_SECOND * (n_parameters / _MEASURED_PARAMETERS) ** _QUICKER_WHEN_LARGER
     return float(n_tokens * _OPERATIONS * n_parameters / rate)
 
 
-def static_recipe(n_examples: int, n_words: int = 0, n_parameters: int = 0, minutes_left: float = 0.0) -> StaticRecipe:
+def static_recipe(n_examples: int, n_tokens: int = 0, n_parameters: int = 0, minutes_left: float = 0.0) -> StaticRecipe:
     """The static student's recipe for so many training examples: the fewer, the more augmented texts for each.
 
     Args:
         n_examples: Training examples.
-        n_words: In all of them together.
+        n_tokens: In all of them together, special ones included, each cut at ``MAX_LENGTH``.
         n_parameters: Of the encoder that labels for it, its table of tokens not counted.
         minutes_left: What the encoder and its assistants, which come first, leave of the budget: with enough of it, many more
             texts are labelled, or half or a quarter as many.
@@ -229,14 +242,26 @@ def static_recipe(n_examples: int, n_words: int = 0, n_parameters: int = 0, minu
     recipe = StaticRecipe(epochs=epochs, batch_size=256, augmentation=augmentation)
     if minutes_left <= 0:
         return recipe
-    most = min(_MORE_TEXTS, _MOST_MORE * n_examples)
-    seconds_to_label = _seconds_a_pass(n_examples, n_words, n_parameters) / n_examples / _LEARNING_OVER_LABELLING
+    most = most_more_texts(n_examples)
     for more in (most, most // 2, most // 4):
         n_texts = n_examples * (1 + augmentation) + more
         epochs = min(max(round(_EXAMPLES_STATIC / n_texts), _LEAST_EPOCHS_STATIC), _EPOCHS_STATIC)
-        if more * seconds_to_label + n_texts * epochs / _EXAMPLES_STATIC_PER_SECOND <= minutes_left * 60:
-            return replace(recipe, more_texts=more, epochs=epochs)
+        richer = replace(recipe, more_texts=more, epochs=epochs)
+        if static_minutes(richer, n_examples, n_tokens, n_parameters) <= minutes_left:
+            return richer
     return recipe
+
+
+def most_more_texts(n_examples: int) -> int:
+    """How many more texts the encoder labels for the static student where there is time."""
+    return min(_MORE_TEXTS, _MOST_MORE * n_examples)
+
+
+def static_minutes(recipe: StaticRecipe, n_examples: int, n_tokens: int = 0, n_parameters: int = 0) -> float:
+    """About how long the static student takes on two cores: to have more texts labelled, and to learn. Arguments as for ``static_recipe``."""
+    seconds_to_label = _seconds_a_pass(n_tokens, n_parameters) / n_examples / _LEARNING_OVER_LABELLING
+    n_texts = n_examples * (1 + recipe.augmentation) + recipe.more_texts
+    return (recipe.more_texts * seconds_to_label + n_texts * recipe.epochs / _EXAMPLES_STATIC_PER_SECOND) / 60
 
 
 def _augmentation(n_examples: int) -> int:

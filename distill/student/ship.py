@@ -15,6 +15,7 @@ from distill.bundle import ONNX_FP32, ONNX_INT8, Bundle, Manifest, load_bundle, 
 from distill.data import storage_errors
 from distill.errors import BundleError
 from distill.policy import fit_policy
+from distill.progress import say
 from distill.student.augment import augment
 from distill.student.calibrate import expected_calibration_error, negative_log_likelihood, probabilities
 from distill.student.card import model_card
@@ -48,10 +49,17 @@ __all__ = ["Shipment", "ship_encoder", "ship_static"]
 MOST_FLIPS = 0.01
 """Share of answers that a smaller graph may change."""
 
+MOST_MOVED = 0.02
+"""Share of a query's weights, in the mean, that a smaller graph may give to other labels: twice ``MOST_FLIPS``, as rounding moves every
+query's weights a little, and few of them across a limit."""
+
 MOST_COST = 0.002
 """Share of held-out queries that a smaller graph may answer wrongly where float32 is right, less those that it mends."""
 
 _TEXTS_FOR_FLIPS = 1_000
+_ENOUGH_HELD_OUT = 100
+"""With fewer held-out queries ``MOST_FLIPS`` of them is less than one."""
+
 _LIBRARIES = ("torch", "transformers", "onnx", "onnxruntime", "tokenizers", "numpy")
 _MULTI_DEFAULT = 0.5
 
@@ -71,7 +79,7 @@ class Shipment:
         config: Its config.json.
         tokenizer: Made by ``bundle_tokenizer``.
         max_length: Tokens after which a query is cut.
-        held_out_texts: Never trained on.
+        held_out_texts: Never trained on. Without any there is nothing to fit a policy on, or to measure.
         held_out_targets: float32 of shape (n, n_labels).
         held_out_weights: float32 of shape (n,).
         calibration_texts: Some that were trained on, which show how large the activations get.
@@ -148,9 +156,9 @@ def _first_to_pass(
 ) -> dict[str, Any]:
     """Leaves the first candidate that passes the gate at ``smaller``, or nothing; gives the figures of all that were tried.
 
-    A candidate may change ``MOST_FLIPS`` of the reference's answers, and cost ``MOST_COST`` of the held-out queries, or one query. An
-    answer is changed too where the policy that fits the reference declines the one and accepts the other: near a threshold that takes
-    less than another top label.
+    A candidate may change ``MOST_FLIPS`` of the reference's answers, of the held-out ones by themselves too where there are enough, and
+    cost ``MOST_COST`` of the held-out queries, or one query. Answers are what the policy that fits the reference decides: near a threshold that
+    takes less than another top label. Of weights, whose answer is not the top label alone, it may move ``MOST_MOVED`` as well.
 
     Args:
         candidates: What writes a smaller graph, by its name, the quickest graph first.
@@ -162,30 +170,57 @@ def _first_to_pass(
     ids = encode(shipment.tokenizer, texts)
     logits = onnx_logits(reference, ids)
     policy = _policy(shipment, logits[:n_held_out])
-    expected, declined, truth = _answers(shipment, logits), _is_declined(policy, logits), _truth(shipment)
+    expected, declined, truth = _answers(policy, logits), _is_declined(policy, logits), _truth(shipment)
+    weights = probabilities(shipment.task, logits) if shipment.task.is_mixture else None
     figures: dict[str, Any] = {"int8_shipped": False, "int8_flips_of": len(texts)}
+    refusal = ""
     for name, write in candidates.items():
         write(smaller)
         logits = onnx_logits(smaller, ids)
-        found = _answers(shipment, logits)
+        found = _answers(policy, logits)
         flipped = (found != expected).any(axis=1) | (_is_declined(policy, logits) != declined)
         n_lost = _n_right(expected[:n_held_out], truth) - _n_right(found[:n_held_out], truth)
-        measured = {
-            "flips": int(flipped.sum()),
-            "flips_held_out": int(flipped[:n_held_out].sum()),
-            "cost": round(n_lost / n_held_out, 4),
-        }
+        measured: dict[str, float] = {"flips": int(flipped.sum())}
+        if n_held_out:
+            measured["flips_held_out"] = int(flipped[:n_held_out].sum())
+            measured["cost"] = round(n_lost / n_held_out, 4)
+        moved = None
+        if weights is not None:
+            moved = np.abs(probabilities(shipment.task, logits) - weights).sum(axis=1) / 2  # total variation
+            measured["moved"] = round(float(moved.mean()), 4)
         figures |= {f"int8_{name}_{figure}": value for figure, value in measured.items()}
         figures["int8_flips"] = measured["flips"]  # of the last one that was tried
-        if flipped.mean() <= MOST_FLIPS and n_lost <= max(1, MOST_COST * n_held_out):
+        refusal = _refusal(flipped, moved, n_lost, n_held_out)
+        if not refusal:
             return figures | {"int8_shipped": True, "int8_kind": name}
         smaller.unlink()
+    say(f"export {shipment.student}: ships in float32, as int8 {refusal}")
     return figures
 
 
+def _refusal(flipped: np.ndarray[Any, np.dtype[np.bool_]], moved: Array | None, n_lost: int, n_held_out: int) -> str:
+    """Why a smaller graph does not pass the gate; empty where it does."""
+    if not _within(flipped, MOST_FLIPS, n_held_out):
+        held_out = f" ({int(flipped[:n_held_out].sum())} of {n_held_out} held-out ones)" if n_held_out else ""
+        return f"changes {int(flipped.sum())} of {len(flipped)} answers{held_out}; {MOST_FLIPS:.1%} may change"
+    if moved is not None and not _within(moved, MOST_MOVED, n_held_out):
+        return f"moves {moved.mean():.1%} of a query's weights; {MOST_MOVED:.1%} may move"
+    if n_lost > max(1, MOST_COST * n_held_out):
+        return (
+            f"costs {n_lost} of {n_held_out} held-out queries their right answer; {MOST_COST:.1%}, or one, may lose it"
+        )
+    return ""
+
+
+def _within(changes: np.ndarray[Any, Any], most: float, n_held_out: int) -> bool:
+    """Whether changes, (n,), are at most so large in the mean: those of all texts, and those of the held-out ones, where they are enough."""
+    parts = (changes, changes[:n_held_out]) if n_held_out >= _ENOUGH_HELD_OUT else (changes,)
+    return all(part.mean() <= most for part in parts)
+
+
 def _gate_texts(shipment: Shipment) -> list[str]:
-    """The held-out queries; where they are few, also texts made from them."""
-    texts = list(shipment.held_out_texts)
+    """The held-out queries, or some that were trained on where there are none; where they are few, also texts made from them."""
+    texts = list(shipment.held_out_texts or shipment.calibration_texts)
     wanted = _TEXTS_FOR_FLIPS - len(texts)
     if wanted > 0:
         texts += augment(texts, -(-_TEXTS_FOR_FLIPS // len(texts)), shipment.seed)[:wanted]
@@ -203,11 +238,15 @@ def _truth(shipment: Shipment) -> np.ndarray[Any, Any]:
     return np.asarray(shipment.held_out_targets.argmax(axis=1)[:, None])
 
 
-def _answers(shipment: Shipment, logits: Array) -> np.ndarray[Any, Any]:
-    """The top label (one column), or for ``multi`` whether each label is more likely than not."""
-    if not shipment.task.sums_to_one:
-        return np.asarray(probabilities(shipment.task, logits) >= _MULTI_DEFAULT)
-    return np.asarray(logits.argmax(axis=1)[:, None])
+def _answers(policy: Policy, logits: Array) -> np.ndarray[Any, Any]:
+    """The top label (one column), or for ``multi`` whether each label is accepted."""
+    if policy.task.sums_to_one:
+        return np.asarray(logits.argmax(axis=1)[:, None])
+    column = {label: number for number, label in enumerate(policy.labels)}
+    accepted = np.zeros(logits.shape, bool)
+    for row, prediction in zip(accepted, policy.decide_batch(probabilities(policy.task, logits)), strict=True):
+        row[[column[intent] for intent in prediction.intents]] = True
+    return accepted
 
 
 def _policy(shipment: Shipment, logits: Array) -> Policy:
@@ -229,7 +268,9 @@ def _is_declined(policy: Policy, logits: Array) -> np.ndarray[Any, np.dtype[np.b
 
 def _finish(shipment: Shipment, staging: Path, target: Path, figures: Mapping[str, Any]) -> Bundle:
     onnx_file = ONNX_INT8 if (staging / ONNX_INT8).is_file() else ONNX_FP32
-    logits = onnx_logits(staging / onnx_file, encode(shipment.tokenizer, shipment.held_out_texts))
+    logits = np.empty((0, len(shipment.labels)), np.float32)
+    if shipment.held_out_texts:
+        logits = onnx_logits(staging / onnx_file, encode(shipment.tokenizer, shipment.held_out_texts))
     policy = _policy(shipment, logits)
     manifest = Manifest(
         name=shipment.name,
@@ -267,6 +308,8 @@ def _finish(shipment: Shipment, staging: Path, target: Path, figures: Mapping[st
 
 
 def _held_out_figures(shipment: Shipment, logits: Array) -> dict[str, float]:
+    if not len(logits):
+        return {}
     targets = shipment.held_out_targets
     figures = {"held_out_nll": round(negative_log_likelihood(shipment.task, logits, targets), 4)}
     scores = probabilities(shipment.task, logits)

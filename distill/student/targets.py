@@ -91,7 +91,9 @@ def fits_array(n: int, n_labels: int) -> bool:
 
 
 def stacked(rows: Sequence[Array], n_labels: int) -> Targets:
-    """Rows of shape (n_labels,) as targets, at least one."""
+    """Rows of shape (n_labels,) as targets."""
+    if not rows:
+        return np.empty((0, n_labels), np.float32)
     if fits_array(len(rows), n_labels):
         return np.stack(list(rows)).astype(np.float32)
     from scipy.sparse import csr_array

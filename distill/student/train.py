@@ -24,9 +24,14 @@ from distill.split import HELD_OUT_SHARE, stratified_holdout
 from distill.student.processes import is_first_process, wait_for_all
 from distill.student.recipe import (
     DEFAULT_BUDGET_MINUTES,
+    EXPORT_VERSION,
+    MAX_LENGTH,
+    MOST_ASSISTANTS,
     encoder_fits,
     encoder_minutes,
     encoder_recipe,
+    most_more_texts,
+    static_minutes,
     static_recipe,
     static_recipe_alone,
 )
@@ -68,7 +73,8 @@ class TrainingData:
         name: Name of the router.
         task: Picks loss and policy.
         labels: In logit order; for ``single`` with out-of-scope the last is ``oos``.
-        examples: Those of the split ``held_out`` calibrate and set thresholds, the others train. Where none is held out, a tenth is.
+        examples: Those of the split ``held_out`` calibrate and set thresholds, the others train. Where none is held out, a tenth is; where
+            there are too few for that, nothing calibrates.
         intents: Names and descriptions, for the bundle's self-check.
         teacher: Name of the model or callable that labelled.
         prompt_sha256: Hash of the teacher's prompt.
@@ -232,10 +238,12 @@ def _check(data: TrainingData, students: Sequence[str]) -> None:
         raise TrainingError(f"all {len(trained)} labelled queries have the same intent; a router needs at least two")
     if data.task.has_one_label and not counts.all():
         names = [label for label, count in zip(data.labels, counts, strict=True) if not count]
-        more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-        say(
-            f"train: no labelled query has the label {', '.join(names[:_MOST_NAMES])}{more}; the students will not know it"
-        )
+        say(f"train: no labelled query has the label {_named(names)}; the students will not know it")
+
+
+def _named(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return f"{', '.join(names[:_MOST_NAMES])}{more}"
 
 
 def _label_counts(task: Task, examples: Sequence[Example], n_labels: int) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -247,6 +255,19 @@ def _label_counts(task: Task, examples: Sequence[Example], n_labels: int) -> np.
     return counts
 
 
+def _known_labels(task: Task, targets: Targets) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Which labels some example has, (n_labels,): as its best one, or for ``multi`` as one of several."""
+    n, n_labels = targets.shape
+    known = np.zeros(n_labels, bool)
+    if task.has_one_label:
+        known[likeliest(targets)] = True
+        return known
+    step = most_rows(n_labels)
+    for start in range(0, n, step):
+        known |= (targets[start : start + step] >= _MULTI_DEFAULT).any(axis=0)
+    return known
+
+
 def _require_libraries() -> None:
     for module in _NEEDED:
         if importlib.util.find_spec(module) is None:
@@ -254,7 +275,7 @@ def _require_libraries() -> None:
 
 
 def _split(data: TrainingData, seed: int) -> tuple[Part, Part]:
-    """What trains and what calibrates."""
+    """What trains and what calibrates; nothing does where there are too few examples to hold any out."""
     from distill.student.learn import Part
 
     held_out = [example for example in data.examples if example.split == "held_out"]
@@ -265,7 +286,8 @@ def _split(data: TrainingData, seed: int) -> tuple[Part, Part]:
         if chosen:
             held_out = [training[position] for position in chosen]
             training = [training[position] for position in kept]
-    return Part.of(training), Part.of(_few_enough(held_out or training, len(data.labels), seed))
+    n_labels = len(data.labels)
+    return Part.of(training, n_labels), Part.of(_few_enough(held_out, n_labels, seed), n_labels)
 
 
 def _few_enough(examples: list[Example], n_labels: int, seed: int) -> list[Example]:
@@ -323,11 +345,11 @@ class _Run:
 
     @cached_property
     def _size(self) -> tuple[int, int, int]:
-        """Training examples, words in all of them, and parameters of the base model: what recipes depend on."""
-        from distill.student.weights import body_parameters
+        """Training examples, tokens in all of them, and parameters of the base model: what recipes depend on."""
+        from distill.student.weights import body_parameters, count_tokens
 
         texts = self.training.texts
-        return len(texts), sum(len(text.split()) for text in texts), body_parameters(self.base_model)
+        return len(texts), count_tokens(self.base_model, texts, MAX_LENGTH), body_parameters(self.base_model)
 
     @cached_property
     def _n_larger(self) -> int | None:
@@ -336,10 +358,14 @@ class _Run:
         return body_parameters(self.assistant_model) if self.assistant_model else None
 
     def recipe_sha256(self, student: str) -> str:
-        """Hash of what training depends on besides data and seed."""
+        """Hash of what a bundle depends on besides data and seed."""
         from distill.student.weights import base_model_fingerprint
 
-        recipes: dict[str, Any] = {"base_model": self.base_fingerprint, "encoder": self.encoder_recipe.as_dict()}
+        recipes: dict[str, Any] = {
+            "base_model": self.base_fingerprint,
+            "encoder": self.encoder_recipe.as_dict(),
+            "export": EXPORT_VERSION,
+        }
         if self.is_alone:
             recipes["encoder"] = None
         elif self.encoder_recipe.larger and self.assistant_model:
@@ -372,8 +398,7 @@ class _Run:
             raise TrainingError(
                 f"{self.out}: another process is training here; wait for it, or give another --out"
             ) from error
-        if "static" in students:
-            shutil.rmtree(self.work, ignore_errors=True)
+        shutil.rmtree(self.work, ignore_errors=True)
         return bundles
 
     def _make(self, students: Sequence[str], *, force: bool) -> dict[str, Bundle]:
@@ -381,6 +406,9 @@ class _Run:
         from distill.student.vectors import lexicon
         from distill.student.weights import load_base_model
 
+        self._say_what_is_not_held_out()
+        if self.show_progress:
+            self._say_the_recipe()
         base = load_base_model(self.base_model)
         lesson = self._lesson(base)
         words = lexicon(base, self.training.texts, self.static_recipe.dimension)  # before an encoder trains it in place
@@ -406,6 +434,55 @@ class _Run:
             del answers
             bundles |= self._make_static(base, lesson, words, mean, [*new_texts, *more_texts])
         return bundles
+
+    def _say_what_is_not_held_out(self) -> None:
+        if not self.held_out.texts:
+            say(
+                f"train: {len(self.training.texts)} labelled queries are too few to hold any out; probabilities are not calibrated and "
+                "no threshold is fitted"
+            )
+        elif not self.data.task.is_mixture:
+            taught, held_out = (_known_labels(self.data.task, part.targets) for part in (self.training, self.held_out))
+            names = [self.data.labels[number] for number in np.flatnonzero(taught & ~held_out)]
+            if names:
+                say(
+                    f"train: no held-out query has the label {_named(names)}; calibration and thresholds take no account of it"
+                )
+
+    def _say_the_recipe(self) -> None:
+        recipe, students, minutes = self.encoder_recipe, [], 0.0
+        if not self.is_alone:
+            minutes = encoder_minutes(recipe, *self._size, self._n_larger)
+            teachers = self.assistant_model if recipe.larger else f"{recipe.assistants} of its own kind"
+            taught = f"assisted by {teachers}" if recipe.assistants else "from the labels alone"
+            students.append(f"encoder {taught}, {recipe.again().epochs if recipe.assistants else recipe.epochs} passes")
+        if "static" in self.students:
+            static = self.static_recipe
+            minutes += static_minutes(static, *self._size)
+            n_new = static.augmentation * len(self.training.texts) + static.more_texts
+            taught = f"from up to {n_new:,} varied texts too" if n_new else "from the labels alone"
+            students.append(f"static {taught}, {static.epochs} passes")
+        say(
+            f"train: {len(self.training.texts):,} queries, {self._size[1]:,} tokens; {'; '.join(students)}; about {minutes:.1f} minutes on two "
+            f"cores (budget_minutes: {self.budget_minutes:g})"
+        )
+        if left_out := self._left_out():
+            say(f"train: left out to keep to the budget: {', '.join(left_out)}")
+
+    def _left_out(self) -> list[str]:
+        """What the budget has no time for."""
+        if self.is_alone:
+            return ["the encoder and its assistants"]
+        recipe, left_out = self.encoder_recipe, []
+        if self.assistant_model and not recipe.larger:
+            left_out.append(f"the assistant {self.assistant_model}")
+        if missing := MOST_ASSISTANTS - recipe.assistants if not recipe.larger else 0:
+            left_out.append(f"{missing} of {MOST_ASSISTANTS} assistants of its own kind")
+        if "static" in self.students:
+            most = most_more_texts(len(self.training.texts))
+            if missing := most - self.static_recipe.more_texts:
+                left_out.append(f"{missing:,} of {most:,} more texts for static")
+        return left_out
 
     def _mean_answers(
         self, answers: list[Targets], encoder: Encoder, base: BaseModel, more_texts: list[str], max_length: int

@@ -199,7 +199,7 @@ def _give_memory_back() -> None:
 
 
 def _arguments(schedule: Schedule, seed: int, work: Path, *, checkpoints: bool, steps: int) -> TrainingArguments:
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(work),
         per_device_train_batch_size=-(-schedule.batch_size // n_processes()),
         num_train_epochs=schedule.epochs,
@@ -219,6 +219,11 @@ def _arguments(schedule: Schedule, seed: int, work: Path, *, checkpoints: bool, 
         dataloader_pin_memory=torch.cuda.is_available(),
         seed=seed,
     )
+    if (
+        arguments.n_gpu > 1
+    ):  # asking sets it: batches would grow, and steps become fewer, with the GPUs that one process sees
+        arguments._n_gpu = 1  # noqa: SLF001  # there is no other way
+    return arguments
 
 
 def _last_checkpoint(work: Path) -> str | None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from tokenizers.decoders import ByteLevel
 
-from distill.student.augment import plain_word
+from distill.student.augment import plain_word, words_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,7 +26,8 @@ __all__ = ["Lexicon", "first_gates", "lexicon", "token_vectors", "word_neighbour
 
 _NEIGHBOURS = 10
 _WORDS_AT_ONCE = 256
-_WORD_MARKS = ("\u0120", "\u2581")
+_BYTES_MARK = "\u0120"
+_WORD_MARKS = (_BYTES_MARK, "\u2581")
 """What stands before a word's first token: in byte-level BPE, in SentencePiece."""
 
 _SMOOTHING = 1e-3
@@ -82,32 +85,45 @@ def word_neighbours(base: BaseModel, texts: Sequence[str]) -> dict[str, list[str
         texts: Whose words are looked up; words that are no token of their own have no neighbours.
 
     Returns:
-        Up to ten words by word, in lower case.
+        Up to ten words by word. Words are looked up in lower case; the others are written as the vocabulary has them.
     """
     body: Any = base.body
     weights = body.get_input_embeddings().weight.detach().float()
     ids = _whole_words(base.tokenizer.get_vocab())
     words = list(ids)
     vectors = torch.nn.functional.normalize(weights[list(ids.values())] - weights.mean(dim=0))
-    place = {word: position for position, word in enumerate(words)}
-    wanted = sorted({plain for text in texts for word in text.split() if (plain := plain_word(word)) in place})
+    place = {word.lower(): position for position, word in enumerate(words)}
+    wanted = sorted({plain for text in texts for word in words_of(text) if (plain := plain_word(word)) in place})
     found: dict[str, list[str]] = {}
     for start in range(0, len(wanted), _WORDS_AT_ONCE):
         chunk = wanted[start : start + _WORDS_AT_ONCE]
         alike = vectors[[place[word] for word in chunk]] @ vectors.T
         nearest = alike.topk(min(_NEIGHBOURS + 1, len(words))).indices.tolist()
         found |= {
-            word: [words[other] for other in row if words[other] != word]
+            word: [words[other] for other in row if other != place[word]]
             for word, row in zip(chunk, nearest, strict=True)
         }
     return found
 
 
 def _whole_words(vocabulary: Mapping[str, int]) -> dict[str, int]:
-    """Lower-case words of letters that are one token, and its id: WordPiece has no mark on them, BPE and SentencePiece have."""
+    """Words of letters that are one token, and its id: WordPiece has no mark on them, BPE and SentencePiece have.
+
+    Of a word that is there with and without capitals the form with the fewest counts.
+    """
     mark = next((mark for mark in _WORD_MARKS if any(token.startswith(mark) for token in vocabulary)), "")
-    tokens = ((token.removeprefix(mark), number) for token, number in vocabulary.items() if token.startswith(mark))
-    return {token: number for token, number in sorted(tokens) if len(token) > 1 and token.isalpha() and token.islower()}
+    read = ByteLevel().decode if mark == _BYTES_MARK else "".join
+    tokens = ((read([token]).strip().removeprefix(mark), token) for token in vocabulary if token.startswith(mark))
+    forms: dict[str, tuple[str, int]] = {}
+    for word, token in sorted(tokens, key=lambda each: (sum(map(str.isupper, each[0])), each)):
+        if len(word) > 1 and _is_of_letters(word):
+            forms.setdefault(word.lower(), (word, vocabulary[token]))
+    return dict(sorted(forms.values()))
+
+
+def _is_of_letters(word: str) -> bool:
+    """Whether it holds letters alone, with the marks that belong to them: Hindi writes vowels so."""
+    return word.isalpha() or (word[0].isalpha() and all(unicodedata.category(sign)[0] in "LM" for sign in word))
 
 
 def first_gates(texts: Sequence[Ids], vocabulary: int) -> Tensor:

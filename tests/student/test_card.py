@@ -164,3 +164,12 @@ def test_names_cannot_break_out_of_the_header_or_of_code():
     assert parsed(text).model_name == "shop: 'x'-static"
     assert "`fake' --- # x`" in text
     assert "`a'b`" in text
+
+
+@pytest.mark.parametrize("task", Task)
+def test_where_nothing_was_held_out_the_card_says_so_and_claims_no_calibration(task):
+    manifest = replace(MANIFEST, task=task, figures={"n_train": 30, "n_held_out": 0, "temperature": 1.0})
+    card = model_card(manifest)
+    assert "Nothing was held out: there were too few labelled queries." in card
+    for claim in ("not trained on", " is calibrated", "are calibrated", "look a little better"):
+        assert claim not in card

@@ -56,6 +56,7 @@ LOGITS = np.tile(np.asarray([4.0, -1.0, -4.0]), (N_TEXTS, 1))
 def make_shipment(**other):
     """Held-out queries whose targets are what ``LOGITS`` give."""
     facts = {
+        "student": "encoder",
         "task": Task.SINGLE,
         "labels": ("refund", "cancel", "other"),
         "tokenizer": Tokenizer(),
@@ -127,6 +128,21 @@ def test_changes_that_cost_right_answers_are_refused_sooner(tmp_path, right, shi
     assert figures["int8_quick_cost"] == right / N_TEXTS
 
 
+@pytest.mark.parametrize(
+    ("facts", "n", "reason"),
+    [
+        ({}, 30, "changes 30 of 1000 answers (30 of 1000 held-out ones); 1.0% may change"),
+        ({}, 5, "costs 5 of 1000 held-out queries their right answer; 0.2%, or one, may lose it"),
+        ({"task": Task.WEIGHTS, "change": lambda logits: logits * 0.5}, N_TEXTS, "moves 8.4% of a query's weights; 2.0% may move"),
+    ],
+)  # fmt: skip
+def test_a_student_that_stays_float32_says_why(tmp_path, capsys, facts, n, reason):
+    first_to_pass(tmp_path, {"quick": n}, **facts)
+    assert capsys.readouterr().err == f"export encoder: ships in float32, as int8 {reason}\n"
+    first_to_pass(tmp_path, {"quick": 0}, **facts)
+    assert not capsys.readouterr().err
+
+
 def doubtful():
     """Logits and targets of which a tenth is out of scope and has a lower score: a threshold lies between."""
     logits, targets = LOGITS.copy(), (LOGITS > 0).astype(np.float32)
@@ -155,7 +171,41 @@ def test_of_several_intents_one_that_reaches_no_threshold_any_more_is_a_change(t
     figures, _ = first_to_pass(
         tmp_path, {"unsure": 20}, task=Task.MULTI, logits=logits, held_out_targets=targets, change=lambda _: [1.0, -1.0, -4.0]
     )  # fmt: skip
-    assert (figures["int8_unsure_flips"], figures["int8_unsure_cost"]) == (20, 0)
+    assert (figures["int8_unsure_flips"], figures["int8_unsure_cost"]) == (20, 0.02)
+
+
+@pytest.mark.parametrize(("n", "ships"), [(10, True), (11, False)])
+def test_of_several_intents_the_answers_are_those_of_the_fitted_thresholds(tmp_path, n, ships):
+    """Both graphs say less than a half of everything, and the thresholds lie far lower; what changes was wrong before."""
+    logits, targets = np.tile(np.asarray([-6.0, -9.0, -9.0]), (N_TEXTS, 1)), np.zeros((N_TEXTS, N_LABELS), np.float32)
+    logits[:500, 0], targets[:500, 0], targets[:20, 2] = -3.0, 1.0, 1.0
+    figures, _ = first_to_pass(
+        tmp_path, {"low": n}, task=Task.MULTI, logits=logits, held_out_targets=targets, change=lambda _: [-3.0, -3.0, -9.0]
+    )  # fmt: skip
+    assert (figures["int8_low_flips"], figures["int8_low_cost"], figures["int8_shipped"]) == (n, 0, ships)
+
+
+def test_of_weights_each_counts_and_not_the_top_one_alone(tmp_path):
+    figures, _ = first_to_pass(
+        tmp_path, {"halved": N_TEXTS, "close": N_TEXTS}, task=Task.WEIGHTS, change=lambda logits: logits * 0.5
+    )
+    assert figures["int8_halved_flips"] == 0
+    assert figures["int8_halved_moved"] > 0.05
+    assert not figures["int8_shipped"]
+    figures, _ = first_to_pass(tmp_path, {"close": N_TEXTS}, task=Task.WEIGHTS, change=lambda logits: logits * 0.95)
+    assert 0 < figures["int8_close_moved"] < 0.02
+    assert figures["int8_shipped"]
+
+
+@pytest.mark.parametrize(("n_held_out", "ships"), [(99, True), (100, False)])
+def test_what_changes_on_held_out_queries_does_not_hide_among_texts_made_from_them(
+    tmp_path, monkeypatch, n_held_out, ships
+):
+    monkeypatch.setattr(ship, "augment", lambda *_: TEXTS[n_held_out:])
+    targets = np.tile(np.asarray([0, 1, 0], np.float32), (n_held_out, 1))  # neither graph is right: nothing is lost
+    figures, _ = first_to_pass(tmp_path, {"quick": 2}, held_out_texts=TEXTS[:n_held_out], held_out_targets=targets)
+    assert (figures["int8_quick_flips"], figures["int8_quick_flips_held_out"]) == (2, 2)
+    assert (figures["int8_flips_of"], figures["int8_shipped"]) == (N_TEXTS, ships)
 
 
 @pytest.mark.parametrize("task", Task)

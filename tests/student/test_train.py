@@ -18,8 +18,9 @@ from distill import Router
 from distill.bundle import load_bundle
 from distill.data import canonical_json
 from distill.errors import TrainingError
+from distill.policy import Policy
 from distill.selfcheck import verify_selfcheck
-from distill.student import learn, targets, train
+from distill.student import learn, targets, train, weights
 from distill.student.encoder import Encoder
 from distill.student.export import onnx_logits
 from distill.student.tokens import encode, pad
@@ -130,6 +131,19 @@ def test_work_folder_is_gone_once_both_are_made(trained):
     assert not (trained / ".work").exists()
 
 
+@pytest.mark.parametrize("students", [("encoder",), ("static",), ("encoder", "static")])
+def test_work_folder_is_gone_once_all_that_was_asked_for_is_made(
+    data, tmp_path, base_model, quick, monkeypatch, students
+):
+    def make(run, missing, *, force):
+        (run.work / "encoder-0").mkdir()
+        return dict.fromkeys(missing)
+
+    monkeypatch.setattr(train._Run, "_make", make)
+    assert list(train_students(data, tmp_path, students=students, base_model=base_model)) == list(students)
+    assert not (tmp_path / ".work").exists()
+
+
 def _fail(*_args, **_kwargs):
     raise AssertionError("nothing had to be trained")
 
@@ -147,7 +161,7 @@ def test_second_run_does_nothing(copy, base_model, data, monkeypatch):
     assert {path: path.stat().st_mtime_ns for path in copy.rglob("*")} == before
 
 
-@pytest.mark.parametrize("what", ["data", "seed", "force", "altered"])
+@pytest.mark.parametrize("what", ["data", "seed", "force", "altered", "export"])
 def test_second_run_trains_when_something_differs(copy, base_model, data, monkeypatch, what):
     made = []
     monkeypatch.setattr(
@@ -155,6 +169,8 @@ def test_second_run_trains_when_something_differs(copy, base_model, data, monkey
     )
     if what == "data":
         data = replace(data, examples=data.examples[:-1])
+    if what == "export":
+        monkeypatch.setattr(train, "EXPORT_VERSION", 0)
     if what == "altered":
         (copy / "static" / "tokenizer.json").write_text("{}", "utf-8")
     options = {"seed": {"seed": 1}, "force": {"force": True}}.get(what, {})
@@ -290,6 +306,35 @@ def test_a_tenth_is_held_out_where_none_is(base_model, data):
     assert set(held_out.targets.argmax(1)) == {0, 1, 2}
 
 
+@pytest.mark.parametrize("task", Task)
+def test_intents_without_a_held_out_query_are_named(base_model, tmp_path, capsys, task):
+    data = make_data(task=task)
+    greets = tuple(each for each in data.examples if each.split == "train" or each.target[0])
+    for examples in (data.examples, greets):
+        data = replace(data, examples=examples)
+        train._run(data, tmp_path, ("static",), base_model, None, 0, 9, show_progress=False)._say_what_is_not_held_out()
+    said = capsys.readouterr().err
+    wanted = "train: no held-out query has the label pay, travel; calibration and thresholds take no account of it\n"
+    assert said == ("" if task is Task.WEIGHTS else wanted)
+
+
+@pytest.mark.parametrize("task", Task)
+def test_with_too_few_queries_to_hold_any_out_nothing_is_fitted_and_that_is_said(
+    base_model, tmp_path, quick, capsys, task
+):
+    data = make_data(n=3, task=task)
+    data = replace(data, examples=tuple(replace(each, split="train") for each in data.examples))
+    for bundle in train_students(data, tmp_path, base_model=base_model, show_progress=False).values():
+        manifest = bundle.manifest
+        assert not [name for name in manifest.figures if "held_out" in name and name != "n_held_out"]
+        assert not [name for name in manifest.figures if name.endswith("_cost")]
+        facts = manifest.figures["n_train"], manifest.figures["n_held_out"], manifest.figures["temperature"]
+        assert facts == (3, 0, 1.0)
+        assert manifest.policy == Policy.of_answers(task, data.labels).as_dict()
+        assert "Nothing was held out" in (bundle.path / "README.md").read_text("utf-8")
+    assert "3 labelled queries are too few to hold any out" in capsys.readouterr().err
+
+
 def test_bad_input_gets_one_clear_line(data, tmp_path, base_model):
     cases = {
         "no labelled query": replace(data, examples=()),
@@ -395,6 +440,33 @@ def test_what_is_left_of_the_budget_goes_into_more_texts(base_model, data, tmp_p
 
     assert texts(0) == 0
     assert 0 < texts(60) <= 60 * len(data.examples)
+
+
+def test_the_recipe_and_what_it_leaves_out_are_said(data, tmp_path, base_model, monkeypatch, capsys):
+    monkeypatch.setattr(weights, "body_parameters", lambda name: 85_000_000 if name == "big" else 10_600_000)
+
+    def said(students, budget_minutes, larger):
+        run = train._run(data, tmp_path, students, base_model, larger, 0, budget_minutes, show_progress=True)
+        run._say_the_recipe()
+        return capsys.readouterr().err.splitlines()
+
+    start, both, alone = "train: 90 queries, 630 tokens;", ("encoder", "static"), ("encoder",)
+    chosen, left_out = said(both, 0, "big")
+    assert chosen == (
+        f"{start} encoder from the labels alone, 12 passes; static from up to 1,800 varied texts too, 10 passes; "
+        "about 0.1 minutes on two cores (budget_minutes: 0)"
+    )
+    assert left_out == (
+        "train: left out to keep to the budget: the assistant big, 2 of 2 assistants of its own kind, "
+        "5,400 of 5,400 more texts for static"
+    )
+    end = "3 passes; about 0.2 minutes on two cores (budget_minutes: 60)"
+    assert said(alone, 60, None) == [f"{start} encoder assisted by 2 of its own kind, {end}"]
+    assert said(alone, 60, "big") == [f"{start} encoder assisted by big, {end}"]
+    assert said(("static",), 0, None) == [
+        f"{start} static from the labels alone, 60 passes; about 0.0 minutes on two cores (budget_minutes: 0)",
+        "train: left out to keep to the budget: the encoder and its assistants",
+    ]
 
 
 def test_a_static_student_that_has_no_time_for_an_encoder_learns_from_labels_alone(

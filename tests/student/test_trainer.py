@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import SafetensorError
@@ -96,6 +97,20 @@ def test_training_that_was_killed_goes_on_to_the_same_model(tmp_path, monkeypatc
     fit(resumed, data, schedule, **options, work=tmp_path / "cut", progress=progress)
     torch.testing.assert_close(resumed.state_dict(), whole.state_dict())
     assert progress.done == 160
+
+
+def test_a_process_that_sees_several_gpus_takes_the_batches_of_one(tmp_path, monkeypatch):
+    """transformers would wrap the model in DataParallel, make batches so many times larger and take as many fewer steps."""
+    gpus = {"is_available": True, "device_count": 4, "set_device": None, "is_bf16_supported": False}
+    for name, value in gpus.items():
+        monkeypatch.setattr(torch.cuda, name, lambda *_, value=value, **__: value)
+    schedule = Schedule(epochs=1, batch_size=64, learning_rate=0.05, warmup=0.1, weight_decay=0.0)
+    try:
+        arguments = trainer._arguments(schedule, 0, tmp_path, checkpoints=False, steps=9)
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+    assert not arguments.use_cpu
+    assert (arguments.n_gpu, arguments.train_batch_size) == (1, 64)
 
 
 def test_a_batch_is_the_examples_padded():

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from tiny import make_base_model
+from tiny import make_base_model, pieces_of_any_script
 
 from distill.student.augment import augment
 from distill.student.vectors import _whole_words, word_neighbours
@@ -34,12 +34,25 @@ def test_neighbours_are_other_words_of_the_vocabulary_and_the_nearest_come_first
         assert all(alike(word, other) <= likeness[-1] + 1e-6 for other in rest)
 
 
+def test_a_word_with_a_capital_has_neighbours_that_are_written_as_the_vocabulary_has_them(tmp_path):
+    words = ["Rechnung", "Konto", "فاتورة", "حساب", "zahlen"]
+    base = load_base_model(str(make_base_model(tmp_path / "base", "roberta", words=words, pieces=pieces_of_any_script)))
+    found = word_neighbours(base, ["Rechnung zahlen!", "فاتورة"])
+    assert set(found) == {"rechnung", "zahlen", "فاتورة"}
+    for word, others in found.items():
+        assert sorted([*others, next(each for each in words if each.lower() == word)]) == sorted(words)
+    assert {"Konto", "zahlen", "حساب"} <= set(augment(["Rechnung"], 60, 0, found))
+
+
 @pytest.mark.parametrize(
     ("vocabulary", "words"),
     [
         ({"pay": 3, "##ing": 4, "[CLS]": 0, "x": 5, "7up": 6}, {"pay": 3}),
         ({"\u0120pay": 3, "pay": 7, "\u0120Pay": 8, "<s>": 0}, {"pay": 3}),
         ({"\u2581pay": 3, "ing": 4}, {"pay": 3}),
+        ({"Rechnung": 3, "RECHNUNG": 4, "Pay": 5, "pay": 6}, {"Rechnung": 3, "pay": 6}),
+        ({"\u2581حسبة": 3, "\u2581账单": 4, "\u2581हिंदी": 5, "\u258112": 6}, {"حسبة": 3, "账单": 4, "हिंदी": 5}),
+        ({"\u0120\u00c3\u00bcber": 3, "\u0120\u00d9\u0127": 4, "\u0120pay": 5}, {"über": 3, "pay": 5}),
     ],
 )
 def test_whole_words_are_found_in_each_kind_of_vocabulary(vocabulary, words):

@@ -19,6 +19,7 @@ from distill.student.weights import (
     DEFAULT_BASE_MODEL,
     LARGER_MODEL,
     base_model_fingerprint,
+    count_tokens,
     larger_model,
     load_base_model,
 )
@@ -81,6 +82,26 @@ def test_fingerprint_is_of_the_content(base_model, tmp_path):
     config.write_text(config.read_text("utf-8") + " ", "utf-8")
     assert base_model_fingerprint(str(copy)) != base_model_fingerprint(base_model)
     assert base_model_fingerprint("org/name") == "org/name"
+
+
+@pytest.mark.parametrize(
+    "name", ["pytorch_model.bin", "spiece.model", "sentencepiece.bpe.model", "vocab.txt", "bpe.codes", "merges.txt"]
+)
+def test_fingerprint_is_of_every_file_of_weights_and_vocabulary(tmp_path, name):
+    found = []
+    for content in (b"one", b"another"):
+        (tmp_path / name).write_bytes(content)
+        found.append(base_model_fingerprint(str(tmp_path)))
+    assert found[0] != found[1]
+
+
+def test_tokens_are_counted_as_the_model_reads_them(base_model, offline, monkeypatch):
+    """Scripts without spaces have many tokens a word, and of a long text the end is not read."""
+    texts = ["pay the bill", "abcde" * 4, "pay " * 2_000]
+    assert count_tokens(base_model, texts, 32) == (3 + 2) + (20 + 2) + 32
+    assert count_tokens("nobody/no-such-model-here", texts, 32) == 6 + 3 + 32
+    monkeypatch.setattr(weights, "_COUNTED_TEXTS", 2)
+    assert count_tokens(base_model, ["pay"] * 7, 32) == 21
 
 
 @pytest.fixture

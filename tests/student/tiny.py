@@ -133,3 +133,16 @@ def make_data(n=120, task=Task.SINGLE, labels=tuple(WORDS), **language):
     )
     intents = tuple(Intent(name, f"somebody wants to {name}") for name in labels)
     return TrainingData("tiny", task, labels, examples, intents, teacher="fake-1", prompt_sha256="0" * 64)
+
+
+def keep_weights(patch, path):
+    """Copies the weights of the encoder that is trained last to ``path``: training removes its own when it is done."""
+    from distill.student import learn
+
+    true_keep = learn._keep
+
+    def keep(encoder, finished):
+        true_keep(encoder, finished)
+        path.write_bytes(finished.read_bytes())
+
+    patch.setattr(learn, "_keep", keep)
