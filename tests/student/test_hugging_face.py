@@ -103,7 +103,7 @@ def test_any_encoder_is_trained_exported_and_answers_as_torch_does(tmp_path, qui
         figures["int8_shipped"] == (flips <= MOST_FLIPS) == (router.manifest.onnx_file == "onnx/model_quantized.onnx")
     )
     found = router.predict_proba(texts)
-    np.testing.assert_allclose(found, softmax(expected, axis=1), atol=0.05 if figures["int8_shipped"] else 2e-3)
+    np.testing.assert_allclose(found, softmax(expected, axis=1), atol=0.1 if figures["int8_shipped"] else 2e-3)
     sure = np.ptp(np.sort(expected, axis=1)[:, -2:], axis=1) > 0.2
     assert sure.mean() > 0.8
     tops = [router.labels.index(answer.top_intent) for answer in router.route_batch(texts)]
