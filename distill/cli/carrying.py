@@ -37,7 +37,11 @@ def carry(
     base_url: BaseUrl = None,
     out: Out = None,
     rename: Annotated[
-        list[str] | None, typer.Option(metavar="OLD=NEW", help="An intent has another name now (may be repeated).")
+        list[str] | None,
+        typer.Option(
+            metavar="OLD=NEW",
+            help="An intent has another name now, or is one with another: OLD=oos where its queries fit none (may be repeated).",
+        ),
     ] = None,
     changed: Annotated[
         list[str] | None,

@@ -139,6 +139,17 @@ def test_the_queries_of_an_intent_that_is_gone_are_asked_again(shop, server):
     assert {labels(spec)[text] for text in server.asked} == {"oos"}
 
 
+def test_an_intent_that_goes_to_those_that_fit_none_costs_nothing(shop, server):
+    label(shop(), show_progress=False)
+    spec = shop({"track_order": INTENTS["track_order"], "cancel_order": "Stop an order"})
+    n_asked = server.n_requests
+    done = run(spec, never, renames={"refund": "oos"})
+    assert (done.n_carried, done.n_calls, done.n_left) == (12, 0, 0)
+    assert server.n_requests == n_asked
+    assert {labels(spec)[text] for text in TEXTS if "refund" in text} == {"oos"}
+    assert plan_labels(spec).n_missing == 0
+
+
 def test_nothing_is_asked_where_no_call_is_allowed(shop, server):
     label(shop(), show_progress=False)
     spec = shop({"track_order": INTENTS["track_order"], "cancel_order": "Stop an order", "weather": WEATHER})
@@ -536,6 +547,16 @@ def test_queries_that_were_written_for_an_intent_that_is_gone_are_not_asked_abou
     synthesise(spec, show_progress=False)
     assert plan_labels(spec).n_missing == 0
     assert server.n_requests == 0
+
+
+def test_written_queries_go_to_those_that_fit_none_without_a_call(write_shop, server):
+    spec = write_shop({name: body for name, body in INTENTS.items() if name != "refund"})
+    n_asked = server.n_requests
+    done = run(spec, renames={"refund": "oos"})
+    assert (done.n_calls, done.n_left) == (0, 0)
+    synthesise(spec, show_progress=False)
+    label(spec, show_progress=False)
+    assert server.n_requests == n_asked
 
 
 def test_a_wrong_name_carries_nothing(write_shop):
