@@ -45,7 +45,7 @@ class TeacherFallback:
         spec: The router's spec; queries pass ``teacher.redact`` before they are sent.
         timeout_s: Seconds until a request is given up; it is not sent again. Give ``Cascade`` the same.
         open_embedder: Opens the sentence encoder; needed where not all intents or known examples fit into a prompt.
-        max_characters: Of a query; what is longer is cut, so that a call has a price that it cannot exceed.
+        max_characters: Of a redacted query; what is longer is cut, so that a call has a price that it does not exceed by much.
 
     Raises:
         SpecError: The spec's teacher cannot be asked.
@@ -91,11 +91,10 @@ class TeacherFallback:
             TeacherError: The request failed, or the callable raised an error.
             ValueError: The answer names no intent.
         """
-        text = text[: self._max_characters]
+        text = self._redact(text)[: self._max_characters]
         if self._function is not None:
-            redacted = self._redact(text)
             try:
-                return FallbackReply(self._function(redacted))
+                return FallbackReply(self._function(text))
             except Exception as error:  # noqa: BLE001 - the user's own function may raise anything
                 raise TeacherError(shown_error(error, self._spec)) from shown_cause(error, self._spec)
         request = self._request(text)

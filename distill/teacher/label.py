@@ -99,7 +99,7 @@ class LabelSummary:
 
 
 def requester(spec: Spec, open_embedder: OpenEmbedder | None = None) -> tuple[Callable[[str], Request], Dialect]:
-    """How the teacher's model is asked about one text, which is redacted first, and the dialect of the recording.
+    """How the teacher's model is asked about one text, which must be redacted, and the dialect of the recording.
 
     Args:
         spec: The router's spec.
@@ -109,7 +109,7 @@ def requester(spec: Spec, open_embedder: OpenEmbedder | None = None) -> tuple[Ca
         SpecError: The task cannot be asked, or the prompt or the redacting function cannot be read.
     """
     teacher = Teacher(spec, open_embedder)
-    return lambda text: teacher.request(teacher.redact(text)), teacher.dialect_in(Ledger(spec.ledger_path))
+    return teacher.request, teacher.dialect_in(Ledger(spec.ledger_path))
 
 
 def queries_of(spec: Spec) -> list[Query]:

@@ -119,6 +119,16 @@ def test_a_long_query_is_cut_so_that_no_call_exceeds_its_price(make_fallback, se
     assert sent.count("\N{GRINNING FACE}") == 2_000 - len("refund ")
 
 
+def test_a_long_query_is_redacted_whole_before_it_is_cut(make_fallback, server, tmp_path, monkeypatch):
+    (tmp_path / "whole.py").write_text("def hide(text):\n    return text.replace('4711', '#')\n", encoding="utf-8")
+    text = "refund " + "x" * (1_998 - len("refund ")) + "4711"
+    make_fallback(server.base_url, teacher={"redact": "whole:hide"})(text)
+    sent = server.requests[-1]["messages"][-1]["content"]
+    assert "x#" in sent
+    assert "47" not in sent
+    monkeypatch.delitem(sys.modules, "whole")
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_a_process_that_is_forked_while_a_line_opens_opens_its_own(make_fallback, server):
