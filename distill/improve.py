@@ -585,7 +585,9 @@ def _finish(
         texts = _have_written(spec, plan, limit_usd, show_progress=show_progress)
         label(_with_limit(spec, limit_usd), texts, open_embedder=open_embedder, show_progress=show_progress)
     except SpendLimitError:
-        if _spent_usd(spec) is None:  # the limit cannot be kept
+        from distill.teacher.spend import open_budget
+
+        if not open_budget(spec, _model(spec)).can_keep_limit:
             raise
         return None
     folder, candidates = spec.output(out), spec.output(out) / _CANDIDATES

@@ -186,6 +186,19 @@ def test_the_limit_stops_it_and_the_same_command_goes_on(spec, out, server):
     assert max(server.asked.values()) == 1
 
 
+def test_the_limit_stops_it_too_where_a_server_of_ones_own_answered_for_no_price(spec, out):
+    line = next(read_labels(spec.ledger_path))
+    before = replace(
+        line, key="0" * 64, text="asked before", teacher="own", usage=Usage(9, 9), latency_ms=1.0, extra={}
+    )
+    with AppendLog(spec.ledger_path) as log:
+        log.append(label_as_line(before))
+    budget = open_budget(spec, "fake")
+    assert (budget.known_spend_usd, budget.can_keep_limit) == (None, True)
+    done = run(spec, out=out, per_intent=10, max_usd=Decimal("0.0075"))
+    assert done.stopped.startswith("the spend limit is reached")
+
+
 def test_the_limit_holds_over_writing_and_labelling_together(spec, out, server):
     """The round's own recording counts towards teacher.max_usd too."""
     limit = open_budget(spec, "fake").spent_usd + Decimal("0.008")
