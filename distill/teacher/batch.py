@@ -24,6 +24,7 @@ from distill.errors import DataError, SpecError, SpendLimitError, TeacherError
 from distill.progress import say
 from distill.teacher.answers import read_scores
 from distill.teacher.client import RequestFailedError, is_loopback, read_completion, unusable
+from distill.teacher.ledger import as_time
 from distill.teacher.prices import batch_price, cost_usd, teacher_price
 from distill.teacher.spend import cost_line
 from distill.types import Label, Usage
@@ -589,7 +590,7 @@ class BatchRun(Generic[_Question]):
             prompt_sha256=batch.prompt_sha256,
             sample=asked.sample,
             usage=usage,
-            asked_at=created.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            asked_at=as_time(created),
             extra={
                 "settings": batch.settings,
                 **shown,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from distill.data import ledger_key, read_gold, read_queries, unknown_label
@@ -13,7 +12,7 @@ from distill.teacher.asking import Question, Teacher, brief
 from distill.teacher.client import DIALECTS
 from distill.teacher.earlier import described, earlier_answers, group_of
 from distill.teacher.label import queries_of
-from distill.teacher.ledger import AppendLog, Ledger
+from distill.teacher.ledger import AppendLog, Ledger, time_now
 from distill.teacher.rounds import added_queries_path
 from distill.teacher.synth import is_recorded, plan_synthesis
 
@@ -207,7 +206,7 @@ class Recorded:
 
     def write(self, cases: Iterable[Case]) -> int:
         """Carries the answers to some texts over; how many texts those are. What has an answer by now is left as it is."""
-        texts, now = 0, _now()
+        texts, now = 0, time_now()
         cases = list(cases)
         if not cases:
             return 0
@@ -272,7 +271,3 @@ def best(target: Mapping[str, float], task: Task) -> frozenset[str]:
     if not task.sums_to_one:
         return frozenset(name for name, score in target.items() if score >= HOLDS)
     return frozenset({max(target, key=target.__getitem__)} if target else ())
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -22,7 +22,7 @@ from distill.progress import say
 from distill.teacher.answers import FORMS, Names, in_words, label_names
 from distill.teacher.functions import redactor
 from distill.teacher.label import LabelPlan, LabelSummary, new_lines, recorded_labels
-from distill.teacher.ledger import AppendLog, Ledger
+from distill.teacher.ledger import AppendLog, Ledger, as_time, time_now
 from distill.types import OUT_OF_SCOPE_LABEL, Label, Task, Usage
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def import_answers(spec: Spec, path: Path, *, teacher: str | None = None) -> Imp
         DataError: A line is wrong (names file and line; nothing is imported then), or the ledger is being written to.
     """
     given = _read(path, spec, null_fits_none=True)
-    now = _now()
+    now = time_now()
     answers = [_carried(answer, path.name, teacher or spec.teacher_name, now) for answer in given.answers]
     n_added = _write(spec, answers)
     return ImportSummary(
@@ -206,7 +206,7 @@ def _human_labels(spec: Spec, *, show_notes: bool = False) -> dict[str, Label]:
     """Human labels by redacted text in NFC."""
     if spec.labels_path is None:
         raise DataError(f"{spec.path}: teacher.labels is not set")
-    now = _now()
+    now = time_now()
     given = _read(spec.labels_path, spec)
     if show_notes and given.n_repeated:
         say(f"label: {spec.labels_path} repeats {given.n_repeated} of its texts; the last label of each counts")
@@ -404,9 +404,9 @@ def _asked_at(where: str, line: Mapping[str, Any]) -> str:
         return ""
     try:
         when = datetime.fromisoformat(value)
-        return _iso(when if when.tzinfo else when.replace(tzinfo=UTC))
+        return as_time(when if when.tzinfo else when.replace(tzinfo=UTC))
     except (ValueError, OverflowError) as error:
-        raise DataError(f'{where}: "asked_at" must be a time such as {_now()}, found {_shown(value)}') from error
+        raise DataError(f'{where}: "asked_at" must be a time such as {time_now()}, found {_shown(value)}') from error
 
 
 def _word(where: str, line: Mapping[str, Any], name: str) -> str:
@@ -419,11 +419,3 @@ def _word(where: str, line: Mapping[str, Any], name: str) -> str:
 def _shown(value: Any) -> str:
     shown = repr(value)
     return shown if len(shown) <= 80 else f"{shown[:80]}..."  # noqa: PLR2004
-
-
-def _now() -> str:
-    return _iso(datetime.now(UTC))
-
-
-def _iso(when: datetime) -> str:
-    return when.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

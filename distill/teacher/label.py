@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from distill.data import ledger_key, read_gold, read_queries
@@ -38,7 +37,7 @@ from distill.teacher.client import (
 )
 from distill.teacher.earlier import described, earlier_answers
 from distill.teacher.functions import load_function
-from distill.teacher.ledger import AppendLog, Ledger
+from distill.teacher.ledger import AppendLog, Ledger, time_now
 from distill.teacher.prices import batch_price, check_limit_is_enforceable, estimated_usd, teacher_price
 from distill.teacher.retrieve import Excerpt
 from distill.teacher.rounds import added_queries_path
@@ -231,13 +230,13 @@ def plan_labels(
     if price is not None and spec.teacher.callable is None:
         characters = n_more * sum(len(content) for _, content in teacher.typical_messages(_TYPICAL_QUERY))
         characters += sum(len(content) for each in missing for _, content in teacher.typical_messages(each.text))
-        measured = answer_tokens(spec, teacher.name, "label")
+        measured = answer_tokens(spec, teacher.name, "label", ledger)
         typical = teacher.form.answer_tokens(spec.labels) if measured is None else measured
         estimate = estimated_usd(price, characters, typical * n_missing)
         if measured is None:
             most = estimated_usd(price, characters, spec.teacher.max_output_tokens * n_missing)
     n_texts, n_in_flight = _n_texts(questions) + n_unwritten, n_all - len(missing)
-    obstacles = _obstacles(spec, price, batch=batch) if missing or n_more else ()
+    obstacles = _obstacles(spec, price, ledger, batch=batch) if missing or n_more else ()
     return LabelPlan(n_texts, n_missing, estimate, price, n_samples, n_in_flight, n_elsewhere, obstacles, most)
 
 
@@ -248,11 +247,11 @@ def check_can_label(spec: Spec) -> None:
         SpecError: The function that labels cannot be imported; or the spend limit cannot be kept, as no price is known.
         MissingKeyError: There is no key.
     """
-    for check in _checks(spec, teacher_price(spec), batch=False):
+    for check in _checks(spec, teacher_price(spec), None, batch=False):
         check()
 
 
-def _checks(spec: Spec, price: TokenPrice | None, *, batch: bool) -> list[Callable[[], object]]:
+def _checks(spec: Spec, price: TokenPrice | None, ledger: Ledger | None, *, batch: bool) -> list[Callable[[], object]]:
     """Each raises what would stop labelling before anything is asked."""
     teacher = spec.teacher
     checks: list[Callable[[], object]] = []
@@ -267,14 +266,14 @@ def _checks(spec: Spec, price: TokenPrice | None, *, batch: bool) -> list[Callab
         elif not is_loopback(teacher.base_url):
             checks.append(lambda: check_limit_is_enforceable(spec, name, price, loopback=False))
         if teacher.max_usd is not None:
-            checks.append(lambda: open_budget(spec, name).check_limit())
+            checks.append(lambda: open_budget(spec, name, ledger).check_limit())
     return checks
 
 
-def _obstacles(spec: Spec, price: TokenPrice | None, *, batch: bool) -> tuple[str, ...]:
+def _obstacles(spec: Spec, price: TokenPrice | None, ledger: Ledger, *, batch: bool) -> tuple[str, ...]:
     """What would stop labelling before anything is asked."""
     found = []
-    for check in _checks(spec, price, batch=batch):
+    for check in _checks(spec, price, ledger, batch=batch):
         try:
             check()
         except DistillError as error:
@@ -569,7 +568,7 @@ class _Run:
         # in a thread, so that other answers are not kept waiting while vectors are compared
         excerpt = await asyncio.to_thread(self.teacher.excerpt, question.text) if self.teacher.by_query else Excerpt()
         evidence = excerpt.ids
-        asked_at = _now()
+        asked_at = time_now()
         try:
             request = self.teacher.request(question.text, excerpt, question.sample)
             reply = await self._client.ask(request)
@@ -603,7 +602,7 @@ class _Run:
 
     async def _ask_callable(self, question: Question) -> None:
         function = load_function(str(self.teacher.spec.teacher.callable), self.teacher.spec)
-        asked_at, started = _now(), time.perf_counter()
+        asked_at, started = time_now(), time.perf_counter()
         scores, error_line = None, None
         try:
             answer = await asyncio.to_thread(function, question.text)
@@ -679,7 +678,3 @@ class _Run:
             say(f"label: a query failed ({error}); going on, failed ones are asked again by the next run")
         if self._failures_in_a_row >= _FAILURES_IN_A_ROW:
             raise TeacherError(f"{self._failures_in_a_row} queries in a row failed, the last one: {error}")
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from distill.data import label_as_line, read_labels, storage_errors
@@ -16,7 +17,17 @@ if TYPE_CHECKING:
 
     from distill.types import Label
 
-__all__ = ["AppendLog", "Ledger"]
+__all__ = ["AppendLog", "Ledger", "as_time", "time_now"]
+
+
+def time_now() -> str:
+    """The time of the day, as a line of a recording says it."""
+    return as_time(datetime.now(UTC))
+
+
+def as_time(moment: datetime) -> str:
+    """A moment, which must know its zone, in UTC and to the millisecond."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class AppendLog:

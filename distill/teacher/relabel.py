@@ -17,7 +17,6 @@ import unicodedata
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -26,7 +25,7 @@ from distill.data import ledger_key, normalise, sha256_json
 from distill.errors import SpecError, SpendLimitError, TeacherError
 from distill.progress import Progress
 from distill.teacher.answers import FORMS, Answer, function_scores, in_words, read_scores
-from distill.teacher.asking import Teacher, effort
+from distill.teacher.asking import Teacher, brief, effort
 from distill.teacher.changed import best, mean
 from distill.teacher.client import (
     DIALECTS,
@@ -41,7 +40,7 @@ from distill.teacher.client import (
 )
 from distill.teacher.functions import load_function
 from distill.teacher.label import check_can_label, new_lines, recorded_samples, requester
-from distill.teacher.ledger import AppendLog, Ledger
+from distill.teacher.ledger import AppendLog, Ledger, time_now
 from distill.teacher.prices import check_limit_is_enforceable, estimated_usd, teacher_price
 from distill.teacher.prompt import Messages, render, template_text
 from distill.teacher.retrieve import Excerpt
@@ -402,7 +401,7 @@ class _Run:
         # in a thread, so that other answers are not kept waiting while vectors are compared
         excerpt = await asyncio.to_thread(self.again.excerpt, case) if self.again.teacher.by_query else Excerpt()
         question = replace(case, evidence=(*case.evidence, *(excerpt.examples or ()))), sample
-        asked_at = _now()
+        asked_at = time_now()
         try:
             request = self.again.request(case, excerpt)
             reply = await self._client.ask(request)
@@ -419,7 +418,7 @@ class _Run:
     async def _ask_function(self, question: tuple[Case, int]) -> None:
         spec = self.again.spec
         function = load_function(str(spec.teacher.callable), spec)
-        asked_at, started = _now(), time.perf_counter()
+        asked_at, started = time_now(), time.perf_counter()
         scores, problem = None, None
         try:
             answer = await asyncio.to_thread(function, question[0].text)
@@ -440,11 +439,6 @@ class _Run:
         latency_ms: float | None = None,
     ) -> None:
         (case, sample), hash_ = question, self.again.hashes[dialect]
-        settings = self.again.settings(dialect)
-        short = {
-            name: value[:12] if name in {"template_sha256", "intents", "answer"} else value
-            for name, value in settings.items()
-        }
         self.ledger.write(
             self.log,
             Label(
@@ -459,7 +453,7 @@ class _Run:
                 latency_ms=None if latency_ms is None else round(latency_ms, 1),
                 asked_at=asked_at,
                 extra={
-                    "settings": short,
+                    "settings": brief(self.again.settings(dialect)),
                     "evidence": [sha256_json(text)[:12] for text, _ in case.evidence],
                     **({"server": server_of(self.again.spec.teacher.base_url)} if self._client is not None else {}),
                     **cost_line(self.budget.price, usage),
@@ -491,7 +485,7 @@ def _decide(again: _Again, ledger: Ledger, log: AppendLog, cases: Sequence[Case]
         new = [answer for answer in again.answers(ledger, case.text) if answer is not None]
         scores = _mean([*before, *new], again.spec)
         n_changed += best(scores, again.spec.task) != best(_mean(before, again.spec), again.spec.task)
-        now = _now()
+        now = time_now()
         source = {"teacher": again.name, "answers": [answer.key for answer in (*before, *new)], "decided_at": now}
         decisions += [
             Label(
@@ -535,7 +529,3 @@ def _mean(answers: Sequence[Label], spec: Spec) -> dict[str, float]:
     """The mean of answers, each scaled to a sum of 1 but for ``multi``; labels of which none speaks are left out."""
     means = mean([answer.scores or {} for answer in answers], spec.task)
     return {name: round(score, 6) for name, score in means.items() if score}
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -153,17 +153,18 @@ def _past_prices(spec: Spec) -> Callable[[str, str | None, bool], TokenPrice | N
     return price_then
 
 
-def answer_tokens(spec: Spec, model: str, stage: str) -> float | None:
+def answer_tokens(spec: Spec, model: str, stage: str, ledger: Ledger | None = None) -> float | None:
     """Mean tokens of this model's recorded answers, reasoning included; None where none was counted.
 
     Args:
         spec: The router's spec.
         model: Who answered.
         stage: ``synth``, or ``label`` for those of batches too.
+        ledger: The spec's, where it was read already.
     """
     counts = [
         answer.usage.completion_tokens
-        for answer in paid_answers(spec)
+        for answer in paid_answers(spec, ledger)
         if answer.model == model and answer.stage.startswith(stage)
     ]
     counted = [count for count in counts if count is not None]

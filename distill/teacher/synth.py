@@ -16,7 +16,6 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +35,7 @@ from distill.teacher.client import (
     server_of,
 )
 from distill.teacher.diversity import distinct_2, mean_distance
-from distill.teacher.ledger import AppendLog
+from distill.teacher.ledger import AppendLog, time_now
 from distill.teacher.pool import Comparison, Dropped, Pool, Repeat
 from distill.teacher.prices import check_limit_is_enforceable, estimated_usd, price_of
 from distill.teacher.prompt import examples_of
@@ -317,7 +316,7 @@ def _renamed(
     writer: Writer, recording: Mapping[str, Mapping[str, Any]], renames: Mapping[str, str]
 ) -> list[dict[str, Any]]:
     """Answers under the new names of their targets, but for those that the recording holds already."""
-    lines = writer.renamed(recording.values(), renames, _now())
+    lines = writer.renamed(recording.values(), renames, time_now())
     return [line for line in lines if line["key"] not in recording]
 
 
@@ -422,7 +421,7 @@ class _Run:
             **round_.line,
             "basis": self.writer.basis(round_.target),
         }
-        asked_at = _now()
+        asked_at = time_now()
         try:
             reply = await self._client.ask(self.writer.request(round_))
         except RequestFailedError as error:
@@ -474,10 +473,6 @@ class _Run:
                 "synth": made_by,
             }
             positions[target] += 1
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _excluded(writer: Writer) -> Iterator[str]:
