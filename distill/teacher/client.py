@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DIALECTS",
+    "OPENAI",
     "THIS_MACHINE",
     "ChatClient",
     "Dialect",
@@ -40,6 +41,7 @@ __all__ = [
     "Request",
     "RequestFailedError",
     "api_key",
+    "endpoint_of",
     "for_each",
     "is_loopback",
     "read_completion",
@@ -54,6 +56,9 @@ _CUT_OFF = "length"
 
 THIS_MACHINE = "this machine"
 """``server_of`` a loopback address."""
+
+OPENAI = "the client's default"
+"""``server_of`` no address at all; recordings say it so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +139,18 @@ class RequestFailedError(TeacherError):
     """One request failed for good; the run may go on with the next query."""
 
 
+def endpoint_of(base_url: str | None) -> str | None:
+    """Where is asked: the URL, where there is none that of the environment, as the OpenAI client does; None: OpenAI itself."""
+    return base_url or _default_endpoint()
+
+
+def _default_endpoint() -> str | None:
+    return os.environ.get("OPENAI_BASE_URL") or None
+
+
 def is_loopback(base_url: str | None) -> bool:
-    """Whether a URL leads to this machine."""
-    host = urlsplit(base_url or "").hostname or ""
+    """Whether asking there is asking this machine."""
+    host = urlsplit(endpoint_of(base_url) or "").hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -145,14 +159,15 @@ def is_loopback(base_url: str | None) -> bool:
 
 def server_of(base_url: str | None) -> str:
     """Whose server answers, as a line of a recording says it."""
-    return THIS_MACHINE if is_loopback(base_url) else urlsplit(base_url or "").hostname or "the client's default"
+    return THIS_MACHINE if is_loopback(base_url) else urlsplit(endpoint_of(base_url) or "").hostname or OPENAI
 
 
 def _shown(base_url: str | None) -> str:
-    """A base URL for people: without a password or a query, which may hold a key."""
-    if base_url is None:
+    """Where is asked, for people: without a password or a query, which may hold a key."""
+    url = endpoint_of(base_url)
+    if url is None:
         return "the provider's API"
-    parts = urlsplit(base_url)
+    parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from datetime import UTC, datetime
 from decimal import Decimal
 from difflib import get_close_matches
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill.errors import SpecError, SpendLimitError, missing_extra
 from distill.progress import say
-from distill.teacher.client import is_loopback, server_of
+from distill.teacher.client import endpoint_of, is_loopback, server_of
 from distill.types import TokenPrice, Usage
 
 if TYPE_CHECKING:
@@ -57,7 +56,7 @@ def endpoint_price(model: str, base_url: str | None, *, in_batch: bool = False) 
     Raises:
         MissingExtraError: genai-prices is not installed.
     """
-    url = base_url or _default_endpoint()
+    url = endpoint_of(base_url)
     found = None if is_loopback(url) else _found(model, "openai" if url is None else None, url, in_batch=in_batch)
     if found is None:
         return None
@@ -68,11 +67,6 @@ def endpoint_price(model: str, base_url: str | None, *, in_batch: bool = False) 
     if not any(variant.constraint is None or variant.constraint.active(now) for variant in variants):
         return None  # then the price found is the ordinary one
     return _list_price(found, ", batch")
-
-
-def _default_endpoint() -> str | None:
-    """Where the OpenAI client asks when nothing is said; None: OpenAI itself."""
-    return os.environ.get("OPENAI_BASE_URL") or None
 
 
 _IN_BATCH = {"processing": "batch"}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill.data import read_jsonl, read_labels, storage_errors
 from distill.errors import DataError, LedgerError
-from distill.teacher.client import THIS_MACHINE, server_of
+from distill.teacher.client import OPENAI, THIS_MACHINE, server_of
 from distill.teacher.prices import Budget, batch_price, cost_usd, is_counted, price_of
 from distill.teacher.rounds import project_folder, synthesis_paths
 from distill.types import StageSpend, Usage
@@ -63,6 +63,9 @@ class PaidAnswer:
 
 _BATCH = "label --batch"
 
+
+_ENDPOINTS = {THIS_MACHINE: "http://localhost", OPENAI: "https://api.openai.com/v1"}
+"""Of servers that have no host in their name."""
 
 @contextmanager
 def spending(spec: Spec, model: str | None) -> Iterator[None]:
@@ -145,7 +148,7 @@ def _past_prices(spec: Spec) -> Callable[[str, str | None, bool], TokenPrice | N
     def price_then(model: str, server: str | None, in_batch: bool) -> TokenPrice | None:
         settings = spec.teacher
         if server is not None and server != server_of(settings.base_url):
-            there = {THIS_MACHINE: "http://localhost", server_of(None): None}.get(server, f"https://{server}")
+            there = _ENDPOINTS.get(server, f"https://{server}")
             settings = settings.model_copy(update={"base_url": there})
         asked = spec.model_copy(update={"teacher": settings})
         return batch_price(asked, model) if in_batch else price_of(asked, model)

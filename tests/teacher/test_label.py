@@ -500,6 +500,20 @@ def test_a_limit_without_a_known_price_is_refused_before_any_call(make_spec, mon
     assert not spec.ledger_path.exists()
 
 
+def test_a_server_on_this_machine_that_the_environment_names_sends_no_bill_either(
+    server, make_spec, monkeypatch, capsys
+):
+    monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+    spec = make_spec(teacher={"model": "nobody-knows-it", "base_url": None, "max_usd": 5})
+    assert plan_labels(spec).obstacles == ()
+    assert label(spec, show_progress=False).n_asked == len(TEXTS)
+    assert (
+        "no price is known for 'nobody-knows-it' on this machine, so teacher.max_usd limits nothing"
+        in capsys.readouterr().err
+    )
+    assert {line["server"] for line in ledger_lines(spec)} == {"this machine"}
+
+
 def test_a_limit_is_not_pretended_where_tokens_are_not_counted(server, make_spec):
     server.usage = None
     spec = make_spec(server.base_url, teacher={"price": PRICE, "max_usd": 5})

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from distill.errors import SpecError, SpendLimitError
 from distill.spec import Spec
+from distill.teacher.client import OPENAI, THIS_MACHINE, is_loopback, server_of
 from distill.teacher.prices import Budget, check_limit_is_enforceable, cost_usd, look_up_price, price_of, teacher_price
 from distill.types import TokenPrice, Usage
 
@@ -119,8 +120,13 @@ def test_the_list_price_is_that_of_the_endpoint(model, base_url, provider):
 def test_the_openai_clients_own_variable_names_the_endpoint_too(monkeypatch):
     monkeypatch.setenv("OPENAI_BASE_URL", "https://api.cerebras.ai/v1")
     assert teacher_price(spec(model="gpt-oss-120b")).source.endswith("provider cerebras")
+    assert (server_of(None), is_loopback(None)) == ("api.cerebras.ai", False)
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:8080/v1")
     assert teacher_price(spec(model="gpt-5-mini")) is None
+    assert (server_of(None), is_loopback(None)) == (THIS_MACHINE, True)
+    assert server_of("https://api.groq.com/openai/v1") == "api.groq.com"  # the spec's comes first
+    monkeypatch.delenv("OPENAI_BASE_URL")
+    assert (server_of(None), is_loopback(None)) == (OPENAI, False)
 
 
 def test_ones_own_price_needs_no_endpoint_in_the_list_and_names_need_none_at_all():
