@@ -15,15 +15,24 @@ import time
 from collections import deque
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from distill.data import atomic_write, storage_errors, write_json
-from distill.errors import DataError, SpecError, SpendLimitError, TeacherError
+from distill.errors import SpecError, SpendLimitError, TeacherError
 from distill.progress import say
 from distill.teacher.answers import read_scores
 from distill.teacher.client import RequestFailedError, is_loopback, read_completion, unusable
+from distill.teacher.in_flight import (
+    Asked,
+    Batch,
+    all_open_batches,
+    batches_folder,
+    open_batches,
+    requests_path,
+    state_path,
+)
 from distill.teacher.ledger import as_time
 from distill.teacher.prices import batch_price, cost_usd, teacher_price
 from distill.teacher.spend import cost_line
@@ -31,7 +40,6 @@ from distill.types import Label, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-    from pathlib import Path
 
     from openai import AsyncOpenAI
     from openai.types import Batch as RemoteBatch
@@ -42,14 +50,11 @@ if TYPE_CHECKING:
     from distill.teacher.prices import Budget
 
 __all__ = [
-    "Asked",
-    "Batch",
     "BatchRun",
     "Labelling",
     "check_batch_limit",
     "check_has_batches",
     "check_not_in_flight",
-    "open_batches",
 ]
 
 _Question = TypeVar("_Question")
@@ -68,89 +73,6 @@ _ENDED = {"completed", "expired", "cancelled", "failed"}
 _SECONDS_BETWEEN_LINES = 300.0
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """One question in a batch. ``key`` is the ledger's, and the request's ``custom_id``; ``shown`` are the labels that may be answered, or none: all."""
-
-    key: str
-    text: str
-    sample: int = 0
-    evidence: tuple[str, ...] = ()
-    shown: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """A batch whose answers are not in the ledger yet, as it is written down.
-
-    Attributes:
-        token: Names its files here, and its input file at the provider.
-        spec: Name of the file that it was made for; another one may lie in the same folder.
-        teacher: The model.
-        prompt_sha256: Hash of the settings in which it was asked.
-        settings: These, as they stand in a ledger line.
-        reserved_usd: What it can cost at most.
-        asked: What is asked in it.
-        input_file_id: None until it is uploaded.
-        batch_id: None until it is created.
-    """
-
-    token: str
-    spec: str
-    teacher: str
-    prompt_sha256: str
-    settings: Mapping[str, Any]
-    reserved_usd: Decimal
-    asked: tuple[Asked, ...]
-    input_file_id: str | None = None
-    batch_id: str | None = None
-
-    @property
-    def filename(self) -> str:
-        """Of its input file at the provider."""
-        return f"distill-{self.token}.jsonl"
-
-
-def _folder(spec: Spec) -> Path:
-    return spec.ledger_path.with_name("batches")
-
-
-def _state_path(spec: Spec, batch: Batch) -> Path:
-    return _folder(spec) / f"{batch.token}.json"
-
-
-def _requests_path(spec: Spec, batch: Batch) -> Path:
-    return _folder(spec) / f"{batch.token}.requests.jsonl"
-
-
-def open_batches(spec: Spec) -> list[Batch]:
-    """The batches of a spec whose answers are not in the ledger yet.
-
-    Raises:
-        DataError: A file in the folder ``batches`` is not what was written there.
-    """
-    return [batch for batch in _all_open(spec) if batch.spec == spec.path.name]
-
-
-def _all_open(spec: Spec) -> list[Batch]:
-    """As ``open_batches``, with those of other specs that share the ledger."""
-    return [_read_state(path) for path in sorted(_folder(spec).glob("*.json"))]
-
-
-def _read_state(path: Path) -> Batch:
-    try:
-        state = json.loads(path.read_text(encoding="utf-8"))
-        lists = "evidence", "shown"
-        asked = tuple(
-            Asked(**(each | {name: tuple(each.get(name, ())) for name in lists})) for each in state.pop("asked")
-        )
-        return Batch(**{**state, "asked": asked, "reserved_usd": Decimal(state["reserved_usd"])})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, InvalidOperation) as error:
-        raise DataError(
-            f"{path}: cannot be read as the state of a batch ({error!r}); delete it to give up what is asked in it"
-        ) from error
-
-
 def check_not_in_flight(spec: Spec, keys: Callable[[], Iterable[str]]) -> None:
     """What is being asked in a batch is paid for: it is not asked one by one too.
 
@@ -161,14 +83,14 @@ def check_not_in_flight(spec: Spec, keys: Callable[[], Iterable[str]]) -> None:
     Raises:
         TeacherError: A batch that asks one of them is in flight.
     """
-    batches = _all_open(spec)
+    batches = all_open_batches(spec)
     wanted = set(keys()) if batches else set()
     for batch in batches:
         n_asked = sum(asked.key in wanted for asked in batch.asked)
         if n_asked:
             raise TeacherError(
                 f"{n_asked} of these queries are being asked in batch {batch.batch_id or batch.token}; `distill label --batch "
-                f"{spec.path.with_name(batch.spec)}` takes its answers, and then nothing is paid twice (to give it up: delete {_state_path(spec, batch)})"
+                f"{spec.path.with_name(batch.spec)}` takes its answers, and then nothing is paid twice (to give it up: delete {state_path(spec, batch)})"
             )
 
 
@@ -278,7 +200,7 @@ class BatchRun(Generic[_Question]):
         if batch.teacher != self._client.model or batch.prompt_sha256 not in self._labelling.settings:
             raise TeacherError(
                 f"batch {batch.batch_id or batch.token} asked {batch.teacher!r} with other settings (prompt, intents, answers or sampling) "
-                f"than {self._spec.path} has now; put them back to take its answers, or delete {_state_path(self._spec, batch)} to give it up"
+                f"than {self._spec.path} has now; put them back to take its answers, or delete {state_path(self._spec, batch)} to give it up"
             )
 
     async def _located(self, batch: Batch) -> Batch | None:
@@ -286,7 +208,7 @@ class BatchRun(Generic[_Question]):
         if batch.input_file_id is None:
             name = batch.filename
             batch = replace(batch, input_file_id=await self._client.call(lambda api: _file_called(api, name)))
-            if batch.input_file_id is None and not _requests_path(self._spec, batch).exists():
+            if batch.input_file_id is None and not requests_path(self._spec, batch).exists():
                 return None
             self._save(batch)
         if batch.batch_id is None and batch.input_file_id is not None:
@@ -355,8 +277,10 @@ class BatchRun(Generic[_Question]):
             SpendLimitError: What is left could exceed the spend limit.
         """
         waiting, pause_s = deque(questions), FIRST_PAUSE_S
-        for batch in self._in_flight:
-            budget.hold(batch.reserved_usd)
+        uncreated = {batch.token for batch in self._uncreated}
+        for batch in all_open_batches(self._spec):
+            if batch.token not in uncreated:
+                budget.hold(batch.reserved_usd)
         try:
             while waiting or self._in_flight or self._uncreated:
                 await self._ask(waiting, budget)
@@ -420,7 +344,7 @@ class BatchRun(Generic[_Question]):
         hash_ = self._labelling.hashes[self._client.dialect]
         token = sha256(content).hexdigest()[:16]
         batch = self._new(token, hash_, reserved_usd, tuple(asked))
-        path = _requests_path(self._spec, batch)
+        path = requests_path(self._spec, batch)
         with storage_errors(path):
             path.parent.mkdir(exist_ok=True)
         with atomic_write(path) as partial:
@@ -431,7 +355,7 @@ class BatchRun(Generic[_Question]):
 
     async def _start(self, batch: Batch) -> Batch:
         """Uploads and creates a batch, as far as that has not been done."""
-        requests = _requests_path(self._spec, batch)
+        requests = requests_path(self._spec, batch)
         if batch.input_file_id is None:
             name, content = batch.filename, requests.read_bytes()
             batch = replace(batch, input_file_id=await self._client.call(lambda api: _upload(api, name, content)))
@@ -446,14 +370,14 @@ class BatchRun(Generic[_Question]):
         return batch
 
     def _save(self, batch: Batch) -> None:
-        write_json(_state_path(self._spec, batch), asdict(batch) | {"reserved_usd": str(batch.reserved_usd)})
+        write_json(state_path(self._spec, batch), asdict(batch) | {"reserved_usd": str(batch.reserved_usd)})
 
     def _forget(self, batch: Batch) -> None:
         """Every answer is recorded, or there will be none."""
-        _requests_path(self._spec, batch).unlink(missing_ok=True)
-        _state_path(self._spec, batch).unlink(missing_ok=True)
-        if not any(_folder(self._spec).iterdir()):
-            _folder(self._spec).rmdir()
+        requests_path(self._spec, batch).unlink(missing_ok=True)
+        state_path(self._spec, batch).unlink(missing_ok=True)
+        if not any(batches_folder(self._spec).iterdir()):
+            batches_folder(self._spec).rmdir()
 
     # --- waiting, and what came of it -------------------------------------------------------------------------------
 
@@ -462,7 +386,7 @@ class BatchRun(Generic[_Question]):
         batch_id = str(batch.batch_id)
         unknown = (
             f"batch {batch_id} is not known to the endpoint (404): are base_url and the key those that it was created with? "
-            f"To give it up, delete {_state_path(self._spec, batch)}"
+            f"To give it up, delete {state_path(self._spec, batch)}"
         )
         try:
             remote = await self._client.call(lambda api: api.batches.retrieve(batch_id), not_found=unknown)

@@ -13,15 +13,7 @@ from distill.errors import DataError, DistillError, MissingKeyError, TeacherErro
 from distill.progress import Progress, say
 from distill.teacher.answers import NotJsonError, UnmatchedError, function_scores, read_scores
 from distill.teacher.asking import Question, Teacher, brief
-from distill.teacher.batch import (
-    Asked,
-    BatchRun,
-    Labelling,
-    check_batch_limit,
-    check_has_batches,
-    check_not_in_flight,
-    open_batches,
-)
+from distill.teacher.batch import BatchRun, Labelling, check_batch_limit, check_has_batches, check_not_in_flight
 from distill.teacher.client import (
     DIALECTS,
     ChatClient,
@@ -37,6 +29,7 @@ from distill.teacher.client import (
 )
 from distill.teacher.earlier import described, earlier_answers
 from distill.teacher.functions import load_function
+from distill.teacher.in_flight import Asked, open_batches
 from distill.teacher.ledger import AppendLog, Ledger, time_now
 from distill.teacher.prices import batch_price, check_limit_is_enforceable, estimated_usd, teacher_price
 from distill.teacher.retrieve import Excerpt

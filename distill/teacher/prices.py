@@ -210,12 +210,17 @@ class Budget:
         return None if self.price is None else self.known_past_usd
 
     @property
+    def committed_usd(self) -> Decimal:
+        """Spent so far, and set aside."""
+        return self.spent_usd + self._reserved_usd
+
+    @property
     def can_keep_limit(self) -> bool:
         """Whether a limit would be kept: all that somebody bills is counted and priced."""
         return self.price is not None and self._is_counted and not self._unpriced
 
     def at(self, price: TokenPrice | None) -> Budget:
-        """The same limit and the same spend, for requests at another price. Nothing may be reserved."""
+        """The same limit and the same spend, for requests at another price. What is reserved stays behind."""
         other = Budget(price, self.limit_usd, self.spent_usd)
         other._is_counted, other._is_priced = self._is_counted, self._is_priced and self.price is not None
         other._unpriced = self._unpriced
@@ -292,10 +297,11 @@ class Budget:
         return self._reserve(cost_usd(self.price, Usage(prompt_bytes, max_output_tokens)))
 
     def _reserve(self, dearest: Decimal) -> Decimal:
-        if self.limit_usd is not None and self.spent_usd + self._reserved_usd + dearest > self.limit_usd:
+        if self.limit_usd is not None and self.committed_usd + dearest > self.limit_usd:
+            in_flight = f", what is in flight can cost {self._reserved_usd:.4f} more," if self._reserved_usd else ""
             raise SpendLimitError(
-                f"the spend limit is reached: USD {self.spent_usd:.4f} of teacher.max_usd {self.limit_usd} are spent and "
-                f"the next request could exceed it. Everything answered is kept; raise teacher.max_usd and run again"
+                f"the spend limit is reached: USD {self.spent_usd:.4f} of {self.limit_usd} are spent{in_flight} and "
+                f"the next request could exceed it. Everything answered is kept; raise teacher.max_usd, or --max-usd, and run again"
             )
         self._reserved_usd += dearest
         return dearest

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from distill.data import read_jsonl, read_labels, storage_errors
 from distill.errors import DataError, LedgerError
 from distill.teacher.client import OPENAI, THIS_MACHINE, server_of
+from distill.teacher.in_flight import all_open_batches
 from distill.teacher.prices import Budget, batch_price, cost_usd, is_counted, price_of
 from distill.teacher.rounds import project_folder, synthesis_paths
 from distill.types import StageSpend, Usage
@@ -63,9 +64,9 @@ class PaidAnswer:
 
 _BATCH = "label --batch"
 
-
 _ENDPOINTS = {THIS_MACHINE: "http://localhost", OPENAI: "https://api.openai.com/v1"}
 """Of servers that have no host in their name."""
+
 
 @contextmanager
 def spending(spec: Spec, model: str | None) -> Iterator[None]:
@@ -108,7 +109,7 @@ def cost_line(price: TokenPrice | None, usage: Usage | None) -> dict[str, str]:
 
 
 def open_budget(spec: Spec, model: str | None, ledger: Ledger | None = None) -> Budget:
-    """The spend limit, less what the recordings say was spent already, on whichever model.
+    """The spend limit, less what the recordings say was spent already, on whichever model, and what batches in flight can cost at most.
 
     Args:
         spec: The router's spec.
@@ -119,6 +120,8 @@ def open_budget(spec: Spec, model: str | None, ledger: Ledger | None = None) -> 
         return Budget(None, None)
     budget = Budget(price_of(spec, model), spec.teacher.max_usd)
     _count(spec, paid_answers(spec, ledger), budget)
+    for batch in all_open_batches(spec):
+        budget.hold(batch.reserved_usd)
     return budget
 
 
@@ -184,7 +187,7 @@ def limited(spec: Spec, model: str | None, max_usd: Decimal | None) -> Spec:
     """
     if max_usd is None:
         return spec
-    limit = open_budget(spec, model).spent_usd + max_usd
+    limit = open_budget(spec, model).committed_usd + max_usd
     if spec.teacher.max_usd is not None:
         limit = min(limit, spec.teacher.max_usd)
     return spec.model_copy(update={"teacher": spec.teacher.model_copy(update={"max_usd": limit})})

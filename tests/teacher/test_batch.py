@@ -22,11 +22,11 @@ from distill.errors import DataError, SpecError, SpendLimitError, TeacherError
 from distill.spec import load_spec
 from distill.teacher import batch as batch_module
 from distill.teacher import prices
-from distill.teacher.batch import open_batches
 from distill.teacher.client import RequestFailedError
+from distill.teacher.in_flight import open_batches
 from distill.teacher.label import label, plan_labels
 from distill.teacher.prices import batch_price, teacher_price
-from distill.teacher.spend import open_budget, spend_by_stage
+from distill.teacher.spend import limited, open_budget, spend_by_stage
 
 PROGRAM = Path(__file__).with_name("label_program.py")
 BATCH_PRICE = PRICE | {"batch": {"input_per_mtok": 0.5, "output_per_mtok": 5}}
@@ -690,6 +690,24 @@ def test_a_batch_in_flight_is_taken_even_where_the_limit_leaves_no_room(server, 
     with pytest.raises(SpendLimitError):
         by_batch(spec)
     assert good_texts(spec) == sorted(TEXTS)
+
+
+def test_what_is_in_flight_counts_towards_the_limit_of_every_command(server, make_spec, monkeypatch):
+    with monkeypatch.context() as dying:
+        kill_at(dying, "_create", after=True)
+        with pytest.raises(KilledError):
+            by_batch(make_spec(server.base_url, teacher={"price": BATCH_PRICE}))
+    spec = make_spec(server.base_url, teacher={"price": BATCH_PRICE})
+    (batch,) = open_batches(spec)
+    budget = open_budget(spec, "m")
+    assert budget.committed_usd == budget.spent_usd + batch.reserved_usd
+    n_requests = server.n_requests
+    limit = {"price": BATCH_PRICE, "max_usd": float(budget.committed_usd)}
+    with pytest.raises(SpendLimitError, match=rf"what is in flight can cost {batch.reserved_usd:.4f} more"):
+        label(make_spec(server.base_url, teacher=limit), ["another query"], show_progress=False)
+    assert server.n_requests == n_requests
+    assert limited(spec, "m", Decimal(1)).teacher.max_usd == budget.committed_usd + 1
+    assert label(limited(spec, "m", Decimal(1)), ["another query"], show_progress=False).n_asked == 1
 
 
 def test_a_batch_that_was_not_created_is_not_created_above_the_limit(server, make_spec, monkeypatch):
