@@ -207,6 +207,7 @@ class ImprovementPlan:
         n_queries: Queries to write and label.
         n_requests: About how many requests that takes.
         estimated_usd: Their estimated price, or None when a price is unknown.
+        most_usd: The same should each answer of a model that has given none yet be as long as it may.
     """
 
     number: int
@@ -216,6 +217,7 @@ class ImprovementPlan:
     n_queries: int
     n_requests: int
     estimated_usd: Decimal | None
+    most_usd: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,6 +304,7 @@ def plan_improvement(spec: Spec, *, out: Path | None = None, per_intent: int = P
         DataError: The students are not trained on the labels as they are.
     """
     from distill.teacher.label import plan_labels
+    from distill.teacher.spend import FREE, Estimate
     from distill.teacher.synth import plan_synthesis
 
     _check(spec)
@@ -312,10 +315,8 @@ def plan_improvement(spec: Spec, *, out: Path | None = None, per_intent: int = P
     writing = plan_synthesis(_writers_spec(spec, plan, None), rivals=plan.targets)
     n_wanted = _n_wanted(spec, plan)
     labelling = plan_labels(spec, n_unwritten=0 if _added(spec, plan.number) else n_wanted)
-    costs = (
-        writing.estimated_usd if writing.n_missing else Decimal(0),
-        labelling.estimated_usd if labelling.n_missing else Decimal(0),
-    )
+    costs = [Estimate(each.estimated_usd, each.most_usd) for each in (writing, labelling) if each.n_missing]
+    cost = sum(costs, FREE)
     return ImprovementPlan(
         number=plan.number,
         in_progress=pending is not None,
@@ -323,7 +324,8 @@ def plan_improvement(spec: Spec, *, out: Path | None = None, per_intent: int = P
         labels=tuple(plan.targets),
         n_queries=n_wanted,
         n_requests=writing.n_requests + labelling.n_missing,
-        estimated_usd=None if None in costs else sum((cost for cost in costs if cost is not None), Decimal(0)),
+        estimated_usd=cost.usd,
+        most_usd=cost.most_usd,
     )
 
 

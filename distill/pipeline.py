@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from distill.teacher.fallback import TeacherFallback
     from distill.teacher.imported import ImportSummary
     from distill.teacher.label import LabelPlan, LabelSummary
+    from distill.teacher.spend import Estimate
     from distill.teacher.synth import SynthesisPlan, SynthesisSummary
     from distill.types import BenchResult, Example, GateVerdict, Label
 
@@ -152,18 +153,21 @@ class RunPlan:
         return not writes and not self.label.n_missing and stages == {Due.NO}
 
     @property
-    def estimated_usd(self) -> float | None:
+    def estimated_usd(self) -> Decimal | None:
         """Estimated spend, or None when a price is unknown."""
-        parts = [self.label.estimated_usd, *([self.synth.estimated_usd] if self.synth else [])]
-        return None if any(part is None for part in parts) else float(sum(part for part in parts if part is not None))
+        return self._cost.usd
 
     @property
-    def most_usd(self) -> float | None:
+    def most_usd(self) -> Decimal | None:
         """The same should each answer of a model that has none recorded be as long as it may; None where each has some, or a price is unknown."""
+        return self._cost.most_usd
+
+    @property
+    def _cost(self) -> Estimate:
+        from distill.teacher.spend import FREE, Estimate
+
         plans: list[LabelPlan | SynthesisPlan] = [self.label, *([self.synth] if self.synth else [])]
-        if self.estimated_usd is None or all(plan.most_usd is None for plan in plans):
-            return None
-        return float(sum(plan.most_usd or plan.estimated_usd or 0 for plan in plans))
+        return sum((Estimate(plan.estimated_usd, plan.most_usd) for plan in plans), FREE)
 
 
 def synth(spec: Spec, *, measure: bool = False, show_progress: bool = True) -> SynthesisSummary:

@@ -88,7 +88,9 @@ def test_audit_prints_a_table_by_intent_and_asks_nothing(noisy, server):
     assert rest[:2] == ["", f"oos: {FOUND} of 20, mostly {WEAK}"]
     assert {re.search(r"'(.*)'", line).group(1) for line in rest[3:]} == found
     assert re.fullmatch(
-        rf"--relabel would ask 9 times about {FOUND} queries, USD about 0\.\d{{4}}; nothing was asked\n", done.stderr
+        rf"--relabel would ask 9 times about {FOUND} queries, USD about 0\.\d{{4}}, up to 0\.\d{{4}}; nothing was asked\n"
+        r"audit: a model that reasons .*\n",
+        done.stderr,
     )
     assert server.n_requests == 0
 
@@ -242,7 +244,9 @@ def test_improve_dry_run_asks_nothing(weak, server):
         r"^round 1 would begin: it has \d+ queries written and labelled, for .*refund", done.stdout, re.MULTILINE
     )
     assert re.search(
-        r"^about \d+ requests are left to be made, USD about 0\.\d{4}\. Nothing was asked\.$", done.stdout, re.MULTILINE
+        r"^about \d+ requests are left to be made, USD about 0\.\d{4}, up to 0\.\d{4}\. Nothing was asked\.$",
+        done.stdout,
+        re.MULTILINE,
     )
     value = json.loads(distill("improve", weak, "--dry-run", "--out", "out", "--json").stdout)
     assert (value["number"], value["in_progress"]) == (1, False)

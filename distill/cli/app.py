@@ -32,9 +32,11 @@ __all__ = [
     "SpecPath",
     "TeacherModel",
     "app",
+    "estimated",
     "load",
     "main",
     "print_json",
+    "say_why_a_range",
     "usd",
 ]
 
@@ -142,6 +144,21 @@ def load(path: Path, teacher_model: str | None = None, base_url: str | None = No
 def usd(value: float | None) -> Decimal | None:
     """A sum given on the command line, without the digits that a float adds."""
     return None if value is None else Decimal(str(value))
+
+
+def estimated(usd: Decimal | float | None, most_usd: Decimal | float | None) -> str:
+    """What a plan would cost, for people: about so much, up to so much, or unknown."""
+    most = "" if most_usd is None else f", up to {most_usd:.4f}"
+    return "unknown" if usd is None else f"about {usd:.4f}{most}"
+
+
+def say_why_a_range(command: str, most_usd: Decimal | float | None) -> None:
+    """Says on stderr why a plan names the most that it can cost, where it does."""
+    if most_usd is not None:
+        say(
+            f"{command}: a model that reasons bills that as output, up to the most tokens that an answer may have "
+            "(teacher.max_output_tokens); how many it takes is known, and estimated from, once it has answered"
+        )
 
 
 def print_json(value: Any) -> None:

@@ -15,8 +15,10 @@ from distill.cli.app import (
     Quiet,
     SpecPath,
     TeacherModel,
+    estimated,
     load,
     print_json,
+    say_why_a_range,
     usd,
 )
 from distill.progress import say
@@ -142,8 +144,9 @@ def _print_plan(plan: CarryPlan, spec: Spec) -> None:
             f"in doubt: {plan.n_near} nearer to a new or newly described intent than to the others with their label, and "
             f"{plan.n_doubted} more that teacher or student doubt; they are asked the nearest first, until hardly any moves"
         )
-    price = "unknown" if plan.estimated_usd is None else f"about {plan.estimated_usd:.4f}"
+    price = estimated(plan.estimated_usd, plan.most_usd)
     typer.echo(f"at most {plan.most_calls} requests, USD {price}; all else is carried over. Nothing was asked.")
+    say_why_a_range("carry", plan.most_usd)
     _say_unanswered(plan.n_unanswered, spec)
 
 

@@ -15,8 +15,10 @@ from distill.cli.app import (
     Quiet,
     SpecPath,
     TeacherModel,
+    estimated,
     load,
     print_json,
+    say_why_a_range,
     usd,
 )
 from distill.progress import say
@@ -71,8 +73,9 @@ def audit(
         _print_relabelled(summary, loaded)
     elif found.suspects and loaded.labels_path is None:
         plan = audits.plan_relabel(loaded, found, samples=samples, limit=limit)
-        price = "unknown" if plan.estimated_usd is None else f"about {plan.estimated_usd:.4f}"
+        price = estimated(plan.estimated_usd, plan.most_usd)
         say(f"--relabel would ask {plan.n_missing} times about {plan.n_cases} queries, USD {price}; nothing was asked")
+        say_why_a_range("audit", plan.most_usd)
 
 
 def _as_json(found: Audit, limit: int | None, summary: RelabelSummary | None) -> dict[str, Any]:
@@ -191,11 +194,12 @@ def _print_plan(plan: ImprovementPlan) -> None:
         typer.echo("No pair of labels is mixed up on the held-out queries. Nothing was asked.")
         return
     state = "is in progress: it" if plan.in_progress else "would begin: it"
-    price = "unknown" if plan.estimated_usd is None else f"about {plan.estimated_usd:.4f}"
+    price = estimated(plan.estimated_usd, plan.most_usd)
     typer.echo(
         f"round {plan.number} {state} has {plan.n_queries} queries written and labelled, for {'; '.join(plan.labels)}\n"
         f"about {plan.n_requests} requests are left to be made, USD {price}. Nothing was asked."
     )
+    say_why_a_range("improve", plan.most_usd)
 
 
 def _print_weakness(number: int, weakness: Weakness) -> None:

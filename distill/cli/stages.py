@@ -17,8 +17,10 @@ from distill.cli.app import (
     Quiet,
     SpecPath,
     TeacherModel,
+    estimated,
     load,
     print_json,
+    say_why_a_range,
     usd,
 )
 from distill.errors import GateError, TeacherError
@@ -73,7 +75,7 @@ def _print_synthesis_plan(plan: SynthesisPlan, spec: Spec, *, as_json: bool) -> 
     _print_synthesis(plan)
     if plan.n_missing:
         typer.echo(_total(plan, plan.price, spec))
-        _say_why_a_range("synth", plan.most_usd)
+        say_why_a_range("synth", plan.most_usd)
     else:
         typer.echo("Nothing is to be asked, and nothing was.")
 
@@ -180,7 +182,7 @@ def _print_label_plan(plan: LabelPlan, spec: Spec, *, batch: bool, as_json: bool
     _print_stage("label", how, plan.estimated_usd if plan.n_missing else 0, plan.most_usd if plan.n_missing else None)
     if plan.n_missing:
         typer.echo(_total(plan, plan.price, spec))
-        _say_why_a_range("label", plan.most_usd)
+        say_why_a_range("label", plan.most_usd)
         _say_obstacles("label", plan)
         _say_what_logprobs_decide("label", spec)
     else:
@@ -353,17 +355,9 @@ def _print_plan(plan: RunPlan, spec: Spec, *, as_json: bool) -> None:
         typer.echo("Nothing is to be asked, and nothing was.")
         return
     typer.echo(_total(plan, plan.label.price, spec))
-    _say_why_a_range("run", plan.most_usd)
+    say_why_a_range("run", plan.most_usd)
     _say_obstacles("run", plan.label)
     _say_what_logprobs_decide("run", spec)
-
-
-def _say_why_a_range(command: str, most_usd: Any) -> None:
-    if most_usd is not None:
-        say(
-            f"{command}: a model that reasons bills that as output, up to the most tokens that an answer may have "
-            "(teacher.max_output_tokens); how many it takes is known, and estimated from, once it has answered"
-        )
 
 
 def _say_obstacles(command: str, plan: LabelPlan) -> None:
@@ -383,7 +377,7 @@ def _say_what_logprobs_decide(command: str, spec: Spec) -> None:
 def _total(plan: LabelPlan | SynthesisPlan | RunPlan, price: TokenPrice | None, spec: Spec) -> str:
     """What all of it would cost, beside the limit."""
     max_usd, estimated_usd = spec.teacher.max_usd, plan.estimated_usd
-    total = _estimate(estimated_usd, plan.most_usd)
+    total = estimated(estimated_usd, plan.most_usd)
     limit = "none" if max_usd is None else f"{max_usd}"
     if max_usd is not None and price is None:
         limit += " cannot be kept without a price"
@@ -420,13 +414,8 @@ def _with_due(what: str, due: Due) -> str:
 
 
 def _print_stage(stage: str, detail: str, usd: Any, most_usd: Any = None) -> None:
-    price = "" if usd == 0 else f", USD {_estimate(usd, most_usd)}"
+    price = "" if usd == 0 else f", USD {estimated(usd, most_usd)}"
     typer.echo(f"{stage:<7} {detail}{price}")
-
-
-def _estimate(usd: Any, most_usd: Any) -> str:
-    most = "" if most_usd is None else f", up to {most_usd:.4f}"
-    return "unknown" if usd is None else f"about {usd:.4f}{most}"
 
 
 def add_to(app: typer.Typer) -> None:

@@ -27,8 +27,8 @@ from distill.teacher.changed import Case, IntentChange, Recorded, best, mean
 from distill.teacher.label import label, recorded_samples
 from distill.teacher.ledger import Ledger
 from distill.teacher.nearness import Nearness, known_of
-from distill.teacher.prices import estimated_usd, teacher_price
-from distill.teacher.spend import answer_tokens, limited, open_budget
+from distill.teacher.prices import teacher_price
+from distill.teacher.spend import estimate, limited, open_budget
 from distill.teacher.synth import carry_synthesis
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from distill.spec import Spec
     from distill.teacher.retrieve import OpenEmbedder
+    from distill.teacher.spend import Estimate
     from distill.types import Label, Task
 
     Floats = np.ndarray[Any, np.dtype[np.floating[Any]]]
@@ -94,6 +95,7 @@ class CarryPlan:
         n_unanswered: Texts that were never answered: ``label`` asks about them.
         most_calls: Requests at most.
         estimated_usd: For so many; None when the price is unknown.
+        most_usd: The same should each answer be as long as it may, where the model has given none yet.
     """
 
     changes: tuple[IntentChange, ...]
@@ -105,6 +107,7 @@ class CarryPlan:
     n_unanswered: int
     most_calls: int
     estimated_usd: Decimal | None
+    most_usd: Decimal | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +279,7 @@ def plan_carry(
         n_doubted += int((_doubted(work, others, out) & (gaps <= 0)).sum())
         calls.append(min(most, sum(case.n_calls for case in others)))
     most_calls = sum(calls) if options.max_calls is None else min(sum(calls), options.max_calls)
+    cost = _cost(work, most_calls)
     return CarryPlan(
         changes=tuple(work.changes.values()),
         n_texts=len(work.cases),
@@ -285,22 +289,25 @@ def plan_carry(
         n_doubted=n_doubted,
         n_unanswered=work.n_unanswered,
         most_calls=most_calls,
-        estimated_usd=_estimate(work, most_calls),
+        estimated_usd=cost.usd,
+        most_usd=cost.most_usd,
     )
 
 
-def _estimate(work: Recorded, n_calls: int) -> Decimal | None:
-    price = teacher_price(work.spec)
-    if not n_calls:
-        from decimal import Decimal
-
-        return Decimal(0)
-    if price is None or work.spec.teacher.callable is not None:
-        return None
+def _cost(work: Recorded, n_calls: int) -> Estimate:
+    teacher, settings = work.teacher, work.spec.teacher
     texts = [case.text for case in work.cases[:_SAMPLED_PROMPTS]]
-    characters = sum(len(content) for text in texts for _, content in work.teacher.typical_messages(text)) / len(texts)
-    typical = answer_tokens(work.spec, work.teacher.name, "label") or work.teacher.form.answer_tokens(work.spec.labels)
-    return estimated_usd(price, int(characters * n_calls), typical * n_calls)
+    characters = sum(len(content) for text in texts for _, content in teacher.typical_messages(text))
+    return estimate(
+        work.spec,
+        teacher.name,
+        "label",
+        None if settings.callable is not None else teacher_price(work.spec),
+        characters=n_calls * characters // max(len(texts), 1),
+        n_requests=n_calls,
+        typical_tokens=teacher.form.answer_tokens(work.spec.labels),
+        most_tokens=settings.max_output_tokens,
+    )
 
 
 def carry(

@@ -31,11 +31,11 @@ from distill.teacher.earlier import described, earlier_answers
 from distill.teacher.functions import load_function
 from distill.teacher.in_flight import Asked, open_batches
 from distill.teacher.ledger import AppendLog, Ledger, time_now
-from distill.teacher.prices import batch_price, check_limit_is_enforceable, estimated_usd, teacher_price
+from distill.teacher.prices import batch_price, check_limit_is_enforceable, teacher_price
 from distill.teacher.retrieve import Excerpt
 from distill.teacher.rounds import added_queries_path
 from distill.teacher.scrub import shown_error
-from distill.teacher.spend import answer_tokens, cost_line, open_budget, spending
+from distill.teacher.spend import Estimate, cost_line, estimate, open_budget, spending
 from distill.types import Label, TokenPrice, Usage
 
 if TYPE_CHECKING:
@@ -219,18 +219,24 @@ def plan_labels(
     price, n_samples = batch_price(spec) if batch else teacher_price(spec), spec.teacher.samples
     n_more = n_unwritten * n_samples
     n_missing = len(missing) + n_more
-    estimate = most = None
+    cost = Estimate(None)
     if price is not None and spec.teacher.callable is None:
         characters = n_more * sum(len(content) for _, content in teacher.typical_messages(_TYPICAL_QUERY))
         characters += sum(len(content) for each in missing for _, content in teacher.typical_messages(each.text))
-        measured = answer_tokens(spec, teacher.name, "label", ledger)
-        typical = teacher.form.answer_tokens(spec.labels) if measured is None else measured
-        estimate = estimated_usd(price, characters, typical * n_missing)
-        if measured is None:
-            most = estimated_usd(price, characters, spec.teacher.max_output_tokens * n_missing)
+        cost = estimate(
+            spec,
+            teacher.name,
+            "label",
+            price,
+            characters=characters,
+            n_requests=n_missing,
+            typical_tokens=teacher.form.answer_tokens(spec.labels),
+            most_tokens=spec.teacher.max_output_tokens,
+            ledger=ledger,
+        )
     n_texts, n_in_flight = _n_texts(questions) + n_unwritten, n_all - len(missing)
     obstacles = _obstacles(spec, price, ledger, batch=batch) if missing or n_more else ()
-    return LabelPlan(n_texts, n_missing, estimate, price, n_samples, n_in_flight, n_elsewhere, obstacles, most)
+    return LabelPlan(n_texts, n_missing, cost.usd, price, n_samples, n_in_flight, n_elsewhere, obstacles, cost.most_usd)
 
 
 def check_can_label(spec: Spec) -> None:

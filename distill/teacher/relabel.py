@@ -17,7 +17,6 @@ import unicodedata
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -41,15 +40,16 @@ from distill.teacher.client import (
 from distill.teacher.functions import load_function
 from distill.teacher.label import check_can_label, new_lines, recorded_samples, requester
 from distill.teacher.ledger import AppendLog, Ledger, time_now
-from distill.teacher.prices import check_limit_is_enforceable, estimated_usd, teacher_price
+from distill.teacher.prices import check_limit_is_enforceable, teacher_price
 from distill.teacher.prompt import Messages, render, template_text
 from distill.teacher.retrieve import Excerpt
 from distill.teacher.scrub import shown_error
-from distill.teacher.spend import answer_tokens, cost_line, limited, open_budget, spending
+from distill.teacher.spend import cost_line, estimate, limited, open_budget, spending
 from distill.types import Label, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from decimal import Decimal
 
     from distill.spec import Spec
     from distill.teacher.prices import Budget
@@ -96,11 +96,13 @@ class RelabelPlan:
         n_cases: Queries.
         n_missing: Good answers that the ledger lacks.
         estimated_usd: For these, or None when the price is unknown.
+        most_usd: The same should each be as long as it may, where the model has given no answer yet.
     """
 
     n_cases: int
     n_missing: int
     estimated_usd: Decimal | None
+    most_usd: Decimal | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,13 +243,17 @@ def plan_relabel(spec: Spec, cases: Sequence[Case], *, samples: int = SAMPLES) -
     """
     again = _Again(spec, samples)
     missing = again.missing(Ledger(spec.ledger_path), cases)
-    price = teacher_price(spec)
-    estimate = Decimal(0) if not missing else None
-    if missing and price is not None and spec.teacher.callable is None:
-        characters = sum(len(content) for case, _ in missing for _, content in again.typical_messages(case))
-        typical = answer_tokens(spec, again.name, "label") or again.form.answer_tokens(spec.labels)
-        estimate = estimated_usd(price, characters, typical * len(missing))
-    return RelabelPlan(len(cases), len(missing), estimate)
+    cost = estimate(
+        spec,
+        again.name,
+        "label",
+        None if spec.teacher.callable is not None else teacher_price(spec),
+        characters=sum(len(content) for case, _ in missing for _, content in again.typical_messages(case)),
+        n_requests=len(missing),
+        typical_tokens=again.form.answer_tokens(spec.labels),
+        most_tokens=spec.teacher.max_output_tokens,
+    )
+    return RelabelPlan(len(cases), len(missing), cost.usd, cost.most_usd)
 
 
 def check_can_relabel(spec: Spec, *, max_usd: Decimal | None = None) -> None:

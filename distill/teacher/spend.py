@@ -15,7 +15,7 @@ from distill.data import read_jsonl, read_labels, storage_errors
 from distill.errors import DataError, LedgerError
 from distill.teacher.client import OPENAI, THIS_MACHINE, server_of
 from distill.teacher.in_flight import all_open_batches
-from distill.teacher.prices import Budget, batch_price, cost_usd, is_counted, price_of
+from distill.teacher.prices import Budget, batch_price, cost_usd, estimated_usd, is_counted, price_of
 from distill.teacher.rounds import project_folder, synthesis_paths
 from distill.types import StageSpend, Usage
 
@@ -28,9 +28,11 @@ if TYPE_CHECKING:
     from distill.types import Label, TokenPrice
 
 __all__ = [
+    "FREE",
+    "Estimate",
     "PaidAnswer",
-    "answer_tokens",
     "cost_line",
+    "estimate",
     "is_paid",
     "limited",
     "open_budget",
@@ -159,15 +161,67 @@ def _past_prices(spec: Spec) -> Callable[[str, str | None, bool], TokenPrice | N
     return price_then
 
 
-def answer_tokens(spec: Spec, model: str, stage: str, ledger: Ledger | None = None) -> float | None:
-    """Mean tokens of this model's recorded answers, reasoning included; None where none was counted.
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What requests would cost.
+
+    Attributes:
+        usd: About; None when a price is unknown.
+        most_usd: Should each answer of a model that has given none before be as long as it may; None where each has, or ``usd`` is None.
+    """
+
+    usd: Decimal | None
+    most_usd: Decimal | None = None
+
+    def __add__(self, other: Estimate) -> Estimate:
+        """Both together."""
+        if self.usd is None or other.usd is None:
+            return Estimate(None)
+        usd = self.usd + other.usd
+        if self.most_usd is None and other.most_usd is None:
+            return Estimate(usd)
+        return Estimate(usd, (self.most_usd or self.usd) + (other.most_usd or other.usd))
+
+
+FREE = Estimate(Decimal(0))
+
+
+def estimate(  # noqa: PLR0913  # what a price is made of
+    spec: Spec,
+    model: str,
+    stage: str,
+    price: TokenPrice | None,
+    *,
+    characters: int,
+    n_requests: int,
+    typical_tokens: float,
+    most_tokens: int,
+    ledger: Ledger | None = None,
+) -> Estimate:
+    """What requests to a model would cost, by its recorded answers, where there are any.
 
     Args:
         spec: The router's spec.
-        model: Who answered.
-        stage: ``synth``, or ``label`` for those of batches too.
+        model: Who would answer.
+        stage: ``synth`` or ``label``.
+        price: The model's; None: it is not known.
+        characters: Of all prompts.
+        n_requests: How many.
+        typical_tokens: Of an answer, without any reasoning; counts where no answer of the model is recorded.
+        most_tokens: That an answer may have.
         ledger: The spec's, where it was read already.
     """
+    if not n_requests:
+        return FREE
+    if price is None:
+        return Estimate(None)
+    measured = _answer_tokens(spec, model, stage, ledger)
+    usd = estimated_usd(price, characters, n_requests * (typical_tokens if measured is None else measured))
+    return Estimate(usd, estimated_usd(price, characters, n_requests * most_tokens) if measured is None else None)
+
+
+def _answer_tokens(spec: Spec, model: str, stage: str, ledger: Ledger | None) -> float | None:
+    """Mean tokens of this model's recorded answers, reasoning included, those of batches too; None where none was counted."""
     counts = [
         answer.usage.completion_tokens
         for answer in paid_answers(spec, ledger)

@@ -37,9 +37,9 @@ from distill.teacher.client import (
 from distill.teacher.diversity import distinct_2, mean_distance
 from distill.teacher.ledger import AppendLog, time_now
 from distill.teacher.pool import Comparison, Dropped, Pool, Repeat
-from distill.teacher.prices import check_limit_is_enforceable, estimated_usd, price_of
+from distill.teacher.prices import check_limit_is_enforceable, price_of
 from distill.teacher.prompt import examples_of
-from distill.teacher.spend import answer_tokens, cost_line, open_budget, spending
+from distill.teacher.spend import cost_line, estimate, open_budget, spending
 from distill.teacher.writer import Round, Writer, read_recording
 from distill.types import Usage
 
@@ -272,19 +272,21 @@ def plan_synthesis(
         return SynthesisPlan(0, 0, None if price is None else Decimal(0), price=price)
     n_missing = run.n_missing
     n_requests = round(n_missing / (writer.n * _SHARE_OF_NEW_QUERIES) + 0.5) if n_missing else 0
-    estimate = most = None
-    if price is not None:
-        rounds = next(iter(run.left.values()), None)
-        request = writer.request(rounds[0]) if rounds else None
-        characters = 0 if request is None else n_requests * sum(len(content) for _, content in request.messages)
-        measured = answer_tokens(spec, writer.model, "synth")
-        typical = writer.n * _TOKENS_PER_WRITTEN_QUERY if measured is None else measured
-        estimate = estimated_usd(price, characters, n_requests * typical)
-        if measured is None and request is not None:
-            most = estimated_usd(price, characters, n_requests * request.max_output_tokens)
+    rounds = next(iter(run.left.values()), None)
+    request = writer.request(rounds[0]) if rounds else None
+    cost = estimate(
+        spec,
+        writer.model,
+        "synth",
+        price,
+        characters=0 if request is None else n_requests * sum(len(content) for _, content in request.messages),
+        n_requests=n_requests,
+        typical_tokens=writer.n * _TOKENS_PER_WRITTEN_QUERY,
+        most_tokens=0 if request is None else request.max_output_tokens,
+    )
     by_hand = (str(line["text"]) for line in _lines_added_by_hand(spec))
     recorded = (*(text for _, text, _ in run.pool.distinct()), *by_hand)
-    return SynthesisPlan(n_missing, n_requests, estimate, recorded, price, most)
+    return SynthesisPlan(n_missing, n_requests, cost.usd, recorded, price, cost.most_usd)
 
 
 def is_recorded(spec: Spec) -> bool:

@@ -466,7 +466,9 @@ def test_the_spend_limit_is_never_passed(server, make_spec, tmp_path):
     spec = make_spec(
         server.base_url, texts, teacher={"price": PRICE, "max_usd": "0.012", "concurrency": 3, "max_output_tokens": 200}
     )
-    with pytest.raises(SpendLimitError, match=r"of 0\.012 are spent.*kept; raise teacher\.max_usd, or --max-usd, and run again"):
+    with pytest.raises(
+        SpendLimitError, match=r"of 0\.012 are spent.*kept; raise teacher\.max_usd, or --max-usd, and run again"
+    ):
         label(spec, show_progress=False)
     recorded = len(ledger_lines(spec))
     assert 1 < recorded == server.n_requests < 60

@@ -152,10 +152,13 @@ def test_a_plan_asks_nothing_and_costs_what_is_missing(noisy, server):
     spec = noisy()
     plan = plan_relabel(spec, CASES, samples=2)
     assert (plan.n_cases, plan.n_missing) == (3, 6)
-    assert Decimal(0) < plan.estimated_usd < Decimal("0.01")
+    assert Decimal(0) < plan.estimated_usd < plan.most_usd < Decimal("0.01")
     assert server.n_requests == 0
     relabel(spec, CASES, samples=2, show_progress=False)
-    assert plan_relabel(spec, CASES, samples=2).estimated_usd == 0
+    done = plan_relabel(spec, CASES, samples=2)
+    assert (done.estimated_usd, done.most_usd) == (0, None)
+    more = plan_relabel(spec, CASES, samples=3)
+    assert (more.estimated_usd > 0, more.most_usd) == (True, None), "estimated from the answers recorded"
 
 
 @pytest.mark.parametrize("profile", ["reasoning", "schema-refusing", "fenced"])
