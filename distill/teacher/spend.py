@@ -154,7 +154,7 @@ def _past_prices(spec: Spec) -> Callable[[str, str | None, bool], TokenPrice | N
         settings = spec.teacher
         if server is not None and server != server_of(settings.base_url):
             there = _ENDPOINTS.get(server, f"https://{server}")
-            settings = settings.model_copy(update={"base_url": there})
+            settings = settings.model_copy(update={"base_url": there, "price": None})
         asked = spec.model_copy(update={"teacher": settings})
         return batch_price(asked, model) if in_batch else price_of(asked, model)
 
