@@ -213,16 +213,17 @@ def plan_synth(spec: Spec) -> SynthesisPlan:
     return plan_synthesis(spec)
 
 
-def limited(spec: Spec, max_usd: Decimal | None) -> Spec:
+def limited(spec: Spec, max_usd: Decimal | None, *, batch: bool = False) -> Spec:
     """The same spec for one run that may spend no more than ``max_usd``, nor more than ``teacher.max_usd`` leaves.
 
     Args:
         spec: The router's spec.
         max_usd: None: as it is.
+        batch: Whether the run labels in batches, and takes up those in flight.
     """
     from distill.teacher.spend import limited as with_limit
 
-    return with_limit(spec, spec.teacher.model or spec.synth.model, max_usd)
+    return with_limit(spec, spec.teacher.model or spec.synth.model, max_usd, batch=batch)
 
 
 def _embedder_if_there(spec: Spec, *, show_progress: bool) -> Embedder | None:

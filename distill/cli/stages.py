@@ -149,7 +149,7 @@ def label(
         raise typer.BadParameter("goes with --import", param_hint="--imported-from")
     if give_up and not batch:
         raise typer.BadParameter("goes with --batch", param_hint="--give-up")
-    loaded = pipeline.limited(loaded, usd(max_usd))
+    loaded = pipeline.limited(loaded, usd(max_usd), batch=batch)
     if dry_run:
         _print_label_plan(pipeline.plan_label(loaded, batch=batch), loaded, batch=batch, as_json=as_json)
         return

@@ -35,7 +35,7 @@ from distill.teacher.in_flight import (
 )
 from distill.teacher.ledger import as_time
 from distill.teacher.prices import batch_price, cost_usd, teacher_price
-from distill.teacher.spend import cost_line
+from distill.teacher.spend import cost_line, hold_in_flight
 from distill.types import Label, Usage
 
 if TYPE_CHECKING:
@@ -277,10 +277,7 @@ class BatchRun(Generic[_Question]):
             SpendLimitError: What is left could exceed the spend limit.
         """
         waiting, pause_s = deque(questions), FIRST_PAUSE_S
-        uncreated = {batch.token for batch in self._uncreated}
-        for batch in all_open_batches(self._spec):
-            if batch.token not in uncreated:
-                budget.hold(batch.reserved_usd)
+        hold_in_flight(self._spec, budget, without={batch.token for batch in self._uncreated})
         try:
             while waiting or self._in_flight or self._uncreated:
                 await self._ask(waiting, budget)

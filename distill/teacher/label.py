@@ -35,7 +35,7 @@ from distill.teacher.prices import batch_price, check_limit_is_enforceable, teac
 from distill.teacher.retrieve import Excerpt
 from distill.teacher.rounds import added_queries_path
 from distill.teacher.scrub import shown_error
-from distill.teacher.spend import Estimate, cost_line, estimate, open_budget, spending
+from distill.teacher.spend import Estimate, cost_line, estimate, hold_in_flight, open_budget, spending
 from distill.types import Label, TokenPrice, Usage
 
 if TYPE_CHECKING:
@@ -574,6 +574,7 @@ class _Run:
         except RequestFailedError as error:
             self._write(question, self._client.dialect, asked_at, error=str(error), evidence=evidence)
             self._finish(str(error))
+            hold_in_flight(teacher.spec, self.budget)  # of other specs beside the same ledger
             return
         try:
             scores = read_scores(reply.content, self.teacher.spec, reply.tokens, shown=request.shown)

@@ -33,6 +33,7 @@ __all__ = [
     "PaidAnswer",
     "cost_line",
     "estimate",
+    "hold_in_flight",
     "is_paid",
     "limited",
     "open_budget",
@@ -122,9 +123,21 @@ def open_budget(spec: Spec, model: str | None, ledger: Ledger | None = None) -> 
         return Budget(None, None)
     budget = Budget(price_of(spec, model), spec.teacher.max_usd)
     _count(spec, paid_answers(spec, ledger), budget)
-    for batch in all_open_batches(spec):
-        budget.hold(batch.reserved_usd)
+    hold_in_flight(spec, budget)
     return budget
+
+
+def hold_in_flight(spec: Spec, budget: Budget, *, without: Container[str] = ()) -> None:
+    """Sets aside what batches in flight can cost at most.
+
+    Args:
+        spec: The router's spec.
+        budget: Of which.
+        without: Tokens of batches that are not to be counted.
+    """
+    for batch in all_open_batches(spec):
+        if batch.token not in without:
+            budget.hold(batch.reserved_usd)
 
 
 def spent_usd_on(spec: Spec, answers: Iterable[PaidAnswer]) -> Decimal | None:
@@ -231,17 +244,19 @@ def _answer_tokens(spec: Spec, model: str, stage: str, ledger: Ledger | None) ->
     return sum(counted) / len(counted) if counted else None
 
 
-def limited(spec: Spec, model: str | None, max_usd: Decimal | None) -> Spec:
+def limited(spec: Spec, model: str | None, max_usd: Decimal | None, *, batch: bool = False) -> Spec:
     """The same spec with a ``teacher.max_usd`` that leaves no more than ``max_usd`` to be spent from now on.
 
     Args:
         spec: The router's spec.
         model: Who is about to be asked; None for a callable, which has no price.
         max_usd: None: as it is.
+        batch: Whether batches in flight are taken up: what their answers cost is then spent by this run.
     """
     if max_usd is None:
         return spec
-    limit = open_budget(spec, model).committed_usd + max_usd
+    budget = open_budget(spec, model)
+    limit = (budget.spent_usd if batch else budget.committed_usd) + max_usd
     if spec.teacher.max_usd is not None:
         limit = min(limit, spec.teacher.max_usd)
     return spec.model_copy(update={"teacher": spec.teacher.model_copy(update={"max_usd": limit})})
