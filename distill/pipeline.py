@@ -726,10 +726,11 @@ def run(spec: Spec, *, out: Path | None = None, show_progress: bool = True) -> R
 
 def _check_can_ask(spec: Spec) -> None:
     """What cannot work is found before anything is paid for."""
-    from distill.teacher.label import check_can_label
+    from distill.teacher.label import check_can_label, check_none_in_flight
 
-    _, labels = _plan_questions(spec)
+    planned, labels = _plan_questions(spec)
     if labels.n_missing and spec.labels_path is None:
+        check_none_in_flight(spec, planned.recorded if planned else None)
         with suppress(
             MissingKeyError
         ):  # synth or label needs the same one first, and says what is missing for the lack of it

@@ -39,7 +39,7 @@ from distill.teacher.spend import cost_line, hold_in_flight
 from distill.types import Label, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Container, Iterable, Mapping
 
     from openai import AsyncOpenAI
     from openai.types import Batch as RemoteBatch
@@ -55,6 +55,7 @@ __all__ = [
     "check_batch_limit",
     "check_has_batches",
     "check_not_in_flight",
+    "check_settings",
 ]
 
 _Question = TypeVar("_Question")
@@ -91,6 +92,25 @@ def check_not_in_flight(spec: Spec, keys: Callable[[], Iterable[str]]) -> None:
             raise TeacherError(
                 f"{n_asked} of these queries are being asked in batch {batch.batch_id or batch.token}; `distill label --batch "
                 f"{spec.path.with_name(batch.spec)}` takes its answers, and then nothing is paid twice (to give it up: delete {state_path(spec, batch)})"
+            )
+
+
+def check_settings(spec: Spec, model: str, hashes: Container[str]) -> None:
+    """Answers of a batch that was asked with other settings would not be found again.
+
+    Args:
+        spec: The router's spec.
+        model: The teacher, as it is now.
+        hashes: ``prompt_sha256`` of every dialect, as they are now.
+
+    Raises:
+        TeacherError: Such a batch is in flight.
+    """
+    for batch in open_batches(spec):
+        if batch.teacher != model or batch.prompt_sha256 not in hashes:
+            raise TeacherError(
+                f"batch {batch.batch_id or batch.token} asked {batch.teacher!r} with other settings (prompt, intents, answers or sampling) "
+                f"than {spec.path} has now; put them back to take its answers, or delete {state_path(spec, batch)} to give it up"
             )
 
 
@@ -183,8 +203,8 @@ class BatchRun(Generic[_Question]):
         Raises:
             TeacherError: The provider has no batches, or one in flight was asked with other settings.
         """
+        check_settings(self._spec, self._client.model, self._labelling.settings)
         for batch in open_batches(self._spec):
-            self._check_settings(batch)
             located = await self._located(batch)
             if located is None:
                 self._forget(batch)
@@ -195,13 +215,6 @@ class BatchRun(Generic[_Question]):
 
     def _keys(self) -> set[str]:
         return {each.key for batch in (*self._in_flight, *self._uncreated) for each in batch.asked}
-
-    def _check_settings(self, batch: Batch) -> None:
-        if batch.teacher != self._client.model or batch.prompt_sha256 not in self._labelling.settings:
-            raise TeacherError(
-                f"batch {batch.batch_id or batch.token} asked {batch.teacher!r} with other settings (prompt, intents, answers or sampling) "
-                f"than {self._spec.path} has now; put them back to take its answers, or delete {state_path(self._spec, batch)} to give it up"
-            )
 
     async def _located(self, batch: Batch) -> Batch | None:
         """The batch with what the provider knows of it; None where it was never uploaded and cannot be any more."""

@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from distill.data import ledger_key, read_gold, read_queries, unknown_label
+from distill.data import ledger_key, read_gold, unknown_label
 from distill.errors import SpecError
 from distill.teacher.answers import HOLDS
 from distill.teacher.asking import Question, Teacher, brief
 from distill.teacher.client import DIALECTS
 from distill.teacher.earlier import described, earlier_answers, group_of
-from distill.teacher.label import queries_of
+from distill.teacher.label import texts_of
 from distill.teacher.ledger import AppendLog, Ledger, time_now
-from distill.teacher.rounds import added_queries_path
 from distill.teacher.synth import is_recorded, plan_synthesis
 
 if TYPE_CHECKING:
@@ -250,10 +249,7 @@ class Recorded:
 def _queries(spec: Spec, renames: Mapping[str, str]) -> list[str]:
     """The queries that are to be labelled: of those that a model wrote, without those for an intent that is gone."""
     written = plan_synthesis(spec, renames=renames).recorded if is_recorded(spec) else None
-    if written is None:
-        return [query.text for query in queries_of(spec)]
-    added = added_queries_path(spec)
-    return [*written, *(query.text for query in (read_queries(added) if added.exists() else ()))]
+    return texts_of(spec, written)
 
 
 def mean(answers: Sequence[Mapping[str, float]], task: Task) -> dict[str, float]:

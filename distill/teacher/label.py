@@ -13,7 +13,14 @@ from distill.errors import DataError, DistillError, MissingKeyError, TeacherErro
 from distill.progress import Progress, say
 from distill.teacher.answers import NotJsonError, UnmatchedError, function_scores, read_scores
 from distill.teacher.asking import Question, Teacher, brief
-from distill.teacher.batch import BatchRun, Labelling, check_batch_limit, check_has_batches, check_not_in_flight
+from distill.teacher.batch import (
+    BatchRun,
+    Labelling,
+    check_batch_limit,
+    check_has_batches,
+    check_not_in_flight,
+    check_settings,
+)
 from distill.teacher.client import (
     DIALECTS,
     ChatClient,
@@ -29,7 +36,7 @@ from distill.teacher.client import (
 )
 from distill.teacher.earlier import described, earlier_answers
 from distill.teacher.functions import load_function
-from distill.teacher.in_flight import Asked, open_batches
+from distill.teacher.in_flight import Asked, all_open_batches, open_batches
 from distill.teacher.ledger import AppendLog, Ledger, time_now
 from distill.teacher.prices import batch_price, check_limit_is_enforceable, teacher_price
 from distill.teacher.retrieve import Excerpt
@@ -51,6 +58,7 @@ __all__ = [
     "LabelPlan",
     "LabelSummary",
     "check_can_label",
+    "check_none_in_flight",
     "label",
     "new_lines",
     "plan_labels",
@@ -58,6 +66,7 @@ __all__ = [
     "recorded_labels",
     "recorded_samples",
     "requester",
+    "texts_of",
 ]
 
 _FAILURES_IN_A_ROW = 12
@@ -118,8 +127,27 @@ def queries_of(spec: Spec) -> list[Query]:
     queries = read_queries(spec.queries_path)
     if not queries:
         raise DataError(f"{spec.queries_path}: holds no query")
+    return [*queries, *_added_queries(spec)]
+
+
+def _added_queries(spec: Spec) -> list[Query]:
     added = added_queries_path(spec)
-    return [*queries, *(read_queries(added) if added.exists() else ())]
+    return read_queries(added) if added.exists() else []
+
+
+def texts_of(spec: Spec, written: Sequence[str] | None = None) -> list[str]:
+    """The texts to be labelled.
+
+    Args:
+        spec: The router's spec.
+        written: Those that will take the place of queries.jsonl; None: it stays.
+
+    Raises:
+        DataError: As for ``queries_of``.
+    """
+    if written is None:
+        return [query.text for query in queries_of(spec)]
+    return [*written, *(query.text for query in _added_queries(spec))]
 
 
 def recorded_labels(spec: Spec, texts: Iterable[str], *, redacted: bool = False) -> dict[str, Label]:
@@ -205,8 +233,7 @@ def plan_labels(
 
         return plan_human_labels(spec)
     teacher, ledger = Teacher(spec), Ledger(spec.ledger_path)
-    queries = [query.text for query in queries_of(spec)] if recorded is None else recorded
-    questions = teacher.questions(queries, _gold_texts(spec))
+    questions = teacher.questions(texts_of(spec, recorded), _gold_texts(spec))
     missing = _missing(teacher, ledger, questions)
     n_all, in_flight = (
         len(missing),
@@ -235,8 +262,34 @@ def plan_labels(
             ledger=ledger,
         )
     n_texts, n_in_flight = _n_texts(questions) + n_unwritten, n_all - len(missing)
-    obstacles = _obstacles(spec, price, ledger, batch=batch) if missing or n_more else ()
+    checks = _checks(spec, price, ledger, batch=batch) if missing or n_more else []
+    checks.append(
+        lambda: (
+            check_settings(spec, teacher.name, teacher.hashes.values()) if batch else _check_not_asked(teacher, missing)
+        )
+    )
+    obstacles = tuple(_obstacles(checks))
     return LabelPlan(n_texts, n_missing, cost.usd, price, n_samples, n_in_flight, n_elsewhere, obstacles, cost.most_usd)
+
+
+def check_none_in_flight(spec: Spec, written: Sequence[str] | None = None) -> None:
+    """What is being asked in a batch stops here what would be done, or paid for, before it is found out.
+
+    Args:
+        spec: The router's spec.
+        written: As for ``texts_of``.
+
+    Raises:
+        TeacherError: A batch that asks one of the queries is in flight.
+    """
+    if all_open_batches(spec):
+        teacher = Teacher(spec)
+        questions = teacher.questions(texts_of(spec, written), _gold_texts(spec))
+        _check_not_asked(teacher, _missing(teacher, Ledger(spec.ledger_path), questions))
+
+
+def _check_not_asked(teacher: Teacher, missing: Sequence[Question]) -> None:
+    check_not_in_flight(teacher.spec, lambda: [key for each in missing for key in teacher.keys(each.text, each.sample)])
 
 
 def check_can_label(spec: Spec) -> None:
@@ -269,15 +322,13 @@ def _checks(spec: Spec, price: TokenPrice | None, ledger: Ledger | None, *, batc
     return checks
 
 
-def _obstacles(spec: Spec, price: TokenPrice | None, ledger: Ledger, *, batch: bool) -> tuple[str, ...]:
-    """What would stop labelling before anything is asked."""
-    found = []
-    for check in _checks(spec, price, ledger, batch=batch):
+def _obstacles(checks: Iterable[Callable[[], object]]) -> Iterator[str]:
+    """What the checks that fail say."""
+    for check in checks:
         try:
             check()
         except DistillError as error:
-            found.append(str(error))
-    return tuple(found)
+            yield str(error)
 
 
 def _gold_texts(spec: Spec) -> list[str]:
@@ -326,13 +377,13 @@ def label(
 
         return take_human_labels(spec, texts)
     teacher = Teacher(spec, open_embedder, show_progress=show_progress)
-    queries, gold = ([q.text for q in queries_of(spec)], _gold_texts(spec)) if texts is None else (texts, [])
+    queries, gold = (texts_of(spec), _gold_texts(spec)) if texts is None else (texts, [])
     questions = teacher.questions(queries, gold, redacted=redacted and texts is not None)
     ledger = Ledger(spec.ledger_path)
     run = _Run(teacher, ledger, open_budget(spec, spec.teacher.model, ledger))
     missing = _missing(teacher, run.ledger, questions)
     if missing and not batch:
-        check_not_in_flight(spec, lambda: [key for each in missing for key in teacher.keys(each.text, each.sample)])
+        _check_not_asked(teacher, missing)
     if missing or (batch and open_batches(spec)):
         try:
             with AppendLog(spec.ledger_path) as log, spending(spec, spec.teacher.model):
@@ -382,6 +433,18 @@ def _say_what_may_be_kept(teacher: Teacher, ledger: Ledger, missing: Sequence[Qu
         say(
             f"label: of {_n_texts(missing)} queries to be asked, {n_elsewhere} were answered under other intents; "
             f"`distill carry {teacher.spec.path} --dry-run` shows which of these answers may be kept"
+        )
+        _say_what_is_stale(teacher.spec)
+
+
+def _say_what_is_stale(spec: Spec) -> None:
+    """Queries that were written for an intent that is gone are asked as long as they stand in queries.jsonl, and trained on."""
+    from distill.teacher.synth import is_recorded, plan_synthesis
+
+    if is_recorded(spec) and plan_synthesis(spec).recorded is not None:
+        say(
+            f"label: {spec.queries_path.name} still holds what was written for the intents as they were; "
+            f"`distill synth {spec.path}` brings it up to date, `distill run` does so first"
         )
 
 
@@ -511,6 +574,7 @@ class _Run:
         left = [each for each in questions if not asked or asked.isdisjoint(teacher.keys(each.text, each.sample))]
         if left:
             self.budget = client.budget = self.budget.at(price)
+            hold_in_flight(teacher.spec, self.budget)  # of other specs beside the same ledger
             n_tried = await self._try_out(left)
             self.budget = self.budget.at(batch_price(teacher.spec))
             await batches.run(left[n_tried:], self.budget)
@@ -574,7 +638,6 @@ class _Run:
         except RequestFailedError as error:
             self._write(question, self._client.dialect, asked_at, error=str(error), evidence=evidence)
             self._finish(str(error))
-            hold_in_flight(teacher.spec, self.budget)  # of other specs beside the same ledger
             return
         try:
             scores = read_scores(reply.content, self.teacher.spec, reply.tokens, shown=request.shown)

@@ -27,6 +27,7 @@ from distill.teacher.in_flight import open_batches
 from distill.teacher.label import label, plan_labels
 from distill.teacher.prices import batch_price, teacher_price
 from distill.teacher.spend import limited, open_budget, spend_by_stage
+from distill.teacher.synth import synthesise
 
 PROGRAM = Path(__file__).with_name("label_program.py")
 BATCH_PRICE = PRICE | {"batch": {"input_per_mtok": 0.5, "output_per_mtok": 5}}
@@ -708,6 +709,64 @@ def test_what_is_in_flight_counts_towards_the_limit_of_every_command(server, mak
     assert server.n_requests == n_requests
     assert limited(spec, "m", Decimal(1)).teacher.max_usd == budget.committed_usd + 1
     assert label(limited(spec, "m", Decimal(1)), ["another query"], show_progress=False).n_asked == 1
+
+
+def test_a_run_that_takes_up_a_batch_spends_no_more_than_it_may_on_new_requests(server, make_spec, monkeypatch):
+    teacher = {"price": BATCH_PRICE}
+    with monkeypatch.context() as dying:
+        kill_at(dying, "_create", after=True)
+        with pytest.raises(KilledError):
+            by_batch(make_spec(server.base_url, teacher=teacher))
+    spec = make_spec(server.base_url, [*TEXTS, *(f"refund new {n}" for n in range(6))], teacher=teacher)
+    with pytest.raises(SpendLimitError):
+        by_batch(limited(spec, "fake", Decimal("0.0001"), batch=True))
+    assert good_texts(spec) == sorted(TEXTS), "what was in flight is taken, and nothing more is asked"
+
+
+def test_the_request_that_tries_a_server_out_counts_the_batches_of_others(server, make_spec, monkeypatch):
+    spec = make_spec(server.base_url, teacher={"price": BATCH_PRICE})
+    with monkeypatch.context() as dying:
+        kill_at(dying, "_create", after=True)
+        with pytest.raises(KilledError):
+            by_batch(spec)
+    limit = {"price": BATCH_PRICE, "max_usd": float(open_budget(spec, "fake").committed_usd)}
+    raw = json.loads(spec.path.read_text())
+    raw |= {"intents": {"a": "", "refund": ""}, "teacher": raw["teacher"] | limit}
+    other = spec.path.with_name("other.yaml")
+    other.write_text(json.dumps(raw | {"name": "other", "queries": "queries.jsonl"}))
+    n_requests = server.n_requests
+    with pytest.raises(SpendLimitError):
+        by_batch(load_spec(other))
+    assert server.n_requests == n_requests
+
+
+def test_a_plan_says_what_a_batch_in_flight_would_stop(server, make_spec, monkeypatch):
+    spec = make_spec(server.base_url)
+    with monkeypatch.context() as dying:
+        kill_at(dying, "_create", after=True)
+        with pytest.raises(KilledError):
+            by_batch(spec)
+    (obstacle,) = plan_labels(spec).obstacles
+    assert "11 of these queries are being asked in batch" in obstacle
+    assert plan_labels(spec, batch=True).obstacles == ()
+    (obstacle,) = plan_labels(make_spec(server.base_url, intents={"a": "", "refund": ""}), batch=True).obstacles
+    assert "with other settings" in obstacle
+
+
+def test_a_run_that_a_batch_in_flight_would_stop_pays_for_no_query_before(server, make_spec, monkeypatch, tmp_path):
+    monkeypatch.setattr(pipeline, "_embedder_if_there", lambda *_, **__: None)
+    synth = {"per_intent": 4, "out_of_scope": 4, "per_request": 4}
+    spec = make_spec(server.base_url, None, synth=synth)
+    synthesise(spec, show_progress=False)
+    with monkeypatch.context() as dying:
+        kill_at(dying, "_create", after=True)
+        with pytest.raises(KilledError):
+            by_batch(spec)
+    n_requests = server.n_requests
+    spec = make_spec(server.base_url, None, synth=synth | {"per_intent": 8})
+    with pytest.raises(TeacherError, match="are being asked in batch"):
+        pipeline.run(spec, out=tmp_path / "out", show_progress=False)
+    assert server.n_requests == n_requests
 
 
 def test_a_batch_that_was_not_created_is_not_created_above_the_limit(server, make_spec, monkeypatch):

@@ -16,6 +16,7 @@ from distill.errors import DataError, MissingKeyError, SpecError, SpendLimitErro
 from distill.teacher import batch as batch_module
 from distill.teacher.label import label, plan_labels, recorded_labels
 from distill.teacher.retrieve import CANDIDATES, EXAMPLES
+from distill.teacher.synth import synthesise
 
 sys.path.append(str(Path(__file__).parents[1]))
 from words import ByWords
@@ -718,3 +719,19 @@ def test_several_intents_a_query_are_asked_for_in_the_same_way(server, make_spec
     content = server.requests[-1]["messages"][-1]["content"]
     assert content.count('{"intents": ["track_order", "refund"]}') == EXAMPLES
     assert content.count("\n- ") == (CANDIDATES if n > 3 else 0)
+
+
+def test_queries_that_were_written_for_other_intents_are_pointed_out(server, make_spec, capsys):
+    synth = {"per_intent": 4, "out_of_scope": 4, "per_request": 4}
+    spec = make_spec(server.base_url, None, synth=synth)
+    synthesise(spec, show_progress=False)
+    label(spec, show_progress=False)
+    spec = make_spec(server.base_url, None, synth=synth, intents={"track_order": "Where it is", "cancel": "Stop it"})
+    said = "queries.jsonl still holds what was written for the intents as they were; `distill synth"
+    assert said not in capsys.readouterr().err
+    label(spec, show_progress=False)
+    assert said in capsys.readouterr().err
+    spec.ledger_path.write_text("".join(spec.ledger_path.read_text().splitlines(keepends=True)[:5]))
+    synthesise(spec, show_progress=False)
+    label(spec, show_progress=False)
+    assert said not in capsys.readouterr().err

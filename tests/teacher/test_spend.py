@@ -7,7 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from teacher_specs import PRICE, TEXTS, ledger_lines, write_queries
+from teacher_specs import INTENTS, PRICE, TEXTS, ledger_lines, write_queries
 
 from distill import pipeline
 from distill.benchmark.cost import spent_usd
@@ -17,6 +17,7 @@ from distill.spec import load_spec
 from distill.teacher.label import label, plan_labels
 from distill.teacher.ledger import AppendLog
 from distill.teacher.relabel import Case, relabel
+from distill.teacher.rounds import added_queries_path
 from distill.teacher.spend import limited, open_budget, spend_by_stage, spending
 from distill.teacher.synth import plan_synthesis, synthesise
 from distill.types import Usage
@@ -212,3 +213,24 @@ def test_the_writers_plan_says_up_to_as_well(server, make_spec):
     spec = make_spec(server.base_url, None, teacher=teacher, synth=synth | {"per_intent": 8})
     after = plan_synthesis(spec)
     assert (after.estimated_usd, after.most_usd) == (after.n_requests * 500 * Decimal("0.00001"), None)
+
+
+def test_what_a_server_here_answered_costs_nothing_at_the_price_of_another(server, make_spec):
+    ask(make_spec(server.base_url))
+    cloud = make_spec("https://models.example.org/v1", teacher={"price": PRICE, "max_usd": 1})
+    budget = open_budget(cloud, "fake")
+    assert (budget.spent_usd, budget.known_spend_usd, budget.can_keep_limit) == (0, None, True)
+
+
+def test_a_plan_counts_what_rounds_added_where_the_queries_are_written_anew(server, make_spec):
+    synth = {"per_intent": 4, "out_of_scope": 0, "per_request": 4}
+    spec = make_spec(server.base_url, None, synth=synth)
+    synthesise(spec, show_progress=False)
+    added = added_queries_path(spec)
+    added.parent.mkdir()
+    write_queries(added, [f"refund added {number}" for number in range(30)])
+    ask(spec)
+    spec = make_spec(server.base_url, None, synth=synth, intents=INTENTS | {"weather": "The weather"})
+    whole = pipeline.plan(spec).label
+    synthesise(spec, show_progress=False)
+    assert whole.n_missing == plan_labels(spec).n_missing >= 30
