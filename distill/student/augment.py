@@ -25,7 +25,9 @@ _SIGNS = "\u0e31\u0e34-\u0e3a\u0e47-\u0e4e\u0eb1\u0eb4-\u0ebc\u0ec8-\u0ecd\u102b
 """Scripts without spaces between words (Thai, Lao, Burmese, Khmer, kana, Han), and signs in them that belong to the letter before."""
 
 _HAS_UNSPACED, _PIECE = re.compile(f"[{_UNSPACED}]"), re.compile(f"[{_UNSPACED}][{_SIGNS}]*|[^{_UNSPACED}]+")
-_JOINT = re.compile(f"(?<=[{_UNSPACED}]) | (?=[{_UNSPACED}])")
+_JOINT = re.compile(f"(?<=[{_UNSPACED}])\0|\0(?=[{_UNSPACED}])")
+
+_AROUND = string.punctuation + " "
 
 Neighbours = Mapping[str, Sequence[str]]
 """Words that may stand in place of a word, which is in lower case."""
@@ -109,25 +111,35 @@ def _joined(words: list[str], other: list[str], chance: random.Random) -> list[s
 
 def _replace_by_neighbours(words: list[str], neighbours: Neighbours, share: float, chance: random.Random) -> list[str]:
     near = (neighbours.get(plain_word(word)) if chance.random() < share else None for word in words)
-    return [chance.choice(others) if others else word for word, others in zip(words, near, strict=True)]
+    return [
+        " " * word.startswith(" ") + chance.choice(others) if others else word
+        for word, others in zip(words, near, strict=True)
+    ]
 
 
 def words_of(text: str) -> list[str]:
-    """What a text is varied by: its words, or its letters where the script has no spaces between words."""
+    """What a text is varied by: its words, or its letters where the script has no spaces between words.
+
+    Where a text is of such a script, a space that it has all the same stays in front of the letter after it.
+    """
     words = text.split()
     if not _HAS_UNSPACED.search(text):
         return words
-    return [piece for word in words for piece in _PIECE.findall(word)]
+    pieces: list[str] = []
+    for word in words:
+        first, *others = _PIECE.findall(word)
+        pieces += [f" {first}" if pieces else first, *others]
+    return pieces
 
 
 def _text_of(words: Sequence[str]) -> str:
-    text = " ".join(words)
-    return _JOINT.sub("", text) if _HAS_UNSPACED.search(text) else text
+    text = "\0".join(words).replace("\0 ", " ")
+    return _JOINT.sub("", text).replace("\0", " ").strip()
 
 
 def plain_word(word: str) -> str:
     """A word without case and without punctuation around it."""
-    return word.strip(string.punctuation).lower()
+    return word.strip(_AROUND).lower()
 
 
 def _keep(words: list[str], _split: list[list[str]], _chance: random.Random) -> list[str]:

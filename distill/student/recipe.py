@@ -21,7 +21,7 @@ __all__ = [
     "static_recipe_alone",
 ]
 
-VERSION = 9
+VERSION = 10
 """Part of every recipe's hash: raised when the code of a student changes what is learnt."""
 
 EXPORT_VERSION = 1

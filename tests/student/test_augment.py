@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill.student.augment import _text_of, augment, more_texts, words_of
+from distill.student.augment import _text_of, augment, more_texts, plain_word, words_of
 
 TEXTS = st.lists(st.text("abc ", min_size=1, max_size=20), max_size=8)
 
@@ -52,6 +52,13 @@ CHINESE = [
 ]  # fmt: skip
 
 
+def test_spaces_in_scripts_that_need_none_are_kept():
+    texts = ["ขอ ยกเลิก บัตร", "我要去 New York 的票"]
+    assert any(" ยกเลิก" in text for text in augment(texts, 12, 0))
+    assert any(" York 的" in text for text in augment(texts, 12, 0))
+    assert plain_word(" York") == "york"
+
+
 def test_scripts_without_spaces_are_varied_by_letters():
     new = augment(CHINESE, 20, 0)
     assert len(new) > 120
@@ -67,6 +74,8 @@ def test_scripts_without_spaces_are_varied_by_letters():
         ("내 카드 분실", ["내", "카드", "분실"]),
         ("用iPhone付款吗\uff1f", ["用", "iPhone", "付", "款", "吗", "\uff1f"]),
         ("ที่นี่", ["ที่", "นี่"]),
+        ("去 New York 的票", ["去", " New", " York", " 的", "票"]),
+        ("ขอ บัตร", ["ข", "อ", " บั", "ต", "ร"]),
     ],
 )
 def test_words_of_a_text(text, words):
