@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 from dataclasses import dataclass, field
 from functools import partial
@@ -157,8 +158,8 @@ def _first_to_pass(
     """Leaves the first candidate that passes the gate at ``smaller``, or nothing; gives the figures of all that were tried.
 
     A candidate may change ``MOST_FLIPS`` of the reference's answers, of the held-out ones by themselves too where there are enough, and
-    cost ``MOST_COST`` of the held-out queries, or one query. Answers are what the policy that fits the reference decides: near a threshold that
-    takes less than another top label. Of weights, whose answer is not the top label alone, it may move ``MOST_MOVED`` as well.
+    cost ``MOST_COST`` of the held-out queries, or one query, their right label (of ``multi``: labels). Answers are what the policy that fits the
+    reference decides: near a threshold that takes less than another top label. Of weights, whose answer is not the top label alone, it may move ``MOST_MOVED`` as well.
 
     Args:
         candidates: What writes a smaller graph, by its name, the quickest graph first.
@@ -202,9 +203,12 @@ def _refusal(flipped: np.ndarray[Any, np.dtype[np.bool_]], moved: Array | None, 
     """Why a smaller graph does not pass the gate; empty where it does."""
     if not _within(flipped, MOST_FLIPS, n_held_out):
         held_out = f" ({int(flipped[:n_held_out].sum())} of {n_held_out} held-out ones)" if n_held_out else ""
-        return f"changes {int(flipped.sum())} of {len(flipped)} answers{held_out}; {MOST_FLIPS:.1%} may change"
+        return (
+            f"changes {int(flipped.sum())} of {len(flipped)} answers{held_out}; {MOST_FLIPS:.1%} of either may change"
+        )
     if moved is not None and not _within(moved, MOST_MOVED, n_held_out):
-        return f"moves {moved.mean():.1%} of a query's weights; {MOST_MOVED:.1%} may move"
+        held_out = f" ({moved[:n_held_out].mean():.1%} of a held-out one's)" if n_held_out else ""
+        return f"moves {moved.mean():.1%} of a query's weights{held_out}; {MOST_MOVED:.1%} of either may move"
     if n_lost > max(1, MOST_COST * n_held_out):
         return (
             f"costs {n_lost} of {n_held_out} held-out queries their right answer; {MOST_COST:.1%}, or one, may lose it"
@@ -219,11 +223,14 @@ def _within(changes: np.ndarray[Any, Any], most: float, n_held_out: int) -> bool
 
 
 def _gate_texts(shipment: Shipment) -> list[str]:
-    """The held-out queries, or some that were trained on where there are none; where they are few, also texts made from them."""
-    texts = list(shipment.held_out_texts or shipment.calibration_texts)
+    """The held-out queries; where they are few, also texts made from them, or where there are none, from some that were trained on."""
+    texts = list(shipment.held_out_texts)
     wanted = _TEXTS_FOR_FLIPS - len(texts)
     if wanted > 0:
-        texts += augment(texts, -(-_TEXTS_FOR_FLIPS // len(texts)), shipment.seed)[:wanted]
+        origin = texts or shipment.calibration_texts
+        varied = augment(origin, -(-_TEXTS_FOR_FLIPS // len(origin)), shipment.seed)
+        random.Random(shipment.seed).shuffle(varied)  # noqa: S311  # they come in alphabetical order
+        texts += varied[:wanted]
     return texts
 
 

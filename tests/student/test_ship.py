@@ -131,9 +131,9 @@ def test_changes_that_cost_right_answers_are_refused_sooner(tmp_path, right, shi
 @pytest.mark.parametrize(
     ("facts", "n", "reason"),
     [
-        ({}, 30, "changes 30 of 1000 answers (30 of 1000 held-out ones); 1.0% may change"),
+        ({}, 30, "changes 30 of 1000 answers (30 of 1000 held-out ones); 1.0% of either may change"),
         ({}, 5, "costs 5 of 1000 held-out queries their right answer; 0.2%, or one, may lose it"),
-        ({"task": Task.WEIGHTS, "change": lambda logits: logits * 0.5}, N_TEXTS, "moves 8.4% of a query's weights; 2.0% may move"),
+        ({"task": Task.WEIGHTS, "change": lambda logits: logits * 0.5}, N_TEXTS, "moves 8.4% of a query's weights (8.4% of a held-out one's); 2.0% of either may move"),
     ],
 )  # fmt: skip
 def test_a_student_that_stays_float32_says_why(tmp_path, capsys, facts, n, reason):
@@ -206,6 +206,21 @@ def test_what_changes_on_held_out_queries_does_not_hide_among_texts_made_from_th
     figures, _ = first_to_pass(tmp_path, {"quick": 2}, held_out_texts=TEXTS[:n_held_out], held_out_targets=targets)
     assert (figures["int8_quick_flips"], figures["int8_quick_flips_held_out"]) == (2, 2)
     assert (figures["int8_flips_of"], figures["int8_shipped"]) == (N_TEXTS, ships)
+
+
+def test_where_held_out_queries_are_few_texts_of_all_kinds_are_made_from_them():
+    few = [f"{letter}{number} is my card" for letter in "abcdefghijklmnopqrstuvwxyz" for number in range(24)]
+    texts = ship._gate_texts(make_shipment(held_out_texts=few, calibration_texts=["not asked"]))
+    assert texts[: len(few)] == few
+    assert len(texts) == ship._TEXTS_FOR_FLIPS
+    assert {text[0] for text in texts[len(few) :]} == set("abcdefghijklmnopqrstuvwxyz")
+
+
+def test_where_none_is_held_out_those_that_set_the_ranges_are_not_asked():
+    trained = [f"pay the bill number {number} for me" for number in range(40)]
+    texts = ship._gate_texts(make_shipment(held_out_texts=[], calibration_texts=trained))
+    assert len(texts) > 300
+    assert not set(texts) & set(trained)
 
 
 @pytest.mark.parametrize("task", Task)
