@@ -11,13 +11,19 @@ from distill.types import Task
 if TYPE_CHECKING:
     Array = np.ndarray[Any, np.dtype[np.float32]]
 
-__all__ = ["expected_calibration_error", "fit_temperature", "negative_log_likelihood", "probabilities"]
+__all__ = [
+    "FEWEST_EXAMPLES",
+    "expected_calibration_error",
+    "fit_temperature",
+    "negative_log_likelihood",
+    "probabilities",
+]
 
 _SMALLEST, _LARGEST = 0.05, 20.0
 _CELLS_AT_ONCE = 1 << 22
 """Examples times labels: in float64, all of many examples over many labels would take gigabytes."""
 
-_MINIMUM_EXAMPLES = 20
+FEWEST_EXAMPLES = 20
 """With fewer held-out examples the fit is noise, and the temperature stays 1."""
 
 
@@ -61,7 +67,7 @@ def fit_temperature(task: Task, logits: Array, targets: Array, weights: Array | 
     """
     from scipy.optimize import minimize_scalar
 
-    if len(logits) < _MINIMUM_EXAMPLES:
+    if len(logits) < FEWEST_EXAMPLES:
         return 1.0
     best = minimize_scalar(
         lambda log_temperature: negative_log_likelihood(task, logits / np.exp(log_temperature), targets, weights),

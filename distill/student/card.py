@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from distill.errors import DISTRIBUTION, missing_extra
+from distill.student.calibrate import FEWEST_EXAMPLES
 from distill.types import HUMAN_LABELS, OUT_OF_SCOPE_LABEL, Task
 
 if TYPE_CHECKING:
@@ -39,7 +40,9 @@ _ACTIVATION = {
 _NOT_HELD_OUT = (
     "Nothing was held out: there were too few labelled queries. So the temperature is 1 and no threshold was fitted."
 )
-_NOT_CALIBRATED = "Probabilities are not calibrated: no query was held out to calibrate them on."
+_NOT_CALIBRATED = (
+    f"Probabilities are not calibrated: fewer than {FEWEST_EXAMPLES} queries were held out to calibrate them on."
+)
 _CALIBRATED = "Probabilities are calibrated on held-out queries that the teacher labelled: they say what the teacher would have said."
 _OF_THE_SCORES = {
     Task.SINGLE: _CALIBRATED,
@@ -183,7 +186,7 @@ def _has_human_teacher(manifest: Manifest) -> bool:
 
 def _usage(manifest: Manifest, repository: str) -> str:
     opened = f'Router.from_pretrained("{repository}")' if repository else 'Router.load("path/of/this/folder")'
-    activation = _ACTIVATION[manifest.task].format(how="" if _has_held_out(manifest) else "not ")
+    activation = _ACTIVATION[manifest.task].format(how="" if _is_calibrated(manifest) else "not ")
     return (
         f"```python\nfrom distill import Router  # pip install {DISTRIBUTION}\n\nrouter = {opened}\n"
         f'router.route("...").{_ATTRIBUTE[manifest.task]}\n```\n\n'
@@ -215,14 +218,20 @@ def _held_out(manifest: Manifest, gold_figures: str) -> str:
         if _has_human_teacher(manifest)
         else "Measured against the teacher's labels on queries that were not trained on"
     )
+    fitted = "temperature and thresholds" if _is_calibrated(manifest) else "thresholds"
     return (
-        f"## Held-out figures\n\n{against}, but temperature and thresholds were fitted on them, so they look a little "
+        f"## Held-out figures\n\n{against}, but {fitted} were fitted on them, so they look a little "
         f"better than they are; accuracy on gold stands {gold_figures}.\n\n{table}"
     )
 
 
 def _has_held_out(manifest: Manifest) -> bool:
     return manifest.figures.get("n_held_out") != 0
+
+
+def _is_calibrated(manifest: Manifest) -> bool:
+    n_held_out = manifest.figures.get("n_held_out")
+    return n_held_out is None or n_held_out >= FEWEST_EXAMPLES
 
 
 def _limits(manifest: Manifest, result: BenchResult | None) -> str:
@@ -247,7 +256,7 @@ def _limits(manifest: Manifest, result: BenchResult | None) -> str:
 
 
 def _of_the_scores(manifest: Manifest) -> str:
-    is_calibrated = manifest.task is Task.WEIGHTS or _has_held_out(manifest)
+    is_calibrated = manifest.task is Task.WEIGHTS or _is_calibrated(manifest)
     return _OF_THE_SCORES[manifest.task] if is_calibrated else _NOT_CALIBRATED
 
 

@@ -21,6 +21,7 @@ from distill.data import canonical_json, sha256_json, storage_errors
 from distill.errors import BundleError, TrainingError, missing_extra
 from distill.progress import Progress, say
 from distill.split import HELD_OUT_SHARE, stratified_holdout
+from distill.student.calibrate import FEWEST_EXAMPLES
 from distill.student.processes import is_first_process, wait_for_all
 from distill.student.recipe import (
     DEFAULT_BUDGET_MINUTES,
@@ -408,7 +409,7 @@ class _Run:
 
         self._say_what_is_not_held_out()
         if self.show_progress:
-            self._say_the_recipe()
+            self._say_the_recipe(students)
         base = load_base_model(self.base_model)
         lesson = self._lesson(base)
         words = lexicon(base, self.training.texts, self.static_recipe.dimension)  # before an encoder trains it in place
@@ -441,7 +442,10 @@ class _Run:
                 f"train: {len(self.training.texts)} labelled queries are too few to hold any out; probabilities are not calibrated and "
                 "no threshold is fitted"
             )
-        elif not self.data.task.is_mixture:
+            return
+        if len(self.held_out.texts) < FEWEST_EXAMPLES:
+            say(f"train: {len(self.held_out.texts)} held-out queries are too few to calibrate probabilities on")
+        if not self.data.task.is_mixture:
             taught, held_out = (_known_labels(self.data.task, part.targets) for part in (self.training, self.held_out))
             names = [self.data.labels[number] for number in np.flatnonzero(taught & ~held_out)]
             if names:
@@ -449,14 +453,14 @@ class _Run:
                     f"train: no held-out query has the label {_named(names)}; calibration and thresholds take no account of it"
                 )
 
-    def _say_the_recipe(self) -> None:
+    def _say_the_recipe(self, wanted: Sequence[str]) -> None:
         recipe, students, minutes = self.encoder_recipe, [], 0.0
         if not self.is_alone:
             minutes = encoder_minutes(recipe, *self._size, self._n_larger)
             teachers = self.assistant_model if recipe.larger else f"{recipe.assistants} of its own kind"
             taught = f"assisted by {teachers}" if recipe.assistants else "from the labels alone"
             students.append(f"encoder {taught}, {recipe.again().epochs if recipe.assistants else recipe.epochs} passes")
-        if "static" in self.students:
+        if "static" in wanted:
             static = self.static_recipe
             minutes += static_minutes(static, *self._size)
             n_new = static.augmentation * len(self.training.texts) + static.more_texts
@@ -466,10 +470,10 @@ class _Run:
             f"train: {len(self.training.texts):,} queries, {self._size[1]:,} tokens; {'; '.join(students)}; about {minutes:.1f} minutes on two "
             f"cores (budget_minutes: {self.budget_minutes:g})"
         )
-        if left_out := self._left_out():
+        if left_out := self._left_out(wanted):
             say(f"train: left out to keep to the budget: {', '.join(left_out)}")
 
-    def _left_out(self) -> list[str]:
+    def _left_out(self, wanted: Sequence[str]) -> list[str]:
         """What the budget has no time for."""
         if self.is_alone:
             return ["the encoder and its assistants"]
@@ -478,7 +482,7 @@ class _Run:
             left_out.append(f"the assistant {self.assistant_model}")
         if missing := MOST_ASSISTANTS - recipe.assistants if not recipe.larger else 0:
             left_out.append(f"{missing} of {MOST_ASSISTANTS} assistants of its own kind")
-        if "static" in self.students:
+        if "static" in wanted:
             most = most_more_texts(len(self.training.texts))
             if missing := most - self.static_recipe.more_texts:
                 left_out.append(f"{missing:,} of {most:,} more texts for static")

@@ -173,3 +173,14 @@ def test_where_nothing_was_held_out_the_card_says_so_and_claims_no_calibration(t
     assert "Nothing was held out: there were too few labelled queries." in card
     for claim in ("not trained on", " is calibrated", "are calibrated", "look a little better"):
         assert claim not in card
+
+
+@pytest.mark.parametrize("task", [Task.SINGLE, Task.MULTI])
+def test_where_too_few_were_held_out_to_calibrate_the_card_claims_thresholds_alone(task):
+    card = model_card(replace(MANIFEST, task=task, figures={"n_train": 100, "n_held_out": 19, "temperature": 1.0}))
+    assert "but thresholds were fitted on them" in card
+    assert "is not calibrated" in card
+    assert "Probabilities are not calibrated: fewer than 20 queries were held out" in card
+    card = model_card(replace(MANIFEST, task=task, figures={"n_train": 100, "n_held_out": 20, "temperature": 1.1}))
+    assert "but temperature and thresholds were fitted on them" in card
+    assert "not calibrated" not in card

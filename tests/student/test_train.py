@@ -335,6 +335,20 @@ def test_with_too_few_queries_to_hold_any_out_nothing_is_fitted_and_that_is_said
     assert "3 labelled queries are too few to hold any out" in capsys.readouterr().err
 
 
+def test_too_few_held_out_queries_to_calibrate_on_are_pointed_out(base_model, data, tmp_path, capsys):
+    few = tuple(
+        replace(each, split="held_out" if number < 19 else "train") for number, each in enumerate(data.examples)
+    )
+    for n_held_out, examples in ((19, few), (20, (*few, replace(few[0], text="one more")))):
+        run = train._run(
+            replace(data, examples=examples), tmp_path, ("static",), base_model, None, 0, 0, show_progress=False
+        )
+        run._say_what_is_not_held_out()
+        assert ("19 held-out queries are too few to calibrate probabilities on" in capsys.readouterr().err) == (
+            n_held_out == 19
+        )
+
+
 def test_bad_input_gets_one_clear_line(data, tmp_path, base_model):
     cases = {
         "no labelled query": replace(data, examples=()),
@@ -445,9 +459,9 @@ def test_what_is_left_of_the_budget_goes_into_more_texts(base_model, data, tmp_p
 def test_the_recipe_and_what_it_leaves_out_are_said(data, tmp_path, base_model, monkeypatch, capsys):
     monkeypatch.setattr(weights, "body_parameters", lambda name: 85_000_000 if name == "big" else 10_600_000)
 
-    def said(students, budget_minutes, larger):
+    def said(students, budget_minutes, larger, wanted=None):
         run = train._run(data, tmp_path, students, base_model, larger, 0, budget_minutes, show_progress=True)
-        run._say_the_recipe()
+        run._say_the_recipe(wanted or students)
         return capsys.readouterr().err.splitlines()
 
     start, both, alone = "train: 90 queries, 630 tokens;", ("encoder", "static"), ("encoder",)
@@ -463,6 +477,7 @@ def test_the_recipe_and_what_it_leaves_out_are_said(data, tmp_path, base_model, 
     end = "3 passes; about 0.2 minutes on two cores (budget_minutes: 60)"
     assert said(alone, 60, None) == [f"{start} encoder assisted by 2 of its own kind, {end}"]
     assert said(alone, 60, "big") == [f"{start} encoder assisted by big, {end}"]
+    assert said(both, 60, "big", alone) == said(alone, 60, "big"), "one that is there already is not announced"
     assert said(("static",), 0, None) == [
         f"{start} static from the labels alone, 60 passes; about 0.0 minutes on two cores (budget_minutes: 0)",
         "train: left out to keep to the budget: the encoder and its assistants",
