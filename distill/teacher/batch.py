@@ -34,7 +34,7 @@ from distill.teacher.in_flight import (
     state_path,
 )
 from distill.teacher.ledger import as_time
-from distill.teacher.prices import batch_price, cost_usd, teacher_price
+from distill.teacher.prices import LIMIT, NO_LIMIT, batch_price, cost_usd, teacher_price
 from distill.teacher.spend import cost_line, hold_in_flight
 from distill.types import Label, Usage
 
@@ -134,8 +134,8 @@ def check_batch_limit(spec: Spec) -> None:
         return
     if not is_loopback(spec.teacher.base_url) or teacher_price(spec) is not None:
         raise SpecError(
-            f"{spec.path}: teacher.max_usd cannot be kept: no price in batches is known for {spec.teacher.model!r}; give teacher.price "
-            "with `batch: {input_per_mtok, output_per_mtok}` (USD per million tokens), or set max_usd: null"
+            f"{spec.path}: {LIMIT} cannot be kept: no price in batches is known for {spec.teacher.model!r}; give teacher.price "
+            f"with `batch: {{input_per_mtok, output_per_mtok}}` (USD per million tokens), or {NO_LIMIT}"
         )
 
 

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from distill.errors import SpecError, SpendLimitError, missing_extra
 from distill.progress import say
-from distill.teacher.client import endpoint_of, is_loopback, server_of
+from distill.teacher.client import OPENAI, endpoint_of, is_loopback, server_of
 from distill.types import TokenPrice, Usage
 
 if TYPE_CHECKING:
     from distill.spec import RatesSpec, Spec
 
 __all__ = [
+    "LIMIT",
+    "NO_LIMIT",
     "Budget",
     "batch_price",
     "check_limit_is_enforceable",
@@ -29,6 +31,9 @@ __all__ = [
     "teacher_price",
 ]
 
+LIMIT = "the limit of --max-usd or teacher.max_usd"
+"""As messages name it: where it is kept, nothing tells which of the two has set it."""
+NO_LIMIT = "go without a limit (no --max-usd, and teacher.max_usd: null)"
 _PER_MILLION = Decimal(1_000_000)
 
 
@@ -245,16 +250,15 @@ class Budget:
         """
         if self.price is None or self.limit_usd is None:
             return
-        start = f"teacher.max_usd {self.limit_usd} cannot be kept"
         if not self._is_counted:
             raise SpendLimitError(
-                f"{start}: the server does not say how many tokens it used. "
-                f"Everything answered is kept; to go on without a limit set teacher.max_usd: null and run again"
+                f"{LIMIT} cannot be kept: the server does not say how many tokens it used. "
+                f"Everything answered is kept; {NO_LIMIT} and run again"
             )
         if self._unpriced:
             raise SpendLimitError(
-                f"{start}: answers by {', '.join(map(repr, self._unpriced))} were paid for at a price that is not known. Give "
-                "teacher.price where that is the teacher, with `batch` for the Batch API, or set teacher.max_usd: null to go on without a limit"
+                f"{LIMIT} cannot be kept: answers by {', '.join(map(repr, self._unpriced))} were paid for at a price that is not known. Give "
+                f"teacher.price where that is the teacher, with `batch` for the Batch API, or {NO_LIMIT}"
             )
 
     def hold(self, usd: Decimal, *, is_spent: bool = True) -> None:
@@ -317,17 +321,19 @@ def check_limit_is_enforceable(spec: Spec, model: str, price: TokenPrice | None,
     """A limit that cannot be kept must not look as if it were.
 
     Raises:
-        SpecError: ``teacher.max_usd`` is set, but no price is known for the model of a paid endpoint.
+        SpecError: There is a limit, but no price is known for the model of a paid endpoint.
     """
-    if spec.teacher.max_usd is not None and price is None and not loopback:
-        similar = similar_models(model)
-        at = f" at {server_of(spec.teacher.base_url)}" if spec.teacher.base_url else ""
-        meant = f" (similar names that have one: {', '.join(similar)})" if similar else ""
-        raise SpecError(
-            f"{spec.path}: teacher.max_usd cannot be kept: no price is known for {model!r}{at}{meant}; "
-            "give teacher.price (USD per million tokens, with source and date), or set max_usd: null"
-        )
-    if spec.teacher.max_usd is not None and price is None:
-        say(
-            f"no price is known for {model!r} on this machine, so teacher.max_usd limits nothing; teacher.price would change that"
-        )
+    if spec.teacher.max_usd is None or price is not None:
+        return
+    is_teacher, server = model == spec.teacher.model, server_of(spec.teacher.base_url)
+    if loopback:
+        advice = "; teacher.price would change that" if is_teacher else ""
+        say(f"no price is known for {model!r} on this machine, so {LIMIT} does not hold for it{advice}")
+        return
+    similar = similar_models(model)
+    at = "" if server == OPENAI else f" at {server}"
+    meant = f" (similar names that have one: {', '.join(similar)})" if similar else ""
+    own = "teacher.price (USD per million tokens, with source and date)" if is_teacher else "a synth.model that has one"
+    raise SpecError(
+        f"{spec.path}: {LIMIT} cannot be kept: no price is known for {model!r}{at}{meant}; give {own}, or {NO_LIMIT}"
+    )

@@ -511,7 +511,7 @@ def test_a_server_on_this_machine_that_the_environment_names_sends_no_bill_eithe
     assert plan_labels(spec).obstacles == ()
     assert label(spec, show_progress=False).n_asked == len(TEXTS)
     assert (
-        "no price is known for 'nobody-knows-it' on this machine, so teacher.max_usd limits nothing"
+        "no price is known for 'nobody-knows-it' on this machine, so the limit of --max-usd or teacher.max_usd does not hold for it"
         in capsys.readouterr().err
     )
     assert {line["server"] for line in ledger_lines(spec)} == {"this machine"}

@@ -97,6 +97,27 @@ def test_a_limit_needs_a_price_unless_the_server_is_ones_own():
         check_limit_is_enforceable(spec(max_usd=1), "m", None, loopback=False)
 
 
+def test_what_is_said_of_a_limit_that_cannot_be_kept_fits_who_is_asked_and_where(monkeypatch):
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://llm.corp.example/v1")
+    start = "the limit of --max-usd or teacher.max_usd cannot be kept: no price is known"
+    no_limit = r"or go without a limit \(no --max-usd, and teacher.max_usd: null\)$"
+    with pytest.raises(
+        SpecError, match=rf"{start} for 'm' at llm\.corp\.example.*; give teacher\.price .*, {no_limit}"
+    ):
+        check_limit_is_enforceable(spec(max_usd=1), "m", None, loopback=False)
+    with pytest.raises(SpecError, match=f"; give a synth.model that has one, {no_limit}"):
+        check_limit_is_enforceable(spec(max_usd=1), "another", None, loopback=False)
+    monkeypatch.delenv("OPENAI_BASE_URL")
+    with pytest.raises(SpecError, match=rf"{start} for 'm'( \(similar.*\))?; "):  # at the API itself
+        check_limit_is_enforceable(spec(max_usd=1), "m", None, loopback=False)
+
+
+def test_a_server_of_ones_own_that_the_limit_does_not_hold_for_is_said(capsys):
+    for model, advice in (("m", "; teacher.price would change that\n"), ("another", "\n")):
+        check_limit_is_enforceable(spec(max_usd=1), model, None, loopback=True)
+        assert capsys.readouterr().err.endswith(f"does not hold for it{advice}")
+
+
 @pytest.mark.parametrize(
     ("model", "base_url", "provider"),
     [

@@ -83,9 +83,7 @@ def test_answers_at_an_unknown_price_leave_spend_unknown_and_no_limit_can_be_kep
     assert open_budget(spec, "fake").known_spend_usd is None
     assert spent_usd(spend_by_stage(spec)) is None
     write_queries(spec.queries_path, ["a", "b"])
-    refusal = (
-        "teacher.max_usd 5 cannot be kept: answers by 'nobody-knows-it' were paid for at a price that is not known"
-    )
+    refusal = "the limit of --max-usd or teacher.max_usd cannot be kept: answers by 'nobody-knows-it' were paid for at a price that is not known"
     if command == "plan":
         (obstacle,) = plan_labels(spec).obstacles
         assert obstacle.startswith(refusal)
