@@ -250,7 +250,7 @@ def test_dry_run_needs_no_key_and_names_the_prices_source(tmp_path):
     spec_path = write_project(tmp_path, teacher=PAID.replace("}", f", price: {price}, max_usd: 3.5}}"))
     last = distill("run", spec_path, "--dry-run").stdout.splitlines()[-1]
     assert re.fullmatch(
-        r"USD about 0\.\d+, up to 0\.\d+, limit 3\.5 \(teacher\.max_usd\); price: the maker, 2026-01-31\. Nothing was asked\.",
+        r"USD about 0\.\d+, up to 0\.\d+; the limit of --max-usd or teacher\.max_usd leaves 3\.5000; price: the maker, 2026-01-31\. Nothing was asked\.",
         last,
     )
 
@@ -259,7 +259,7 @@ def test_dry_run_says_that_the_limit_is_below_the_estimate(tmp_path):
     price = "{input_per_mtok: 1000000, output_per_mtok: 2, source: the maker, date: 2026-01-31}"
     spec_path = write_project(tmp_path, teacher=PAID.replace("}", f", price: {price}, max_usd: 3.5}}"))
     last = distill("run", spec_path, "--dry-run").stdout.splitlines()[-1]
-    assert "limit 3.5: it would stop there, and go on where it is raised (teacher.max_usd)" in last
+    assert "teacher.max_usd leaves 3.5000: it would stop there; price" in last
 
 
 def test_dry_run_says_that_every_stage_is_up_to_date(finished):

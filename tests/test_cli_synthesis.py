@@ -126,7 +126,7 @@ def test_a_dry_run_says_what_is_to_be_written_and_its_price(written):
     done = distill("synth", path, "--dry-run")
     first, last = done.stdout.splitlines()
     assert first.startswith("synth   16 queries to write, about 6 requests, USD about ")
-    assert "limit 5 (teacher.max_usd)" in last
+    assert "; the limit of --max-usd or teacher.max_usd leaves 5.0000; price" in last
     assert last.endswith("price: the maker, 2026-01-31. Nothing was asked.")
     assert not (path.parent / "synth.jsonl").exists()
     value = json.loads(distill("synth", path, "--dry-run", "--json").stdout)

@@ -33,6 +33,7 @@ __all__ = [
     "TeacherModel",
     "app",
     "estimated",
+    "limit_left",
     "load",
     "main",
     "print_json",
@@ -150,6 +151,33 @@ def estimated(usd: Decimal | float | None, most_usd: Decimal | float | None) -> 
     """What a plan would cost, for people: about so much, up to so much, or unknown."""
     most = "" if most_usd is None else f", up to {most_usd:.4f}"
     return "unknown" if usd is None else f"about {usd:.4f}{most}"
+
+
+def limit_left(spec: Spec, usd: Decimal | None, most_usd: Decimal | None, *, is_priced: bool) -> str:
+    """What the limit leaves to be spent, for people, and whether a plan would stop there.
+
+    Args:
+        spec: With the limit.
+        usd: What the plan would cost, as far as that is known.
+        most_usd: The most that it can cost, where that is more.
+        is_priced: Whether anything of it has a price.
+    """
+    from distill.teacher.prices import LIMIT
+    from distill.teacher.spend import open_budget
+
+    if spec.teacher.max_usd is None:
+        return "no limit is set (--max-usd, teacher.max_usd)"
+    if not is_priced:
+        return f"{LIMIT} cannot be kept without a price"
+    spent_usd = open_budget(spec, spec.teacher.model or spec.synth.model).committed_usd
+    left = max(spec.teacher.max_usd - spent_usd, Decimal(0))
+    if usd is not None and usd > left:
+        stops = ": it would stop there"
+    elif most_usd is not None and most_usd > left:
+        stops = ": it may stop there"
+    else:
+        stops = ""
+    return f"{LIMIT} leaves {left:.4f}{stops}"
 
 
 def say_why_a_range(command: str, most_usd: Decimal | float | None) -> None:

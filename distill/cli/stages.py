@@ -18,6 +18,7 @@ from distill.cli.app import (
     SpecPath,
     TeacherModel,
     estimated,
+    limit_left,
     load,
     print_json,
     say_why_a_range,
@@ -27,12 +28,14 @@ from distill.errors import GateError, TeacherError
 from distill.progress import is_first_process, say
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from distill.pipeline import Due, RunPlan
     from distill.spec import Spec
     from distill.teacher.imported import ImportSummary
     from distill.teacher.label import LabelPlan, LabelSummary
     from distill.teacher.synth import SynthesisPlan
-    from distill.types import BenchResult, TokenPrice
+    from distill.types import BenchResult
 
 __all__ = ["add_to"]
 
@@ -74,7 +77,7 @@ def _print_synthesis_plan(plan: SynthesisPlan, spec: Spec, *, as_json: bool) -> 
         return
     _print_synthesis(plan)
     if plan.n_missing:
-        typer.echo(_total(plan, plan.price, spec))
+        typer.echo(_total([plan], spec))
         say_why_a_range("synth", plan.most_usd)
     else:
         typer.echo("Nothing is to be asked, and nothing was.")
@@ -181,7 +184,7 @@ def _print_label_plan(plan: LabelPlan, spec: Spec, *, batch: bool, as_json: bool
     how = f"{_labelled(plan)}{in_flight}, by {spec.teacher_name}{' in batches' if batch else ''}"
     _print_stage("label", how, plan.estimated_usd if plan.n_missing else 0, plan.most_usd if plan.n_missing else None)
     if plan.n_missing:
-        typer.echo(_total(plan, plan.price, spec))
+        typer.echo(_total([plan], spec))
         say_why_a_range("label", plan.most_usd)
         _say_obstacles("label", plan)
         _say_what_logprobs_decide("label", spec)
@@ -351,10 +354,11 @@ def _print_plan(plan: RunPlan, spec: Spec, *, as_json: bool) -> None:
     if plan.is_done:
         typer.echo("Nothing is to be done: every stage is up to date. Nothing was asked.")
         return
-    if plan.label.n_missing == 0 and (plan.synth is None or plan.synth.n_missing == 0):
+    plans: list[LabelPlan | SynthesisPlan] = [*([plan.synth] if plan.synth else []), plan.label]
+    if not any(each.n_missing for each in plans):
         typer.echo("Nothing is to be asked, and nothing was.")
         return
-    typer.echo(_total(plan, plan.label.price, spec))
+    typer.echo(_total(plans, spec))
     say_why_a_range("run", plan.most_usd)
     _say_obstacles("run", plan.label)
     _say_what_logprobs_decide("run", spec)
@@ -374,19 +378,18 @@ def _say_what_logprobs_decide(command: str, spec: Spec) -> None:
         )
 
 
-def _total(plan: LabelPlan | SynthesisPlan | RunPlan, price: TokenPrice | None, spec: Spec) -> str:
+def _total(plans: Sequence[LabelPlan | SynthesisPlan], spec: Spec) -> str:
     """What all of it would cost, beside the limit."""
-    max_usd, estimated_usd = spec.teacher.max_usd, plan.estimated_usd
-    total = estimated(estimated_usd, plan.most_usd)
-    limit = "none" if max_usd is None else f"{max_usd}"
-    if max_usd is not None and price is None:
-        limit += " cannot be kept without a price"
-    elif max_usd is not None and estimated_usd is not None and estimated_usd > max_usd:
-        limit += ": it would stop there, and go on where it is raised"
-    elif max_usd is not None and plan.most_usd is not None and plan.most_usd > max_usd:
-        limit += ": it may stop there, and go on where it is raised"
-    source = f"; price: {price.source}, {price.date}" if price else ""
-    return f"USD {total}, limit {limit} (teacher.max_usd){source}. Nothing was asked."
+    from distill.teacher.spend import FREE, Estimate
+
+    asking = [plan for plan in plans if plan.n_missing]
+    costs = [Estimate(plan.estimated_usd, plan.most_usd) for plan in asking]
+    priced = [cost for cost in costs if cost.usd is not None]
+    total, known = sum(costs, FREE), sum(priced, FREE)
+    limit = limit_left(spec, known.usd, known.most_usd, is_priced=bool(priced))
+    sources = dict.fromkeys(f"{plan.price.source}, {plan.price.date}" for plan in asking if plan.price)
+    source = f"; price: {' and '.join(sources)}" if sources else ""
+    return f"USD {estimated(total.usd, total.most_usd)}; {limit}{source}. Nothing was asked."
 
 
 def _labelled(plan: LabelPlan) -> str:

@@ -493,7 +493,7 @@ def test_the_command_says_what_it_would_do_and_does_it(server, make_spec):
     spec = make_spec(server.base_url, teacher={"price": BATCH_PRICE, "max_usd": 5})
     planned = distill("label", spec.path, "--batch", "--dry-run").stdout.splitlines()
     assert planned[0].startswith("label   12 of 12 queries to label, by fake in batches, USD about 0.0")
-    assert planned[1].endswith("limit 5 (teacher.max_usd); price: made up, batch, 2026-01-31. Nothing was asked.")
+    assert planned[1].endswith("teacher.max_usd leaves 5.0000; price: made up, batch, 2026-01-31. Nothing was asked.")
     assert server.n_requests == 0
     done = distill("label", spec.path, "--batch", "--json")
     assert json.loads(done.stdout)["n_asked"] == len(TEXTS)

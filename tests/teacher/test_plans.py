@@ -1,0 +1,45 @@
+"""What plans say of the limit."""
+
+from __future__ import annotations
+
+import pytest
+from project import distill
+from teacher_specs import PRICE, TEXTS
+
+from distill.teacher.label import label
+
+DEAR = PRICE | {"input_per_mtok": 4000}
+
+
+@pytest.mark.parametrize(
+    ("max_usd", "options", "left"),
+    [
+        (5, [], "leaves 0.1988: it would stop there; price"),
+        (None, ["--max-usd", "0.5"], "leaves 0.5000: it would stop there; price"),
+        (5, ["--max-usd", "0.5"], "leaves 0.1988: it would stop there; price"),
+        (4, [], "leaves 0.0000: it would stop there; price"),
+        (50, ["--max-usd", "9"], "leaves 9.0000; price"),
+        (None, [], "no limit is set (--max-usd, teacher.max_usd); price"),
+    ],
+)
+def test_a_plan_is_compared_with_what_the_limit_leaves(server, make_spec, max_usd, options, left):
+    label(make_spec(server.base_url, teacher={"price": DEAR}), show_progress=False)
+    more = [*TEXTS, *(f"more {number}" for number in range(4))]
+    spec = make_spec(server.base_url, more, teacher={"price": DEAR, "max_usd": max_usd})
+    assert left in distill("label", spec.path, "--dry-run", *options).stdout
+
+
+def test_the_limit_is_kept_where_one_stage_has_a_price(tmp_path, make_spec, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
+    (tmp_path / "own.py").write_text("def answer(text):\n    return 'refund'\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    teacher = {"model": None, "callable": "own:answer", "max_usd": 5}
+    for max_usd, left in (
+        (5, "leaves 5.0000; price: genai-prices"),
+        (0.001, "leaves 0.0010: it would stop there; price"),
+    ):
+        teacher["max_usd"] = max_usd
+        spec = make_spec(texts=None, teacher=teacher, synth={"model": "gpt-5-mini"})
+        done = distill("run", spec.path, "--dry-run")
+        assert f"USD unknown; the limit of --max-usd or teacher.max_usd {left}" in done.stdout
+        assert "would stop before anything" not in done.stderr
