@@ -79,6 +79,7 @@ def _print_synthesis_plan(plan: SynthesisPlan, spec: Spec, *, as_json: bool) -> 
     if plan.n_missing:
         typer.echo(_total([plan], spec))
         say_why_a_range("synth", plan.most_usd)
+        _say_obstacles("synth", [plan])
     else:
         typer.echo("Nothing is to be asked, and nothing was.")
 
@@ -186,7 +187,7 @@ def _print_label_plan(plan: LabelPlan, spec: Spec, *, batch: bool, as_json: bool
     if plan.n_missing:
         typer.echo(_total([plan], spec))
         say_why_a_range("label", plan.most_usd)
-        _say_obstacles("label", plan)
+        _say_obstacles("label", [plan])
         _say_what_logprobs_decide("label", spec)
     else:
         typer.echo("Nothing is to be asked, and nothing was.")
@@ -360,12 +361,12 @@ def _print_plan(plan: RunPlan, spec: Spec, *, as_json: bool) -> None:
         return
     typer.echo(_total(plans, spec))
     say_why_a_range("run", plan.most_usd)
-    _say_obstacles("run", plan.label)
+    _say_obstacles("run", plans)
     _say_what_logprobs_decide("run", spec)
 
 
-def _say_obstacles(command: str, plan: LabelPlan) -> None:
-    for obstacle in plan.obstacles:
+def _say_obstacles(command: str, plans: Sequence[LabelPlan | SynthesisPlan]) -> None:
+    for obstacle in dict.fromkeys(obstacle for plan in plans for obstacle in plan.obstacles):
         say(f"{command}: would stop before anything is asked: {obstacle}")
 
 

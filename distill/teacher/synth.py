@@ -20,7 +20,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from distill.data import normalise, read_gold, read_jsonl, write_jsonl
-from distill.errors import DataError, MissingKeyError, TeacherError
+from distill.errors import DataError, DistillError, MissingKeyError, TeacherError
 from distill.progress import Progress
 from distill.teacher.answers import parse_json
 from distill.teacher.client import (
@@ -29,6 +29,7 @@ from distill.teacher.client import (
     Dialect,
     Reply,
     RequestFailedError,
+    api_key,
     for_each,
     is_loopback,
     run_sync,
@@ -203,10 +204,30 @@ def check_can_write(spec: Spec) -> None:
     """What would stop synthesis before anything is asked stops here what would be done before it.
 
     Raises:
-        TeacherError: There is no model, or no key.
+        TeacherError: There is no model or no key, or what was spent before is not known, so that the limit cannot be kept.
         SpecError: The spend limit cannot be kept, as no price is known.
     """
-    _client(Writer(spec))
+    _check_can_write(Writer(spec))
+
+
+def _check_can_write(writer: Writer) -> None:
+    spec = writer.spec
+    api_key(spec.teacher)
+    if spec.teacher.max_usd is None:
+        return
+    budget = open_budget(spec, writer.model)
+    if not is_loopback(spec.teacher.base_url):
+        check_limit_is_enforceable(spec, writer.model, budget.price, loopback=False)
+    budget.check_limit()
+
+
+def _obstacles(writer: Writer) -> tuple[str, ...]:
+    """What would stop synthesis before anything is asked."""
+    try:
+        _check_can_write(writer)
+    except DistillError as error:
+        return (str(error),)
+    return ()
 
 
 def _client(writer: Writer) -> ChatClient:
@@ -241,6 +262,7 @@ class SynthesisPlan:
         recorded: The queries that are there already and will stand in queries.jsonl; None where that file is up to date.
         price: What the estimate rests on.
         most_usd: What they cost should each answer be as long as it may, where none by this model is recorded yet.
+        obstacles: What would stop the run before anything is asked, as things are.
     """
 
     n_missing: int
@@ -249,6 +271,7 @@ class SynthesisPlan:
     recorded: tuple[str, ...] | None = field(default=None, repr=False)
     price: TokenPrice | None = None
     most_usd: Decimal | None = None
+    obstacles: tuple[str, ...] = ()
 
 
 _TOKENS_PER_WRITTEN_QUERY = 16
@@ -286,7 +309,8 @@ def plan_synthesis(
     )
     by_hand = (str(line["text"]) for line in _lines_added_by_hand(spec))
     recorded = (*(text for _, text, _ in run.pool.distinct()), *by_hand)
-    return SynthesisPlan(n_missing, n_requests, cost.usd, recorded, price, cost.most_usd)
+    obstacles = _obstacles(writer) if n_missing else ()
+    return SynthesisPlan(n_missing, n_requests, cost.usd, recorded, price, cost.most_usd, obstacles)
 
 
 def is_recorded(spec: Spec) -> bool:

@@ -1,4 +1,4 @@
-"""What plans say of the limit."""
+"""What plans say of the limit, and of what would stop the run."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from project import distill
 from teacher_specs import PRICE, TEXTS
 
 from distill.teacher.label import label
+from distill.teacher.synth import plan_synthesis
 
 DEAR = PRICE | {"input_per_mtok": 4000}
+UNKNOWN = "no price is known for 'nobody-knows-it'; give a synth.model that has one"
 
 
 @pytest.mark.parametrize(
@@ -27,6 +29,31 @@ def test_a_plan_is_compared_with_what_the_limit_leaves(server, make_spec, max_us
     more = [*TEXTS, *(f"more {number}" for number in range(4))]
     spec = make_spec(server.base_url, more, teacher={"price": DEAR, "max_usd": max_usd})
     assert left in distill("label", spec.path, "--dry-run", *options).stdout
+
+
+@pytest.mark.parametrize("command", ["synth", "run"])
+def test_what_would_stop_synth_is_said(make_spec, monkeypatch, command):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
+    spec = make_spec(texts=None, teacher={"model": "gpt-5-mini", "max_usd": 5}, synth={"model": "nobody-knows-it"})
+    assert UNKNOWN in distill(command, spec.path, "--dry-run").stderr
+    assert UNKNOWN in distill(command, spec.path).stderr
+    monkeypatch.delenv("OPENAI_API_KEY")
+    said = distill(command, spec.path, "--dry-run").stderr
+    assert said.count("OPENAI_API_KEY is not set") == 1, "synth and label lack the same"
+
+
+def test_what_was_paid_at_an_unknown_price_would_stop_synth(server, make_spec):
+    spec = make_spec(server.base_url, None, teacher={"price": PRICE, "max_usd": 5}, synth={"per_intent": 4})
+    assert plan_synthesis(spec).obstacles == ()
+    spec.ledger_path.write_text(
+        '{"key": "1", "text": "a", "error": "x", "teacher": "another", "prompt_sha256": "0", "sample": 0, "prompt_tokens": 9, '
+        '"completion_tokens": 0, "latency_ms": 1, "server": "models.example.org"}\n',
+        encoding="utf-8",
+    )
+    (obstacle,) = plan_synthesis(spec).obstacles
+    assert "answers by 'another' were paid for at a price that is not known" in obstacle
+    assert obstacle in " ".join(distill("synth", spec.path).stderr.split())
+    assert server.n_requests == 0
 
 
 def test_the_limit_is_kept_where_one_stage_has_a_price(tmp_path, make_spec, monkeypatch):
