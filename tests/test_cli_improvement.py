@@ -244,10 +244,12 @@ def test_improve_dry_run_asks_nothing(weak, server):
         r"^round 1 would begin: it has \d+ queries written and labelled, for .*refund", done.stdout, re.MULTILINE
     )
     assert re.search(
-        r"^about \d+ requests are left to be made, USD about 0\.\d{4}, up to 0\.\d{4}\. Nothing was asked\.$",
+        r"^about \d+ requests are left to be made, USD about 0\.\d{4}, up to 0\.\d{4}; no limit is set \(.*\)\. Nothing was asked\.$",
         done.stdout,
         re.MULTILINE,
     )
+    limited = distill("improve", weak, "--dry-run", "--out", "out", "--max-usd", 0.001)
+    assert "; the limit of --max-usd or teacher.max_usd leaves 0.0010: it would stop there. Nothing" in limited.stdout
     value = json.loads(distill("improve", weak, "--dry-run", "--out", "out", "--json").stdout)
     assert (value["number"], value["in_progress"]) == (1, False)
     assert server.n_requests == 0

@@ -16,6 +16,7 @@ from distill.cli.app import (
     SpecPath,
     TeacherModel,
     estimated,
+    limit_left,
     load,
     print_json,
     say_why_a_range,
@@ -88,7 +89,7 @@ def carry(
         if as_json:
             print_json(asdict(plan))
         else:
-            _print_plan(plan, loaded)
+            _print_plan(plan, pipeline.limited(loaded, options.max_usd))
         return
     summary = pipeline.carry(loaded, options, out=out, show_progress=not quiet)
     if as_json:
@@ -131,8 +132,11 @@ def _print_changes(changes: Sequence[IntentChange]) -> None:
 
 
 def _print_plan(plan: CarryPlan, spec: Spec) -> None:
+    if plan.n_written:
+        typer.echo(f"{plan.n_written} answers of the model that writes queries would stand under another name")
     if not plan.n_texts:
-        typer.echo("No query has an answer under other intents only. Nothing is to be carried over.")
+        nothing = "" if plan.n_written else " Nothing is to be carried over."
+        typer.echo(f"No query has an answer under other intents only.{nothing}")
         return
     _print_changes(plan.changes)
     typer.echo(
@@ -145,7 +149,10 @@ def _print_plan(plan: CarryPlan, spec: Spec) -> None:
             f"{plan.n_doubted} more that teacher or student doubt; they are asked the nearest first, until hardly any moves"
         )
     price = estimated(plan.estimated_usd, plan.most_usd)
-    typer.echo(f"at most {plan.most_calls} requests, USD {price}; all else is carried over. Nothing was asked.")
+    limit = limit_left(spec, plan.estimated_usd, plan.most_usd, is_priced=plan.estimated_usd is not None)
+    typer.echo(
+        f"at most {plan.most_calls} requests, USD {price}; {limit}; all else is carried over. Nothing was asked."
+    )
     say_why_a_range("carry", plan.most_usd)
     _say_unanswered(plan.n_unanswered, spec)
 
@@ -154,7 +161,8 @@ def _print_summary(summary: CarrySummary, spec: Spec) -> None:
     if summary.n_written:
         typer.echo(f"{summary.n_written} answers of the model that writes queries stand under another name now")
     if not summary.n_texts:
-        typer.echo("No query has an answer under other intents only. Nothing was carried over.")
+        nothing = "" if summary.n_written else " Nothing was carried over."
+        typer.echo(f"No query has an answer under other intents only.{nothing}")
         return
     _print_changes(summary.changes)
     typer.echo(

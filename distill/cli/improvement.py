@@ -16,6 +16,7 @@ from distill.cli.app import (
     SpecPath,
     TeacherModel,
     estimated,
+    limit_left,
     load,
     print_json,
     say_why_a_range,
@@ -162,6 +163,7 @@ def improve(
     from dataclasses import asdict
 
     from distill import improve as rounds_of
+    from distill import pipeline
 
     loaded = load(spec, teacher_model, base_url)
     if dry_run:
@@ -169,7 +171,7 @@ def improve(
         if as_json:
             print_json(asdict(plan))
         else:
-            _print_plan(plan)
+            _print_plan(plan, pipeline.limited(loaded, usd(max_usd)))
         return
     done = rounds_of.improve(
         loaded,
@@ -188,16 +190,20 @@ def improve(
         say(f"`distill bench {loaded.path}` measures the new students on gold")
 
 
-def _print_plan(plan: ImprovementPlan) -> None:
+def _print_plan(plan: ImprovementPlan, spec: Spec) -> None:
+    from distill.teacher.prices import price_of
+
     _print_weakness(plan.number, plan.weakness)
     if not plan.labels:
         typer.echo("No pair of labels is mixed up on the held-out queries. Nothing was asked.")
         return
     state = "is in progress: it" if plan.in_progress else "would begin: it"
     price = estimated(plan.estimated_usd, plan.most_usd)
+    is_priced = any(model and price_of(spec, model) for model in (spec.teacher.model, spec.synth.model))
+    limit = limit_left(spec, plan.estimated_usd, plan.most_usd, is_priced=is_priced)
     typer.echo(
         f"round {plan.number} {state} has {plan.n_queries} queries written and labelled, for {'; '.join(plan.labels)}\n"
-        f"about {plan.n_requests} requests are left to be made, USD {price}. Nothing was asked."
+        f"about {plan.n_requests} requests are left to be made, USD {price}; {limit}. Nothing was asked."
     )
     say_why_a_range("improve", plan.most_usd)
 

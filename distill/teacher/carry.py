@@ -29,7 +29,7 @@ from distill.teacher.ledger import Ledger
 from distill.teacher.nearness import Nearness, known_of
 from distill.teacher.prices import teacher_price
 from distill.teacher.spend import estimate, limited, open_budget
-from distill.teacher.synth import carry_synthesis
+from distill.teacher.synth import carry_synthesis, n_to_carry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -96,6 +96,7 @@ class CarryPlan:
         most_calls: Requests at most.
         estimated_usd: For so many; None when the price is unknown.
         most_usd: The same should each answer be as long as it may, where the model has given none yet.
+        n_written: Answers of synth.jsonl, queries that a model wrote, which would stand under an intent's new name.
     """
 
     changes: tuple[IntentChange, ...]
@@ -108,6 +109,7 @@ class CarryPlan:
     most_calls: int
     estimated_usd: Decimal | None
     most_usd: Decimal | None
+    n_written: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,6 +293,7 @@ def plan_carry(
         most_calls=most_calls,
         estimated_usd=cost.usd,
         most_usd=cost.most_usd,
+        n_written=n_to_carry(spec, options.renames),
     )
 
 

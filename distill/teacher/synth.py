@@ -57,6 +57,7 @@ __all__ = [
     "carry_synthesis",
     "check_can_write",
     "is_recorded",
+    "n_to_carry",
     "plan_synthesis",
     "synthesise",
 ]
@@ -328,14 +329,25 @@ def carry_synthesis(spec: Spec, renames: Mapping[str, str]) -> int:
     Raises:
         DataError: The recording is wrong, or another process is writing to it.
     """
-    if not renames or not is_recorded(spec):
+    if not n_to_carry(spec, renames):
         return 0
     with AppendLog(spec.synthesis_path) as log:
-        recording = read_recording(spec)
-        new = _renamed(Writer(spec, recording), recording, renames)
+        new = _to_carry(spec, renames)
         for line in new:
             log.append(line)
     return len(new)
+
+
+def n_to_carry(spec: Spec, renames: Mapping[str, str]) -> int:
+    """How many answers ``carry_synthesis`` would bring under new names. Arguments as there."""
+    return len(_to_carry(spec, renames))
+
+
+def _to_carry(spec: Spec, renames: Mapping[str, str]) -> list[dict[str, Any]]:
+    if not renames or not is_recorded(spec):
+        return []
+    recording = read_recording(spec)
+    return _renamed(Writer(spec, recording), recording, renames)
 
 
 def _renamed(

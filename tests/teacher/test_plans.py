@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 from project import distill
-from teacher_specs import PRICE, TEXTS
+from teacher_specs import INTENTS, PRICE, TEXTS
 
 from distill.teacher.label import label
-from distill.teacher.synth import plan_synthesis
+from distill.teacher.synth import plan_synthesis, synthesise
 
 DEAR = PRICE | {"input_per_mtok": 4000}
 UNKNOWN = "no price is known for 'nobody-knows-it'; give a synth.model that has one"
@@ -70,3 +70,32 @@ def test_the_limit_is_kept_where_one_stage_has_a_price(tmp_path, make_spec, monk
         done = distill("run", spec.path, "--dry-run")
         assert f"USD unknown; the limit of --max-usd or teacher.max_usd {left}" in done.stdout
         assert "would stop before anything" not in done.stderr
+
+
+def test_carry_says_what_the_limit_leaves(server, make_spec):
+    label(make_spec(server.base_url, teacher={"price": DEAR}), show_progress=False)
+    left = {name: described for name, described in INTENTS.items() if name != "refund"}
+    spec = make_spec(server.base_url, teacher={"price": DEAR}, intents=left)
+    planned = distill("carry", spec.path, "--dry-run", "--max-usd", "0.001").stdout
+    assert (
+        "at most 3 requests, USD about 1.4483; the limit of --max-usd or teacher.max_usd leaves 0.0010: it would stop there;"
+        in planned
+    )
+    assert "at most 3 requests, USD about 1.4483; no limit is set" in distill("carry", spec.path, "--dry-run").stdout
+
+
+def test_carry_plans_what_was_written_for_an_intent_with_another_name(server, make_spec):
+    keys = {"texts": None, "synth": {"per_intent": 8, "out_of_scope": 8, "per_request": 4}}
+    synthesise(make_spec(server.base_url, **keys), show_progress=False)
+    renamed = {"money_back" if name == "refund" else name: described for name, described in INTENTS.items()}
+    spec = make_spec(server.base_url, **keys, intents=renamed)
+    before = spec.synthesis_path.read_bytes()
+    for options, verb in ((["--dry-run"], "would stand"), ([], "stand")):
+        assert spec.synthesis_path.read_bytes() == before
+        done = distill("carry", spec.path, "--rename", "refund=money_back", *options)
+        first, *others = done.stdout.splitlines()
+        assert first.startswith("2 answers of the model that writes queries")
+        assert f" {verb} under another name" in first
+        assert others == ["No query has an answer under other intents only."]
+    for options in (["--dry-run"], []):
+        assert "Nothing " in distill("carry", spec.path, "--rename", "refund=money_back", *options).stdout
