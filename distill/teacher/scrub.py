@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import traceback
@@ -25,17 +26,22 @@ def without_secrets(message: str, *keys: str) -> str:
         message: What a server or a function said.
         keys: Secrets besides the values of 8 characters or more of environment variables whose name holds KEY, TOKEN, SECRET or PASSWORD.
     """
-    message = " ".join(message.split())
     for secret in _secrets(*keys):
         message = message.replace(secret, "[key]")
+    message = " ".join(message.split())
     return message if len(message) <= _MOST_SHOWN else f"{message[:_MOST_SHOWN]}..."
 
 
 def _secrets(*keys: str) -> list[str]:
-    """What is not to be shown, also as it stands in a URL; the longest first, as one may hold another."""
+    """What is not to be shown, also as it stands in a URL, in JSON and on one line; the longest first, as one may hold another."""
     named = (value.strip() for name, value in os.environ.items() if _NAME_OF_A_SECRET.search(name))
     found = {*filter(None, keys), *(value for value in named if len(value) >= _LEAST_LENGTH)}
-    return sorted(found | {quote(secret, safe="") for secret in found}, key=len, reverse=True)
+    written = {
+        form
+        for secret in found
+        for form in (quote(secret, safe=""), json.dumps(secret)[1:-1], " ".join(secret.split()))
+    }
+    return sorted(filter(None, found | written), key=len, reverse=True)
 
 
 def shown_error(error: Exception, spec: Spec) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import traceback
 
 import pytest
@@ -112,3 +113,12 @@ def test_a_secret_within_another_leaves_nothing_of_it(monkeypatch):
 
 def test_a_long_message_is_cut():
     assert scrub.without_secrets("x" * 1000) == "x" * 300 + "..."
+
+
+@pytest.mark.parametrize(
+    "shown", [str, lambda secret: json.dumps(secret)[1:-1], lambda secret: " ".join(secret.split())]
+)
+def test_a_secret_with_white_space_or_quotes_is_not_shown(monkeypatch, shown):
+    planted = 'BEGIN  "planted"\nline\\4711'
+    monkeypatch.setenv("SHOP_SECRET", planted)
+    assert scrub.without_secrets(f"401: {shown(planted)} is\nwrong") == "401: [key] is wrong"
