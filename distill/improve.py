@@ -758,13 +758,6 @@ def _model(spec: Spec) -> str | None:
     return spec.teacher.model or spec.synth.model
 
 
-def _spent_usd(spec: Spec) -> Decimal | None:
-    """By every recording; None when a price or the tokens of an answer are unknown."""
-    from distill.teacher.spend import open_budget
-
-    return open_budget(spec, _model(spec)).known_spend_usd
-
-
 def _limit_usd(spec: Spec, max_usd: Decimal | None) -> Decimal | None:
     from distill.teacher.spend import limited
 
