@@ -17,7 +17,7 @@ from distill.teacher.answers import read_scores
 from distill.teacher.client import ChatClient
 from distill.teacher.functions import load_function, redactor
 from distill.teacher.label import requester
-from distill.teacher.prices import Budget, cost_usd, teacher_price
+from distill.teacher.prices import Budget, cost_usd, is_counted, teacher_price
 from distill.teacher.scrub import shown_cause, shown_error
 from distill.types import Usage
 
@@ -33,7 +33,6 @@ __all__ = ["TeacherFallback"]
 
 _T = TypeVar("_T")
 _BYTES_A_CHARACTER = 4
-_OVERHEAD_BYTES = 16
 
 
 class TeacherFallback:
@@ -82,7 +81,7 @@ class TeacherFallback:
         if self._price is None or self._function is not None:
             return None
         longest = self._request("x" * self._max_characters * _BYTES_A_CHARACTER)
-        return cost_usd(self._price, Usage(_bytes_of(longest), self._settings.max_output_tokens))
+        return cost_usd(self._price, Usage(longest.prompt_bytes, self._settings.max_output_tokens))
 
     def __call__(self, text: str) -> FallbackReply:
         """The teacher's answer to one query, and what it cost.
@@ -99,8 +98,7 @@ class TeacherFallback:
                 raise TeacherError(shown_error(error, self._spec)) from shown_cause(error, self._spec)
         request = self._request(text)
         reply = self._open().ask(request)
-        is_counted = None not in {reply.usage.prompt_tokens, reply.usage.completion_tokens}
-        usd = cost_usd(self._price, reply.usage) if self._price is not None and is_counted else None
+        usd = cost_usd(self._price, reply.usage) if self._price is not None and is_counted(reply.usage) else None
         return FallbackReply(read_scores(reply.content, self._spec, reply.tokens, shown=request.shown), usd)
 
     def close(self) -> None:
@@ -154,10 +152,3 @@ class _Line:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
-
-
-def _bytes_of(request: Request) -> int:
-    """What a request has at most in tokens: one is at least a byte."""
-    return sum(len(content.encode()) + _OVERHEAD_BYTES for _, content in request.messages) + len(
-        str(request.schema or "")
-    )
