@@ -275,7 +275,7 @@ class ChatClient:
 
     def __init__(self, teacher: TeacherSpec, model: str, budget: Budget, dialect: Dialect) -> None:
         self.teacher, self.model, self.budget, self.dialect = teacher, model, budget, dialect
-        self._length_parameter = "max_tokens" if teacher.base_url else "max_completion_tokens"
+        self._length_parameter = "max_tokens" if endpoint_of(teacher.base_url) else "max_completion_tokens"
         self._said: set[str] = set()
         self._key = api_key(teacher)
         self._client: AsyncOpenAI | None = None

@@ -515,6 +515,7 @@ def test_a_server_on_this_machine_that_the_environment_names_sends_no_bill_eithe
         in capsys.readouterr().err
     )
     assert {line["server"] for line in ledger_lines(spec)} == {"this machine"}
+    assert all("max_tokens" in body for body in server.requests), "as every server but OpenAI's own knows it"
 
 
 def test_a_limit_is_not_pretended_where_tokens_are_not_counted(server, make_spec):
