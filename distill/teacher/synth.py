@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from distill.data import normalise, read_gold, read_jsonl, write_jsonl
+from distill.data import normalise, read_gold, read_jsonl, read_queries, write_jsonl
 from distill.errors import DataError, DistillError, MissingKeyError, TeacherError
 from distill.progress import Progress
 from distill.teacher.answers import parse_json
@@ -122,10 +122,11 @@ def synthesise(
     run = _Run(spec, rivals)
     changed, n_asked = not _is_current(spec, run.writer), 0
     if changed:
+        by_hand = _lines_added_by_hand(spec)
         if run.left:
             n_asked = _ask_for_the_rest(run, rivals, embedder, show_progress=show_progress)
             run = _Run(spec, rivals)  # from the recording alone, so that a replay gives the very same
-        write_jsonl(spec.queries_path, [*run.query_lines(), *_lines_added_by_hand(spec)])
+        write_jsonl(spec.queries_path, [*run.query_lines(), *by_hand])
     texts = _texts(spec, run.writer)
     return SynthesisSummary(
         wanted=run.writer.wanted,
@@ -380,6 +381,7 @@ def _made_by(line: dict[str, Any]) -> str | None:
 def _lines_added_by_hand(spec: Spec) -> list[dict[str, Any]]:
     if not spec.queries_path.exists():
         return []
+    read_queries(spec.queries_path)  # names the line where one is wrong
     return [line for _, line in read_jsonl(spec.queries_path) if _made_by(line) is None]
 
 

@@ -185,6 +185,18 @@ def test_lines_changed_by_hand_stay(server, make_synth_spec):
     assert written(changed)[-1] == {"text": "my own line"}
 
 
+def test_a_line_by_hand_without_a_text_is_named_before_anything_is_asked(server, make_synth_spec):
+    spec = make_synth_spec(server.base_url)
+    synthesise(spec, show_progress=False)
+    with spec.queries_path.open("a") as lines:
+        lines.write('{"query": "by hand"}\n')
+    n_requests, more = server.n_requests, make_synth_spec(server.base_url, synth=SYNTH | {"per_intent": 30})
+    for act in (plan_synthesis, lambda spec: synthesise(spec, show_progress=False)):
+        with pytest.raises(DataError, match=r"queries\.jsonl:\d+: .*text"):
+            act(more)
+    assert server.n_requests == n_requests
+
+
 def test_a_users_own_queries_are_never_overwritten(server, make_synth_spec):
     spec = make_synth_spec(server.base_url)
     spec.queries_path.write_text('{"text": "mine"}\n')
