@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections import deque
+from collections import Counter, deque
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -160,6 +160,10 @@ class Labelling(Generic[_Question]):
     facts: Mapping[str, Any]
 
 
+class _AnswersMissingError(RequestFailedError):
+    """The files of an ended batch hold fewer answers than it says it gave."""
+
+
 class BatchRun(Generic[_Question]):
     """One run of ``label --batch``: takes up what is in flight, then asks what is left.
 
@@ -187,7 +191,7 @@ class BatchRun(Generic[_Question]):
         self._questions: dict[str, list[_Question]] = {}
         self._shown: dict[str, tuple[str, float]] = {}
         self._most_requests, self._is_queue_full = MOST_REQUESTS, False
-        self._n_failed_looks = 0
+        self._failed_looks: Counter[str] = Counter()
 
     # --- taking up what is in flight --------------------------------------------------------------------------------
 
@@ -403,9 +407,9 @@ class BatchRun(Generic[_Question]):
             self._show(batch_id, remote)
             if remote.status in _ENDED and remote.status != "failed":
                 await self._take_answers(batch, remote, budget)
-            self._n_failed_looks = 0
+            del self._failed_looks[batch.token]
         except RequestFailedError as error:
-            self._count_failed_look(error)
+            self._count_failed_look(batch, error)
             return []
         if remote.status not in _ENDED:
             return []
@@ -423,11 +427,12 @@ class BatchRun(Generic[_Question]):
             )
         return []
 
-    def _count_failed_look(self, error: RequestFailedError) -> None:
-        self._n_failed_looks += 1
-        if self._n_failed_looks == 1:
-            say(f"label: cannot see how far the batches are ({error}); trying again")
-        if self._n_failed_looks >= _FAILED_LOOKS:
+    def _count_failed_look(self, batch: Batch, error: RequestFailedError) -> None:
+        self._failed_looks[batch.token] += 1
+        if self._failed_looks[batch.token] == 1:
+            unseen = "" if isinstance(error, _AnswersMissingError) else "cannot see how far a batch is: "
+            say(f"label: {unseen}{error}; looking again")
+        if self._failed_looks[batch.token] >= _FAILED_LOOKS:
             raise TeacherError(f"{error}; {self._how_to_go_on()}")
 
     def _smaller(self, batch: Batch, remote: RemoteBatch, questions: list[_Question]) -> list[_Question]:
@@ -477,7 +482,7 @@ class BatchRun(Generic[_Question]):
                     self._take(batch, remote, asked, line, budget)
         n_answered = remote.request_counts.completed if remote.request_counts else 0
         if left and n_answered > len(received) and not self._give_up:
-            raise RequestFailedError(
+            raise _AnswersMissingError(
                 f"batch {remote.id} ({remote.status}) has answered {n_answered} requests, and its files hold {len(received)} of these "
                 "answers; --give-up counts the others as failed, to be asked and paid for again"
             )

@@ -229,12 +229,31 @@ def test_a_mangled_output_file_is_looked_at_again_and_loses_no_paid_answer(serve
         TeacherError, match=r"has answered 11 requests, and its files hold . of these answers; --give-up"
     ):
         by_batch(spec)
-    assert capsys.readouterr().err.count("has answered 11 requests") == 1
+    said = capsys.readouterr().err
+    assert said.count("has answered 11 requests") == 1
+    assert "cannot see" not in said
     assert in_batch(spec) == []
     server.batches.contents[server.batches.batches["batch_1"]["output_file_id"]] = whole[0]
     assert by_batch(spec).n_failed == 0
     assert set(server.asked.values()) == {1}
     assert not folder(spec).exists()
+
+
+def test_answers_that_are_missing_are_said_once_beside_a_batch_in_progress(server, make_spec, monkeypatch, capsys):
+    monkeypatch.setattr(batch_module, "MOST_REQUESTS", 6)
+    answer = server.batches.answer
+
+    def second_in_progress(method, path, *given):
+        status, body = answer(method, path, *given)
+        if method == "GET" and path.endswith("batch_2"):
+            body = body | {"status": "in_progress", "output_file_id": None}
+        return status, body
+
+    monkeypatch.setattr(server.batches, "answer", second_in_progress)
+    output_of(server, lambda _: b"")
+    with pytest.raises(TeacherError, match=r"batch_1.* has answered 6 requests"):
+        by_batch(make_spec(server.base_url))
+    assert capsys.readouterr().err.count("batch_1 (completed) has answered 6 requests") == 1
 
 
 def test_an_output_file_that_is_missing_for_a_moment_is_asked_for_again(server, make_spec):
@@ -805,7 +824,7 @@ def test_a_state_that_cannot_be_read_is_one_clear_error(server, make_spec, conte
 def test_a_provider_that_cannot_be_reached_for_a_while_is_waited_for(server, make_spec, capsys):
     server.batches.n_unreachable = 4
     assert by_batch(make_spec(server.base_url)).n_failed == 0
-    assert capsys.readouterr().err.count("cannot see how far the batches are") == 1
+    assert capsys.readouterr().err.count("cannot see how far a batch is") == 1
 
 
 def test_a_provider_that_stays_away_is_an_error_that_says_how_to_go_on(server, make_spec):
