@@ -449,7 +449,13 @@ def _say_what_is_stale(spec: Spec) -> None:
 
 
 def _say_unmatched(spec: Spec, unmatched: Counter[str]) -> None:
-    """Answers that name no intent, the commonest first: one line each."""
+    """Answers that name no intent, or none that the query's candidates hold, the commonest first: one line each."""
+    if not_shown := {name: count for name, count in unmatched.most_common() if name in spec.labels}:
+        named = ", ".join(f"{name!r} {count}" for name, count in list(not_shown.items())[:_SHOWN_ANSWERS])
+        say(
+            f"label: answers that name an intent which was not among the query's candidates: {named}; such a query is asked again"
+        )
+    unmatched = Counter({name: count for name, count in unmatched.items() if name not in not_shown})
     if not unmatched:
         return
     shown = unmatched.most_common(_SHOWN_ANSWERS)

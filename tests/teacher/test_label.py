@@ -619,7 +619,7 @@ def test_what_is_retrieved_stands_last_and_all_else_is_the_same_for_every_query(
 
 
 @pytest.mark.parametrize("batch", [False, True])
-def test_of_many_intents_only_those_that_were_shown_are_an_answer(server, make_spec, batch, monkeypatch):
+def test_of_many_intents_only_those_that_were_shown_are_an_answer(server, make_spec, batch, monkeypatch, capsys):
     monkeypatch.setattr(batch_module, "FIRST_PAUSE_S", 0.001)
     texts = [f"tell me of subject {number}" for number in range(4)]
     spec = make_spec(server.base_url, texts, intents=MANY)
@@ -636,6 +636,9 @@ def test_of_many_intents_only_those_that_were_shown_are_an_answer(server, make_s
     (failed,) = [line for line in ledger_lines(spec) if "error" in line]
     assert failed["text"] == texts[2]
     assert failed["error"] == f"the answer is no intent: {unshown[texts[2]]!r} of those that were shown"
+    said = capsys.readouterr().err
+    assert f"not among the query's candidates: {unshown[texts[2]]!r} 1; such a query is asked again" in said
+    assert "answer_map" not in said
 
 
 def test_the_nearest_known_examples_stand_beside_the_query(server, make_spec, tmp_path):
