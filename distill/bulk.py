@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from distill import errors
 from distill.bulk_files import FORMATS, Line, Part, answer_row, format_of, source_of
 from distill.data import storage_errors, write_json
-from distill.errors import DataError, DistillError, missing_extra
+from distill.errors import BundleError, DataError, DistillError, missing_extra
 from distill.progress import Progress, say
 from distill.router import Router
 
@@ -345,12 +345,15 @@ class _RayWorker:
     An error of ours comes back in a row: of one that is raised here Ray makes pages of tracebacks.
     """
 
-    def __init__(self, job: _Job) -> None:
-        self._job = job
+    def __init__(self, job: _Job, bundle_id: str) -> None:
+        self._job, self._bundle_id = job, bundle_id
 
     @cached_property
     def _router(self) -> PartRouter:
-        return PartRouter(self._job, Router.load(self._job.bundle))
+        router = Router.load(self._job.bundle)
+        if router.manifest.bundle_id != self._bundle_id:
+            raise BundleError(f"{self._job.bundle}: the bundle was replaced while it routed; run the command again")
+        return PartRouter(self._job, router)
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[Any]]:
         """Routes parts.
@@ -386,7 +389,7 @@ def _run_on_ray(router: PartRouter, parts: Sequence[Part]) -> Iterator[dict[str,
         table = ray.data.from_items([asdict(part) for part in parts], override_num_blocks=len(parts))
         counts = table.map_batches(
             _RayWorker,
-            fn_constructor_args=[router.job],
+            fn_constructor_args=[router.job, router.router.manifest.bundle_id],
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=n_workers),
         )

@@ -719,6 +719,17 @@ def test_a_missing_extra_is_named(tiny_bundle, tmp_path, monkeypatch, module, ex
 # --- Ray -------------------------------------------------------------------------------------------------------------
 
 
+def test_a_worker_on_ray_routes_with_the_bundle_that_the_run_began_with(tiny_bundle, tmp_path):
+    source = write_texts(tmp_path / "queries.jsonl", ["refund"])
+    job = bulk._Job(tiny_bundle.path, source, tmp_path / "answers.jsonl", "text")
+    part = {name: [value] for name, value in {"number": 0, "start": 0, "first_line": 1, "n_lines": 1}.items()}
+    done = bulk._RayWorker(job, "another")(part)
+    assert done["error"] == ["BundleError"]
+    assert "the bundle was replaced while it routed; run the command again" in done["message"][0]
+    job.folder.mkdir()
+    assert bulk._RayWorker(job, tiny_bundle.manifest.bundle_id)(part)["n_lines"] == [1]
+
+
 @pytest.mark.filterwarnings("default")  # Ray's own
 @pytest.mark.timeout(300)
 def test_ray_goes_on_and_gives_the_same_files(cut, tmp_path, monkeypatch):
