@@ -107,6 +107,7 @@ class _TfidfModel:
 
         n_labels = len(train[0].target)
         most = min(_MAX_FEATURES, _MOST_PARAMETERS // (2 * n_labels))
+        self.most_features = most  # of each kind
         common: dict[str, Any] = {"sublinear_tf": True, "max_features": most, "dtype": np.float32}
         self.features = make_union(
             TfidfVectorizer(ngram_range=(1, 2), **common),
@@ -122,7 +123,10 @@ class _TfidfModel:
     @property
     def notes(self) -> dict[str, Any]:
         n_labels, n_features = self.coefficients.shape
-        if n_labels * n_features <= _MOST_PARAMETERS_AT_ONCE or self.independent:
+        if self.independent:
+            cut = f"for want of memory over {n_features:,} features"
+            return {"fit": cut} if self.most_features < _MAX_FEATURES else {}
+        if n_labels * n_features <= _MOST_PARAMETERS_AT_ONCE:
             return {}
         return {"fit": f"for want of memory a regression for each of {n_labels:,} labels, over {n_features:,} features"}
 
