@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from provenance import ROOT, refuse_several_processes, tree_commit
-from public import measure, read_folder
+from public import measure, part_hashes, read_folder
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_predict
@@ -138,6 +138,8 @@ def main() -> None:
             "commit": commit,
             "processor": processor_name(),
             "set": name,
+            **part_hashes(args.folder),
+            "budget_minutes": args.budget_minutes,
             "seed": args.seed,
             "noise": args.noise,
             "per_intent": args.per_intent,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from provenance import ROOT
 
 from distill.data import read_jsonl
+from distill.student.recipe import DEFAULT_BUDGET_MINUTES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,6 +21,7 @@ SHA256 = {
     },
     "clinc150": {
         "train_sha256": "4b88a412b2944231db7b1df2d9c65e9ac04cae534f5ae83c4704fabf53dc5fa8",
+        "validation_sha256": "46350042f250f54d0995d1f0f87ac7560e498722fbcf6b66a0594820687598e1",
         "test_sha256": "be5d0771d62296873f3729a1d27fe73d4726bd921bb54783f2903ae6a544d321",
     },
     "nlupp-banking": {
@@ -54,18 +56,32 @@ def read_openings(path: Path) -> list[Opening]:
     if not path.exists():
         return []
     found = {(line["set"], line["seed"], line["opened_at"]): line for _, line in read_jsonl(path)}
-    return [line for line in found.values() if _is_known(line)]
+    return [line for line in found.values() if is_of_these_parts(line)]
 
 
-def _is_known(line: Opening) -> bool:
+def is_of_these_parts(line: Opening) -> bool:
+    """Whether what a line says of its data does not speak against its being of the parts in ``SHA256``, where its set is one of these."""
     return all(line.get(part, sha256) == sha256 for part, sha256 in SHA256.get(line["set"], {}).items())
 
 
 def last_by_seed(openings: list[Opening], name: str) -> list[Opening]:
-    """The last opening of a set for each seed that was measured.
+    """The last opening of a set for each seed that was measured with the default budget.
 
-    Seeds are comparable where one recipe made the students: with the newest, where recipes are known.
+    Seeds are comparable where their students were made alike: of several recipes, exports and assistants those of the newest line count.
     """
-    last = {line["seed"]: line for line in openings if line["set"] == name and line["rows"]}.values()
-    newest = max((line.get("recipe", 0) for line in last), default=0)
-    return [line for line in last if line.get("recipe", 0) == newest]
+    measured = [
+        line
+        for line in openings
+        if line["set"] == name
+        and line["rows"]
+        and line.get("budget_minutes", DEFAULT_BUDGET_MINUTES) == DEFAULT_BUDGET_MINUTES
+    ]
+    newest = max(map(_made_by, measured), default=None)
+    if newest is not None:
+        newest = _made_by(next(line for line in reversed(measured) if _made_by(line)[:2] == newest[:2]))
+    return list({line["seed"]: line for line in measured if _made_by(line) == newest}.values())
+
+
+def _made_by(line: Opening) -> tuple[int, int, str]:
+    """Recipe, export and assistant: 0 and nothing in lines that do not say."""
+    return line.get("recipe", 0), line.get("export", 0), line.get("assistant", "")

@@ -33,7 +33,7 @@ from distill.data import read_gold, read_jsonl, sha256_file, write_json
 from distill.errors import DataError, DistillError
 from distill.progress import say
 from distill.student import train as student_train
-from distill.student.recipe import DEFAULT_BUDGET_MINUTES, VERSION
+from distill.student.recipe import DEFAULT_BUDGET_MINUTES, EXPORT_VERSION, VERSION
 from distill.student.train import DEFAULT_BASE_MODEL, STUDENTS, TrainingData, train_students, untrained_students
 from distill.types import OUT_OF_SCOPE_LABEL, Example, GoldQuery, Intent, Task
 
@@ -167,7 +167,7 @@ def measure(
     commit = tree_commit()
     folder = read_folder(folder_path)
     gold = read_test(folder)
-    hashes = {f"{part}_sha256": sha256_file(folder.path / f"{part}.jsonl") for part in ("train", "test")}
+    hashes = part_hashes(folder.path)
     data = TrainingData(
         name=folder.path.resolve().name,
         task=folder.task,
@@ -210,6 +210,12 @@ def measure(
     return result
 
 
+def part_hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of each part that a data set folder has."""
+    parts = (folder / f"{part}.jsonl" for part in ("train", "validation", "test"))
+    return {f"{path.stem}_sha256": sha256_file(path) for path in parts if path.exists()}
+
+
 def train(data: TrainingData, out: Path, seed: int, budget_minutes: float) -> tuple[dict[str, Bundle], dict[str, Any]]:
     """The bundles, and what is known of their training; training.json keeps it, as a later run cannot know.
 
@@ -234,6 +240,7 @@ def train(data: TrainingData, out: Path, seed: int, budget_minutes: float) -> tu
             name: "int8" if bundle.manifest.onnx_file == ONNX_INT8 else "fp32" for name, bundle in bundles.items()
         },
         "recipe": VERSION,
+        "export": EXPORT_VERSION,
         "budget_minutes": budget_minutes,
         "assistant": assistant(data, out, seed, budget_minutes),
         "train_minutes": None if is_begun else minutes,

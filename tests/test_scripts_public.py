@@ -288,6 +288,7 @@ def harder(**changes):
         "seed": 0,
         "noise": 0.15,
         "per_intent": 10,
+        "budget_minutes": 40.0,
         "commit": "abc",
         "measured_at": "2026-11-26T",
     }
@@ -299,3 +300,29 @@ def test_what_wrong_and_few_labels_cost_stands_beside_its_limit():
     assert "| encoder | 0.9400 | 0.9350 | 0.010 | 0.0050 | stands | 0.860 | 0.8500 | 0.0100 short | 0.8300 |" in table
     assert "| static | 0.9300 | 0.9100 | 0.015 | 0.0200 | 0.0050 short |  | 0.8000 |  | 0.8300 |" in table
     assert public_table.harder_table([]) == ""
+
+
+@pytest.mark.parametrize(
+    "changes", [{"set": "mine"}, {"test_sha256": "another"}, {"noise": 0.5}, {"per_intent": 3}, {"budget_minutes": 5.0}]
+)
+def test_lines_that_the_limits_are_not_for_take_nothings_place(changes):
+    own, other = harder(), harder(few={"encoder": 0.1, "static": 0.1, "frozen": 0.1}, **changes)
+    assert public_table.harder_table([own, other]) == public_table.harder_table([own])
+
+
+def test_a_mean_is_over_students_that_were_made_alike_with_the_default_budget():
+    made = {"recipe": 9, "export": 2, "assistant": "big", "budget_minutes": 40.0}
+    first, second = opening(seed=0, opened_at="1", **made), opening(seed=1, opened_at="2", **made)
+    others = [
+        opening(seed=seed, opened_at=f"0{seed}", **(made | other))
+        for seed, other in enumerate([{"recipe": 8}, {"export": 1}, {"assistant": "none"}], start=2)
+    ]
+    hasty = opening(seed=0, opened_at="3", **(made | {"budget_minutes": 5.0}))
+    lines = [*others, first, second, hasty]
+    assert openings.last_by_seed(lines, first["set"]) == [first, second]
+    assert (
+        openings.last_by_seed([first, opening(seed=5, opened_at="4", **(made | {"assistant": "none"}))], first["set"])[
+            0
+        ]["seed"]
+        == 5
+    )
