@@ -73,6 +73,14 @@ def kill_at(monkeypatch, name, *, after):
     monkeypatch.setattr(batch_module, name, dying)
 
 
+def die_creating(spec, monkeypatch, *, after):
+    """A run whose process dies before or after its batch is created: after it, the batch is in flight."""
+    with monkeypatch.context() as dying:
+        kill_at(dying, "_create", after=after)
+        with pytest.raises(KilledError):
+            by_batch(spec)
+
+
 # --- the usual way ----------------------------------------------------------------------------------------------------
 
 
@@ -525,10 +533,7 @@ def test_the_command_says_what_it_would_do_and_does_it(server, make_spec):
 
 def test_a_dry_run_says_what_is_in_flight(server, make_spec, monkeypatch):
     spec = make_spec(server.base_url)
-    with monkeypatch.context() as dying:
-        kill_at(dying, "_create", after=True)
-        with pytest.raises(KilledError):
-            by_batch(spec)
+    die_creating(spec, monkeypatch, after=True)
     planned = distill("label", spec.path, "--batch", "--dry-run").stdout
     assert planned.startswith("label   0 of 12 queries to label, 11 in flight already, by fake in batches\n")
 
@@ -619,10 +624,7 @@ def test_a_reply_that_got_lost_creates_no_second_batch(server, make_spec):
 
 def test_a_batch_is_known_by_its_metadata_where_nothing_is_written_down(server, make_spec, monkeypatch, capsys):
     spec = make_spec(server.base_url, teacher={"price": BATCH_PRICE, "max_usd": 5})
-    with monkeypatch.context() as dying:
-        kill_at(dying, "_create", after=True)
-        with pytest.raises(KilledError):
-            by_batch(spec)
+    die_creating(spec, monkeypatch, after=True)
     for path in folder(spec).iterdir():
         path.unlink()
     summary = by_batch(spec)
@@ -653,30 +655,21 @@ def test_a_batch_that_brought_no_good_answer_is_not_taken_up_again(server, make_
 
 
 def test_queries_that_came_meanwhile_are_asked_after_what_is_in_flight(server, make_spec, monkeypatch):
-    with monkeypatch.context() as dying:
-        kill_at(dying, "_create", after=True)
-        with pytest.raises(KilledError):
-            by_batch(make_spec(server.base_url))
+    die_creating(make_spec(server.base_url), monkeypatch, after=True)
     spec = make_spec(server.base_url, [*TEXTS, "refund once more", "cancel once more"])
     assert by_batch(spec).n_failed == 0
     assert set(server.asked.values()) == {1}
 
 
 def test_queries_that_went_meanwhile_are_recorded_all_the_same(server, make_spec, monkeypatch):
-    with monkeypatch.context() as dying:
-        kill_at(dying, "_create", after=True)
-        with pytest.raises(KilledError):
-            by_batch(make_spec(server.base_url))
+    die_creating(make_spec(server.base_url), monkeypatch, after=True)
     spec = make_spec(server.base_url, TEXTS[:1])
     by_batch(spec)
     assert good_texts(spec) == sorted(TEXTS)
 
 
 def test_other_settings_than_those_of_the_batch_in_flight(server, make_spec, monkeypatch):
-    with monkeypatch.context() as dying:
-        kill_at(dying, "_create", after=True)
-        with pytest.raises(KilledError):
-            by_batch(make_spec(server.base_url))
+    die_creating(make_spec(server.base_url), monkeypatch, after=True)
     with pytest.raises(TeacherError, match=r"asked 'fake' with other settings .* put them back to take its answers"):
         by_batch(make_spec(server.base_url, teacher={"temperature": 0.5}))
     with pytest.raises(TeacherError, match="with other settings"):
@@ -688,10 +681,7 @@ def test_other_settings_than_those_of_the_batch_in_flight(server, make_spec, mon
 
 def test_what_is_in_flight_is_not_asked_one_by_one(server, make_spec, monkeypatch):
     spec = make_spec(server.base_url)
-    with monkeypatch.context() as dying:
-        kill_at(dying, "_create", after=True)
-        with pytest.raises(KilledError):
-            by_batch(spec)
+    die_creating(spec, monkeypatch, after=True)
     n_requests = server.n_requests
     with pytest.raises(TeacherError, match="11 of these queries are being asked in batch"):
         label(spec, show_progress=False)
@@ -702,10 +692,7 @@ def test_what_is_in_flight_is_not_asked_one_by_one(server, make_spec, monkeypatc
 
 
 def test_a_batch_in_flight_is_taken_even_where_the_limit_leaves_no_room(server, make_spec, monkeypatch):
-    with monkeypatch.context() as dying:
-        kill_at(dying, "_create", after=True)
-        with pytest.raises(KilledError):
-            by_batch(make_spec(server.base_url, teacher={"price": BATCH_PRICE}))
+    die_creating(make_spec(server.base_url, teacher={"price": BATCH_PRICE}), monkeypatch, after=True)
     spec = make_spec(server.base_url, [*TEXTS, "refund new"], teacher={"price": BATCH_PRICE, "max_usd": 0.001})
     with pytest.raises(SpendLimitError):
         by_batch(spec)
@@ -713,10 +700,7 @@ def test_a_batch_in_flight_is_taken_even_where_the_limit_leaves_no_room(server, 
 
 
 def test_what_is_in_flight_counts_towards_the_limit_of_every_command(server, make_spec, monkeypatch):
-    with monkeypatch.context() as dying:
-        kill_at(dying, "_create", after=True)
-        with pytest.raises(KilledError):
-            by_batch(make_spec(server.base_url, teacher={"price": BATCH_PRICE}))
+    die_creating(make_spec(server.base_url, teacher={"price": BATCH_PRICE}), monkeypatch, after=True)
     spec = make_spec(server.base_url, teacher={"price": BATCH_PRICE})
     (batch,) = open_batches(spec)
     budget = open_budget(spec, "m")
@@ -732,10 +716,7 @@ def test_what_is_in_flight_counts_towards_the_limit_of_every_command(server, mak
 
 def test_a_run_that_takes_up_a_batch_spends_no_more_than_it_may_on_new_requests(server, make_spec, monkeypatch):
     teacher = {"price": BATCH_PRICE}
-    with monkeypatch.context() as dying:
-        kill_at(dying, "_create", after=True)
-        with pytest.raises(KilledError):
-            by_batch(make_spec(server.base_url, teacher=teacher))
+    die_creating(make_spec(server.base_url, teacher=teacher), monkeypatch, after=True)
     spec = make_spec(server.base_url, [*TEXTS, *(f"refund new {n}" for n in range(6))], teacher=teacher)
     with pytest.raises(SpendLimitError):
         by_batch(limited(spec, "fake", Decimal("0.0001"), batch=True))
@@ -744,10 +725,7 @@ def test_a_run_that_takes_up_a_batch_spends_no_more_than_it_may_on_new_requests(
 
 def test_the_request_that_tries_a_server_out_counts_the_batches_of_others(server, make_spec, monkeypatch):
     spec = make_spec(server.base_url, teacher={"price": BATCH_PRICE})
-    with monkeypatch.context() as dying:
-        kill_at(dying, "_create", after=True)
-        with pytest.raises(KilledError):
-            by_batch(spec)
+    die_creating(spec, monkeypatch, after=True)
     limit = {"price": BATCH_PRICE, "max_usd": float(open_budget(spec, "fake").committed_usd)}
     raw = json.loads(spec.path.read_text())
     raw |= {"intents": {"a": "", "refund": ""}, "teacher": raw["teacher"] | limit}
@@ -761,10 +739,7 @@ def test_the_request_that_tries_a_server_out_counts_the_batches_of_others(server
 
 def test_a_plan_says_what_a_batch_in_flight_would_stop(server, make_spec, monkeypatch):
     spec = make_spec(server.base_url)
-    with monkeypatch.context() as dying:
-        kill_at(dying, "_create", after=True)
-        with pytest.raises(KilledError):
-            by_batch(spec)
+    die_creating(spec, monkeypatch, after=True)
     (obstacle,) = plan_labels(spec).obstacles
     assert "11 of these queries are being asked in batch" in obstacle
     assert plan_labels(spec, batch=True).obstacles == ()
@@ -777,10 +752,7 @@ def test_a_run_that_a_batch_in_flight_would_stop_pays_for_no_query_before(server
     synth = {"per_intent": 4, "out_of_scope": 4, "per_request": 4}
     spec = make_spec(server.base_url, None, synth=synth)
     synthesise(spec, show_progress=False)
-    with monkeypatch.context() as dying:
-        kill_at(dying, "_create", after=True)
-        with pytest.raises(KilledError):
-            by_batch(spec)
+    die_creating(spec, monkeypatch, after=True)
     n_requests = server.n_requests
     spec = make_spec(server.base_url, None, synth=synth | {"per_intent": 8})
     with pytest.raises(TeacherError, match="are being asked in batch"):
@@ -789,10 +761,7 @@ def test_a_run_that_a_batch_in_flight_would_stop_pays_for_no_query_before(server
 
 
 def test_a_batch_that_was_not_created_is_not_created_above_the_limit(server, make_spec, monkeypatch):
-    with monkeypatch.context() as dying:
-        kill_at(dying, "_create", after=False)
-        with pytest.raises(KilledError):
-            by_batch(make_spec(server.base_url, teacher={"price": BATCH_PRICE}))
+    die_creating(make_spec(server.base_url, teacher={"price": BATCH_PRICE}), monkeypatch, after=False)
     with pytest.raises(SpendLimitError):
         by_batch(make_spec(server.base_url, teacher={"price": BATCH_PRICE, "max_usd": 0.001}))
     assert not server.batches.batches
@@ -802,10 +771,7 @@ def test_a_batch_that_was_not_created_is_not_created_above_the_limit(server, mak
 
 def test_a_batch_that_the_endpoint_does_not_know(server, make_spec, monkeypatch):
     spec = make_spec(server.base_url)
-    with monkeypatch.context() as dying:
-        kill_at(dying, "_create", after=False)
-        with pytest.raises(KilledError):
-            by_batch(spec)
+    die_creating(spec, monkeypatch, after=False)
     (path,) = folder(spec).glob("*.json")
     path.write_text(json.dumps(json.loads(path.read_text()) | {"batch_id": "batch_99"}))
     with pytest.raises(TeacherError, match=r"batch batch_99 is not known to the endpoint \(404\)"):
@@ -877,10 +843,7 @@ def test_what_was_not_created_waits_for_what_was_where_the_limit_has_no_room_for
 
 def test_another_spec_beside_the_same_ledger_is_not_held_up(server, make_spec, monkeypatch):
     spec = make_spec(server.base_url)
-    with monkeypatch.context() as dying:
-        kill_at(dying, "_create", after=True)
-        with pytest.raises(KilledError):
-            by_batch(spec)
+    die_creating(spec, monkeypatch, after=True)
     raw = json.loads(spec.path.read_text()) | {
         "name": "other",
         "intents": {"a": "", "refund": ""},
