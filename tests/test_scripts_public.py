@@ -220,6 +220,17 @@ def test_anybodys_folder_of_a_known_name_is_not_the_projects(tmp_path):
     assert [line["opened_at"] for line in openings.read_openings(path)] == [opening()["opened_at"], "b", "e"]
 
 
+def test_a_line_that_names_every_part_is_of_just_these():
+    known = {"export": 2, **openings.SHA256["clinc150"]}
+    assert openings.is_of_these_parts(opening(**known))
+    assert not openings.is_of_these_parts(
+        opening(**{part: sha for part, sha in known.items() if part != "validation_sha256"})
+    )
+    more = {"export": 2, **openings.SHA256["banking77"], "validation_sha256": "0"}
+    assert not openings.is_of_these_parts(opening(set="banking77", **more))
+    assert openings.is_of_these_parts(opening(set="mine", export=2, train_sha256="0"))
+
+
 def opening(**changes):
     row = {"accuracy": 0.9, "accuracy_policy": 0.85, "oos_recall": 0.8, "oos_auroc": 0.97, "ece": 0.02, "size_mb": 25.0}
     return {
