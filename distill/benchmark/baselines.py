@@ -107,13 +107,14 @@ class _TfidfModel:
 
         n_labels = len(train[0].target)
         most = min(_MAX_FEATURES, _MOST_PARAMETERS // (2 * n_labels))
-        self.most_features = most  # of each kind
         common: dict[str, Any] = {"sublinear_tf": True, "max_features": most, "dtype": np.float32}
         self.features = make_union(
             TfidfVectorizer(ngram_range=(1, 2), **common),
             TfidfVectorizer(ngram_range=(2, 5), analyzer="char_wb", **common),
         )
         matrix = self.features.fit_transform([example.text for example in train]).tocsr()
+        counts = [len(vectorizer.vocabulary_) for _, vectorizer in self.features.transformer_list]
+        self.is_cut = most < _MAX_FEATURES and max(counts) == most
         weights = np.asarray([example.weight for example in train], dtype=np.float64)
         self.independent = independent
         is_small = n_labels * matrix.shape[1] <= _MOST_PARAMETERS_AT_ONCE
@@ -124,8 +125,7 @@ class _TfidfModel:
     def notes(self) -> dict[str, Any]:
         n_labels, n_features = self.coefficients.shape
         if self.independent:
-            cut = f"for want of memory over {n_features:,} features"
-            return {"fit": cut} if self.most_features < _MAX_FEATURES else {}
+            return {"fit": f"for want of memory over {n_features:,} features"} if self.is_cut else {}
         if n_labels * n_features <= _MOST_PARAMETERS_AT_ONCE:
             return {}
         return {"fit": f"for want of memory a regression for each of {n_labels:,} labels, over {n_features:,} features"}

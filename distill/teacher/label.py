@@ -263,11 +263,10 @@ def plan_labels(
         )
     n_texts, n_in_flight = _n_texts(questions) + n_unwritten, n_all - len(missing)
     checks = _checks(spec, price, ledger, batch=batch) if missing or n_more else []
-    checks.append(
-        lambda: (
-            check_settings(spec, teacher.name, teacher.hashes.values()) if batch else _check_not_asked(teacher, missing)
-        )
-    )
+    if batch:
+        checks.append(lambda: check_settings(spec, teacher.name, teacher.hashes.values()))
+    else:
+        checks.append(lambda: _check_not_asked(teacher, missing))
     obstacles = tuple(_obstacles(checks))
     return LabelPlan(n_texts, n_missing, cost.usd, price, n_samples, n_in_flight, n_elsewhere, obstacles, cost.most_usd)
 
