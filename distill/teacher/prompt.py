@@ -47,8 +47,9 @@ def _templates(name: str) -> tuple[tuple[str, Template], ...]:
 
 
 def render(name: str, **values: Any) -> Messages:
-    """One of our own templates as messages."""
-    return tuple((role, template.render(**values).strip()) for role, template in _templates(name))
+    """One of our own templates as messages, without those that these values leave empty."""
+    messages = ((role, template.render(**values).strip()) for role, template in _templates(name))
+    return tuple((role, content) for role, content in messages if content)
 
 
 def examples_of(intents: tuple[Intent, ...]) -> list[tuple[str, str]]:

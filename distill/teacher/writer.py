@@ -53,6 +53,8 @@ _LEAST_LIKENESS = 0.3
 """How many intents a request names as rivals, and the cosine below which nobody would mix two up."""
 _SERVED = 3
 """How many intents a request for queries on other subjects names."""
+_ALIKE, _LEAST_ALIKE = 5, 2
+"""How many known queries a request shows together, and the fewest that say how users write."""
 _COMPARED = 20
 """Of how many known queries, besides its own examples, an intent's vector is the mean."""
 _TOKENS_PER_QUERY = 40
@@ -60,6 +62,8 @@ _ROUNDS_PER_WANTED_ROUND = 4
 _OTHERS = 2
 _SHARE_OF_ALL_OTHERS = 0.25
 """``multi``: how many other intents a request mixes in, and how often a query asks for all of them."""
+_OLDER_TEMPLATES = ("synth_001", "synth_002")
+"""``single``: prompts with no place for rivals and known queries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,7 @@ class Round:
         close: Whether the queries are to come near to the rivals, and not only to differ from them.
         evidence: In place of an example: a query that people labelled, redacted. No recording repeats its text.
         served: For ``oos`` on other subjects: some intents, which say what the assistant is for, and in which language.
+        alike: In place of lines: known queries of the target, which the new ones are to be like. No recording repeats their text.
     """
 
     target: str
@@ -89,6 +94,7 @@ class Round:
     close: bool = False
     evidence: str = ""
     served: tuple[str, ...] = ()
+    alike: tuple[str, ...] = ()
 
     @property
     def line(self) -> dict[str, Any]:
@@ -96,6 +102,7 @@ class Round:
         own = {"target": self.target, "round": self.number, "lines": list(self.lines)}
         own |= {name: list(value) for name in ("others", "rivals", "served") if (value := getattr(self, name))}
         own |= {name: value for name in ("example", "near", "close") if (value := getattr(self, name))}
+        own |= {"alike": [sha256_json(text)[:12] for text in self.alike]} if self.alike else {}
         return own | ({"evidence": sha256_json(self.evidence)[:12]} if self.evidence else {})
 
 
@@ -146,7 +153,7 @@ class Writer:
         lines = () if recording is None else tuple(recording.values())
         recorded = {line.get("prompt_sha256") for line in lines}
         self.template = next((each for each in self.templates if self._sha256(each) in recorded), self.templates[0])
-        self.evidence = self._known() if self.template == self.templates[0] else {}
+        self.evidence = {} if self.template in _OLDER_TEMPLATES else self._known()
         self._has_given_rivals = rivals is not None
         self.rivals = {} if rivals is None else {name: tuple(own) for name, own in rivals.items()}
         if rivals is None:
@@ -162,18 +169,19 @@ class Writer:
 
     def _take_recorded_rivals(self, lines: Sequence[Mapping[str, Any]]) -> None:
         for line in lines:
-            if line.get("teacher") == self.model and line.get("prompt_sha256") == self.settings_sha256:
+            is_own = line.get("teacher") == self.model and line.get("prompt_sha256") == self.settings_sha256
+            if is_own and "alike" not in line:
                 self.rivals.setdefault(line.get("near") or line["target"], tuple(line.get("rivals", ())))
 
     @property
-    def _is_newest(self) -> bool:
+    def _names_rivals(self) -> bool:
         """Whether requests hold what older templates had no place for: rivals, and examples of queries that fit none."""
-        return self.form.names_rivals and self.template == self.templates[0]
+        return self.form.names_rivals and self.template not in _OLDER_TEMPLATES
 
     @property
     def lacks_rivals(self) -> bool:
         """Whether ``compare`` would find rivals of an intent that was never asked for."""
-        return self._is_newest and not self._has_given_rivals and not self.intents.keys() <= self.rivals.keys()
+        return self._names_rivals and not self._has_given_rivals and not self.intents.keys() <= self.rivals.keys()
 
     def compare(self, embedder: Embedder) -> None:
         """Takes as an intent's rivals the others that are nearest to it by name, description and examples."""
@@ -222,7 +230,7 @@ class Writer:
         varied: list[Any] = [list(self.spec.synth.attributes.items())] if self.spec.synth.attributes else []
         if self.spec.synth.languages:
             varied.append({"languages": self.spec.synth.languages})
-        if self.evidence and template == self.templates[0]:
+        if self.evidence and template not in _OLDER_TEMPLATES:
             varied.append({"evidence": sha256_json(self.evidence)})
         if self._has_given_rivals:
             varied.append({name: list(own) for name, own in self.rivals.items()})
@@ -322,8 +330,12 @@ class Writer:
         own_rivals = [name for name in rivals if name in self.intents]
         others = deal(dice, own_rivals or [name for name in self.intents if name != target])
         crossed, topics = crossed_styles(dice, self.attributes), self._topics(dice)
+        alike = self._alike(target)
         for number in range(most):
-            styles = islice(crossed, self.n) if self._is_newest else self._older_styles(dice)
+            if alike and number % 2:
+                yield Round(target, number, (), alike=alike[number // 2 % len(alike)])
+                continue
+            styles = islice(crossed, self.n) if self._names_rivals else self._older_styles(dice)
             lines = [self._line(target, each, own) for each in styles]
             if target == OUT_OF_SCOPE_LABEL:
                 yield self._miss(number, lines, near, seeds, topics)
@@ -331,20 +343,30 @@ class Writer:
             also = tuple(dict.fromkeys(next(others) for _ in range(_OTHERS * self.form.mixes_intents)))
             lines = _mixed(dice, lines, also)
             close = self._has_given_rivals and bool(rivals)
-            example, evidence = seeds[number % len(seeds)]
+            example, evidence = seeds[(number // 2 if alike else number) % len(seeds)]
             yield Round(target, number, tuple(lines), example, "", also, rivals, close, evidence)
 
     def _seeds(self, target: str) -> list[tuple[str, str]]:
         """What requests show in turn, as example and evidence: nothing, an example of the user's own, a query that people labelled."""
-        out_of_scope = self.spec.out_of_scope_intent if target == OUT_OF_SCOPE_LABEL and self._is_newest else None
+        out_of_scope = self.spec.out_of_scope_intent if target == OUT_OF_SCOPE_LABEL and self._names_rivals else None
         intent = self.intents.get(target, out_of_scope)
         examples = () if intent is None else intent.examples
         evidence = self.evidence.get(target, ())
         return [("", ""), *((text, "") for text in examples), *(("", text) for text in evidence)]
 
+    def _alike(self, target: str) -> list[tuple[str, ...]]:
+        """What every other request of an intent shows in place of styles: some known queries together, in turn; empty: it takes styles too."""
+        if self.template != "synth_004" or self._has_given_rivals or target not in self.intents:
+            return []
+        known = (*self.intents[target].examples, *self.evidence.get(target, ()))
+        if len(known) < _LEAST_ALIKE:
+            return []
+        n, again_from_the_first = min(len(known), _ALIKE), cycle(known)
+        return [tuple(islice(again_from_the_first, n)) for _ in range(0, len(known), n)]
+
     def _topics(self, dice: random.Random) -> Iterator[str]:
         """Subjects that are far from all intents, for ever."""
-        if self._is_newest:
+        if self._names_rivals:
             yield from deal(dice, FAR_TOPICS)
         while True:
             if self.n <= len(OLDER_FAR_TOPICS):
@@ -362,7 +384,7 @@ class Writer:
             rivals = tuple(rival for rival in self.rivals.get(name, ()) if rival != OUT_OF_SCOPE_LABEL)
             return Round(OUT_OF_SCOPE_LABEL, number, tuple(lines), example, near=name, rivals=rivals, evidence=evidence)
         about = tuple(f"{line}, about {topic}" for line, topic in zip(lines, islice(topics, self.n), strict=True))
-        served = tuple(islice(cycle(near), number, number + min(_SERVED, len(near)))) if self._is_newest else ()
+        served = tuple(islice(cycle(near), number, number + min(_SERVED, len(near)))) if self._names_rivals else ()
         return Round(OUT_OF_SCOPE_LABEL, number, about, example, evidence=evidence, served=served)
 
     def _older_styles(self, dice: random.Random) -> Iterator[dict[str, str]]:
@@ -398,6 +420,8 @@ class Writer:
                 served=[_named(name, self.intents) for name in round_.served],
                 close=round_.close,
                 lines=round_.lines,
+                alike=round_.alike,
+                n=self.n,
             ),
             schema=self.schema,
             temperature=self.spec.synth.temperature,

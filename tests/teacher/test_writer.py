@@ -112,17 +112,21 @@ def test_rivals_are_taken_from_the_recording_before_vectors(writer, make_spec):
     assert not again.lacks_rivals
 
 
-@pytest.mark.parametrize(("attributes", "older"), [({}, "synth_001"), ({"persona": ["a student"]}, "synth_002")])
-def test_a_recording_goes_on_with_the_template_it_was_begun_with(make_spec, attributes, older):
+@pytest.mark.parametrize(
+    ("attributes", "newest", "older"),
+    [({}, "synth_004", "synth_001"), ({"persona": ["a student"]}, "synth_003", "synth_002")],
+)
+def test_a_recording_goes_on_with_the_template_it_was_begun_with(make_spec, attributes, newest, older):
     spec = make_spec(None, None, synth={"attributes": attributes})
     new = Writer(spec)
-    assert new.template == "synth_003"
+    assert new.template == newest
     line = {"target": "refund", "teacher": "fake", "prompt_sha256": new._sha256(older)}
     old = Writer(spec, {"key": line})
     assert old.template == older
     old.compare(ByShared())
     assert not any("rivals" in each.line for each in old.rounds("track_order"))
-    assert {old.run_sha256, new.run_sha256} == old.all_run_sha256 == new.all_run_sha256
+    assert {old.run_sha256, new.run_sha256} <= old.all_run_sha256
+    assert old.all_run_sha256 == new.all_run_sha256
 
 
 PINNED = {
@@ -251,18 +255,94 @@ def with_evidence(make_spec, tmp_path):
 def test_known_queries_are_shown_in_turn_one_a_request(with_evidence):
     writer = Writer(with_evidence())
     rounds = list(writer.rounds("track_order"))
-    assert [rounds[0].example, rounds[1].example, rounds[1].evidence] == ["", "where is it", ""]
-    assert [each.evidence for each in rounds[2:5]] == [f"has parcel {number} left" for number in range(3)]
-    for each in rounds:
+    styled = [each for each in rounds if each.lines]
+    assert [styled[0].example, styled[1].example, styled[1].evidence] == ["", "where is it", ""]
+    assert [each.evidence for each in styled[2:5]] == [f"has parcel {number} left" for number in range(3)]
+    for each in styled:
         assert sum(text["text"] in prompt(writer, each) for text in KNOWN) == bool(each.evidence)
-    assert 'For instance: "has parcel 0 left"\n' in prompt(writer, rounds[2])
+    assert 'For instance: "has parcel 0 left"\n' in prompt(writer, styled[2])
     assert "sing a song" in {each.evidence for each in writer.rounds("oos")}
     assert not any(each.evidence for each in writer.rounds("refund"))
 
 
+def test_every_other_request_shows_known_queries_together_and_no_style(with_evidence):
+    writer = Writer(with_evidence())
+    rounds = list(writer.rounds("track_order"))
+    alike = [each for each in rounds if each.alike]
+    assert [each.number % 2 for each in alike] == [1] * len(alike)
+    assert len(alike) == len(rounds) // 2
+    known = ["where is it", *(f"has parcel {number} left" for number in range(50))]
+    assert [text for each in alike for text in each.alike][:50] == known[:50]
+    assert writer.request(alike[0]).messages == (
+        (
+            "system",
+            (
+                "You write queries as real people type or say them to an assistant: natural, and in the words of the user. "
+                'Answer with JSON: {"queries": ["...", "..."]}.'
+            ),
+        ),
+        (
+            "user",
+            "Intent: track_order: Where an order is\n\nUsers sent these queries with this intent:\n"
+            + "".join(f'- "{text}"\n' for text in known[:5])
+            + "\nWrite 10 more queries with the intent track_order, as such users would write them and in their language, "
+            "all about different things and in different words.",
+        ),
+    )
+    assert "parcel" not in json.dumps(alike[0].line)
+    assert alike[0].line["alike"] == [sha256_json(text)[:12] for text in known[:5]]
+
+
+def test_the_last_known_queries_are_shown_with_the_first(with_evidence):
+    known = [{"text": f"money {number}", "intent": "refund"} for number in range(7)]
+    writer = Writer(with_evidence(known))
+    alike = [each.alike for each in writer.rounds("refund") if each.alike]
+    assert alike[1] == ("money 5", "money 6", "money 0", "money 1", "money 2")
+    assert alike[2] == alike[0]
+
+
+@pytest.mark.parametrize(
+    ("known", "keys", "rivals"),
+    [
+        (KNOWN[:1], {}, None),  # and another intent has none
+        (KNOWN, {"synth": {"attributes": {"mood": ["sad"]}}}, None),
+        (KNOWN, {"synth": {"languages": ["de"]}}, None),
+        (KNOWN, {}, {"refund": ("track_order",)}),
+        (
+            [{**line, "intent": None, "intents": ["refund"]} for line in KNOWN[:9]],
+            {"task": "multi", "out_of_scope": False},
+            None,
+        ),
+    ],
+)
+def test_requests_that_take_styles_alone(with_evidence, known, keys, rivals):
+    known = [{name: value for name, value in line.items() if value} for line in known]
+    writer = Writer(with_evidence(known, **keys), None, rivals)
+    assert all(each.lines and not each.alike for target in ("refund", "oos") for each in writer.rounds(target))
+
+
+def test_rivals_are_not_taken_from_a_request_that_names_none(with_evidence):
+    spec = with_evidence()
+    writer = Writer(spec)
+    writer.rivals = {"track_order": ("refund",)}
+    styled, alike = list(writer.rounds("track_order"))[:2]
+    made_by = {"teacher": writer.model, "prompt_sha256": writer.settings_sha256}
+    recorded = {number: {**each.line, **made_by} for number, each in enumerate((alike, styled))}
+    assert Writer(spec, recorded).rivals == {"track_order": ("refund",)}
+
+
+def test_a_recording_of_styles_alone_goes_on_with_them(with_evidence):
+    spec = with_evidence()
+    recorded = {"key": {"target": "refund", "teacher": "fake", "prompt_sha256": Writer(spec)._sha256("synth_003")}}
+    writer = Writer(spec, recorded)
+    rounds = list(writer.rounds("track_order"))
+    assert not any(each.alike for each in rounds)
+    assert [each.evidence for each in rounds[2:5]] == [f"has parcel {number} left" for number in range(3)]
+
+
 def test_a_recording_does_not_repeat_a_known_query(with_evidence):
     writer = Writer(with_evidence())
-    (shown, other) = list(writer.rounds("track_order"))[2:4]
+    (shown, other) = [each for each in writer.rounds("track_order") if each.evidence][:2]
     assert shown.line["evidence"] == sha256_json("has parcel 0 left")[:12]
     assert "parcel" not in json.dumps(shown.line)
     assert writer.key(shown) != writer.key(other)
@@ -273,7 +353,7 @@ def test_one_more_known_query_leaves_requests_as_they_were(with_evidence):
         Writer(with_evidence(known)) for known in (KNOWN, [*KNOWN, {"text": "is it lost", "intent": "track_order"}])
     )
     keys = [[writer.key(each) for each in writer.rounds("track_order")] for writer in (before, after)]
-    assert keys[0] == keys[1]
+    assert keys[0][:20] == keys[1][:20]
     assert before.run_sha256 != after.run_sha256
 
 
