@@ -254,7 +254,7 @@ CLINC150's first; another rule for thresholds, after its second; many more augme
 ## On a folder of your own
 
 ```sh
-python scripts/public.py FOLDER --out DIR                    # both students, and bench.json; about {DEFAULT_BUDGET_MINUTES:g} minutes on two cores
+python scripts/public.py FOLDER --out DIR                    # both students, and bench.json; about {DEFAULT_BUDGET_MINUTES:g} minutes on two cores with AVX-512 and bfloat16
 python scripts/harder.py FOLDER --out DIR --per-intent 10    # what wrong labels cost, and few; two more trainings of each
 python scripts/growth.py --only static                       # needs no folder: time, size and accuracy over numbers of intents
 ```

@@ -63,6 +63,7 @@ _MULTI_DEFAULT = 0.5
 _MOST_NAMES = 10
 _TEXTS_FOR_RANGES = 256
 _SEEDS_APART = 1_000
+_MINUTES_WORTH_A_WARNING = 3
 """Between assistants, so that those of neighbouring seeds have none in common."""
 
 
@@ -454,6 +455,8 @@ class _Run:
                 )
 
     def _say_the_recipe(self, wanted: Sequence[str]) -> None:
+        from distill.student.trainer import bfloat16_is_fast
+
         recipe, students, minutes = self.encoder_recipe, [], 0.0
         if not self.is_alone:
             minutes = encoder_minutes(recipe, *self._size, self._n_larger)
@@ -470,6 +473,11 @@ class _Run:
             f"train: {len(self.training.texts):,} queries, {self._size[1]:,} tokens; {'; '.join(students)}; about {minutes:.1f} minutes on two "
             f"cores (budget_minutes: {self.budget_minutes:g})"
         )
+        if minutes >= _MINUTES_WORTH_A_WARNING and not bfloat16_is_fast():
+            say(
+                "train: this is reckoned for AVX-512 with bfloat16, which this processor lacks: it takes several times as long; "
+                "a smaller budget_minutes leaves dearer steps out"
+            )
         if left_out := self._left_out(wanted):
             say(f"train: left out to keep to the budget: {', '.join(left_out)}")
 

@@ -39,7 +39,16 @@ if TYPE_CHECKING:
     from distill.student.targets import Targets
     from distill.student.tokens import Ids
 
-__all__ = ["Learner", "Schedule", "TrainingSet", "checkpoint_errors", "distillation_loss", "fit", "predict"]
+__all__ = [
+    "Learner",
+    "Schedule",
+    "TrainingSet",
+    "bfloat16_is_fast",
+    "checkpoint_errors",
+    "distillation_loss",
+    "fit",
+    "predict",
+]
 
 _MEGA_BATCH = 32
 """Batches within which texts are sorted by length: like lengths, yet a different company every epoch."""
@@ -207,7 +216,7 @@ def _arguments(schedule: Schedule, seed: int, work: Path, *, checkpoints: bool, 
         weight_decay=schedule.weight_decay,
         warmup_steps=round(schedule.warmup * steps),
         lr_scheduler_type="cosine",
-        bf16=schedule.mixed_precision and _bfloat16_is_fast(),
+        bf16=schedule.mixed_precision and bfloat16_is_fast(),
         use_cpu=not torch.cuda.is_available(),
         save_strategy="epoch" if checkpoints else "no",
         save_total_limit=1,
@@ -261,7 +270,8 @@ def _threads(number: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _bfloat16_is_fast() -> bool:
+def bfloat16_is_fast() -> bool:
+    """Whether the device that trains multiplies bfloat16 faster than float32."""
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities()
@@ -443,7 +453,7 @@ def predict(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     logits: np.ndarray[Any, np.dtype[np.float32]] = np.empty((0, 0), np.float32)
     model.eval().to(device)
-    with torch.inference_mode(), _autocast(device, enabled=fast and _bfloat16_is_fast()):
+    with torch.inference_mode(), _autocast(device, enabled=fast and bfloat16_is_fast()):
         for positions, (input_ids, mask) in batches_of_like_length(ids, _PREDICT_BATCH):
             output = model(torch.from_numpy(input_ids).to(device), torch.from_numpy(mask).to(device))
             if not len(logits):

@@ -20,7 +20,7 @@ from distill.data import canonical_json
 from distill.errors import TrainingError
 from distill.policy import Policy
 from distill.selfcheck import verify_selfcheck
-from distill.student import learn, targets, train, weights
+from distill.student import learn, targets, train, trainer, weights
 from distill.student.encoder import Encoder
 from distill.student.export import onnx_logits
 from distill.student.tokens import encode, pad
@@ -483,6 +483,19 @@ def test_the_recipe_and_what_it_leaves_out_are_said(data, tmp_path, base_model, 
         f"{start} static from the labels alone, 60 passes; about 0.0 minutes on two cores (budget_minutes: 0)",
         "train: left out to keep to the budget: the encoder and its assistants",
     ]
+
+
+@pytest.mark.parametrize(
+    ("minutes", "is_fast", "n_said"), [(30, False, 1), (30, True, 0), (1, False, 0)], ids=["slow", "fast", "short"]
+)
+def test_that_this_processor_takes_longer_is_said(
+    data, tmp_path, base_model, monkeypatch, capsys, minutes, is_fast, n_said
+):
+    monkeypatch.setattr(train, "encoder_minutes", lambda *sizes: minutes)
+    monkeypatch.setattr(trainer, "bfloat16_is_fast", lambda: is_fast)
+    run = train._run(data, tmp_path, ("encoder",), base_model, None, 0, 60, show_progress=True)
+    run._say_the_recipe(("encoder",))
+    assert capsys.readouterr().err.count("which this processor lacks: it takes several times as long") == n_said
 
 
 def test_a_static_student_that_has_no_time_for_an_encoder_learns_from_labels_alone(
