@@ -355,14 +355,15 @@ class Writer:
         return [("", ""), *((text, "") for text in examples), *(("", text) for text in evidence)]
 
     def _alike(self, target: str) -> list[tuple[str, ...]]:
-        """What every other request of an intent shows in place of styles: some known queries together, in turn; empty: it takes styles too."""
+        """What every other request of an intent shows in place of styles: some known queries together, in turn; empty: it takes styles too.
+
+        Always as many, where there are so many: one more known query changes no request before there are as many more.
+        """
         if self.template != "synth_004" or self._has_given_rivals or target not in self.intents:
             return []
         known = (*self.intents[target].examples, *self.evidence.get(target, ()))
-        if len(known) < _LEAST_ALIKE:
-            return []
-        n, again_from_the_first = min(len(known), _ALIKE), cycle(known)
-        return [tuple(islice(again_from_the_first, n)) for _ in range(0, len(known), n)]
+        starts = range(0, max(len(known) - _ALIKE + 1, 1), _ALIKE) if len(known) >= _LEAST_ALIKE else ()
+        return [known[start : start + _ALIKE] for start in starts]
 
     def _topics(self, dice: random.Random) -> Iterator[str]:
         """Subjects that are far from all intents, for ever."""
