@@ -278,6 +278,8 @@ class SynthesisPlan:
 
 _TOKENS_PER_WRITTEN_QUERY = 16
 _SHARE_OF_NEW_QUERIES = 0.75
+_KINDS_OF_REQUESTS = 2
+"""In turn: those with styles are longer than those with known queries."""
 
 
 def plan_synthesis(
@@ -297,17 +299,18 @@ def plan_synthesis(
         return SynthesisPlan(0, 0, None if price is None else Decimal(0), price=price)
     n_missing = run.n_missing
     n_requests = round(n_missing / (writer.n * _SHARE_OF_NEW_QUERIES) + 0.5) if n_missing else 0
-    rounds = next(iter(run.left.values()), None)
-    request = writer.request(rounds[0]) if rounds else None
+    rounds = next(iter(run.left.values()), [])
+    requests = [writer.request(each) for each in rounds[:_KINDS_OF_REQUESTS]]
+    longest = max((sum(len(content) for _, content in each.messages) for each in requests), default=0)
     cost = estimate(
         spec,
         writer.model,
         "synth",
         price,
-        characters=0 if request is None else n_requests * sum(len(content) for _, content in request.messages),
+        characters=n_requests * longest,
         n_requests=n_requests,
         typical_tokens=writer.n * _TOKENS_PER_WRITTEN_QUERY,
-        most_tokens=0 if request is None else request.max_output_tokens,
+        most_tokens=requests[0].max_output_tokens if requests else 0,
     )
     by_hand = (str(line["text"]) for line in _lines_added_by_hand(spec))
     recorded = (*(text for _, text, _ in run.pool.distinct()), *by_hand)

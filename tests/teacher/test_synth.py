@@ -19,6 +19,7 @@ from distill.errors import DataError, MissingKeyError, SpecError, SpendLimitErro
 from distill.teacher.answers import FORMS
 from distill.teacher.spend import spend_by_stage
 from distill.teacher.synth import carry_synthesis, plan_synthesis, synthesise
+from distill.teacher.writer import Writer
 from distill.types import Task
 
 SYNTH = {"per_intent": 10, "out_of_scope": 12, "per_request": 4}
@@ -296,6 +297,22 @@ def test_the_plan_counts_and_prices_without_asking(server, make_synth_spec):
     assert plan.n_requests >= 42 / 4
     assert plan.estimated_usd > 0
     assert server.n_requests == 0
+
+
+def test_the_plan_reckons_with_the_longer_requests(make_synth_spec, tmp_path):
+    lines = [{"text": f"parcel {number}", "intent": "track_order"} for number in range(5)]
+    (tmp_path / "known.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    spec = make_synth_spec("http://127.0.0.1:9/v1", teacher={"price": PRICE, "evidence": "known.jsonl"})
+    before, writer = plan_synthesis(spec), Writer(spec)
+    for target in writer.wanted:
+        first = next(writer.rounds(target))
+        line = {**first.line, "key": writer.key(first), "queries": [f"{target} query"], "teacher": writer.model}
+        with spec.synthesis_path.open("a") as stream:
+            stream.write(json.dumps(line | {"prompt_sha256": writer.settings_sha256}) + "\n")
+    after = plan_synthesis(spec)
+    assert after.n_missing == before.n_missing - 4
+    a_request = [float(each.estimated_usd) / each.n_requests for each in (before, after)]
+    assert a_request[1] == pytest.approx(a_request[0], rel=0.1)
 
 
 # --- attributes, several intents, weights ----------------------------------------------------------------------------
