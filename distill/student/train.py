@@ -63,8 +63,8 @@ _MULTI_DEFAULT = 0.5
 _MOST_NAMES = 10
 _TEXTS_FOR_RANGES = 256
 _SEEDS_APART = 1_000
-_MINUTES_WORTH_A_WARNING = 3
 """Between assistants, so that those of neighbouring seeds have none in common."""
+_MINUTES_WORTH_A_WARNING = 3
 
 
 @dataclass(frozen=True)
