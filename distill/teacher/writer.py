@@ -64,6 +64,8 @@ _SHARE_OF_ALL_OTHERS = 0.25
 """``multi``: how many other intents a request mixes in, and how often a query asks for all of them."""
 _OLDER_TEMPLATES = ("synth_001", "synth_002")
 """``single``: prompts with no place for rivals and known queries."""
+_TEMPLATE_OF_TWO_KINDS = "synth_004"
+"""``single``: the prompt that has a place for known queries together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,7 +361,7 @@ class Writer:
 
         Always as many, where there are so many: one more known query changes no request before there are as many more.
         """
-        if self.template != "synth_004" or self._has_given_rivals or target not in self.intents:
+        if self.template != _TEMPLATE_OF_TWO_KINDS or self._has_given_rivals or target not in self.intents:
             return []
         known = (*self.intents[target].examples, *self.evidence.get(target, ()))
         starts = range(0, max(len(known) - _ALIKE + 1, 1), _ALIKE) if len(known) >= _LEAST_ALIKE else ()
