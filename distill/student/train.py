@@ -473,7 +473,7 @@ class _Run:
             f"train: {len(self.training.texts):,} queries, {self._size[1]:,} tokens; {'; '.join(students)}; about {minutes:.1f} minutes on two "
             f"cores (budget_minutes: {self.budget_minutes:g})"
         )
-        if minutes >= _MINUTES_WORTH_A_WARNING and not bfloat16_is_fast():
+        if not self.is_alone and minutes >= _MINUTES_WORTH_A_WARNING and not bfloat16_is_fast():
             say(
                 "train: this is reckoned for AVX-512 with bfloat16, which this processor lacks: it takes several times as long; "
                 "a smaller budget_minutes leaves dearer steps out"

@@ -1,5 +1,8 @@
 """What the model that writes queries is asked: for each target, requests in a fixed order, crossed over styles and attributes.
 
+Where queries of an intent are known, every other request shows some of them together in place of styles: one kind makes queries
+differ, the other keeps them near to what users write.
+
 A request for an intent names the intents that are nearest to it, its rivals, which its queries are not to be taken for. They come
 from the recording, and for what was never asked from the vectors of names, descriptions and examples; so a recording replays
 without vectors, and goes on with the template that it was begun with.
@@ -75,7 +78,7 @@ class Round:
     Attributes:
         target: An intent, or ``oos``.
         number: From 0.
-        lines: What each query is to be like, one query a line.
+        lines: What each query is to be like, one query a line; empty where ``alike`` says it.
         example: One of the target's examples, or empty.
         near: For ``oos``: the intent whose subject the queries share without having it, or empty.
         others: ``multi``: intents that some of the queries have as well.
@@ -120,7 +123,7 @@ class Writer:
     Attributes:
         wanted: By target (an intent or ``oos``; in ``weights`` a kind of queries), how many queries are to be written.
         rivals: As given, or as far as they are recorded or found.
-        evidence: By label, the known queries of ``teacher.evidence``, which requests show in turn, one each.
+        evidence: By label, the known queries of ``teacher.evidence``, which requests show in turn, one each or some together.
     """
 
     def __init__(
@@ -359,7 +362,7 @@ class Writer:
     def _alike(self, target: str) -> list[tuple[str, ...]]:
         """What every other request of an intent shows in place of styles: some known queries together, in turn; empty: it takes styles too.
 
-        Always as many, where there are so many: one more known query changes no request before there are as many more.
+        What is left over when they are dealt out is not shown here, so that one more known query seldom changes a request that was answered.
         """
         if self.template != _TEMPLATE_OF_TWO_KINDS or self._has_given_rivals or target not in self.intents:
             return []

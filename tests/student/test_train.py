@@ -496,6 +496,10 @@ def test_that_this_processor_takes_longer_is_said(
     run = train._run(data, tmp_path, ("encoder",), base_model, None, 0, 60, show_progress=True)
     run._say_the_recipe(("encoder",))
     assert capsys.readouterr().err.count("which this processor lacks: it takes several times as long") == n_said
+    monkeypatch.setattr(train, "static_minutes", lambda *sizes: minutes)
+    alone = train._run(data, tmp_path, ("static",), base_model, None, 0, 0, show_progress=True)
+    alone._say_the_recipe(("static",))
+    assert "this processor lacks" not in capsys.readouterr().err, "without an encoder nothing takes bfloat16"
 
 
 def test_a_static_student_that_has_no_time_for_an_encoder_learns_from_labels_alone(
