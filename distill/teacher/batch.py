@@ -23,7 +23,7 @@ from distill.data import atomic_write, storage_errors, write_json
 from distill.errors import SpecError, SpendLimitError, TeacherError
 from distill.progress import say
 from distill.teacher.answers import read_scores
-from distill.teacher.client import RequestFailedError, is_loopback, read_completion, unusable
+from distill.teacher.client import RequestFailedError, is_loopback, unusable
 from distill.teacher.in_flight import (
     Asked,
     Batch,
@@ -509,7 +509,7 @@ class BatchRun(Generic[_Question]):
         """Records one answer, good or not."""
         usage, scores, problem, error = Usage(), None, None, None
         try:
-            content, usage, cut_off, tokens = read_completion(_completion(line))
+            content, usage, cut_off, tokens = self._client.read(_completion(line))
         except RequestFailedError as failed:
             error = self._client.scrub(str(failed))
         else:

@@ -18,7 +18,7 @@ from distill.data import canonical_json
 from distill.errors import MissingKeyError, TeacherError, missing_extra
 from distill.progress import say
 from distill.teacher.likelihood import TOP_LOGPROBS, read_tokens
-from distill.teacher.scrub import without_secrets
+from distill.teacher.scrub import without_key, without_secrets
 from distill.types import Usage
 
 if TYPE_CHECKING:
@@ -382,7 +382,7 @@ class ChatClient:
         except ValueError:
             raise RequestFailedError("the server's reply is not JSON") from None
         latency_ms = (time.perf_counter() - started) * 1000
-        content, usage, cut_off, tokens = read_completion(completion)
+        content, usage, cut_off, tokens = self.read(completion)
         if request.logprobs and dialect.logprobs and content and not tokens:
             dialect = self.dialect = replace(dialect, logprobs=False)
             self._say_once(f"{self.model}: the server gives no log-probabilities; its answers count as they stand")
@@ -472,6 +472,15 @@ class ChatClient:
                 said = f"the server answered {status}" if status else type(error).__name__
                 return RequestFailedError(self.scrub(f"{said}: {_shown_reason(error)}"))
         return TeacherError(f"{where}: {hopeless}")
+
+    def read(self, completion: Any) -> tuple[str, Usage, bool, tuple[Token, ...]]:
+        """As ``read_completion``, the content without the key: a server may echo what it was sent in an answer too.
+
+        Raises:
+            RequestFailedError: It is no chat completion.
+        """
+        content, usage, cut_off, tokens = read_completion(completion)
+        return without_key(content, self._key), usage, cut_off, tokens
 
     def scrub(self, message: str) -> str:
         """A message without secrets and on one line; servers may echo what they were sent."""

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from distill.spec import Spec
 
-__all__ = ["shown_cause", "shown_error", "without_secrets"]
+__all__ = ["shown_cause", "shown_error", "without_key", "without_secrets"]
 
 _NAME_OF_A_SECRET = re.compile("KEY|TOKEN|SECRET|PASSWORD", re.IGNORECASE)
 _LEAST_LENGTH = 8
@@ -35,13 +37,31 @@ def without_secrets(message: str, *keys: str) -> str:
 def _secrets(*keys: str) -> list[str]:
     """What is not to be shown, also as it stands in a URL, in JSON and on one line; the longest first, as one may hold another."""
     named = (value.strip() for name, value in os.environ.items() if _NAME_OF_A_SECRET.search(name))
-    found = {*filter(None, keys), *(value for value in named if len(value) >= _LEAST_LENGTH)}
+    return _written({*keys, *(value for value in named if len(value) >= _LEAST_LENGTH)})
+
+
+def _written(secrets: Iterable[str]) -> list[str]:
+    found = set(filter(None, secrets))
     written = {
         form
         for secret in found
         for form in (quote(secret, safe=""), json.dumps(secret)[1:-1], " ".join(secret.split()))
     }
     return sorted(filter(None, found | written), key=len, reverse=True)
+
+
+def without_key(content: str, key: str) -> str:
+    """What a model answered, without the key where the server echoes it.
+
+    Args:
+        content: The answer.
+        key: What it was asked with; one of fewer than 8 characters is no secret, and might stand in any word.
+    """
+    if len(key) < _LEAST_LENGTH:
+        return content
+    for form in _written([key]):
+        content = content.replace(form, "[key]")
+    return content
 
 
 def shown_error(error: Exception, spec: Spec) -> str:

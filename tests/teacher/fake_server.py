@@ -198,6 +198,13 @@ class FakeServer:
     def _profile_echoing(self, body, query):
         return 400, {"error": {"message": f"Bad request with\nAuthorization: Bearer {max(self.keys)}"}}, {}
 
+    def _profile_echoing_answers(self, body, query):
+        return self.completion(f"401 Authorization: Bearer {max(self.keys)}")
+
+    def _profile_echoing_fields(self, body, query):
+        said = f"Authorization: Bearer {max(self.keys)}"
+        return self.completion(json.dumps({"intent": said, "queries": [said, f"{said} once more"]}))
+
     def _profile_too_long(self, body, query):
         if "max_completion_tokens" in body:
             return refusal("Unrecognized request argument supplied: max_completion_tokens. Use max_tokens.")

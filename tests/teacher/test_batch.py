@@ -22,7 +22,7 @@ from distill.errors import DataError, SpecError, SpendLimitError, TeacherError
 from distill.spec import load_spec
 from distill.teacher import batch as batch_module
 from distill.teacher import prices
-from distill.teacher.client import RequestFailedError
+from distill.teacher.client import RequestFailedError, read_completion
 from distill.teacher.in_flight import open_batches
 from distill.teacher.label import label, plan_labels
 from distill.teacher.prices import batch_price, teacher_price
@@ -319,7 +319,19 @@ def test_paid_answers_that_never_come_are_given_up_on_demand_alone(server, make_
 )
 def test_a_line_that_holds_no_completion_is_a_failed_answer(response, error):
     with pytest.raises(RequestFailedError, match=error):
-        batch_module.read_completion(batch_module._completion({"response": response}))
+        read_completion(batch_module._completion({"response": response}))
+
+
+def test_an_answer_that_echoes_the_key_is_kept_without_it(server, make_spec, monkeypatch, capsys):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-planted-4711")
+    normal = server.respond
+    echo = server._profile_echoing_fields
+    monkeypatch.setattr(server, "respond", lambda *asked: (normal if server.n_requests < 2 else echo)(*asked))
+    spec = make_spec(server.base_url)
+    assert by_batch(spec).n_failed == len(TEXTS) - 1
+    assert server.keys == {"sk-planted-4711"}
+    assert "sk-planted" not in spec.ledger_path.read_text("utf-8") + "".join(capsys.readouterr())
+    assert "Authorization: Bearer [key]" in ledger_lines(spec)[-1]["error"]
 
 
 # --- how a batch may end ----------------------------------------------------------------------------------------------

@@ -240,9 +240,9 @@ def test_from_the_first_query_to_the_report(tiny_training, tmp_path, monkeypatch
     assert PLANTED not in done.output + done.stderr + caplog.text
 
 
-@pytest.mark.parametrize("profile", ["echoing", "unauthorised", "broken"])
+@pytest.mark.parametrize("profile", ["echoing", "echoing-answers", "echoing-fields", "unauthorised"])
 @pytest.mark.parametrize("command", ["label", "synth", "run"])
-def test_an_error_that_echoes_the_key_does_not_show_it(command, profile, tmp_path, monkeypatch, caplog):
+def test_a_server_that_echoes_the_key_does_not_get_it_shown(command, profile, tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("OPENAI_API_KEY", PLANTED)
     monkeypatch.setattr("distill.student.embedder.embedder_of", lambda *_, **__: ByText())
     with caplog.at_level(logging.DEBUG), FakeServer(profile) as fake:
