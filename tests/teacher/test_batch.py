@@ -326,7 +326,11 @@ def test_an_answer_that_echoes_the_key_is_kept_without_it(server, make_spec, mon
     monkeypatch.setenv("OPENAI_API_KEY", "sk-planted-4711")
     normal = server.respond
     echo = server._profile_echoing_fields
-    monkeypatch.setattr(server, "respond", lambda *asked: (normal if server.n_requests < 2 else echo)(*asked))
+
+    def respond(body, query):
+        return (normal if server.n_requests < 2 else echo)(body, query)
+
+    monkeypatch.setattr(server, "respond", respond)
     spec = make_spec(server.base_url)
     assert by_batch(spec).n_failed == len(TEXTS) - 1
     assert server.keys == {"sk-planted-4711"}
