@@ -107,9 +107,13 @@ def _mistaken_for(answers: Floats, given: Array) -> Iterator[Mistake]:
     others = answers.copy()
     others[rows, given] = -1.0
     mistaken = others.argmax(axis=1)
-    likely, is_wrong = answers[rows, mistaken].tolist(), (answers.argmax(axis=1) != given).tolist()
-    for row, labels in enumerate(zip(given.tolist(), mistaken.tolist(), strict=True)):
-        yield Mistake(labels, 1.0 if is_wrong[row] else _if_near(likely[row]), int(is_wrong[row]))
+    likely, is_wrong = answers[rows, mistaken], answers.argmax(axis=1) != given
+    counts = (likely >= NEAR) | _best_is_unlikely(
+        answers
+    )  # of a doubted answer the likeliest other, however many share the rest
+    mass = np.where(is_wrong, 1.0, np.where(counts, likely, 0.0))
+    for *labels, each, wrong in zip(given.tolist(), mistaken.tolist(), mass.tolist(), is_wrong.tolist(), strict=True):
+        yield Mistake((labels[0], labels[1]), each, int(wrong))
 
 
 def _if_near(likely: float) -> float:

@@ -35,6 +35,12 @@ def found(measure, answers, wanted):
     return {pair: each for pair, each in total.items() if each[0]}
 
 
+def test_of_a_doubted_answer_the_likeliest_other_counts_however_unlikely():
+    doubted, sure, wrong = [0.45, 0.2, 0.15, 0.2], [0.76, 0.24, 0.0, 0.0], [0.1, 0.4, 0.3, 0.2]
+    assert found(SINGLE, [doubted, sure], [0, 0]) == {(0, 1): (pytest.approx(0.2), 0)}
+    assert found(SINGLE, [wrong], [2]) == {(1, 2): (1.0, 1)}
+
+
 def rows_of_weights(n):
     return arrays(np.float64, (n, 3), elements=st.floats(0.01, 1)).map(
         lambda rows: rows / rows.sum(axis=1, keepdims=True)
