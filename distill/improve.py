@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
     from distill.agreement import Measure
     from distill.embed import Embedder
+    from distill.teacher.writer import Focus
     from distill.types import Interval
 
     Array = np.ndarray[Any, Any]
@@ -312,9 +313,9 @@ def plan_improvement(spec: Spec, *, out: Path | None = None, per_intent: int = P
     plan = pending or _look(spec, _current_bundles(spec, out), per_intent, _next_number(spec))
     if not plan.weakness.confusions:
         return ImprovementPlan(plan.number, pending is not None, plan.weakness, (), 0, 0, Decimal(0))
-    writing = plan_synthesis(_writers_spec(spec, plan, None), rivals=plan.targets)
-    n_wanted = _n_wanted(spec, plan)
-    labelling = plan_labels(spec, n_unwritten=0 if _added(spec, plan.number) else n_wanted)
+    writing = plan_synthesis(_writers_spec(spec, plan, None), focus=_focus(spec, plan))
+    n_wanted, added = _n_wanted(spec, plan), [str(line["text"]) for line in _added(spec, plan.number)]
+    labelling = plan_labels(spec, texts=added, n_unwritten=0 if added else n_wanted)
     costs = [Estimate(each.estimated_usd, each.most_usd) for each in (writing, labelling) if each.n_missing]
     cost = sum(costs, FREE)
     return ImprovementPlan(
@@ -626,7 +627,7 @@ def _have_written(spec: Spec, plan: _Plan, limit_usd: Decimal | None, *, show_pr
         writer = _writers_spec(spec, plan, limit_usd)
         synthesise(
             writer,
-            rivals=plan.targets,
+            focus=_focus(spec, plan),
             open_embedder=lambda: embedder_of(spec, show_progress=show_progress),
             show_progress=show_progress,
         )
@@ -748,7 +749,16 @@ def _intents_of(spec: Spec, targets: Mapping[str, Sequence[str]]) -> dict[str, A
 def _n_wanted(spec: Spec, plan: _Plan) -> int:
     from distill.teacher.writer import Writer
 
-    return sum(Writer(_writers_spec(spec, plan, None), rivals=plan.targets).wanted.values())
+    return sum(Writer(_writers_spec(spec, plan, None), focus=_focus(spec, plan)).wanted.values())
+
+
+def _focus(spec: Spec, plan: _Plan) -> Focus:
+    """What the writer is told besides: rivals, and the known queries of the labels for which it writes, which its own spec lacks."""
+    from distill.teacher.evidence import evidence_by_label
+    from distill.teacher.writer import Focus
+
+    known = evidence_by_label(spec)
+    return Focus(plan.targets, {name: known[name] for name in plan.targets if known.get(name)})
 
 
 # --- what is spent ---------------------------------------------------------------------------------------------------

@@ -38,7 +38,8 @@ class Shop(FakeServer):
         prompt = body["messages"][-1]["content"]
         wanted = re.search(r"^Intent: (\w+)", prompt)
         word = bundles.KEYWORDS[wanted.group(1) if wanted else "oos"][0]
-        lines = re.findall(r"^\d+\. .*$", prompt, flags=re.MULTILINE)
+        more = re.search(r"^Write (\d+) more", prompt, flags=re.MULTILINE)
+        lines = range(int(more.group(1))) if more else re.findall(r"^\d+\. .*$", prompt, flags=re.MULTILINE)
         number = zlib.crc32(prompt.encode())
         return self.completion(json.dumps({"queries": [f"{word} {number} {line}" for line in range(len(lines))]}))
 

@@ -115,6 +115,35 @@ def test_the_writer_is_told_of_the_rivals(spec, out, server):
     assert not any("Not to be taken for" in sent for sent in labelled)  # blind, with the spec's own descriptions
 
 
+def test_the_writer_is_shown_known_queries_of_the_labels_that_are_mixed_up(tmp_path, server, out):
+    known = {name: [f"{name} said by user {number}" for number in range(3)] for name in (WEAK, "track_order")}
+    path = write_improvable(tmp_path / "project", server.base_url, teacher=", evidence: known.jsonl")
+    lines = [{"text": text, "intent": name} for name, own in known.items() for text in own]
+    write_lines(path.parent / "known.jsonl", lines)
+    (done,) = run(label_from_elsewhere(path), out=out, rounds=1, per_intent=20).rounds
+    written = [sent for sent in texts_sent(server) if "You write queries" in sent]
+    for_weak = [sent for sent in written if f"Intent: {WEAK}: about {WEAK}\\n" in sent]
+    assert any("Not to be taken for" in sent for sent in for_weak)
+    assert any(
+        all(text in sent for text in known[WEAK]) for sent in for_weak
+    )  # every other request shows them together
+    assert not any(
+        text in sent for sent in written for text in known["track_order"] if WEAK in sent and "track_order" not in sent
+    )
+    assert done.n_added
+
+
+def test_a_plan_counts_what_the_round_would_ask_and_nothing_else(spec, out, server):
+    pipeline.train(spec, out=out, show_progress=False)
+    lines = [line for _, line in read_jsonl(spec.gold_path)]
+    write_lines(spec.gold_path, [*lines, *({"text": f"never asked {n}", "intent": WEAK} for n in range(30))])
+    plan = plan_improvement(spec, out=out, per_intent=10)
+    (done,) = run(spec, out=out, rounds=1, per_intent=10).rounds
+    assert done.n_written == plan.n_queries
+    assert server.n_requests == done.n_calls < plan.n_requests + 10
+    assert plan.n_requests < plan.n_queries + 30
+
+
 def test_a_round_that_gains_nothing_leaves_everything_as_it_was_and_is_the_last(spec, out, monkeypatch):
     monkeypatch.setattr(train, "train_students", partial(train_by_number, enough=10_000))
     pipeline.train(spec, out=out, show_progress=False)

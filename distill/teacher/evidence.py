@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from distill.spec import Spec
     from distill.types import Intent
 
-__all__ = ["known_examples", "known_intents"]
+__all__ = ["evidence_by_label", "known_examples", "known_intents"]
 
 
 def known_intents(spec: Spec, *, with_evidence: bool = True) -> tuple[Intent, ...]:
@@ -38,6 +38,20 @@ def known_intents(spec: Spec, *, with_evidence: bool = True) -> tuple[Intent, ..
         for name in names:
             more[name][text] = None
     return tuple(replace(intent, examples=tuple(more[intent.name])) for intent in intents)
+
+
+def evidence_by_label(spec: Spec) -> dict[str, tuple[str, ...]]:
+    """The queries of ``teacher.evidence`` by label, without what is an example of the intent's own too; empty where there are none.
+
+    Raises:
+        DataError: As ``known_intents``.
+    """
+    if spec.evidence_path is None:
+        return {}
+    own = {normalise(text) for each in known_intents(spec, with_evidence=False) for text in each.examples}
+    return {
+        each.name: tuple(text for text in each.examples if normalise(text) not in own) for each in known_intents(spec)
+    }
 
 
 def _check_examples(spec: Spec, intents: tuple[Intent, ...]) -> None:

@@ -216,12 +216,18 @@ _TYPICAL_QUERY = "a query of middling length, such as this"
 
 
 def plan_labels(
-    spec: Spec, *, recorded: Sequence[str] | None = None, n_unwritten: int = 0, batch: bool = False
+    spec: Spec,
+    *,
+    texts: Sequence[str] | None = None,
+    recorded: Sequence[str] | None = None,
+    n_unwritten: int = 0,
+    batch: bool = False,
 ) -> LabelPlan:
     """Counts what is missing from the ledger and estimates its price; asks nothing.
 
     Args:
         spec: The router's spec.
+        texts: The queries that will be asked, and no others; None: all of them, and gold.
         recorded: The queries that will take the place of queries.jsonl; None: it stays.
         n_unwritten: Queries that synth has yet to write, which will be labelled too.
         batch: Whether they will be asked in batches, at the price of these.
@@ -233,7 +239,9 @@ def plan_labels(
 
         return plan_human_labels(spec)
     teacher, ledger = Teacher(spec), Ledger(spec.ledger_path)
-    questions = teacher.questions(texts_of(spec, recorded), _gold_texts(spec))
+    questions = (
+        teacher.questions(texts_of(spec, recorded), _gold_texts(spec)) if texts is None else teacher.questions(texts)
+    )
     missing = _missing(teacher, ledger, questions)
     n_all, in_flight = (
         len(missing),

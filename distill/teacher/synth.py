@@ -41,7 +41,7 @@ from distill.teacher.pool import Comparison, Dropped, Pool, Repeat
 from distill.teacher.prices import check_limit_is_enforceable, price_of
 from distill.teacher.prompt import examples_of
 from distill.teacher.spend import cost_line, estimate, open_budget, spending
-from distill.teacher.writer import Round, Writer, read_recording
+from distill.teacher.writer import Focus, Round, Writer, read_recording
 from distill.types import Usage
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class SynthesisSummary:
 def synthesise(
     spec: Spec,
     *,
-    rivals: Mapping[str, Sequence[str]] | None = None,
+    focus: Focus | None = None,
     open_embedder: OpenEmbedder | None = None,
     measure: bool = False,
     show_progress: bool = True,
@@ -108,7 +108,7 @@ def synthesise(
 
     Args:
         spec: The router's spec.
-        rivals: By label, those that its queries are to come near to; None: each request names the intents nearest to its own.
+        focus: On labels that are mixed up; None: each request names the intents nearest to its own.
         open_embedder: Gives the sentence encoder, which finds near repetitions and each intent's nearest others; it is called when
             something is to be asked or measured. None, or one that gives None: equal queries alone are left out.
         measure: Whether to measure how far the queries lie apart in meaning.
@@ -119,13 +119,13 @@ def synthesise(
         DataError: queries.jsonl is the user's own, or a file is wrong.
     """
     embedder = _Once(open_embedder)
-    run = _Run(spec, rivals)
+    run = _Run(spec, focus)
     changed, n_asked = not _is_current(spec, run.writer), 0
     if changed:
         by_hand = _lines_added_by_hand(spec)
         if run.left:
-            n_asked = _ask_for_the_rest(run, rivals, embedder, show_progress=show_progress)
-            run = _Run(spec, rivals)  # from the recording alone, so that a replay gives the very same
+            n_asked = _ask_for_the_rest(run, focus, embedder, show_progress=show_progress)
+            run = _Run(spec, focus)  # from the recording alone, so that a replay gives the very same
         write_jsonl(spec.queries_path, [*run.query_lines(), *by_hand])
     texts = _texts(spec, run.writer)
     return SynthesisSummary(
@@ -179,9 +179,7 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
 
 
-def _ask_for_the_rest(
-    run: _Run, rivals: Mapping[str, Sequence[str]] | None, embedder: _Once, *, show_progress: bool
-) -> int:
+def _ask_for_the_rest(run: _Run, focus: Focus | None, embedder: _Once, *, show_progress: bool) -> int:
     """Has the model write what the recording lacks; how many requests that took."""
     writer = run.writer
     path = writer.spec.synthesis_path
@@ -189,7 +187,7 @@ def _ask_for_the_rest(
         with AppendLog(path) as log, spending(writer.spec, writer.model):
             client = _client(writer)
             # read again: until the file was ours, another process may have written to it
-            run = _Run(writer.spec, rivals, embedder=embedder.get())
+            run = _Run(writer.spec, focus, embedder=embedder.get())
             n_kept = sum(map(len, run.pool.queries.values()))
             with Progress("compare", n_kept, show=show_progress) as progress:
                 comparison = Comparison(run.pool, embedder.get(), progress.advance)
@@ -283,16 +281,16 @@ _KINDS_OF_REQUESTS = 2
 
 
 def plan_synthesis(
-    spec: Spec, *, rivals: Mapping[str, Sequence[str]] | None = None, renames: Mapping[str, str] | None = None
+    spec: Spec, *, focus: Focus | None = None, renames: Mapping[str, str] | None = None
 ) -> SynthesisPlan:
     """Counts the queries that are still to be written and estimates their price; asks nothing.
 
     Args:
         spec: The router's spec.
-        rivals: As for ``synthesise``.
+        focus: As for ``synthesise``.
         renames: New names of intents by their old ones, as if ``carry_synthesis`` had carried them over.
     """
-    run = _Run(spec, rivals, renames=renames)
+    run = _Run(spec, focus, renames=renames)
     writer = run.writer
     price = price_of(spec, writer.model)
     if _is_current(spec, writer):
@@ -401,13 +399,13 @@ class _Run:
     def __init__(
         self,
         spec: Spec,
-        rivals: Mapping[str, Sequence[str]] | None = None,
+        focus: Focus | None = None,
         *,
         embedder: Embedder | None = None,
         renames: Mapping[str, str] | None = None,
     ) -> None:
         self.recording = read_recording(spec)
-        self.writer = Writer(spec, self.recording, rivals)
+        self.writer = Writer(spec, self.recording, focus)
         carried = _renamed(self.writer, self.recording, renames or {})
         self._kept = self.writer.kept([*self.recording.values(), *carried])
         if embedder is not None:

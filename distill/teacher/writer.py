@@ -14,7 +14,7 @@ once written for an intent stays one.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ from distill.errors import DataError, TeacherError
 from distill.teacher.answers import FORMS
 from distill.teacher.asking import effort
 from distill.teacher.client import Request
-from distill.teacher.evidence import known_intents
+from distill.teacher.evidence import evidence_by_label
 from distill.teacher.prompt import render, template_text
 from distill.teacher.styles import (
     FAR_TOPICS,
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     Floats = np.ndarray[Any, np.dtype[np.float32]]
     Recording = Mapping[str, Mapping[str, Any]]
 
-__all__ = ["Round", "Writer", "read_recording"]
+__all__ = ["Focus", "Round", "Writer", "read_recording"]
 
 _RIVALS = 2
 _LEAST_LIKENESS = 0.3
@@ -111,24 +111,34 @@ class Round:
         return own | ({"evidence": sha256_json(self.evidence)[:12]} if self.evidence else {})
 
 
+@dataclass(frozen=True, slots=True)
+class Focus:
+    """What is written for where labels are mixed up.
+
+    Attributes:
+        rivals: By label, those that its queries come near to and are yet not to be taken for.
+        known: By label, queries that people labelled, in place of ``teacher.evidence``.
+    """
+
+    rivals: Mapping[str, Sequence[str]]
+    known: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
 class Writer:
     """The synthesiser's settings, and the requests that follow from them.
 
     Args:
         spec: The router's spec.
         recording: The good lines of synth.jsonl by key.
-        rivals: By label, those that its queries come near to and are yet not to be taken for; None: each intent's nearest others,
-            once ``compare`` has found them.
+        focus: On labels that are mixed up; None: an intent's rivals are its nearest others, once ``compare`` has found them.
 
     Attributes:
         wanted: By target (an intent or ``oos``; in ``weights`` a kind of queries), how many queries are to be written.
         rivals: As given, or as far as they are recorded or found.
-        evidence: By label, the known queries of ``teacher.evidence``, which requests show in turn, one each or some together.
+        evidence: By label, the known queries, which requests show in turn, one each or some together.
     """
 
-    def __init__(
-        self, spec: Spec, recording: Recording | None = None, rivals: Mapping[str, Sequence[str]] | None = None
-    ) -> None:
+    def __init__(self, spec: Spec, recording: Recording | None = None, focus: Focus | None = None) -> None:
         self.spec, self.n = spec, spec.synth.per_request
         self.model = spec.synth.model or spec.teacher.model or ""
         if not self.model:
@@ -142,7 +152,7 @@ class Writer:
             self.attributes["language"] = tuple(map(language_name, spec.synth.languages))
         is_crossed = bool(spec.synth.attributes or spec.synth.languages)
         self.templates = self.form.synth_templates_crossed if is_crossed else self.form.synth_templates
-        if rivals is not None and self.form.synth_templates_close:
+        if focus is not None and self.form.synth_templates_close:
             self.templates = self.form.synth_templates_close
         self.wanted = dict.fromkeys(kinds, spec.synth.per_intent)
         if (spec.out_of_scope or self.form.may_be_empty) and spec.synth.out_of_scope:
@@ -158,19 +168,13 @@ class Writer:
         lines = () if recording is None else tuple(recording.values())
         recorded = {line.get("prompt_sha256") for line in lines}
         self.template = next((each for each in self.templates if self._sha256(each) in recorded), self.templates[0])
-        self.evidence = {} if self.template in _OLDER_TEMPLATES else self._known()
-        self._has_given_rivals = rivals is not None
-        self.rivals = {} if rivals is None else {name: tuple(own) for name, own in rivals.items()}
-        if rivals is None:
+        self._has_given_rivals = focus is not None
+        self.evidence: dict[str, tuple[str, ...]] = {}
+        if self.template not in _OLDER_TEMPLATES:
+            self.evidence = evidence_by_label(spec) if focus is None else _tuples(focus.known)
+        self.rivals = {} if focus is None else _tuples(focus.rivals)
+        if focus is None:
             self._take_recorded_rivals(lines)
-
-    def _known(self) -> dict[str, tuple[str, ...]]:
-        """``teacher.evidence`` by label, without what is an example too."""
-        if self.spec.evidence_path is None:
-            return {}
-        own = {normalise(text) for each in known_intents(self.spec, with_evidence=False) for text in each.examples}
-        known = known_intents(self.spec)
-        return {each.name: tuple(text for text in each.examples if normalise(text) not in own) for each in known}
 
     def _take_recorded_rivals(self, lines: Sequence[Mapping[str, Any]]) -> None:
         for line in lines:
@@ -364,7 +368,7 @@ class Writer:
 
         What is left over when they are dealt out is not shown here, so that one more known query seldom changes a request that was answered.
         """
-        if self.template != _TEMPLATE_OF_TWO_KINDS or self._has_given_rivals or target not in self.intents:
+        if self.template != _TEMPLATE_OF_TWO_KINDS or target not in self.intents:
             return []
         known = (*self.intents[target].examples, *self.evidence.get(target, ()))
         starts = range(0, max(len(known) - _ALIKE + 1, 1), _ALIKE) if len(known) >= _LEAST_ALIKE else ()
@@ -433,6 +437,10 @@ class Writer:
             temperature=self.spec.synth.temperature,
             max_output_tokens=max(self.n * _TOKENS_PER_QUERY, self.spec.teacher.max_output_tokens),
         )
+
+
+def _tuples(by_label: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    return {name: tuple(own) for name, own in by_label.items()}
 
 
 def _named(label: str, intents: Mapping[str, Intent]) -> str:

@@ -11,7 +11,7 @@ from teacher_specs import INTENTS
 from distill.data import sha256_json
 from distill.errors import DataError, SpecError
 from distill.teacher.styles import CHANNELS, DIRECTNESS
-from distill.teacher.writer import Writer
+from distill.teacher.writer import Focus, Writer
 
 WORDS = ("order", "money", "where")
 
@@ -66,7 +66,7 @@ def test_examples_of_queries_that_fit_none_are_shown_in_turn(make_spec):
 
 def test_rivals_that_are_given_are_come_near_to(make_spec):
     rivals = {"refund": ["track_order", "oos"], "oos": ["refund"]}
-    writer = Writer(make_spec(None, None), rivals=rivals)
+    writer = Writer(make_spec(None, None), focus=Focus(rivals))
     assert not writer.lacks_rivals
     sent = prompt(writer, next(writer.rounds("refund")))
     assert "Not to be taken for:\n- track_order: Where an order is\n- anything that fits no intent\n" in sent
@@ -76,10 +76,22 @@ def test_rivals_that_are_given_are_come_near_to(make_spec):
     assert Writer(make_spec(None, None)).run_sha256 != writer.run_sha256
 
 
+def test_known_queries_of_labels_that_are_mixed_up_are_shown_too(make_spec):
+    known = {"refund": ["money back", "give it back", "i was charged twice"], "oos": ["sing to me"]}
+    writer = Writer(make_spec(None, None), focus=Focus({"refund": ["track_order"], "oos": ["refund"]}, known))
+    first, second, third, fourth, *_ = writer.rounds("refund")
+    assert (first.evidence, third.evidence) == ("", "money back")
+    assert second.alike == fourth.alike == tuple(known["refund"])
+    assert "Not to be taken for:" in prompt(writer, third)
+    assert {each.evidence for each in writer.rounds("oos")} == {"", "sing to me"}
+    assert not any(each.alike or each.evidence for each in writer.rounds("cancel_order"))
+    assert writer.run_sha256 != Writer(make_spec(None, None), focus=Focus(writer.rivals)).run_sha256
+
+
 def test_with_several_intents_a_query_rivals_are_come_near_to_and_asked_for_too(make_spec):
     keys = {"task": "multi", "out_of_scope": False}
     rivals = {"refund": ["track_order", "oos"], "cancel_order": ["oos"], "oos": ["refund"]}
-    writer = Writer(make_spec(None, None, **keys), rivals=rivals)
+    writer = Writer(make_spec(None, None, **keys), focus=Focus(rivals))
     rounds = list(writer.rounds("refund"))
     sent = prompt(writer, rounds[0])
     assert sent.startswith(
@@ -307,12 +319,12 @@ def test_known_queries_are_shown_five_together_as_soon_as_there_are_five_more(wi
 
 
 @pytest.mark.parametrize(
-    ("known", "keys", "rivals"),
+    ("known", "keys", "focus"),
     [
         (KNOWN[:1], {}, None),  # and another intent has none
         (KNOWN, {"synth": {"attributes": {"mood": ["sad"]}}}, None),
         (KNOWN, {"synth": {"languages": ["de"]}}, None),
-        (KNOWN, {}, {"refund": ("track_order",)}),
+        (KNOWN, {}, Focus({"refund": ("track_order",)})),
         (
             [{**line, "intent": None, "intents": ["refund"]} for line in KNOWN[:9]],
             {"task": "multi", "out_of_scope": False},
@@ -320,9 +332,9 @@ def test_known_queries_are_shown_five_together_as_soon_as_there_are_five_more(wi
         ),
     ],
 )
-def test_requests_that_take_styles_alone(with_evidence, known, keys, rivals):
+def test_requests_that_take_styles_alone(with_evidence, known, keys, focus):
     known = [{name: value for name, value in line.items() if value} for line in known]
-    writer = Writer(with_evidence(known, **keys), None, rivals)
+    writer = Writer(with_evidence(known, **keys), None, focus)
     assert all(each.lines and not each.alike for target in ("refund", "oos") for each in writer.rounds(target))
 
 
