@@ -104,8 +104,8 @@ class Progress:
 
     def _print_line(self) -> None:
         seconds = time.monotonic() - self._started
-        left = seconds / self.done * (self.total - self.done) if self.done else 0.0
-        say(f"{self.description}: {self.done}/{self.total} {self.unit}, {self._facts()}, {left:.0f} s left")
+        left = f", {seconds / self.done * (self.total - self.done):.0f} s left" if self.done else ""
+        say(f"{self.description}: {self.done}/{self.total} {self.unit}, {self._facts()}{left}")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

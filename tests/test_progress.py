@@ -50,6 +50,12 @@ def test_what_is_over_at_once_says_nothing(capsys, clock):
     assert capsys.readouterr().err == ""
 
 
+def test_where_nothing_is_done_no_time_is_left_to_tell(capsys, clock):
+    with Progress("label", 3):
+        clock[0] += 5
+    assert capsys.readouterr().err == "label: 0/3 queries, 0.0 queries/s\n"
+
+
 def test_silence(capsys, clock):
     with Progress("label", 2, show=False) as bar:
         clock[0] += 60
