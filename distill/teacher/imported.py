@@ -368,7 +368,7 @@ def _score(where: str, name: str, number: Any, task: Task) -> float:
 
 
 def _usage(where: str, line: Mapping[str, Any]) -> Usage:
-    """Tokens, beside the text as in a ledger or under ``usage`` as OpenAI gives them."""
+    """Tokens, beside the text as in a ledger or under ``usage`` as OpenAI's two interfaces or Anthropic's give them."""
     nested = line.get("usage")
     if nested is None:
         nested = {}
@@ -376,9 +376,17 @@ def _usage(where: str, line: Mapping[str, Any]) -> Usage:
         raise DataError(
             f'{where}: "usage" is {{"prompt_tokens": ..., "completion_tokens": ...}}, found {_shown(nested)}'
         )
-    details = nested.get("prompt_tokens_details")
+    details = nested.get("prompt_tokens_details", nested.get("input_tokens_details"))
     counts = {**(details if isinstance(details, dict) else {}), **nested, **line}
-    return Usage(*(_count(where, counts, name) for name in ("prompt_tokens", "completion_tokens", "cached_tokens")))
+    if "prompt_tokens" in counts or "completion_tokens" in counts:
+        return Usage(*(_count(where, counts, name) for name in ("prompt_tokens", "completion_tokens", "cached_tokens")))
+    prompt, answer, cached = (
+        _count(where, counts, name) for name in ("input_tokens", "output_tokens", "cached_tokens")
+    )
+    read, written = (_count(where, counts, f"cache_{each}_input_tokens") for each in ("read", "creation"))
+    if prompt is not None:  # Anthropic counts what its cache holds apart
+        prompt += (read or 0) + (written or 0)
+    return Usage(prompt, answer, cached if read is None else read)
 
 
 def _count(where: str, line: Mapping[str, Any], name: str) -> int | None:

@@ -21,7 +21,7 @@ from distill.teacher import imported
 from distill.teacher.imported import import_answers
 from distill.teacher.label import label, plan_labels, recorded_labels
 from distill.teacher.ledger import AppendLog
-from distill.types import Task
+from distill.types import Task, Usage
 
 UNPAID = "https://example.invalid/v1"
 """Where asking would be an error: no key is set."""
@@ -84,6 +84,30 @@ def test_a_line_has_what_the_contract_names_and_says_where_it_came_from(make_spe
     assert second["scores"] == {"refund": 1.0}
     assert second["asked_at"] == second["carried_from"]["imported_at"]
     assert next(iter(read_labels(spec.ledger_path))).usage.cached_tokens == 64
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"input_tokens": 90, "output_tokens": 5, "input_tokens_details": {"cached_tokens": 64}},  # OpenAI's Responses
+        {
+            "input_tokens": 20,
+            "output_tokens": 5,
+            "cache_read_input_tokens": 64,
+            "cache_creation_input_tokens": 6,
+        },  # Anthropic's
+    ],
+)
+def test_tokens_are_counted_however_the_provider_spells_them(make_spec, tmp_path, usage):
+    spec = make_spec(UNPAID)
+    lines = [
+        {"text": "where is it", "intent": "refund", "usage": usage},
+        {"text": "b", "intent": "refund", "input_tokens": 3},
+    ]
+    import_answers(spec, write_lines(tmp_path / "answers.jsonl", lines))
+    first, second = (label.usage for label in read_labels(spec.ledger_path))
+    assert first == Usage(90, 5, 64)
+    assert second == Usage(3, None, None)
 
 
 def test_importing_twice_adds_nothing(make_spec, answers):
