@@ -27,18 +27,27 @@ __all__ = [
     "RatesSpec",
     "Spec",
     "SynthSpec",
+    "TeacherPriceSpec",
     "TeacherSpec",
     "load_spec",
 ]
 
 _MINIMUM_INTENTS = 2
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_LIKE_A_KEY = re.compile(r"(?=.*[a-z])(?=.*[A-Z])(?=.*[0-9]).{24,}")
+"""What a variable's name could be, but is not: some providers' keys are of the same characters."""
 _OUT_OF_SCOPE_DESCRIPTION = (
     "Anything else: the query is about something that none of the intents above covers, even if the subject is near."
 )
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        hide_input_in_errors=True,  # a key may stand where its variable's name belongs
+    )
 
 
 class RatesSpec(_Strict):
@@ -53,10 +62,8 @@ class RatesSpec(_Strict):
 
 
 class PriceSpec(RatesSpec):
-    """What the teacher's tokens cost, in USD per million tokens, with where and when that was read."""
+    """What a model's tokens cost, in USD per million tokens, with where and when that was read."""
 
-    batch: RatesSpec | None = None
-    """The same three prices in a batch, for `distill label --batch`; null: unknown."""
     source: str
     """Where the price was read."""
     date: str
@@ -66,6 +73,13 @@ class PriceSpec(RatesSpec):
     @classmethod
     def _date_as_text(cls, value: Any) -> str:
         return str(value)  # YAML reads 2026-01-31 as a date
+
+
+class TeacherPriceSpec(PriceSpec):
+    """What the teacher's tokens cost, in batches too."""
+
+    batch: RatesSpec | None = None
+    """The same three prices in a batch, for `distill label --batch`; null: unknown."""
 
 
 class TeacherSpec(_Strict):
@@ -97,7 +111,7 @@ class TeacherSpec(_Strict):
     """`package.module:function` from text to text: every query passes it before it is sent or stored."""
     max_usd: Decimal | None = Field(default=None, gt=0)
     """Most that may be spent on this file, over all runs; null: no limit."""
-    price: PriceSpec | None = None
+    price: TeacherPriceSpec | None = None
     """Your own price; null: the list price of the model at its endpoint, unknown where the list lacks either."""
     concurrency: int = Field(default=4, ge=1, le=256)
     """Requests in flight."""
@@ -159,6 +173,16 @@ class TeacherSpec(_Strict):
             raise ValueError(hint)
         return value
 
+    @field_validator("api_key_env")
+    @classmethod
+    def _name_of_a_variable(cls, value: str) -> str:
+        if not _VARIABLE.fullmatch(value) or _LIKE_A_KEY.fullmatch(value):
+            raise ValueError(
+                "takes the name of an environment variable, such as OPENAI_API_KEY, and never the key itself, which stands in that variable "
+                "alone (what was found is not shown)"
+            )
+        return value
+
     @field_validator("callable", "redact")
     @classmethod
     def _module_and_function(cls, value: str | None) -> str | None:
@@ -184,6 +208,14 @@ class SynthSpec(_Strict):
     """Of writing; null: the server's own."""
     model: str | None = Field(default=None, min_length=1)
     """Who writes; null: the teacher."""
+    price: PriceSpec | None = None
+    """Your own price of `synth.model`; null: as for the teacher's."""
+
+    @model_validator(mode="after")
+    def _price_of_its_model(self) -> SynthSpec:
+        if self.price is not None and self.model is None:
+            raise ValueError("`synth.price` is of `synth.model`; the teacher's is `teacher.price`")
+        return self
 
     @field_validator("attributes")
     @classmethod
@@ -620,7 +652,8 @@ def _problem(problem: Any, path: Path, lines: dict[tuple[Any, ...], int], intent
     if location == ("intents",) and message == "Input should be a mapping":
         message = "should be a mapping: each name with its description, `refund: Wants money back`"
     found = problem.get("input")
-    shown = f" (found {found!r})" if isinstance(found, str | int | float | bool | None) else ""
+    is_shown = isinstance(found, str | int | float | bool | None) and location[-1:] != ("api_key_env",)
+    shown = f" (found {found!r})" if is_shown else ""
     return f"{where}: {f'`{name}`: ' if name else ''}{message}{shown}"
 
 
@@ -640,7 +673,7 @@ def _near_key(location: tuple[Any, ...]) -> str:
         "synth": SynthSpec,
         "gates": GatesSpec,
         "bench": BenchSpec,
-        "price": PriceSpec,
+        "price": TeacherPriceSpec if location[0] == "teacher" else PriceSpec,
         "batch": RatesSpec,
         "intents": _IntentBody,
         "out_of_scope": _IntentBody,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import traceback
 from decimal import Decimal
 from pathlib import Path
 
@@ -150,6 +151,11 @@ def teacher(block: str) -> str:
             "turns 't' into 'trakc', which is no intent; did you mean 'track'?",
         ),
         ("name: a\nintents: {t: x, r: y}\nteacher:\n  model: m\n  samples: 3\n", 5, "set `temperature`, such as 0.7"),
+        (
+            BASE + "synth: {price: {input_per_mtok: 1, output_per_mtok: 2, source: s, date: d}}\n",
+            4,
+            "`synth`: `synth.price` is of `synth.model`; the teacher's is `teacher.price`",
+        ),
         (BASE + "task: singel\n", 4, "`task`: Input should be 'single', 'multi' or 'weights' (found 'singel')"),
         (BASE + "task: multi\nout_of_scope: true\n", 5, "`out_of_scope` is for `task: single`"),
         (BASE + "students: [static, static]\n", 4, "`students`: name each student once, and at least one"),
@@ -163,6 +169,15 @@ def test_what_is_wrong_names_file_and_line_and_gives_a_hint(load, text, line, na
     assert f"router.yaml:{line}: " in message
     assert named in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("key", ["sk-proj-planted4711", "gsk_Planted4711Planted4711Planted", "my key", ""])
+def test_a_key_in_the_place_of_its_variable_is_refused_and_not_shown(load, key):
+    with pytest.raises(SpecError) as caught:
+        load(teacher(f"model: m, api_key_env: '{key}'"))
+    assert "router.yaml:3: `teacher.api_key_env`: takes the name of an environment variable" in str(caught.value)
+    shown = "".join(traceback.format_exception(caught.value))  # what --debug prints
+    assert not key or key not in shown
 
 
 @pytest.mark.parametrize("text", ["name: a\x00b\n", "name: shop\nintents: &a {x: *a, y: b}\nteacher: {model: m}\n"])

@@ -149,9 +149,11 @@ def batch_price(spec: Spec, model: str | None = None) -> TokenPrice | None:
 
 
 def price_of(spec: Spec, model: str) -> TokenPrice | None:
-    """The price of the teacher's model (router.yaml's own where given) or of another one, such as ``synth.model``."""
+    """The price of the teacher's model or of ``synth.model`` (router.yaml's own where given), or of another one."""
     if model == spec.teacher.model:
         return teacher_price(spec)
+    if model == spec.synth.model and (own := spec.synth.price) is not None:
+        return _own_price(model, own, own.source, own.date)
     return endpoint_price(model, spec.teacher.base_url)
 
 
@@ -327,13 +329,14 @@ def check_limit_is_enforceable(spec: Spec, model: str, price: TokenPrice | None,
         return
     is_teacher, server = model == spec.teacher.model, server_of(spec.teacher.base_url)
     if loopback:
-        advice = "; teacher.price would change that" if is_teacher else ""
+        advice = f"; {'teacher' if is_teacher else 'synth'}.price would change that"
         say(f"no price is known for {model!r} on this machine, so {LIMIT} does not hold for it{advice}")
         return
     similar = similar_models(model)
     at = "" if server == OPENAI else f" at {server}"
     meant = f" (similar names that have one: {', '.join(similar)})" if similar else ""
-    own = "teacher.price (USD per million tokens, with source and date)" if is_teacher else "a synth.model that has one"
+    own = "teacher.price" if is_teacher else "synth.price"
     raise SpecError(
-        f"{spec.path}: {LIMIT} cannot be kept: no price is known for {model!r}{at}{meant}; give {own}, or {NO_LIMIT}"
+        f"{spec.path}: {LIMIT} cannot be kept: no price is known for {model!r}{at}{meant}; give {own} (USD per million tokens, with source "
+        f"and date), or {NO_LIMIT}"
     )

@@ -10,7 +10,7 @@ from distill.teacher.label import label
 from distill.teacher.synth import plan_synthesis, synthesise
 
 DEAR = PRICE | {"input_per_mtok": 4000}
-UNKNOWN = "no price is known for 'nobody-knows-it'; give a synth.model that has one"
+UNKNOWN = "no price is known for 'nobody-knows-it'; give synth.price"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distill.errors import SpecError, SpendLimitError
-from distill.spec import Spec
+from distill.spec import Spec, SynthSpec
 from distill.teacher.client import OPENAI, THIS_MACHINE, is_loopback, server_of
 from distill.teacher.prices import Budget, check_limit_is_enforceable, cost_usd, look_up_price, price_of, teacher_price
 from distill.types import TokenPrice, Usage
@@ -89,6 +89,15 @@ def test_ones_own_price_goes_before_the_list_and_is_the_teachers_only():
     assert price_of(spec(price=own), "gpt-5-mini").source.startswith("genai-prices")
 
 
+def test_whoever_writes_has_a_price_of_its_own():
+    own = {"input_per_mtok": 1, "output_per_mtok": 2, "source": "contract", "date": "2026-01-31"}
+    priced = spec(max_usd=1)
+    priced = priced.model_copy(update={"synth": SynthSpec.model_validate({"model": "my-writer", "price": own})})
+    assert price_of(priced, "my-writer").output_usd_per_mtok == 2
+    assert price_of(priced, "m") is None
+    check_limit_is_enforceable(priced, "my-writer", price_of(priced, "my-writer"), loopback=False)
+
+
 def test_a_limit_needs_a_price_unless_the_server_is_ones_own():
     check_limit_is_enforceable(spec(max_usd=1), "m", PRICE, loopback=False)
     check_limit_is_enforceable(spec(max_usd=1), "m", None, loopback=True)
@@ -105,7 +114,7 @@ def test_what_is_said_of_a_limit_that_cannot_be_kept_fits_who_is_asked_and_where
         SpecError, match=rf"{start} for 'm' at llm\.corp\.example.*; give teacher\.price .*, {no_limit}"
     ):
         check_limit_is_enforceable(spec(max_usd=1), "m", None, loopback=False)
-    with pytest.raises(SpecError, match=f"; give a synth.model that has one, {no_limit}"):
+    with pytest.raises(SpecError, match=rf"; give synth\.price .*, {no_limit}"):
         check_limit_is_enforceable(spec(max_usd=1), "another", None, loopback=False)
     monkeypatch.delenv("OPENAI_BASE_URL")
     with pytest.raises(SpecError, match=rf"{start} for 'm'( \(similar.*\))?; "):  # at the API itself
@@ -113,9 +122,9 @@ def test_what_is_said_of_a_limit_that_cannot_be_kept_fits_who_is_asked_and_where
 
 
 def test_a_server_of_ones_own_that_the_limit_does_not_hold_for_is_said(capsys):
-    for model, advice in (("m", "; teacher.price would change that\n"), ("another", "\n")):
+    for model, whose in (("m", "teacher"), ("another", "synth")):
         check_limit_is_enforceable(spec(max_usd=1), model, None, loopback=True)
-        assert capsys.readouterr().err.endswith(f"does not hold for it{advice}")
+        assert capsys.readouterr().err.endswith(f"does not hold for it; {whose}.price would change that\n")
 
 
 @pytest.mark.parametrize(
