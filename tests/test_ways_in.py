@@ -81,9 +81,9 @@ def test_intents_that_change(quick, monkeypatch):
     assert "7 queries, 0 answered before, 0 failed" in first
     assert "7 of 7 queries to label (7 answered under other intents: `distill carry` may keep that)" in plan
     assert "new: lost_parcel; gone: refund; renamed: track_order to order_status" in dry
-    assert "to be asked again: 1 whose intent is gone" in dry
+    assert "the intent is gone in 1\n  1 fit none of the others now (oos)" in dry
     assert "at most 4 requests" in dry
-    assert "carried over, 1 of them under another name" in last
+    assert "3 carried over, 1 of them under another name; 4 asked again" in last
     section = " ".join(SECTIONS["Intents that change"].split())
     assert f"less than {100 * carry.LEAST_YIELD:.0f} % of a part" in section
     assert f"in that search ({carry.SHARE}, or twice" in section

@@ -43,9 +43,16 @@ def carry(
         list[str] | None,
         typer.Option(
             metavar="OLD=NEW",
-            help="An intent has another name now, or is one with another: OLD=oos where its queries fit none (may be repeated).",
+            help="An intent has another name now, or is one with another (may be repeated).",
         ),
     ] = None,
+    ask_removed: Annotated[
+        bool,
+        typer.Option(
+            "--ask-removed",
+            help="Ask again about queries whose intent is gone. Otherwise they fit none now (oos), or keep what else was answered.",
+        ),
+    ] = False,
     changed: Annotated[
         list[str] | None,
         typer.Option(
@@ -80,6 +87,7 @@ def carry(
     options = CarryOptions(
         renames=_renames(rename or []),
         described_anew=tuple(changed or ()),
+        ask_removed=ask_removed,
         max_share=max_share,
         max_calls=max_calls,
         max_usd=usd(max_usd),
@@ -89,7 +97,7 @@ def carry(
         if as_json:
             print_json(asdict(plan))
         else:
-            _print_plan(plan, pipeline.limited(loaded, options.max_usd))
+            _print_plan(plan, pipeline.limited(loaded, options.max_usd), ask_removed=ask_removed)
         return
     summary = pipeline.carry(loaded, options, out=out, show_progress=not quiet)
     if as_json:
@@ -131,7 +139,7 @@ def _print_changes(changes: Sequence[IntentChange]) -> None:
             )
 
 
-def _print_plan(plan: CarryPlan, spec: Spec) -> None:
+def _print_plan(plan: CarryPlan, spec: Spec, *, ask_removed: bool) -> None:
     if plan.n_written:
         typer.echo(f"{plan.n_written} answers of the model that writes queries would stand under another name")
     if not plan.n_texts:
@@ -140,9 +148,10 @@ def _print_plan(plan: CarryPlan, spec: Spec) -> None:
         return
     _print_changes(plan.changes)
     typer.echo(
-        f"{plan.n_texts} queries were answered under other intents; renamed in {plan.n_renamed}\n"
-        f"to be asked again: {plan.n_removed} whose intent is gone"
+        f"{plan.n_texts} queries were answered under other intents; renamed in {plan.n_renamed}; the intent is gone in {plan.n_removed}"
     )
+    if plan.n_removed:
+        typer.echo(f"  {_of_removed(plan, spec, ask_removed=ask_removed)}")
     if any(change.sought for change in plan.changes):
         typer.echo(
             f"in doubt: {plan.n_near} nearer to a new or newly described intent than to the others with their label, and "
@@ -157,6 +166,19 @@ def _print_plan(plan: CarryPlan, spec: Spec) -> None:
     _say_unanswered(plan.n_unanswered, spec)
 
 
+def _of_removed(plan: CarryPlan, spec: Spec, *, ask_removed: bool) -> str:
+    """What becomes of the queries whose intent is gone."""
+    n_kept = plan.n_removed - plan.n_nothing_left
+    if ask_removed:
+        return f"to be asked again: {plan.n_nothing_left}"
+    if spec.out_of_scope_intent is not None:
+        return f"{n_kept} fit none of the others now (oos); --ask-removed asks about them, --rename OLD=NEW gives them to another"
+    return (
+        f"{n_kept} keep what else was answered, of {plan.n_nothing_left} nothing is left; --ask-removed asks about all of them, "
+        "--rename OLD=NEW gives them to another"
+    )
+
+
 def _print_summary(summary: CarrySummary, spec: Spec) -> None:
     if summary.n_written:
         typer.echo(f"{summary.n_written} answers of the model that writes queries stand under another name now")
@@ -165,9 +187,10 @@ def _print_summary(summary: CarrySummary, spec: Spec) -> None:
         typer.echo(f"No query has an answer under other intents only.{nothing}")
         return
     _print_changes(summary.changes)
+    gone = f", {summary.n_removed} whose intent is gone" if summary.n_removed else ""
     typer.echo(
         f"{summary.n_texts} queries were answered under other intents: {summary.n_carried} carried over, "
-        f"{summary.n_renamed} of them under another name; {sum(summary.asked.values())} asked again"
+        f"{summary.n_renamed} of them under another name{gone}; {sum(summary.asked.values())} asked again"
     )
     for reason, what in _REASONS.items():
         if summary.asked.get(reason):

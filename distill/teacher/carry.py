@@ -1,9 +1,10 @@
 """Intents that change: answers given under other intents are kept where they still hold, and the others asked again.
 
 What holds is written as a ledger line of its own with ``carried_from``, under its intent's name of today; it costs nothing. So is what
-a model wrote for an intent that has another name now, in synth.jsonl. Asked again, in this order, are
+a model wrote for an intent that has another name now, in synth.jsonl. Queries whose intent is gone fit none now (``oos``); where there
+is no such label, what else was answered holds, and where that is nothing, ``label`` asks. Asked again, in this order, are
 
-1. queries whose answer was an intent that is gone;
+1. where the user wants it, queries whose answer was an intent that is gone;
 2. queries that could now belong to an intent that is new, or described anew: the nearest first, in parts. A query is near if its
    vector lies nearer to what is known of that intent than to the other queries with its label. Each part teaches more of the intent:
    what was answered with it is known of it from then on. It ends when hardly an answer moves there any more;
@@ -70,12 +71,14 @@ class CarryOptions:
         described_anew: Intents whose description or examples changed, where the recording does not say it.
         max_share: Share of the answers that may be asked for again in the search for what belongs to new or newly described
             intents; None: ``SHARE``, or twice the share of these among all labels where that is more.
+        ask_removed: Whether queries whose intent is gone are asked again, as they may belong to another.
         max_calls: Requests at most, all in all; 0 asks nothing.
         max_usd: Most that this run may spend; None: what ``teacher.max_usd`` leaves.
     """
 
     renames: Mapping[str, str] = field(default_factory=dict)
     described_anew: tuple[str, ...] = ()
+    ask_removed: bool = False
     max_share: float | None = None
     max_calls: int | None = None
     max_usd: Decimal | None = None
@@ -88,7 +91,8 @@ class CarryPlan:
     Attributes:
         changes: How the intents differ, once for each set of intents under which answers were given.
         n_texts: Texts whose answers were given under other intents.
-        n_removed: Of these, with an answer that names an intent that is gone: they are asked again.
+        n_removed: Of these, whose intent is gone.
+        n_nothing_left: Of these, of whose answers nothing is left; asked again if the options say so.
         n_renamed: Texts whose intent has another name now.
         n_near: Texts that lie nearer to what is known of a new or newly described intent than to the others with their label.
         n_doubted: Texts that the teacher was of two minds about, or a student doubts.
@@ -102,6 +106,7 @@ class CarryPlan:
     changes: tuple[IntentChange, ...]
     n_texts: int
     n_removed: int
+    n_nothing_left: int
     n_renamed: int
     n_near: int
     n_doubted: int
@@ -121,6 +126,7 @@ class CarrySummary:
         n_texts: Texts whose answers were given under other intents.
         n_carried: Of these, whose answers were carried over.
         n_renamed: Of these, under another name.
+        n_removed: Of these, whose intent is gone: under ``oos``, or under what else was answered.
         n_calls: Requests whose answer came in this run.
         asked: Texts that were asked again, by reason: ``removed``, ``near``, ``doubted``.
         moved: Of these, by reason, those whose label is another now.
@@ -135,6 +141,7 @@ class CarrySummary:
     n_texts: int
     n_carried: int
     n_renamed: int
+    n_removed: int
     n_calls: int
     asked: Mapping[str, int]
     moved: Mapping[str, int]
@@ -247,7 +254,7 @@ def _limit(work: Recorded, cases: Sequence[Case], change: IntentChange, max_shar
 
 
 def _by_change(work: Recorded) -> list[tuple[IntentChange, list[Case], list[Case]]]:
-    """For each set of intents: how it differs, its texts whose intent is gone, and its other texts."""
+    """For each set of intents: how it differs, its texts of whose answers nothing is left, and its other texts."""
     return [
         (
             change,
@@ -268,11 +275,11 @@ def plan_carry(
 ) -> CarryPlan:
     """What ``carry`` would do, and what it would cost at most; asks nothing. Arguments and errors as there."""
     options = options or CarryOptions()
-    work = Recorded(spec, options.renames, options.described_anew)
+    work = _recorded(spec, options)
     n_near = n_doubted = 0
     calls: list[int] = []
     for change, removed, others in _by_change(work):
-        calls.append(sum(case.n_calls for case in removed))
+        calls.append(sum(case.n_calls for case in removed) if options.ask_removed else 0)
         most = _limit(work, others, change, options.max_share)
         if not most or not others:
             continue
@@ -285,7 +292,8 @@ def plan_carry(
     return CarryPlan(
         changes=tuple(work.changes.values()),
         n_texts=len(work.cases),
-        n_removed=sum(case.is_removed for case in work.cases),
+        n_removed=sum(case.is_removed or case.was_removed for case in work.cases),
+        n_nothing_left=sum(case.is_removed for case in work.cases),
         n_renamed=sum(case.is_renamed for case in work.cases),
         n_near=n_near,
         n_doubted=n_doubted,
@@ -295,6 +303,10 @@ def plan_carry(
         most_usd=cost.most_usd,
         n_written=n_to_carry(spec, options.renames),
     )
+
+
+def _recorded(spec: Spec, options: CarryOptions) -> Recorded:
+    return Recorded(spec, options.renames, options.described_anew, keep_removed=not options.ask_removed)
 
 
 def _cost(work: Recorded, n_calls: int) -> Estimate:
@@ -338,22 +350,23 @@ def carry(
     """
     options = options or CarryOptions()
     spec = limited(spec, spec.teacher.model, options.max_usd)
-    work = Recorded(spec, options.renames, options.described_anew)
+    work = _recorded(spec, options)
     n_written = carry_synthesis(spec, options.renames)
     run = _Run(
         work, open_embedder, show_progress, _Limit(math.inf if options.max_calls is None else options.max_calls, 0.0)
     )
-    n_carried = n_renamed = 0
+    n_carried = n_renamed = n_removed = 0
     for change, removed, others in _by_change(work):
         run.limit.search = _limit(work, others, change, options.max_share)
         kept = others if not change.sought else None
         if kept is not None:  # it does not depend on what is answered
             n_carried += work.write(kept)
-        moved_to = run.ask_removed(removed, change)
+        moved_to = run.ask_removed(removed, change) if options.ask_removed else {}
         if kept is None:
             kept = run.search(others, change, moved_to, out)
             n_carried += work.write(kept)
         n_renamed += sum(case.is_renamed for case in kept)
+        n_removed += sum(case.was_removed for case in kept)
     n_before, n_after = _n_asked(work.ledger), _n_asked(Ledger(spec.ledger_path))
     answered = recorded_samples(spec, [case.text for case in work.cases], redacted=True)
     return CarrySummary(
@@ -361,6 +374,7 @@ def carry(
         n_texts=len(work.cases),
         n_carried=n_carried,
         n_renamed=n_renamed,
+        n_removed=n_removed,
         n_calls=n_after - n_before,
         asked=dict(+run.asked),
         moved={reason: run.moved[reason] for reason in +run.asked},

@@ -14,6 +14,7 @@ from distill.teacher.earlier import described, earlier_answers, group_of
 from distill.teacher.label import texts_of
 from distill.teacher.ledger import AppendLog, Ledger, time_now
 from distill.teacher.synth import is_recorded, plan_synthesis
+from distill.types import OUT_OF_SCOPE_LABEL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -63,7 +64,8 @@ class Case:
         answers: What was answered, by today's names.
         lines: The lines of the ledger that say so.
         n_calls: Requests that it takes to ask again.
-        is_removed: Whether an answer is an intent that is gone.
+        is_removed: Whether an answer is an intent that is gone, and nothing is left of it.
+        was_removed: Whether the label was an intent that is gone, and what is left of the answers is the label now.
         is_renamed: Whether the label has another name now.
         target: The mean of the answers by today's names.
     """
@@ -75,6 +77,7 @@ class Case:
     lines: tuple[Label, ...]
     n_calls: int
     is_removed: bool
+    was_removed: bool
     is_renamed: bool
     target: Mapping[str, float]
 
@@ -86,6 +89,8 @@ class Recorded:
         spec: The router's spec, with the intents as they are now.
         renames: New name by old name.
         described_anew: Intents whose description or examples changed, besides those of which the recording says it.
+        keep_removed: Whether a query whose intent is gone fits none now (``oos``), or, where there is no such label, keeps what else
+            was answered; otherwise nothing is left of such an answer.
 
     Attributes:
         changes: How the intents differ, by the hash of those under which answers were given.
@@ -96,13 +101,20 @@ class Recorded:
         SpecError: A name is wrong, or the labels are people's.
     """
 
-    def __init__(self, spec: Spec, renames: Mapping[str, str], described_anew: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        spec: Spec,
+        renames: Mapping[str, str],
+        described_anew: Sequence[str] = (),
+        *,
+        keep_removed: bool = True,
+    ) -> None:
         if spec.labels_path is not None:
             raise SpecError(
                 f"{spec.path}: the labels are people's ({spec.labels_path}): nothing is asked and nothing to be carried over; "
                 "rename intents in that file"
             )
-        self.spec, self.renames = spec, renames
+        self.spec, self.renames, self.keep_removed = spec, renames, keep_removed
         self.teacher, self.ledger = Teacher(spec), Ledger(spec.ledger_path)
         self.earlier = earlier_answers(self.teacher, self.ledger)
         self._check_names(described_anew)
@@ -177,6 +189,8 @@ class Recorded:
         mapped = [self._by_todays_names(line.scores or {}) for line in lines]
         answers = [scores for scores in mapped if scores is not None]
         before = best(mean([line.scores or {} for line in lines], self.spec.task), self.spec.task)
+        is_removed = len(answers) < len(lines)
+        is_gone = all(self.renames.get(name, name) not in self.spec.labels for name in before)
         return Case(
             text=text,
             is_gold=is_gold,
@@ -184,22 +198,28 @@ class Recorded:
             answers=tuple(answers),
             lines=tuple(lines),
             n_calls=len(questions),
-            is_removed=len(answers) < len(lines),
+            is_removed=is_removed,
+            was_removed=self.spec.task.sums_to_one and is_gone and not is_removed,
             is_renamed=not before.isdisjoint(self.renames),
             target=mean(answers, self.spec.task),
         )
 
     def _by_todays_names(self, scores: Mapping[str, float]) -> dict[str, float] | None:
-        """Scores of the intents there are today; None where the answer was one that is gone."""
+        """Scores of the intents there are today; None where the answer was one that is gone, and nothing is left of it."""
         found: dict[str, float] = {}
         for name, score in scores.items():
             now = self.renames.get(name, name)
             both = (found.get(now, 0.0), score)
             found[now] = sum(both) if self.spec.task.sums_to_one else max(both)
         kept = {name: score for name, score in found.items() if name in self.spec.labels}
-        if self.spec.task.sums_to_one and best(found, self.spec.task).isdisjoint(kept):
+        if not self.spec.task.sums_to_one or not best(found, self.spec.task).isdisjoint(kept):
+            return kept
+        if not self.keep_removed:
             return None
-        return kept
+        if self.spec.out_of_scope_intent is not None:
+            gone = sum(score for name, score in found.items() if name not in kept)
+            return kept | {OUT_OF_SCOPE_LABEL: kept.get(OUT_OF_SCOPE_LABEL, 0.0) + gone}
+        return kept if any(kept.values()) else None
 
     # --- what is written ---
 

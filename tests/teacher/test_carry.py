@@ -124,27 +124,30 @@ def test_a_carried_answer_keeps_what_is_known_of_it(shop):
         "teacher": "fake", "prompt_sha256": old["prompt_sha256"], "key": old["key"], "carried_at": ""}  # fmt: skip
 
 
-def test_the_queries_of_an_intent_that_is_gone_are_asked_again(shop, server):
+def test_the_queries_of_an_intent_that_is_gone_are_asked_again_if_wanted(shop, server):
     label(shop(), show_progress=False)
     without = {name: body for name, body in INTENTS.items() if name != "refund"}
     spec = shop(without)
-    plan = plan_carry(spec, open_embedder=never, show_progress=False)
-    assert (plan.n_texts, plan.n_removed, plan.most_calls) == (12, 3, 3)
+    plan = plan_carry(spec, CarryOptions(ask_removed=True), open_embedder=never, show_progress=False)
+    assert (plan.n_texts, plan.n_removed, plan.n_nothing_left, plan.most_calls) == (12, 3, 3, 3)
     assert plan.changes[0].removed == ("refund",)
     assert (plan.estimated_usd > 0, plan.most_usd) == (True, None), "estimated from the answers recorded"
     server.asked.clear()
-    done = run(spec, never)
+    done = run(spec, never, ask_removed=True)
     assert set(server.asked) == {text for text in TEXTS if "refund" in text}
     assert (done.n_carried, done.n_calls, done.asked, done.moved) == (9, 3, {"removed": 3}, {"removed": 3})
     assert {labels(spec)[text] for text in server.asked} == {"oos"}
 
 
-def test_an_intent_that_goes_to_those_that_fit_none_costs_nothing(shop, server):
+@pytest.mark.parametrize("renames", [{}, {"refund": "oos"}])
+def test_an_intent_that_goes_costs_nothing(shop, server, renames):
     label(shop(), show_progress=False)
     spec = shop({"track_order": INTENTS["track_order"], "cancel_order": "Stop an order"})
     n_asked = server.n_requests
-    done = run(spec, never, renames={"refund": "oos"})
-    assert (done.n_carried, done.n_calls, done.n_left) == (12, 0, 0)
+    plan = plan_carry(spec, CarryOptions(renames), open_embedder=never, show_progress=False)
+    assert (plan.n_removed, plan.n_nothing_left, plan.most_calls) == (0 if renames else 3, 0, 0)
+    done = run(spec, never, renames=renames)
+    assert (done.n_carried, done.n_removed, done.n_calls, done.n_left) == (12, plan.n_removed, 0, 0)
     assert server.n_requests == n_asked
     assert {labels(spec)[text] for text in TEXTS if "refund" in text} == {"oos"}
     assert plan_labels(spec).n_missing == 0
@@ -154,7 +157,7 @@ def test_nothing_is_asked_where_no_call_is_allowed(shop, server):
     label(shop(), show_progress=False)
     spec = shop({"track_order": INTENTS["track_order"], "cancel_order": "Stop an order", "weather": WEATHER})
     n_asked = server.n_requests
-    done = run(spec, max_calls=0)
+    done = run(spec, max_calls=0, ask_removed=True)
     assert (done.n_carried, done.n_left, done.n_calls, done.is_cut) == (9, 3, 0, True)
     assert server.n_requests == n_asked
     assert plan_labels(spec).n_missing == 3
@@ -272,7 +275,7 @@ def test_texts_are_redacted_once(shop, server, tmp_path):
     label(shop(teacher=teacher), show_progress=False)
     spec = shop({name: body for name, body in INTENTS.items() if name != "refund"}, teacher=teacher)
     server.asked.clear()
-    done = run(spec, never)
+    done = run(spec, never, ask_removed=True)
     assert set(server.asked) == {f"[user 1] {text}" for text in TEXTS if "refund" in text}
     assert (done.n_calls, done.n_left, plan_labels(spec).n_missing) == (3, 0, 0)
 
@@ -299,8 +302,10 @@ def test_a_query_is_asked_again_where_any_of_its_samples_is_gone(shop):
     one = next(line for line in Ledger(spec.ledger_path).lines if (line.text, line.sample) == ("cancel 3", 1))
     append(spec, replace(one, scores={"refund": 1.0}))
     spec = shop({name: body for name, body in INTENTS.items() if name != "refund"}, teacher=teacher)
-    plan = plan_carry(spec, open_embedder=never, show_progress=False)
-    assert (plan.n_removed, plan.most_calls) == (4, 12)
+    plan = plan_carry(spec, CarryOptions(ask_removed=True), open_embedder=never, show_progress=False)
+    assert (plan.n_nothing_left, plan.most_calls) == (4, 12)
+    assert run(spec, never).n_calls == 0
+    assert recorded_samples(spec, ["cancel 3"])["cancel 3"][1].scores == {"oos": 1.0}
 
 
 def test_what_is_no_answer_is_not_carried_over(shop):
@@ -339,8 +344,25 @@ def test_a_text_that_got_some_of_its_answers_before_the_limit_keeps_the_others(s
 
 def test_what_is_left_of_an_intent_that_is_gone_is_not_counted_as_asked(shop):
     label(shop(), show_progress=False)
-    done = run(shop({name: body for name, body in INTENTS.items() if name != "refund"}), never, max_usd=Decimal(0))
+    done = run(
+        shop({name: body for name, body in INTENTS.items() if name != "refund"}),
+        never,
+        max_usd=Decimal(0),
+        ask_removed=True,
+    )
     assert (done.asked, done.n_carried, done.n_left, done.is_cut) == ({}, 9, 3, True)
+
+
+def test_without_out_of_scope_what_else_was_answered_holds_and_the_rest_is_left_to_label(shop, server):
+    texts = ["refund 4", "refund 5", "refund 6", "cancel 1", "parcel 1"]
+    spec = shop(texts=texts, out_of_scope=False)
+    label(spec, show_progress=False)
+    soft = next(line for line in Ledger(spec.ledger_path).lines if line.text == "refund 4")
+    append(spec, replace(soft, scores={"refund": 0.6, "cancel_order": 0.4}))
+    spec = shop({name: body for name, body in INTENTS.items() if name != "refund"}, texts, out_of_scope=False)
+    done = run(spec, never)
+    assert (done.n_carried, done.n_removed, done.n_calls, done.n_left) == (len(texts) - 2, 1, 0, 2)
+    assert labels(spec)["refund 4"] == "cancel_order"
 
 
 def test_merging_two_intents(shop):
@@ -357,8 +379,9 @@ def test_samples_are_carried_together(shop, server):
     label(shop(teacher=teacher), show_progress=False)
     spec = shop({name: body for name, body in INTENTS.items() if name != "refund"}, teacher=teacher)
     n_asked = server.n_requests
-    assert plan_carry(spec, open_embedder=never, show_progress=False).most_calls == 9
-    done = run(spec, never)
+    options = CarryOptions(ask_removed=True)
+    assert plan_carry(spec, options, open_embedder=never, show_progress=False).most_calls == 9
+    done = run(spec, never, ask_removed=True)
     assert (done.n_carried, done.n_calls, server.n_requests - n_asked) == (9, 9, 9)
     assert {len(own) for own in recorded_samples(spec, TEXTS).values()} == {3}
 
@@ -369,7 +392,7 @@ def test_gold_is_asked_once(shop, server, tmp_path):
     label(shop(teacher=teacher, gold="gold.jsonl"), show_progress=False)
     spec = shop({name: body for name, body in INTENTS.items() if name != "refund"}, teacher=teacher, gold="gold.jsonl")
     server.asked.clear()
-    run(spec, never)
+    run(spec, never, ask_removed=True)
     assert server.asked == {text: 1 if "gold" in text else 2 for text in ("refund of gold", *TEXTS) if "refund" in text}
 
 
@@ -411,8 +434,11 @@ def test_in_weights_the_channel_that_is_gone_had_the_most_or_not(make_spec, serv
     label(make_spec(server.base_url, ["refund 1", "parcel"], **keys), show_progress=False)
     left = {name: body for name, body in INTENTS.items() if name != "refund"}
     spec = make_spec(server.base_url, ["refund 1", "parcel"], intents=left, **keys)
-    assert plan_carry(spec, open_embedder=never, show_progress=False).n_removed == 1
-    assert run(spec, never, max_calls=0).n_carried == 1
+    asking = CarryOptions(ask_removed=True)
+    assert plan_carry(spec, asking, open_embedder=never, show_progress=False).most_calls == 1
+    done = run(spec, never)
+    assert (done.n_carried, done.n_removed, done.n_calls) == (2, 1, 0)
+    assert set(recorded_labels(spec, ["refund 1"])["refund 1"].scores) == {"cancel_order"}
     scores = recorded_labels(spec, ["parcel"])["parcel"].scores
     assert set(scores) == {"cancel_order", "track_order"}
     assert scores["track_order"] / scores["cancel_order"] == pytest.approx(2.5)
