@@ -1,25 +1,31 @@
-"""What `distill carry` saves when intents are added, and what it costs in accuracy.
+"""What `distill carry` saves when intents are removed and added, and what it costs in accuracy.
 
 python scripts/intents_change.py FOLDER --out DIR [--seed 0] [--draws 3] [--texts N] [--student tfidf|static]
 
-Three intents of FOLDER's train.jsonl, drawn by seed, are unknown at first. Every query is labelled by a teacher that has the right
-labels, but gives those of the unknown intents to the one among the others that they look most like (TF-IDF with logistic regression).
-Then the three are added, each with five examples, and `distill carry` runs. Compared with labelling everything again, which would give
-the right labels alone: calls saved, labels that are wrong, and the accuracy of a student on a tenth of train.jsonl that was set
-aside. test.jsonl is never opened. Writes DIR/intents_change.json, and prints a table.
+Every query of FOLDER's train.jsonl is labelled by a teacher that has the right labels. Three intents, drawn by seed, are removed and added
+back: calls, and labels that differ then. Then once more as if the three had never been known: the teacher gives their queries to the one
+among the others that they look most like (TF-IDF with logistic regression), they are added, each with five examples, and `distill carry`
+runs. Compared with labelling everything again, which would give the right labels alone: calls saved, labels that are wrong, and the
+accuracy of a student on a tenth of train.jsonl that was set aside. test.jsonl is never opened. Writes results/intents_change.json, a part
+for each set and student, of which scripts/readme.py makes the table, and prints that part's.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from intents_table import RESULTS, table
+from provenance import tree_commit
 
 from distill.benchmark.baselines import fit_tfidf
+from distill.benchmark.latency import processor_name
 from distill.benchmark.statistics import paired_difference_interval
 from distill.data import read_jsonl, write_json, write_jsonl
 from distill.errors import DataError, DistillError
@@ -30,10 +36,10 @@ from distill.student.embedder import open_embedder
 from distill.student.train import DEFAULT_BASE_MODEL, TrainingData, train_students
 from distill.teacher.carry import CarryOptions, carry
 from distill.teacher.label import label, recorded_labels
-from distill.types import Example, Task
+from distill.types import OUT_OF_SCOPE_LABEL, Example, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from distill.spec import Spec
 
@@ -80,12 +86,13 @@ def examples_of(names: Sequence[str], pairs: Sequence[Pair], seed: int) -> dict[
     return {name: chance.permutation(texts)[:EXAMPLES].tolist() for name, texts in own.items()}
 
 
-def spec_with(folder: Path, intents: dict[str, list[str]]) -> Spec:
-    """A project of the told teacher with some intents, each with its examples."""
+def spec_with(folder: Path, intents: dict[str, list[str]], *, out_of_scope: bool = False) -> Spec:
+    """A project of the told teacher with some intents, each with its examples, and with ``oos`` for queries that fit none."""
     described = {name: {"description": "", "examples": examples} for name, examples in intents.items()}
     raw = {
         "name": "intents-change",
         "intents": described,
+        "out_of_scope": out_of_scope,
         "teacher": {"callable": f"{_TEACHER}:answer", "combine": False},
         "queries": "logs.jsonl",
     }
@@ -119,15 +126,42 @@ def right_on(pairs: Sequence[Pair], aside: Sequence[Pair], student: str, out: Pa
         from distill.router import Router
 
         data = TrainingData("intents-change", Task.SINGLE, tuple(names), examples, teacher="human labels")
-        bundles = train_students(data, out, students=(student,), seed=seed)
+        bundles = train_students(data, out, students=(student,), seed=seed, budget_minutes=0)
         probabilities = Router.load(bundles[student].path).predict_proba(texts)
     return np.asarray(
         [names[best] == intent for best, (_, intent) in zip(probabilities.argmax(axis=1), aside, strict=True)]
     )
 
 
+def removed_and_back(
+    folder: Path, names: Sequence[str], unknown: Sequence[str], gold: dict[str, str]
+) -> dict[str, int]:
+    """Calls for removing some intents and for adding them back as they were, and labels that are not as they should be."""
+    told = importlib.import_module(_TEACHER)
+    told.ANSWERS = gold
+    whole = {name: list[str]() for name in names}
+    label(spec_with(folder, whole, out_of_scope=True), show_progress=False)
+    without = spec_with(folder, {name: [] for name in names if name not in unknown}, out_of_scope=True)
+    removing = carry(without, show_progress=False)
+    labels = _labels(without, gold)
+    wrong = sum(labels[text] != (OUT_OF_SCOPE_LABEL if intent in unknown else intent) for text, intent in gold.items())
+    back = spec_with(folder, whole, out_of_scope=True)
+    carrying, labelling = carry(back, show_progress=False), label(back, show_progress=False)
+    return {
+        "n_calls_removing": removing.n_calls,
+        "n_wrong_removed": wrong,
+        "n_calls_back": carrying.n_calls + labelling.n_asked,
+        "n_wrong_back": sum(name != gold[text] for text, name in _labels(back, gold).items()),
+    }
+
+
+def _labels(spec: Spec, texts: Iterable[str]) -> dict[str, str]:
+    lines = recorded_labels(spec, list(texts))
+    return {text: max(line.scores, key=line.scores.__getitem__) for text, line in lines.items()}
+
+
 def one_draw(options: argparse.Namespace, embedder: Remembering, seed: int) -> dict[str, Any]:
-    """Removes three intents, adds them again, and compares with labelling all again."""
+    """Removes three intents and adds them back, adds them as new ones, and compares with labelling all again."""
     pairs, aside = read(options.folder, options.texts, options.seed)
     names = sorted({intent for _, intent in pairs})
     unknown = np.random.default_rng(seed).permutation(names)[:UNKNOWN].tolist()
@@ -139,6 +173,8 @@ def one_draw(options: argparse.Namespace, embedder: Remembering, seed: int) -> d
     (folder / "ledger.jsonl").unlink(missing_ok=True)
     write_jsonl(folder / "logs.jsonl", ({"text": text} for text in gold))
 
+    changed = removed_and_back(folder, names, unknown, gold)
+    (folder / "ledger.jsonl").unlink()  # from here on as if they had never been known
     told = importlib.import_module(_TEACHER)
     told.ANSWERS = blind_answers(list(gold.items()), unknown, seed)
     blind = dict(told.ANSWERS)
@@ -146,9 +182,7 @@ def one_draw(options: argparse.Namespace, embedder: Remembering, seed: int) -> d
     told.ANSWERS = gold
     spec = spec_with(folder, {name: shown.get(name, []) for name in names})
     done = carry(spec, CarryOptions(max_share=options.max_share), open_embedder=lambda: embedder, show_progress=False)
-    carried = {
-        text: max(line.scores, key=line.scores.__getitem__) for text, line in recorded_labels(spec, gold).items()
-    }
+    carried = _labels(spec, gold)
 
     right = {
         name: right_on(list(labels.items()), aside, options.student, folder / "models" / name, seed)
@@ -160,6 +194,7 @@ def one_draw(options: argparse.Namespace, embedder: Remembering, seed: int) -> d
         "seed": seed,
         "unknown": unknown,
         "n_queries": len(gold),
+        **changed,
         "n_of_unknown": n_unknown,
         "n_calls": done.n_calls,
         "n_found": found,
@@ -188,27 +223,6 @@ def together(draws: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def table(outcome: dict[str, Any]) -> str:
-    """The figures for people: points are hundredths."""
-    lines = [
-        "| unknown at first | queries | of these | calls | found | wrong labels |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    lines += [
-        f"| {', '.join(draw['unknown'])} | {draw['n_queries']} | {draw['n_of_unknown']} | {draw['n_calls']} | {draw['n_found']} | "
-        f"{draw['n_wrong_labels']} |"
-        for draw in outcome["draws"]
-    ]
-    figures = outcome["together"]
-    low, high = (100 * bound for bound in figures["student_accuracy_lost_ci95"])
-    accuracy = ", ".join(f"{name} {value:.4f}" for name, value in figures["student_accuracy"].items())
-    saved, found, lost = (100 * figures[name] for name in ("calls_saved", "found", "label_accuracy_lost"))
-    student_lost = 100 * figures["student_accuracy_lost"]
-    labels = f"calls saved {saved:.1f} %, queries of the unknown intents found {found:.1f} %, label accuracy lost {lost:.2f} points"
-    student = f"student ({outcome['student']}): {accuracy}; lost {student_lost:.2f} points [{low:.2f}, {high:.2f}]"
-    return "\n".join([*lines, "", labels, student])
-
-
 def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -220,7 +234,13 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=3, help="How often three intents are drawn.")
     parser.add_argument("--texts", type=int, default=0, help="Take only so many texts, drawn by seed; 0: all.")
     parser.add_argument("--max-share", type=float, default=None, help="As for `distill carry`.")
-    parser.add_argument("--student", choices=["tfidf", "static"], default="tfidf", help="Whose accuracy is compared.")
+    parser.add_argument(
+        "--student",
+        choices=["tfidf", "static"],
+        default="tfidf",
+        help="Whose accuracy is compared; static learns from labels alone.",
+    )
+    parser.add_argument("--results", type=Path, default=RESULTS, help="The JSON file [%(default)s].")
     options = parser.parse_args()
     try:
         options.out.mkdir(parents=True, exist_ok=True)
@@ -236,13 +256,18 @@ def main() -> None:
     except DistillError as error:
         sys.exit(f"intents_change: {error}")
     outcome = {
+        "commit": tree_commit(),
+        "date": datetime.now(UTC).date().isoformat(),
+        "processor": processor_name(),
         "set": options.folder.resolve().name,
         "student": options.student,
         "max_share": options.max_share,
         "draws": draws,
         "together": together(draws),
     }
-    write_json(options.out / "intents_change.json", outcome)
+    results = json.loads(options.results.read_text(encoding="utf-8")) if options.results.exists() else {}
+    results[f"{outcome['set']}, {outcome['student']}"] = outcome
+    write_json(options.results, results)
     print(table(outcome))
 
 

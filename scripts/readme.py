@@ -12,7 +12,9 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+import audit_table
 import demo_pages
+import intents_table
 import peers_table
 import teacher_evidence
 import throughput
@@ -150,10 +152,11 @@ PAGES = {
     when_not.PAGE: when_not.PARTS,
     peers_table.PAGE: {"limits": peers_table.limits},
     ROOT / "docs" / "deployment.md": {"throughput": threads_and_processes},
-    ROOT / "results" / "README.md": {"runs": peers_table.runs},
+    ROOT / "results" / "README.md": {"runs": peers_table.runs, "intents": intents_table.page},
     teacher_evidence.PAGE: {"teacher": teacher_evidence.table},
     **demo_pages.PAGES,
 }
+WHOLE_PAGES = {audit_table.PAGE: audit_table.page}
 
 
 def generated(text: str, parts: Mapping[str, Callable[[], str]], name: str) -> str:
@@ -172,10 +175,15 @@ def generated(text: str, parts: Mapping[str, Callable[[], str]], name: str) -> s
 
 def main() -> None:
     """Writes the pages, or checks them."""
-    for path, parts in PAGES.items():
+    made: dict[Path, Callable[[str], str]] = {
+        path: lambda current, path=path, parts=parts: generated(current, parts, str(path.relative_to(ROOT)))
+        for path, parts in PAGES.items()
+    }
+    made |= {path: lambda _, page=page: page() for path, page in WHOLE_PAGES.items()}
+    for path, make in made.items():
         name, current = path.relative_to(ROOT), path.read_text(encoding="utf-8")
         try:
-            wanted = generated(current, parts, str(name))
+            wanted = make(current)
         except DistillError as error:
             raise SystemExit(f"readme.py: {error}") from error
         if "--check" not in sys.argv[1:]:

@@ -39,16 +39,19 @@ def folder(tmp_path, monkeypatch):
 
 def run(monkeypatch, folder, *options):
     out = folder.parent / "out"
-    monkeypatch.setattr(sys, "argv", ["intents_change.py", *map(str, (folder, "--out", out, *options))])
+    monkeypatch.setattr(sys, "argv", ["intents_change.py", *map(str, (folder, "--out", out, "--results", out / "results.json", *options))])
     with threadpool_limits(1):
         intents_change.main()
-    return json.loads((out / "intents_change.json").read_text("utf-8"))
+    (outcome,) = json.loads((out / "results.json").read_text("utf-8")).values()
+    return outcome
 
 
 def test_it_removes_adds_carries_over_and_writes_the_figures(folder, monkeypatch, capsys):
     outcome = run(monkeypatch, folder, "--draws", 1, "--max-share", 0.9)
     (draw,) = outcome["draws"]
     assert len(draw["unknown"]) == 3
+    assert [draw[f"n_calls_{each}"] for each in ("removing", "back")] == [0, 0]
+    assert [draw[f"n_wrong_{each}"] for each in ("removed", "back")] == [0, 0]
     assert draw["n_of_unknown"] == 3 * 27 - 3 * intents_change.EXAMPLES
     assert 0 < draw["n_found"] <= draw["n_of_unknown"]
     assert draw["n_calls"] < draw["n_queries"]
