@@ -1,12 +1,13 @@
 """What the teacher stage is worth, with a real model: teachers and students side by side on human labels.
 
-python scripts/teacher_evidence.py data/teacher-evidence/banking DATA [--base-url URL] [--until CONDITION]
+python scripts/teacher_evidence.py data/teacher-evidence/banking [DATA] [--base-url URL] [--until CONDITION] [--again]
 
-The first folder holds intents.json, names and descriptions written by hand; DATA is a folder with train.jsonl and test.jsonl of which the
-queries of just these intents are taken: five an intent as known examples, 1,000 as texts without labels, and all of test as gold. Each
-condition is a spec in a folder of its own, run through the public stages. Students learn from 1,000 queries each. What the model answered
-is recorded in the folder, so that a run which was killed goes on, and one with the recordings asks nothing. Which queries each was
-right on goes to results.json there; scripts/readme.py makes the table of all folders in results/teacher.md from these.
+The first folder holds intents.json, names and descriptions written by hand. DATA is a folder with train.jsonl and test.jsonl of which the
+queries of just these intents are drawn: five an intent as known examples, 1,000 as texts without labels, and all of test as gold; without
+it those that lie in the folder are taken. Each condition is a spec in a folder of its own, run through the public stages. Students learn
+from 1,000 queries each. What the model answered is recorded in the folder, so that a run which was killed goes on, and one with the
+recordings asks nothing. Which queries each was right on goes to results.json there, and what stands there is measured once more with
+--again alone; scripts/readme.py makes the table of all folders in results/teacher.md from these.
 """
 
 from __future__ import annotations
@@ -35,12 +36,14 @@ from distill.progress import Progress, say
 from distill.router import Router
 from distill.spec import Spec, load_spec
 from distill.teacher.client import api_key
+from distill.teacher.rounds import round_folder
 
 FOLDERS = ROOT / "data" / "teacher-evidence"
 PAGE = ROOT / "results" / "teacher.md"
 QUERIES = 1000
 KNOWN_PER_INTENT = 5
 TEACHER_GOLD = 400
+DRAWN = ("known.jsonl", "gold.jsonl", "texts.jsonl", "texts-by-people.jsonl", "teacher-gold.jsonl", "names.json")
 ROUNDS = 2
 BUDGET_MINUTES = 2
 BUNDLES = ROOT / "models"
@@ -78,9 +81,18 @@ ROUND_FIGURES = ("n_written", "n_added", "n_calls", "gain", "gain_ci95", "kept")
 Line = dict[str, Any]
 
 
-def prepare(folder: Path, data: Path, model: str) -> None:
-    """Draws the queries and writes every spec; the same files each time."""
+def prepare(folder: Path, data: Path | None, model: str) -> None:
+    """Draws the queries, or takes those that were drawn, and writes every spec; the same files each time."""
     names = json.loads((folder / "intents.json").read_text())
+    if data is not None:
+        _draw(folder, data, names)
+    elif missing := [name for name in DRAWN if not (folder / name).exists()]:
+        raise DataError(f"{folder}: {', '.join(missing)} not there; give DATA, a folder to draw the queries from")
+    for condition, own in _conditions(len(names), model).items():
+        _write_spec(folder / condition / "router.yaml", f"{folder.name}-{condition}", own)
+
+
+def _draw(folder: Path, data: Path, names: dict[str, str]) -> None:
     train = _of_intents(data / "train.jsonl", names)
     gold = _of_intents(data / "test.jsonl", names)
     missing = sorted(set(names) - {line["intent"] for line in train})
@@ -100,8 +112,6 @@ def prepare(folder: Path, data: Path, model: str) -> None:
     write_jsonl(folder / "texts-by-people.jsonl", texts)
     write_jsonl(folder / "teacher-gold.jsonl", [{"text": line["text"]} for line in _stratified(gold, TEACHER_GOLD)])
     write_json(folder / "names.json", dict.fromkeys(names, ""))
-    for condition, own in _conditions(len(names), model).items():
-        _write_spec(folder / condition / "router.yaml", f"{folder.name}-{condition}", own)
 
 
 def _of_intents(path: Path, names: dict[str, str]) -> list[Line]:
@@ -222,8 +232,10 @@ def _outcome(right: list[bool]) -> Line:
     return {"accuracy": round(float(np.mean(right)), 4), "right": "".join("01"[each] for each in right)}
 
 
-def run(folder: Path, data: Path, base_url: str | None, model: str, until: str | None) -> None:
-    """Runs every condition that has no result yet, those before ``until`` first."""
+def run(
+    folder: Path, data: Path | None, base_url: str | None, model: str, until: str | None = None, *, again: bool = False
+) -> None:
+    """Runs every condition that has no result yet, or all of them ``again``; none after ``until``."""
     prepare(folder, data, model)
     path = folder / "results.json"
     results: Line = json.loads(path.read_text()) if path.exists() else {"teachers": {}, "students": {}}
@@ -232,7 +244,7 @@ def run(folder: Path, data: Path, base_url: str | None, model: str, until: str |
         return load_spec(folder / condition / "router.yaml", base_url=base_url)
 
     for condition in [*TEACHERS, *STUDENTS]:
-        if condition not in results["teachers"] and condition not in results["students"]:
+        if again or (condition not in results["teachers"] and condition not in results["students"]):
             say(f"{folder.name}: {condition}")
             spec = spec_of(condition)
             _ask(folder, condition, spec, spec_of("ours"))
@@ -263,9 +275,21 @@ def _trained(folder: Path, condition: str, spec: Spec) -> Line:
     rounds = []
     if condition == "improved":
         pipeline.train(spec, out=BUNDLES / spec.name)
-        done = improve(spec, out=BUNDLES / spec.name, rounds=ROUNDS)
-        rounds = [{name: getattr(each, name) for name in ROUND_FIGURES} for each in done.rounds]
+        rounds = rounds_of(folder)
+        if len(rounds) < ROUNDS and all(each["kept"] for each in rounds):
+            improve(spec, out=BUNDLES / spec.name, rounds=ROUNDS - len(rounds))
+            rounds = rounds_of(folder)
     return student_outcomes(folder, spec) | ({"rounds": rounds} if rounds else {})
+
+
+def rounds_of(folder: Path) -> list[Line]:
+    """The figures of the rounds of ``improve`` that are finished."""
+    paths = [
+        round_folder(load_spec(folder / "improved" / "router.yaml"), number) / "result.json"
+        for number in range(1, ROUNDS + 1)
+    ]
+    results = [json.loads(path.read_text()) for path in paths if path.exists()]
+    return [{name: each[name] for name in ROUND_FIGURES} for each in results]
 
 
 def table() -> str:
@@ -384,14 +408,18 @@ def _signed(difference: float, interval: Any) -> str:
 def main() -> None:
     """Runs what is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--base-url")
+    parser.add_argument("folder", type=Path, help="With intents.json, and the recordings.")
+    parser.add_argument(
+        "data", type=Path, nargs="?", help="With train.jsonl and test.jsonl; none: what was drawn before."
+    )
+    parser.add_argument("--base-url", help="Of the server, where something is to be asked.")
     parser.add_argument("--teacher-model", default="qwen2.5-coder-1.5b-instruct-q4_k_m")
-    parser.add_argument("--until", choices=[*TEACHERS, *STUDENTS])
+    parser.add_argument("--until", choices=[*TEACHERS, *STUDENTS], help="The last condition to run.")
+    parser.add_argument("--again", action="store_true", help="Measure what has a result too, from the recordings.")
     options = parser.parse_args()
     try:
-        run(options.folder.resolve(), options.data.resolve(), options.base_url, options.teacher_model, options.until)
+        data = None if options.data is None else options.data.resolve()
+        run(options.folder.resolve(), data, options.base_url, options.teacher_model, options.until, again=options.again)
     except DistillError as error:
         raise SystemExit(str(error)) from error
 

@@ -39,7 +39,11 @@ def folder(tmp_path, monkeypatch):
 
 def run(monkeypatch, folder, *options):
     out = folder.parent / "out"
-    monkeypatch.setattr(sys, "argv", ["intents_change.py", *map(str, (folder, "--out", out, "--results", out / "results.json", *options))])
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        ["intents_change.py", *map(str, (folder, "--out", out, "--results", out / "results.json", *options))],
+    )
     with threadpool_limits(1):
         intents_change.main()
     (outcome,) = json.loads((out / "results.json").read_text("utf-8")).values()

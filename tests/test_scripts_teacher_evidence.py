@@ -11,6 +11,7 @@ import pytest
 from improvable import ByText, Shop, train_by_number
 from project import SHOP, make_texts, write_lines
 
+from distill.errors import DataError
 from distill.student import train
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "scripts"))
@@ -75,11 +76,25 @@ def test_every_condition_is_run_once_and_the_table_needs_no_model(folder, server
     for condition in ("ours", "real", "human", "naive"):
         assert found["students"][condition]["n_queries"] >= 20
     assert run(folder, server) == found
+    teacher_evidence.run(folder, None, None, "fake", again=True)  # from the recordings, and the queries that were drawn
+    assert json.loads((folder / "results.json").read_text()) == found
     assert len(server.requests) == n_requests
     page = teacher_evidence.table()
     assert "| the teacher, bare names | 1.000 [.701, 1.000] |" in page
     assert page.count("| static |") == len(teacher_evidence.STUDENTS) + 3
     assert "descriptions and all 6 known examples |" in page
+
+
+def test_without_data_the_queries_must_have_been_drawn(folder):
+    with pytest.raises(DataError, match=r"known\.jsonl, .* not there; give DATA"):
+        teacher_evidence.run(folder, None, None, "fake")
+
+
+@pytest.mark.parametrize("name", ["banking", "money-and-travel"])
+def test_the_recorded_rounds_are_those_of_the_table(name):
+    recorded = Path(teacher_evidence.__file__).resolve().parent.parent / "data" / "teacher-evidence" / name
+    improved = json.loads((recorded / "results.json").read_text())["students"].get("improved", {})
+    assert improved.get("rounds", []) == teacher_evidence.rounds_of(recorded)
 
 
 def outcome(n_right, n=1000):
