@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import audit_table
 import demo_pages
+import growth_table
 import peers_table
 import teacher_evidence
 import throughput
@@ -155,7 +156,7 @@ PAGES = {
     teacher_evidence.PAGE: {"teacher": teacher_evidence.table},
     **demo_pages.PAGES,
 }
-WHOLE_PAGES = {audit_table.PAGE: audit_table.page}
+WHOLE_PAGES = {audit_table.PAGE: audit_table.page, growth_table.PAGE: growth_table.page}
 
 
 def generated(text: str, parts: Mapping[str, Callable[[], str]], name: str) -> str:

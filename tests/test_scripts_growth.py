@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 
 import pytest
 from project import TESTS
 
 sys.path.append(str(TESTS.parent / "scripts"))
 import growth
+
+from distill.teacher.ledger import Ledger
 
 
 def line(what, intents, n, **figures):
@@ -32,10 +35,22 @@ def test_no_cell_has_more_intents_than_queries():
     assert len(cells) == len(set(cells))
 
 
-def test_a_ledger_is_opened_with_every_answer(tmp_path):
-    figures = growth.measure_ledger(growth.Cell("ledger", 0, 300), tmp_path)
-    assert len((tmp_path / "ledger.jsonl").read_text("utf-8").splitlines()) == 300
-    assert figures["seconds"] >= 0
+def test_what_opening_a_ledger_takes_grows_with_its_answers_and_no_faster(tmp_path):
+    """Counted in calls of functions, which no other work on the machine changes."""
+    n_calls = []
+    for n in (500, 1_000, 2_000):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        growth.measure_ledger(growth.Cell("ledger", 0, n), folder)
+        calls = Counter()
+        sys.setprofile(lambda _frame, event, _argument, calls=calls: calls.update([event]))
+        try:
+            ledger = Ledger(folder / "ledger.jsonl")
+        finally:
+            sys.setprofile(None)
+        assert len(ledger.lines) == n
+        n_calls.append(calls["call"] + calls["c_call"])
+    assert n_calls[2] - n_calls[1] == pytest.approx(2 * (n_calls[1] - n_calls[0]), rel=0.05)
 
 
 def test_the_table_says_where_the_static_student_ends():
@@ -60,7 +75,7 @@ def test_the_table_says_where_the_static_student_ends():
 
 def test_what_is_there_already_is_not_measured_again(tmp_path, monkeypatch):
     monkeypatch.setattr(growth, "RESULTS", tmp_path / "growth.jsonl")
-    monkeypatch.setattr(growth, "TABLE", tmp_path / "growth.md")
+    monkeypatch.setattr(growth, "PAGE", tmp_path / "growth.md")
     monkeypatch.setattr(
         growth, "cells", lambda: iter([growth.Cell("static", 10, 1_000), growth.Cell("static", 100, 1_000)])
     )
@@ -71,6 +86,10 @@ def test_what_is_there_already_is_not_measured_again(tmp_path, monkeypatch):
     growth.main()
     growth.main()
     assert asked == [growth.Cell("static", 100, 1_000)]
+    assert len((tmp_path / "growth.jsonl").read_text("utf-8").splitlines()) == 2
+    monkeypatch.setattr(sys, "argv", ["growth.py", "--again"])
+    growth.main()
+    assert len(asked) == 3
     assert len((tmp_path / "growth.jsonl").read_text("utf-8").splitlines()) == 2
     assert "| 100 | 1,000 |" in (tmp_path / "growth.md").read_text("utf-8")
 
