@@ -261,6 +261,11 @@ python scripts/growth.py --only static                       # needs no folder: 
 
 FOLDER holds `train.jsonl` and `test.jsonl`, and may hold `validation.jsonl` and `intents.json`; `python scripts/public.py --help` says what a line is. Your lines go to
 `openings.jsonl` as well, and do not change the tables above, whatever the folder is called: only the very parts that these are of do, with the default budget.
+
+The sets are others' work, with no text or label changed: BANKING77 (Casanueva et al., 2020) and NLU++ (Casanueva et al., 2022; folds 0 to 15 are train) from
+[PolyAI-LDN/task-specific-datasets](https://github.com/PolyAI-LDN/task-specific-datasets), CC BY 4.0; CLINC150 (Larson et al., 2019) from
+[clinc/oos-eval](https://github.com/clinc/oos-eval), `data_full.json`, CC BY 3.0; TVR (Lei et al., 2020) from [jayleicn/TVRetrieval](https://github.com/jayleicn/TVRetrieval),
+whose queries say which channel they need, MIT.
 """
 
 
