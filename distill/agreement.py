@@ -102,18 +102,17 @@ def _best_is_unlikely(answers: Floats) -> Booleans:
 
 
 def _mistaken_for(answers: Floats, given: Array) -> Iterator[Mistake]:
-    """Of each query the likeliest mistake, made or not."""
+    """Of each query the likeliest mistake, made or not; of a doubted one however little it has, as many may share the rest."""
     rows = np.arange(len(given))
     others = answers.copy()
     others[rows, given] = -1.0
     mistaken = others.argmax(axis=1)
     likely, is_wrong = answers[rows, mistaken], answers.argmax(axis=1) != given
-    counts = (likely >= NEAR) | _best_is_unlikely(
-        answers
-    )  # of a doubted answer the likeliest other, however many share the rest
-    mass = np.where(is_wrong, 1.0, np.where(counts, likely, 0.0))
-    for *labels, each, wrong in zip(given.tolist(), mistaken.tolist(), mass.tolist(), is_wrong.tolist(), strict=True):
-        yield Mistake((labels[0], labels[1]), each, int(wrong))
+    is_near = (likely >= NEAR) | _best_is_unlikely(answers)
+    mass = np.where(is_wrong, 1.0, np.where(is_near, likely, 0.0))
+    pairs = zip(given.tolist(), mistaken.tolist(), strict=True)
+    for labels, own, wrong in zip(pairs, mass.tolist(), is_wrong.tolist(), strict=True):
+        yield Mistake(labels, own, int(wrong))
 
 
 def _if_near(likely: float) -> float:
