@@ -129,6 +129,7 @@ def format_of(path: Path) -> Format:
 
 
 _Kind = TypeVar("_Kind", bound=Source)
+_Item = TypeVar("_Item")
 
 
 def _known(path: Path, kinds: dict[str, _Kind]) -> _Kind:
@@ -399,10 +400,11 @@ class Parquet:
     """A table with the query in a column."""
 
     def plan(self, path: Path, lines_per_part: int, column: str) -> list[Part]:
-        """The parts of a table, by rows."""
+        """The parts of a table: so many rows, or about 16 MiB, whichever is less."""
         arrow, _ = _pyarrow()
         with _open_parquet(path) as file:
             schema, n_rows = file.schema_arrow, file.metadata.num_rows
+            n_bytes = _bytes_of(file.metadata, column)
         if column not in schema.names:
             raise _no_column(path, column, schema.names)
         kind = schema.field(column).type
@@ -410,6 +412,7 @@ class Parquet:
             kind = kind.value_type
         if str(kind) not in {"string", "large_string", "string_view", "null"}:
             raise DataError(f"{path}: the column `{column}` must hold text, found {kind}")
+        lines_per_part = max(min(lines_per_part, n_rows * _BYTES_PER_PART // max(n_bytes, 1)), 1)
         starts = range(0, n_rows, lines_per_part)
         return [Part(number, at, at + 1, min(lines_per_part, n_rows - at)) for number, at in enumerate(starts)]
 
@@ -417,8 +420,11 @@ class Parquet:
         """The rows of one part."""
         number = part.first_line
         for texts in self._columns(path, part, column):
-            for text in texts.to_pylist():
-                yield Line(number, text) if text is not None else Line(number, None, f'"{column}" is null', "null")
+            for text in _texts_in(texts):
+                if isinstance(text, bytes):
+                    yield Line(number, None, "not UTF-8", text.decode("utf-8", "replace")[:_SHOWN_CHARACTERS])
+                else:
+                    yield Line(number, text) if text is not None else Line(number, None, f'"{column}" is null', "null")
                 number += 1
 
     def _columns(self, path: Path, part: Part, column: str) -> Iterator[pa.Array]:
@@ -433,7 +439,7 @@ class Parquet:
                     groups.append(group)
                 begin = end
             left = part.n_lines
-            for batch in file.iter_batches(_ROWS_AT_A_TIME, row_groups=groups, columns=[column]):
+            for batch in _readable(path, file.iter_batches(_ROWS_AT_A_TIME, row_groups=groups, columns=[column])):
                 texts = batch.column(0)[skip : skip + left]
                 skip, left = max(skip - batch.num_rows, 0), left - len(texts)
                 yield texts
@@ -453,6 +459,40 @@ class Parquet:
         with storage_errors(target), parquet.ParquetWriter(target, _schema(task)) as writer:
             for path in paths:
                 writer.write_table(parquet.read_table(path, schema=_schema(task)))
+
+
+def _bytes_of(metadata: Any, column: str) -> int:
+    """Of a column, before compression."""
+    groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
+    chunks = (group.column(number) for group in groups for number in range(group.num_columns))
+    return sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema == column)
+
+
+def _texts_in(column: pa.Array) -> Iterator[str | bytes | None]:
+    """The values of a column of text; as bytes those that are not UTF-8, which whoever wrote the file did not look at."""
+    try:
+        yield from column.to_pylist()
+    except UnicodeDecodeError:
+        arrow, _ = _pyarrow()
+        kind = column.type.value_type if arrow.types.is_dictionary(column.type) else column.type
+        for value in column.cast(kind).cast(arrow.large_binary()).to_pylist():
+            try:
+                yield None if value is None else value.decode()
+            except UnicodeDecodeError:
+                yield value
+
+
+def _readable(path: Path, batches: Iterator[_Item]) -> Iterator[_Item]:
+    """The pieces of a Parquet file.
+
+    Raises:
+        DataError: One is damaged.
+    """
+    arrow, _ = _pyarrow()
+    try:
+        yield from batches
+    except (OSError, arrow.ArrowException) as error:
+        raise DataError(f"{path}: damaged ({' '.join(str(error).split())})") from error
 
 
 def _schema(task: Task) -> pa.Schema:

@@ -244,6 +244,44 @@ def test_memory_does_not_grow_with_the_input(tiny_bundle, tmp_path, suffix):
     assert peak(8000) < 1.3 * peak(1500)
 
 
+@pytest.mark.parametrize("kind", ["string", "large_string", "dictionary"])
+def test_a_row_of_parquet_that_is_not_utf8_costs_one_line(tiny_bundle, tmp_path, kind):
+    values = [b"refund", b"caf\xe9", b"parcel" if kind == "dictionary" else None, b"parcel"]
+    of_bytes, of_text = (pa.binary(), pa.string()) if kind == "string" else (pa.large_binary(), pa.large_string())
+    column = pa.array(values, of_bytes)
+    texts = pa.Array.from_buffers(of_text, len(column), column.buffers())
+    if kind == "dictionary":
+        texts = pa.DictionaryArray.from_arrays(pa.array([0, 1, None, 3], pa.int32()), texts)
+    pq.write_table(pa.table({"text": texts}), tmp_path / "queries.parquet")
+    summary = route_file(tiny_bundle.path, tmp_path / "queries.parquet", tmp_path / "answers.jsonl")
+    assert [(row["line"], row["text"]) for row in read_rows(tmp_path / "answers.jsonl")] == [
+        (1, "refund"),
+        (4, "parcel"),
+    ]
+    errors = read_rows(summary.errors)
+    assert [(row["line"], row["error"]) for row in errors] == [(2, "not UTF-8"), (3, '"text" is null')]
+
+
+def test_a_damaged_parquet_file_is_named(tiny_bundle, tmp_path):
+    source = tmp_path / "queries.parquet"
+    pq.write_table(pa.table({"text": [f"refund {number}" for number in range(2000)]}), source)
+    content = bytearray(source.read_bytes())
+    content[60:400] = bytes(340)
+    source.write_bytes(content)
+    with pytest.raises(DataError, match=r"queries\.parquet: damaged"):
+        route_file(tiny_bundle.path, source, tmp_path / "answers.jsonl")
+
+
+def test_a_part_of_parquet_is_bounded_in_bytes_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(bulk_files, "_BYTES_PER_PART", 1000)
+    pq.write_table(
+        pa.table({"id": range(50), "text": [f"{number} {'x' * 100}" for number in range(50)]}), tmp_path / "a.parquet"
+    )
+    parts = bulk_files.Parquet().plan(tmp_path / "a.parquet", 1000, "text")
+    assert 5 <= len(parts) <= 10
+    assert sum(part.n_lines for part in parts) == 50
+
+
 # --- CSV, and other columns ------------------------------------------------------------------------------------------
 
 
