@@ -25,12 +25,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distill.guard import Breaker, Budget, FallbackOutcome, Guard, Ticket, as_usd
-from distill.hooks import notify
+from distill.hooks import notify_in_turns
 from distill.policy import Policy, confidence
 from distill.types import OUT_OF_SCOPE_LABEL, Prediction, Reason, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterator, Sequence
     from decimal import Decimal
 
     from distill.hooks import Hook
@@ -189,7 +189,7 @@ class Cascade:
         """
         started = perf_counter()
         prediction = self._consult(text, self.router.route(text))
-        self._notify((text,), (prediction,), started)
+        self._tell((text,), (prediction,), started)
         return prediction
 
     async def aroute(self, text: str) -> CascadePrediction:
@@ -200,7 +200,7 @@ class Cascade:
         """
         started = perf_counter()
         prediction = await self._aconsult(text, await self.router.aroute(text))
-        self._notify((text,), (prediction,), started)
+        self._tell((text,), (prediction,), started)
         return prediction
 
     def route_batch(self, texts: Iterable[str], *, batch_size: int | None = None) -> list[CascadePrediction]:
@@ -222,7 +222,7 @@ class Cascade:
                 answers = pool.map(self._consult, [queries[i] for i in asked], [students[i] for i in asked])
                 for position, answer in zip(asked, answers, strict=True):
                     predictions[position] = answer
-        self._notify(queries, predictions, started)
+        self._tell(queries, predictions, started)
         return predictions
 
     async def aroute_batch(self, texts: Iterable[str], *, batch_size: int | None = None) -> list[CascadePrediction]:
@@ -249,7 +249,9 @@ class Cascade:
                 await asyncio.sleep(0)  # a query that is not asked after all, over budget say, waits for nothing
 
         await asyncio.gather(*(consult() for _ in range(min(self._guard.max_in_flight, len(asked)))))
-        self._notify(queries, predictions, started)
+        for number in self._notify(queries, predictions, started):
+            if number % _QUERIES_A_TURN == 0:
+                await asyncio.sleep(0)
         return predictions
 
     def _consult(self, text: str, student: Prediction) -> CascadePrediction:
@@ -344,10 +346,16 @@ class Cascade:
     def _keep(self, student: Prediction, outcome: FallbackOutcome, error: str | None = None) -> CascadePrediction:
         return _cascaded(student, student, outcome, error)
 
-    def _notify(self, texts: Sequence[str], predictions: Sequence[Prediction], started: float) -> None:
-        if self.on_prediction:
-            bundle_id, latency_ms = self.router.manifest.bundle_id, (perf_counter() - started) * 1000
-            notify(self.on_prediction, texts, predictions, bundle_id, latency_ms)
+    def _tell(self, texts: Sequence[str], predictions: Sequence[Prediction], started: float) -> None:
+        for _ in self._notify(texts, predictions, started):
+            pass
+
+    def _notify(self, texts: Sequence[str], predictions: Sequence[Prediction], started: float) -> Iterator[int]:
+        """Tells the hooks, as far as it is iterated over."""
+        if not self.on_prediction:
+            return iter(())
+        latency_ms = (perf_counter() - started) * 1000
+        return notify_in_turns(self.on_prediction, texts, predictions, self.router.manifest.bundle_id, latency_ms)
 
 
 def _reasons(ask_when: Collection[Reason | str]) -> frozenset[Reason]:

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 from weakref import finalize
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from distill.types import Prediction
 
-__all__ = ["Hook", "PredictionEvent", "notify"]
+__all__ = ["Hook", "PredictionEvent", "notify", "notify_in_turns"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,8 +60,16 @@ def notify(
         bundle_id: Which bundle answered.
         latency_ms: How long the call took.
     """
+    for _ in notify_in_turns(hooks, texts, predictions, bundle_id, latency_ms):
+        pass
+
+
+def notify_in_turns(
+    hooks: Iterable[Hook], texts: Sequence[str], predictions: Sequence[Prediction], bundle_id: str, latency_ms: float
+) -> Iterator[int]:
+    """``notify``, as far as it is iterated over: after each prediction comes how many there were, and others may have their turn."""
     told = tuple(hooks)
-    for text, prediction in zip(texts, predictions, strict=True):
+    for number, (text, prediction) in enumerate(zip(texts, predictions, strict=True), 1):
         event = PredictionEvent(text, prediction, bundle_id, latency_ms, len(texts))
         for hook in told:
             try:
@@ -70,6 +78,7 @@ def notify(
                     _refuse(returned)
             except Exception as error:  # noqa: BLE001 - a hook is the user's own and may raise anything
                 _report(hook, error)
+        yield number
 
 
 def _refuse(coroutine: CoroutineType[object, object, object]) -> None:

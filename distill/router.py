@@ -37,7 +37,7 @@ from tokenizers import Tokenizer
 
 from distill.bundle import CONFIG, MANIFEST, SELFCHECK, TOKENIZER, Bundle, check_graph, load_bundle
 from distill.errors import BundleError, QueryError, missing_extra
-from distill.hooks import notify
+from distill.hooks import notify_in_turns
 from distill.outline import PROBABILITIES, outline
 from distill.policy import Policy
 from distill.tokenizer import QueryTokenizer
@@ -231,7 +231,7 @@ class Router:
         for position in np.flatnonzero(is_empty):
             predictions[position] = self._empty()
         if self.on_prediction:
-            self._notify(texts, predictions, started)
+            self._notify(texts, predictions, started, pauses=pauses)
         return predictions
 
     def predict_proba(self, texts: Iterable[str], *, batch_size: int | None = None) -> Floats:
@@ -285,6 +285,7 @@ class Router:
         """Whether answering takes less than handing the texts to a thread and back, or little more."""
         return (
             self.manifest.student == "static"
+            and not isinstance(self._session, _SessionAfterFork)  # to open one takes long
             and len(texts) <= _INLINE_QUERIES
             and sum(len(text) for text in texts if isinstance(text, str)) <= _INLINE_CHARACTERS
         )
@@ -394,9 +395,13 @@ class Router:
     def _empty(self) -> Prediction:
         return Prediction(intent=None, score=0.0, reason=Reason.EMPTY_INPUT, top_intent=None, labels=self.labels)
 
-    def _notify(self, texts: Sequence[str], predictions: Sequence[Prediction], started: float) -> None:
+    def _notify(
+        self, texts: Sequence[str], predictions: Sequence[Prediction], started: float, *, pauses: bool = False
+    ) -> None:
         latency_ms = (perf_counter() - started) * 1000
-        notify(self.on_prediction, texts, predictions, self.manifest.bundle_id, latency_ms)
+        for number in notify_in_turns(self.on_prediction, texts, predictions, self.manifest.bundle_id, latency_ms):
+            if pauses and number % _QUERIES_BETWEEN_PAUSES == 0:
+                sleep(_PAUSE_S)
 
     def _probe(self) -> None:
         """Asks the graph once, so that what does not fit is found when the bundle is opened."""

@@ -400,6 +400,14 @@ def test_hooks_of_a_cascade_are_told_who_answered(tiny_bundle, way):
     assert students[1].prediction.intent is None
 
 
+def test_other_tasks_have_their_turn_while_hooks_are_called(tiny_router, monkeypatch):
+    turns = Turns()
+    cascade = Cascade(tiny_router, Fallback())
+    cascade.on_prediction.append(turns.count(lambda event: None))
+    asyncio.run(turns.watch(cascade.aroute_batch([SURE] * 1000)))
+    assert 0 < turns.most <= 64
+
+
 def test_what_a_caller_is_doing_is_known_in_the_fallbacks_thread(tiny_router):
     request = ContextVar("request", default=None)
     seen = []

@@ -505,6 +505,25 @@ def test_a_forked_process_leaves_the_parents_session_alone(tiny_bundle):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_a_forked_process_opens_no_session_on_the_event_loop(tiny_bundle, monkeypatch):
+    router = Router.load(tiny_bundle.path)
+    opened_in = []
+
+    def noting(*given, open_session=router_module._open_session):
+        opened_in.append(threading.current_thread() is threading.main_thread())
+        return open_session(*given)
+
+    monkeypatch.setattr(router_module, "_open_session", noting)
+
+    async def ask():
+        first = await router.aroute("refund")
+        return first.intent, (await router.aroute_batch(["refund"]))[0].intent
+
+    assert in_a_fork(lambda: (asyncio.run(ask()), opened_in)) == "(('refund', 'refund'), [False])"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_a_forked_process_takes_no_other_graph(tiny_bundle, tmp_path):
     folder = breakable(tiny_bundle, tmp_path)
     router = Router.load(folder)
