@@ -94,7 +94,8 @@ def _cascade_caption(result: BenchResult) -> str:
     prices = " and ".join(cascade_prices(result))
     cost = f" {prices}: what asking costs for 1,000 queries, the student's machine apart." if prices else ""
     return (
-        "A cascade asks the teacher where the student's policy declines (policy), or where its confidence is under ask_below. "
+        "A cascade asks the teacher where the student's policy declines (policy: Cascade(router, fallback)), or in place of that where its "
+        "confidence is under a number (Cascade(router, fallback, ask_when=(), ask_below=...)). "
         f"drop: the teacher's accuracy_policy minus the cascade's, in points.{cost}"
     )
 

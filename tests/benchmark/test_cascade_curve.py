@@ -114,10 +114,14 @@ def test_no_query_no_point_and_columns_must_fit():
         make_inputs(declined=np.zeros(3, dtype=bool))
 
 
-def test_a_student_that_is_always_sure_can_still_be_asked_about():
+def test_every_point_is_one_that_a_cascade_takes():
+    confidence = np.linspace(0.5, 1.0, 200)
+    *_, last = cascade_curve(make_inputs(confidence=confidence))
+    assert (last.ask_below, last.share_asked) == (1.0, 199 / 200)
     *_, last = cascade_curve(make_inputs(confidence=np.ones(200)))
-    assert last.ask_below > 1
-    assert last.share_asked == 1
+    assert (last.ask_below, last.share_asked) == (1.0, 0.0)
+    *_, last = cascade_curve(make_inputs(confidence=np.full(200, 0.25)))
+    assert (last.ask_below, last.share_asked) == (0.625, 1.0)
 
 
 def test_it_is_json():
