@@ -76,8 +76,14 @@ def test_there_are_the_recipes_that_are_promised():
 @pytest.mark.filterwarnings("default")  # those of the libraries that recipes use
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("blocks", RECIPES)
-def test_the_recipe_runs(blocks):
+def test_the_recipe_runs(blocks, caplog):
     namespace = run_blocks(blocks)
+    assert not [record for record in caplog.records if record.name == "distill"], (
+        "a hook that raises is logged, and breaks nothing"
+    )
+    if "prometheus_client" in blocks[0]:
+        samples = [sample for metric in namespace["decisions"].collect() for sample in metric.samples]
+        assert sum(sample.value for sample in samples if sample.name == "router_decisions_total") == 1
     spark = namespace.get("spark")
     if spark is not None:
         spark.stop()
