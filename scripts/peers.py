@@ -392,12 +392,13 @@ def measure(
                 continue
             _say(f"{name}: answering {len(data.test):,} queries")
             with failures.of(name):
-                answers[name] = (each.ask("answer", data.texts), each.ask("batch", data.texts))
-        samples_ms = time_in_turns(workers, evenly(data.texts, n_texts), runs, failures)
+                answers[name] = each.ask("answer", data.texts)
+        samples_ms, batches_s = time_in_turns(workers, evenly(data.texts, n_texts), data.texts, runs, failures)
     starts = cold_starts(contestants, failures)
     return [
-        row(each, data, *answers[each.peer.name], samples_ms[each.peer.name], starts[each.peer.name])
+        row(each, data, answers[name], batches_s[name], samples_ms[name], starts[name])
         for each in failures.spare(contestants)
+        for name in (each.peer.name,)
     ]
 
 
@@ -408,35 +409,61 @@ def evenly(texts: Sequence[str], n_texts: int) -> list[str]:
 
 
 def time_in_turns(
-    workers: Mapping[str, Worker], texts: Sequence[str], runs: int, failures: Failures
-) -> dict[str, np.ndarray[Any, Any]]:
-    """Milliseconds of every call, float64 of shape (runs, texts) for each worker; each block begins with another one."""
+    workers: Mapping[str, Worker], texts: Sequence[str], batch: Sequence[str], runs: int, failures: Failures
+) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, list[float]]]:
+    """What single calls and batches take; whoever is asked first in one turn is not in the next.
+
+    Args:
+        workers: By name.
+        texts: For single calls.
+        batch: For the batch at the end of each run.
+        runs: How many.
+        failures: Who could not go on.
+
+    Returns:
+        Milliseconds of every call, float64 of shape (runs, texts) for each worker; and seconds of its batch in each run, none where
+        it answers no batches.
+    """
+    batches_s: dict[str, list[float]] = {name: [] for name in workers}
     samples: dict[str, list[list[int]]] = {name: [[] for _ in range(runs)] for name in workers}
     names = list(workers)
     for number in range(runs):
         _say(f"timing: run {number + 1} of {runs}")
         for turn, start in enumerate(range(0, len(texts), BLOCK)):
-            first = (number + turn) % max(len(names), 1)
-            for name in [*names[first:], *names[:first]]:
+            for name in _from(names, number + turn):
                 if name not in failures.reasons:
                     with failures.of(name):
                         samples[name][number] += workers[name].ask("time", texts[start : start + BLOCK])
+        for name in _from(names, number):
+            if name not in failures.reasons:
+                with failures.of(name):
+                    batches_s[name] += filter(None, [workers[name].ask("batch", batch)])
     whole = {name: found for name, found in samples.items() if name not in failures.reasons}
-    return {name: np.asarray(found, dtype=np.float64) / 1e6 for name, found in whole.items()}
+    return {name: np.asarray(found, dtype=np.float64) / 1e6 for name, found in whole.items()}, batches_s
+
+
+def _from(names: Sequence[str], turn: int) -> list[str]:
+    """The names in order, another one first in every turn."""
+    first = turn % max(len(names), 1)
+    return [*names[first:], *names[:first]]
 
 
 def cold_starts(contestants: Sequence[Contestant], failures: Failures) -> dict[str, dict[str, float | None]]:
-    """For each, in new processes that take turns: from the first line of the program to the first answer; peak memory."""
+    """For each, in new processes that take turns: from the first line of the program to the first answer; peak memory.
+
+    Beside it, of this project's students, what importing numpy, onnxruntime and tokenizers alone takes there.
+    """
     found: dict[str, list[dict[str, Any]]] = {each.peer.name: [] for each in contestants}
     for number in range(COLD_STARTS):
         _say(f"cold starts: {number + 1} of {COLD_STARTS}")
         for each in failures.spare(contestants):
             with failures.of(each.peer.name):
                 reply = run(each.command("start"), START_TIMEOUT_S, one_thread=True)
-                found[each.peer.name].append(json.loads(reply))
-    return {
-        name: {key: _median(starts, key) for key in ("cold_start_ms", "peak_rss_mb")} for name, starts in found.items()
-    }
+                found[each.peer.name].append({"bare_imports_ms": None} | json.loads(reply))
+                if each.peer.student:
+                    found[each.peer.name][-1]["bare_imports_ms"] = bare_imports_ms(each.python)
+    keys = ("cold_start_ms", "peak_rss_mb", "bare_imports_ms")
+    return {name: {key: _median(starts, key) for key in keys} for name, starts in found.items()}
 
 
 def _median(starts: Sequence[Mapping[str, Any]], key: str) -> float | None:
@@ -448,7 +475,7 @@ def row(
     contestant: Contestant,
     data: Data,
     answers: Sequence[tuple[str | None, str, float]],
-    batch_s: float | None,
+    batches_s: Sequence[float],
     samples_ms: np.ndarray[Any, Any],
     start: Mapping[str, float | None],
 ) -> dict[str, Any]:
@@ -464,7 +491,8 @@ def row(
         **{f"p{percent}_ms": float(np.median(found)) for percent, found in zip(PERCENTILES, by_run, strict=True)},
         **{f"p{percent}_ms_by_run": found.tolist() for percent, found in zip(PERCENTILES, by_run, strict=True)},
         "latency_n": int(samples_ms.size),
-        "queries_per_s": len(data.test) / batch_s if batch_s else None,
+        "queries_per_s": len(data.test) / float(np.median(batches_s)) if batches_s else None,
+        "queries_per_s_by_run": [len(data.test) / seconds for seconds in batches_s],
         "model_mb": facts["model_mb"],
         "install_mb": facts["install_mb"],
         "train_s": facts.get("train_s"),
@@ -492,10 +520,9 @@ def accuracy(answers: Sequence[tuple[str | None, str, float]], test: Sequence[Go
 
 
 def bare_imports_ms(python: Path) -> float:
-    """What importing numpy, onnxruntime and tokenizers alone takes in a new process: the median of five."""
-    command = [python, WORKER, "start", "bare-imports", ".", "."]
-    replies = [run(command, START_TIMEOUT_S, one_thread=True) for _ in range(COLD_STARTS)]
-    return float(np.median([json.loads(reply)["cold_start_ms"] for reply in replies]))
+    """What importing numpy, onnxruntime and tokenizers alone takes in a new process."""
+    reply = run([python, WORKER, "start", "bare-imports", ".", "."], START_TIMEOUT_S, one_thread=True)
+    return float(json.loads(reply)["cold_start_ms"])
 
 
 def log_run(path: Path, result: Mapping[str, Any]) -> None:
@@ -537,7 +564,7 @@ def compare(peers: Sequence[Peer], data: Data, cache: Cache, args: argparse.Name
     if machine["loaded"]:
         _say(f"the machine is busy ({machine['busy_share']:.0%}): the times will be too long")
     rows = measure(contestants, data, cache.path / "logs", failures, runs=args.runs, n_texts=args.texts)
-    own = [each.python for each in contestants if each.peer.student]
+    bare = [row["bare_imports_ms"] for row in rows if row["bare_imports_ms"] is not None]
     return {
         "format": FORMAT,
         "data": {
@@ -552,7 +579,7 @@ def compare(peers: Sequence[Peer], data: Data, cache: Cache, args: argparse.Name
         "weights": WEIGHTS,
         "runs": args.runs,
         "environment": machine,
-        "bare_imports_ms": bare_imports_ms(own[0]) if own else None,
+        "bare_imports_ms": float(np.median(bare)) if bare else None,
         "rows": rows,
         "not_run": [{"name": name, "reason": reason} for name, reason in failures.reasons.items()],
     }

@@ -32,7 +32,6 @@ OUT_OF_SCOPE = "oos"
 FIRST_QUERY = "where is my parcel?"
 WARM_UP_CALLS = 5
 MAX_ITERATIONS = 1_000
-BATCH_REPEATS = 3
 KEPT_PROBABILITY = 0.5
 
 
@@ -327,15 +326,12 @@ def nanoseconds(call: Callable[[str], Any], texts: Sequence[str]) -> list[int]:
 
 
 def seconds_for(call: Callable[[Sequence[str]], Any] | None, texts: Sequence[str]) -> float | None:
-    """The median of three times that all texts take at once; None where the library takes one at a time."""
+    """How long all texts take at once; None where the library takes one at a time."""
     if call is None:
         return None
-    found = []
-    for _ in range(BATCH_REPEATS):
-        started = time.perf_counter()
-        call(texts)
-        found.append(time.perf_counter() - started)
-    return sorted(found)[BATCH_REPEATS // 2]
+    started = time.perf_counter()
+    call(texts)
+    return time.perf_counter() - started
 
 
 def peak_rss_mb() -> float | None:

@@ -18,6 +18,7 @@ from distill.types import GoldQuery
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 sys.path.append(str(SCRIPTS))
 import peers  # noqa: E402
+import peers_table  # noqa: E402
 import peers_worker  # noqa: E402
 import public  # noqa: E402
 
@@ -113,13 +114,16 @@ def test_every_contender_has_its_turn_first(monkeypatch):
 
         def ask(self, what, texts):
             asked.append((self.name, what, len(texts)))
-            return [1_000_000] * len(texts)
+            return float(len(texts)) if what == "batch" else [1_000_000] * len(texts)
 
     monkeypatch.setattr(peers, "BLOCK", 2)
     workers = {name: Recorder(name) for name in ("a", "b")}
-    samples = peers.time_in_turns(workers, ["1", "2", "3"], 2, peers.Failures())
-    assert [name for name, _, _ in asked] == ["a", "b", "b", "a", "b", "a", "a", "b"]
-    assert [n for _, _, n in asked[:4]] == [2, 2, 1, 1]
+    samples, batches_s = peers.time_in_turns(workers, ["1", "2", "3"], ["1", "2", "3", "4"], 2, peers.Failures())
+    single = [(name, n) for name, what, n in asked if what == "time"]
+    assert [name for name, _ in single] == ["a", "b", "b", "a", "b", "a", "a", "b"]
+    assert [n for _, n in single[:4]] == [2, 2, 1, 1]
+    assert [name for name, what, n in asked if what == "batch"] == ["a", "b", "b", "a"]
+    assert batches_s == {"a": [4.0, 4.0], "b": [4.0, 4.0]}
     np.testing.assert_array_equal(samples["a"], np.ones((2, 3)))
 
 
@@ -127,8 +131,12 @@ def test_percentiles_are_the_medians_of_the_runs_own(static, data):
     samples = np.asarray([[1.0, 1.0], [2.0, 2.0], [9.0, 9.0]])
     answers = [(query.intent, query.intent, 0.0) for query in data.test]
     start = {"cold_start_ms": 1.0, "peak_rss_mb": None}
-    row = peers.row(static, data, answers, None, samples, start)
+    row = peers.row(static, data, answers, [], samples, start)
     assert (row["p50_ms"], row["p99_ms"], row["queries_per_s"]) == (2.0, 2.0, None)
+    fast, slow = len(data.test) / 0.5, len(data.test) / 4
+    row = peers.row(static, data, answers, [0.5, 4.0, 2.0], samples, start)
+    assert row["queries_per_s"] == len(data.test) / 2
+    assert [min(row["queries_per_s_by_run"]), max(row["queries_per_s_by_run"])] == [slow, fast]
     assert row["p50_ms_by_run"] == [1.0, 2.0, 9.0]
 
 
@@ -145,6 +153,22 @@ def test_what_needs_a_hub_is_listed_with_the_reason(data, tmp_path):
     for peer in named:
         with pytest.raises(peers.NotRunError, match="model hub"):
             cache.contestant(peer, data, tmp_path, tmp_path)
+
+
+def test_a_run_without_some_contenders_still_has_its_pages(tmp_path, monkeypatch):
+    run = json.loads(peers_table.PEERS.read_text("utf-8"))
+    run["rows"] = [row for row in run["rows"] if row["name"] in {"static", "fastText"}]
+    (tmp_path / "peers.json").write_text(json.dumps(run), "utf-8")
+    lines = [json.loads(line) for line in peers_table.RUNS.read_text("utf-8").splitlines()]
+    del lines[-1]["rows"]["model2vec"]
+    write_lines(tmp_path / "runs.jsonl", lines)
+    monkeypatch.setattr(peers_table, "PEERS", tmp_path / "peers.json")
+    monkeypatch.setattr(peers_table, "RUNS", tmp_path / "runs.jsonl")
+    assert peers_table.table().count("**") == 2
+    page = peers_table.limits()
+    assert "| `static`, p50 over that of model2vec | | 0.35 | not measured: model2vec did not run |" in page
+    assert "| `static`, p50, µs | 2" in page
+    assert "model2vec" not in peers_table.runs().splitlines()[-2]
 
 
 def test_workers_keep_to_one_thread_and_off_the_hub(monkeypatch):
