@@ -2,8 +2,8 @@
 
 python scripts/throughput.py models/banking-assistant [--queries gold.jsonl] [--seconds 3] [--json results/throughput.json]
 
-Every bundle in the folder is measured, one query at a time and in batches of 256, with one worker and with two. Then an
-event loop asks for batches of 256 and notes how late a task comes that wants to run every millisecond. Measure on an idle
+Every bundle in the folder is measured, one query at a time and in batches of 256, with one worker and with two, in five rounds in which
+each has its turn; the median counts. Then an event loop asks for batches of 256 and notes how late a task comes that wants to run every millisecond. Measure on an idle
 machine: the numbers are this machine's, its name is printed.
 """
 
@@ -21,18 +21,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from provenance import older_graph
+from provenance import older_graph, tree_commit
 
 from distill import Router
 from distill.benchmark.latency import environment
 from distill.bundle import MANIFEST, SELFCHECK
 from distill.data import read_jsonl, write_json
+from distill.progress import say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 BATCH = 256
 WORKERS = (1, 2)
+ROUNDS = 5
 LOOP_BATCHES = 20
 TICK_S = 0.001
 HELD_MS = 2.0
@@ -45,13 +47,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("folder", type=Path, help="A folder of bundles: models/NAME.")
     parser.add_argument("--queries", type=Path, help="JSON lines with `text` [the bundle's self-check].")
-    parser.add_argument("--seconds", type=float, default=3.0, help="For each figure.")
+    parser.add_argument("--seconds", type=float, default=3.0, help="For each figure in each round.")
     parser.add_argument("--json", type=Path, help="Also write the figures there.")
     options = parser.parse_args()
     bundles = sorted(path.parent for path in options.folder.glob(f"*/{MANIFEST}"))
     if not bundles:
         sys.exit(f"{options.folder}: holds no bundle")
-    result = {"environment": environment(), "bundles": {}}
+    result: dict[str, Any] = {"environment": environment(), "commit": tree_commit(), "bundles": {}}
     for bundle in bundles:
         texts = [line["text"] for _, line in read_jsonl(options.queries or bundle / SELFCHECK)]
         result["bundles"][bundle.name] = measured(bundle, [text for text in texts if text.strip()], options.seconds)
@@ -62,11 +64,17 @@ def main() -> None:
 
 def measured(bundle: Path, texts: Sequence[str], seconds: float) -> dict[str, Any]:
     """The figures of one bundle."""
-    rates = {
-        f"{n_workers} {name}": [run(bundle, texts, seconds, n_workers, in_batches) for in_batches in (False, True)]
+    ways = [
+        (f"{n_workers} {name}", in_batches, run, n_workers)
         for name, run in (("threads", run_threads), ("processes", run_processes))
         for n_workers in WORKERS
-    }
+        for in_batches in (False, True)
+    ]
+    by_round: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name, *_ in ways}
+    for number in range(ROUNDS):
+        say(f"{bundle.name}: round {number + 1} of {ROUNDS}")
+        for name, in_batches, run, n_workers in [*ways[number % len(ways) :], *ways[: number % len(ways)]]:
+            by_round[name][in_batches].append(run(bundle, texts, seconds, n_workers, in_batches))
     router = Router.load(bundle)
     late = dict(zip(("idle", "busy", "hashing"), asyncio.run(late_ms(router, batch_of(texts))), strict=True))
     loop = {
@@ -77,7 +85,14 @@ def measured(bundle: Path, texts: Sequence[str], seconds: float) -> dict[str, An
         }
         for what, found in late.items()
     }
-    return {"n_queries": len(texts), "tokenizer": router.tokenizer, "queries_per_s": rates, "late": loop}
+    return {
+        "bundle_id": router.manifest.bundle_id,
+        "n_queries": len(texts),
+        "tokenizer": router.tokenizer,
+        "queries_per_s": {name: [float(np.median(each)) for each in own] for name, own in by_round.items()},
+        "queries_per_s_by_round": by_round,
+        "late": loop,
+    }
 
 
 def table(result: Mapping[str, Any]) -> str:
@@ -86,8 +101,8 @@ def table(result: Mapping[str, Any]) -> str:
     columns = [f"`{name}`, {how}" for name in names for how in ("one by one", f"batches of {BATCH}")]
     lines = [f"| queries a second | {' | '.join(columns)} |", f"| --- |{' ---: |' * len(columns)}"]
     for workers in next(iter(result["bundles"].values()))["queries_per_s"]:
-        shown = (rate for name in names for rate in result["bundles"][name]["queries_per_s"][workers])
-        lines.append(f"| {workers} | {' | '.join(f'{rate:,.0f}' for rate in shown)} |")
+        shown = (cell for name in names for cell in _rates(result["bundles"][name], workers))
+        lines.append(f"| {workers} | {' | '.join(shown)} |")
     lines += [
         "",
         f"| a task that wants to run every millisecond is late by, ms | p50 | p99 | most | over {HELD_MS:g} ms |",
@@ -105,11 +120,22 @@ def table(result: Mapping[str, Any]) -> str:
     machine = result["environment"]
     busy = f" **The machine was busy with other work ({machine['busy_share']:.0%}).**" if machine["loaded"] else ""
     n_queries = " and ".join(dict.fromkeys(f"{result['bundles'][name]['n_queries']:,}" for name in names))
+    in_rounds = any("queries_per_s_by_round" in each for each in result["bundles"].values())
+    rounds = f"Medians of {ROUNDS} rounds, in brackets the least and the most. " if in_rounds else "One window each. "
     where = (
-        f"{machine['processor']}, {machine['cores']} cores, {machine['measured_at'][:10]}; {n_queries} queries, one thread a worker."
+        f"{rounds}{machine['processor']}, {machine['cores']} cores, {machine['measured_at'][:10]}; {n_queries} queries, one thread a worker."
         f"{_tokenizers(result['bundles'])}{older_graph(machine)}{busy}"
     )
     return "\n".join([*lines, "", where, ""])
+
+
+def _rates(bundle: Mapping[str, Any], workers: str) -> list[str]:
+    """One by one and in batches: the median, and the least and the most of the rounds."""
+    medians = bundle["queries_per_s"][workers]
+    if "queries_per_s_by_round" not in bundle:
+        return [f"{rate:,.0f}" for rate in medians]
+    rounds = bundle["queries_per_s_by_round"][workers]
+    return [f"{rate:,.0f} [{min(own):,.0f}, {max(own):,.0f}]" for rate, own in zip(medians, rounds, strict=True)]
 
 
 def _tokenizers(bundles: Mapping[str, Any]) -> str:
@@ -140,6 +166,7 @@ def count(router: Router, texts: Sequence[str], seconds: float, in_batches: bool
 def run_threads(bundle: Path, texts: Sequence[str], seconds: float, n_workers: int, in_batches: bool) -> float:
     """Queries a second of threads that share one router."""
     router, start = Router.load(bundle), threading.Barrier(n_workers)
+    router.route_batch(texts)
 
     def work(_: int) -> float:
         start.wait()

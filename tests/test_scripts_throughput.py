@@ -18,6 +18,7 @@ def measured(tmp_path, monkeypatch, capsys):
         build_bundle(tmp_path / "models" / student, student=student)
     monkeypatch.setattr(throughput, "run_processes", lambda *_: 1000.0)
     monkeypatch.setattr(throughput, "LOOP_BATCHES", 1)
+    monkeypatch.setattr(throughput, "ROUNDS", 2)
     arguments = [str(tmp_path / "models"), "--seconds", "0.05", "--json", str(tmp_path / "found.json")]
     monkeypatch.setattr(sys, "argv", ["throughput.py", *arguments])
     throughput.main()
@@ -32,7 +33,8 @@ def test_threads_and_processes_are_measured_for_every_bundle(measured):
         assert all(rate > 0 for rates in bundle["queries_per_s"].values() for rate in rates)
         assert bundle["tokenizer"] in {"nanotoken", "words", "tokenizers"}
         assert bundle["late"]["busy"]["p50_ms"] <= bundle["late"]["busy"]["p100_ms"]
-    assert "| 2 processes | 1,000 | 1,000 | 1,000 | 1,000 |" in printed
+        assert {len(rounds) for own in bundle["queries_per_s_by_round"].values() for rounds in own} == {2}
+    assert f"| 2 processes |{' 1,000 [1,000, 1,000] |' * 4}\n" in printed
     assert (
         f"queries, one thread a worker. Tokenizer: `encoder` {found['bundles']['encoder']['tokenizer']}, `static`"
         in printed
@@ -45,6 +47,20 @@ def test_figures_that_do_not_name_the_tokenizer_are_shown(measured):
     for bundle in found["bundles"].values():
         del bundle["tokenizer"]
     assert "Tokenizer" not in throughput.table(found)
+
+
+def test_figures_of_one_window_are_shown_as_such(measured):
+    found, _ = measured
+    for bundle in found["bundles"].values():
+        del bundle["queries_per_s_by_round"]
+    page = throughput.table(found)
+    assert "One window each." in page
+    assert "[" not in page
+
+
+def test_processes_have_a_router_each(tmp_path):
+    bundle = build_bundle(tmp_path / "static").path
+    assert throughput.run_processes(bundle, ["refund", "my parcel"], 0.05, 2, in_batches=True) > 0
 
 
 def test_a_folder_without_bundles_is_one_line(tmp_path, monkeypatch):
