@@ -78,7 +78,7 @@ synth label train bench report run: $(READY) ## One stage, or all that is left t
 wheel-test: $(READY) ## Build the wheel, install it alone in a new environment, route a query there.
 	@$(BIN)/python scripts/wheel_test.py
 
-check-js: $(READY) ## Ask bundles in transformers.js, offline, and compare with the Router (needs node and npm).
+check-js: $(READY) ## Ask bundles (BUNDLES="FOLDER ..."; or tiny ones) in transformers.js, offline, and compare with the Router (needs node and npm).
 	@$(BIN)/python scripts/check_js.py $(BUNDLES)
 
 clean: ## Remove what runs and tools wrote, but not recordings or .venv.

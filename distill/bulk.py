@@ -39,6 +39,8 @@ _JOB = "job.json"
 _ERROR_KEYS = {"output", "line", "error", "raw"}
 _LOCK = "distill.lock"
 _LINES_PER_PART = 16_384
+_LONG_TO_READ = 1 << 26
+"""Bytes of an input from which on reading it once takes seconds."""
 _NOTHING = {"n_lines": 0, "n_errors": 0, "first_error": "", "error": "", "message": ""}
 _RAY_LOG_LEVELS = {"RAY_DATA_LOG_LEVEL": "ERROR", "RAY_BACKEND_LOG_LEVEL": "fatal"}
 
@@ -181,6 +183,8 @@ def route_file(
     if engine == "ray":
         _import_ray()
     router = Router.load(job.bundle)
+    if show_progress and job.source.exists() and job.source.stat().st_size >= _LONG_TO_READ:
+        say(f"route: reading {job.source.name} once to part it")
     parts = source_of(job.source).plan(job.source, lines_per_part, column)
     with _alone(job):
         _open_folder(job, lines_per_part, router.manifest.bundle_id)

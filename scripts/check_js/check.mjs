@@ -10,7 +10,7 @@
 
 import { readFileSync } from "node:fs";
 import path from "node:path";
-import { AutoModelForSequenceClassification, AutoTokenizer, env, TextClassificationPipeline } from "@huggingface/transformers";
+import { env, pipeline } from "@huggingface/transformers";
 
 const refuse = (url) => {
   throw new Error(`the check is offline, but something asked for ${url}`);
@@ -24,9 +24,8 @@ const best = (scores) => Object.keys(scores).reduce((first, second) => (scores[s
 async function check({ folder, dtype, tolerance, max_length, queries }) {
   env.localModelPath = path.dirname(folder);
   const name = path.basename(folder);
-  const tokenizer = await AutoTokenizer.from_pretrained(name);
-  const model = await AutoModelForSequenceClassification.from_pretrained(name, { dtype });
-  const classify = new TextClassificationPipeline({ task: "text-classification", model, tokenizer });
+  const classify = await pipeline("text-classification", name, { dtype }); // as docs/bundle.md shows it
+  const tokenizer = classify.tokenizer;
   const wrong = [];
   let furthest = 0;
   let cut = 0;
@@ -49,7 +48,7 @@ async function check({ folder, dtype, tolerance, max_length, queries }) {
       wrong.push(`${JSON.stringify(text)}: ${best(found)} ${found[best(found)]} instead of ${best(scores)} ${scores[best(scores)]}`);
     }
   }
-  await model.dispose();
+  await classify.dispose();
   return { wrong, furthest, cut, compared: queries.length - cut };
 }
 
