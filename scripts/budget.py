@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
-from provenance import older_graph
+from provenance import older_graph, tree_commit
 
 from distill import Router, router
 from distill import outline as outlines
@@ -239,6 +239,7 @@ def measured(bundles: Sequence[Path], queries: Path) -> dict[str, Any]:
         found.append(
             {
                 "student": opened.manifest.student,
+                "bundle_id": opened.manifest.bundle_id,
                 "n_labels": len(opened.labels),
                 "size_mb": opened.bundle.size_bytes / 1e6,
                 "mean_tokens": float(np.mean([len(opened.tokenise(text)) for text in texts])),
@@ -250,7 +251,7 @@ def measured(bundles: Sequence[Path], queries: Path) -> dict[str, Any]:
             }
         )
     of = {"n_queries": len(texts), "queries": _shown_path(queries)}
-    return {"environment": environment(), **of, "bundles": found, "products": products()}
+    return {"environment": environment(), "commit": tree_commit(), **of, "bundles": found, "products": products()}
 
 
 def _shown_path(path: Path) -> str:
@@ -269,7 +270,7 @@ def tables(result: Mapping[str, Any]) -> dict[str, str]:
     where = result["environment"]
     queries = f"`{result['queries']}`" if "queries" in result else "the demo's gold"  # which it was before it was noted
     parts["machine"] = [
-        f"{where['processor']}, one thread, onnxruntime {where['versions']['onnxruntime']}, {result['n_queries']} queries of {queries}.{older_graph(where)}"
+        f"{where['processor']}, one thread, onnxruntime {where['versions']['onnxruntime']}, {result['n_queries']} queries of {queries}.{_of(result)}{older_graph(where)}"
         + (
             f" **The machine was busy with other work ({where['busy_share']:.0%}): times are too long.**"
             if where["loaded"]
@@ -277,6 +278,14 @@ def tables(result: Mapping[str, Any]) -> dict[str, str]:
         )
     ]
     return {name: "\n".join(lines) + "\n" for name, lines in parts.items()}
+
+
+def _of(result: Mapping[str, Any]) -> str:
+    """Which bundles, and with which code; runs of before do not say."""
+    if "commit" not in result:
+        return ""
+    bundles = " and ".join(f"`{each['student']}` {each['bundle_id']}" for each in result["bundles"])
+    return f" Bundles: {bundles}; commit {result['commit']}."
 
 
 def _budget(bundle: Mapping[str, Any]) -> str:

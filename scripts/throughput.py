@@ -140,7 +140,8 @@ def _rates(bundle: Mapping[str, Any], workers: str) -> list[str]:
 
 def _tokenizers(bundles: Mapping[str, Any]) -> str:
     found = [f"`{name}` {each['tokenizer']}" for name, each in bundles.items() if "tokenizer" in each]
-    return f" Tokenizer: {', '.join(found)}." if found else ""
+    made = [f"`{name}` {each['bundle_id']}" for name, each in bundles.items() if "bundle_id" in each]
+    return (f" Tokenizer: {', '.join(found)}." if found else "") + (f" Bundles: {', '.join(made)}." if made else "")
 
 
 def batch_of(texts: Sequence[str]) -> list[str]:
