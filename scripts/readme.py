@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import audit_table
 import demo_pages
 import growth_table
+import intents_table
 import peers_table
 import teacher_evidence
 import throughput
@@ -152,7 +153,7 @@ PAGES = {
     when_not.PAGE: when_not.PARTS,
     peers_table.PAGE: {"limits": peers_table.limits},
     ROOT / "docs" / "deployment.md": {"throughput": threads_and_processes},
-    ROOT / "results" / "README.md": {"runs": peers_table.runs},
+    ROOT / "results" / "README.md": {"runs": peers_table.runs, "intents": intents_table.page},
     teacher_evidence.PAGE: {"teacher": teacher_evidence.table},
     **demo_pages.PAGES,
 }
