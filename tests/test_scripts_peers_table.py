@@ -30,25 +30,12 @@ def results(tmp_path, monkeypatch):
         "bare_imports_ms": 80.0,
         "not_run": [{"name": "absent", "reason": "no wheel"}],
     }
-    opened = [
-        {
-            "set": "birds",
-            "seed": 0,
-            "commit": "5e7e27",
-            "opened_at": "2026-01-01T",
-            "rows": {"static": {"accuracy": 0.2}},
-        },
-        {"set": "birds", "seed": 0, "commit": "new", "opened_at": "2026-01-03T", "rows": {"static": {"accuracy": 0.7}}},
-        {"set": "birds", "seed": 1, "commit": "new", "opened_at": "2026-01-03T", "rows": {"static": {"accuracy": 0.9}}},
-        {"set": "fish", "seed": 0, "commit": "new", "opened_at": "2026-01-03T", "rows": {"static": {"accuracy": 0.0}}},
-    ]
     published = [
         {"name": "giant", "birds": 0.99, "source": "a paper"},
         {"name": "unrelated", "fish": 0.5, "source": "none"},
     ]
     for name, text in (
         ("PEERS", json.dumps(run)),
-        ("OPENINGS", "".join(json.dumps(line) + "\n" for line in opened)),
         ("PUBLISHED", json.dumps(published)),
         ("BUDGET", ""),
         ("THROUGHPUT", ""),
@@ -59,32 +46,24 @@ def results(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_rows_by_speed_and_accuracy_from_the_openings(results):
+def test_rows_by_speed_and_all_figures_from_the_run(results):
     lines = peers_table.table().splitlines()
-    assert lines[2].startswith("| **static** | 0.8000 | 100 | 200 |")  # the mean of the seeds' last openings
+    assert lines[2].startswith("| **static** | 0.1000 | 100 | 200 |")  # of the bundle that was timed
     assert lines[3].startswith("| slow peer | 0.5000 |")
     assert lines[4].startswith("| giant (published: a paper) | 0.9900 |")
     assert "unrelated" not in peers_table.table()
 
 
-def test_the_note_names_commit_machine_and_what_was_not_run(results):
+def test_the_note_names_bundles_machine_and_what_was_not_run(results):
     note = peers_table.table().splitlines()[-1]
     for part in (
         "birds, 10 test queries, 2 of them out of scope",
-        "seed 1: new, 2026-01-03",
+        "with the bundles static b1.",
         "Abacus",
         "absent: no wheel",
         "The encoder's figures are older",
     ):
         assert part in note
-    assert "5e7e27" not in note
-
-
-def test_a_set_that_was_not_opened_leaves_the_cell_empty(results):
-    (results / "OPENINGS").write_text("", "utf-8")
-    text = peers_table.table()
-    assert "| **static** |  | 100 |" in text
-    assert "not opened yet" in text
 
 
 def late(**n_held):
@@ -153,6 +132,6 @@ def test_every_run_that_was_logged_is_shown(tmp_path, monkeypatch):
         peers.log_run(path, result)
     monkeypatch.setattr(peers_table, "RUNS", path)
     lines = peers_table.runs().splitlines()
-    assert lines[2] == f"| first {'| 10.0 | 20 ' * 5}| 1.000 |"
-    assert lines[3] == f"| second {'| 20.0 | 40 ' * 5}| 1.000 |"
+    assert lines[2] == f"| first | birds {'| 10.0 | 20 ' * 5}| 1.000 |"
+    assert lines[3] == f"| second | birds {'| 20.0 | 40 ' * 5}| 1.000 |"
     assert "p99 in each pass of the last run: static 20, 60;" in lines[-1]

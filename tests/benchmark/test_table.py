@@ -228,7 +228,7 @@ def test_the_cascade_is_priced_as_another_model_where_one_was_named(result):
     assert lines[0].rstrip().endswith(" as gpt-5-mini")
     assert lines[2].split()[-1] == "$0.0500"
     assert "USD per 1,000" not in " ".join(lines)
-    assert "as gpt-5-mini: what asking costs for 1,000 queries" in " ".join(lines)
+    assert "as gpt-5-mini: what asking costs for 1,000 queries" in " ".join(" ".join(lines).split())
 
 
 PRICED = {

@@ -76,12 +76,14 @@ def test_carry_says_what_the_limit_leaves(server, make_spec):
     label(make_spec(server.base_url, teacher={"price": DEAR}), show_progress=False)
     left = {name: described for name, described in INTENTS.items() if name != "refund"}
     spec = make_spec(server.base_url, teacher={"price": DEAR}, intents=left)
-    planned = distill("carry", spec.path, "--dry-run", "--max-usd", "0.001").stdout
+    planned = distill("carry", spec.path, "--ask-removed", "--dry-run", "--max-usd", "0.001").stdout
     assert (
         "at most 3 requests, USD about 1.4483; the limit of --max-usd or teacher.max_usd leaves 0.0010: it would stop there;"
         in planned
     )
-    assert "at most 3 requests, USD about 1.4483; no limit is set" in distill("carry", spec.path, "--dry-run").stdout
+    planned = distill("carry", spec.path, "--ask-removed", "--dry-run").stdout
+    assert "at most 3 requests, USD about 1.4483; no limit is set" in planned
+    assert "at most 0 requests, USD about 0.0000" in distill("carry", spec.path, "--dry-run").stdout
 
 
 def test_carry_plans_what_was_written_for_an_intent_with_another_name(server, make_spec):
