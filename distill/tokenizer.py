@@ -184,8 +184,11 @@ def _nanotoken(
             raise
 
     try:
-        from nanotoken import WordPieceTokenizer
+        from nanotoken import WordPieceTokenizer, get_cache_entries, set_cache_entries
 
+        set_cache_entries(
+            min(get_cache_entries(), _MOST_WORDS)
+        )  # of all tokenizers; by default a million words a thread, 200 MB
         encode = WordPieceTokenizer.from_json(file.read_bytes()).encode_batch_list
 
         def ask(text: str) -> Ids:

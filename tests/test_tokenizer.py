@@ -191,7 +191,7 @@ class FakeNanotoken:
     """Stands for nanotoken: encodes with ``tokenizers``, but for what a test wants otherwise."""
 
     def __init__(self, tokenizer):
-        self.tokenizer, self.asked, self.wrong = tokenizer, [], {}
+        self.tokenizer, self.asked, self.wrong, self.bounds = tokenizer, [], {}, []
 
     def encode_batch_list(self, given, *, max_length, truncation_side, parallel):
         assert (truncation_side, parallel) == ("right", False)
@@ -210,8 +210,20 @@ def fake(monkeypatch):
     module = ModuleType("nanotoken")
     module.WordPieceTokenizer = ModuleType("WordPieceTokenizer")
     module.WordPieceTokenizer.from_json = lambda _: nanotoken
+    module.get_cache_entries, module.set_cache_entries = lambda: 1_000_000, nanotoken.bounds.append
     monkeypatch.setitem(sys.modules, "nanotoken", module)
     return nanotoken
+
+
+def test_what_nanotoken_remembers_is_bounded(fake, tiny_bundle):
+    Router.load(tiny_bundle.path)
+    assert fake.bounds == [distill.tokenizer._MOST_WORDS]
+
+
+def test_the_real_nanotoken_remembers_no_more_words_than_we_do(tiny_bundle):
+    nanotoken = pytest.importorskip("nanotoken")
+    Router.load(tiny_bundle.path)
+    assert nanotoken.get_cache_entries() <= distill.tokenizer._MOST_WORDS
 
 
 def test_nanotoken_is_used_where_it_gives_the_same_ids(fake, tiny_bundle):
