@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import audit_table
+import bulk_growth
 import demo_pages
 import growth_table
 import intents_table
@@ -152,7 +153,7 @@ PAGES = {
     README: PARTS,
     when_not.PAGE: when_not.PARTS,
     peers_table.PAGE: {"limits": peers_table.limits},
-    ROOT / "docs" / "deployment.md": {"throughput": threads_and_processes},
+    ROOT / "docs" / "deployment.md": {"throughput": threads_and_processes, "bulk": bulk_growth.page},
     ROOT / "results" / "README.md": {"runs": peers_table.runs, "intents": intents_table.page},
     teacher_evidence.PAGE: {"teacher": teacher_evidence.table},
     **demo_pages.PAGES,
