@@ -20,7 +20,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from distill import errors
-from distill.bulk_files import FORMATS, Line, Part, answer_row, format_of, source_of
+from distill.bulk_files import FORMATS, Csv, Line, Part, answer_row, format_of, source_of
 from distill.data import storage_errors, write_json
 from distill.errors import BundleError, DataError, DistillError, missing_extra
 from distill.progress import Progress, say
@@ -40,7 +40,7 @@ _ERROR_KEYS = {"output", "line", "error", "raw"}
 _LOCK = "distill.lock"
 _LINES_PER_PART = 16_384
 _LONG_TO_READ = 1 << 26
-"""Bytes of an input from which on reading it once takes seconds."""
+"""Bytes of a CSV from which on reading it takes seconds."""
 _NOTHING = {"n_lines": 0, "n_errors": 0, "first_error": "", "error": "", "message": ""}
 _RAY_LOG_LEVELS = {"RAY_DATA_LOG_LEVEL": "ERROR", "RAY_BACKEND_LOG_LEVEL": "fatal"}
 
@@ -183,9 +183,10 @@ def route_file(
     if engine == "ray":
         _import_ray()
     router = Router.load(job.bundle)
-    if show_progress and job.source.exists() and job.source.stat().st_size >= _LONG_TO_READ:
-        say(f"route: reading {job.source.name} once to part it")
-    parts = source_of(job.source).plan(job.source, lines_per_part, column)
+    kind = source_of(job.source)
+    if show_progress and isinstance(kind, Csv) and job.source.exists() and job.source.stat().st_size >= _LONG_TO_READ:
+        say(f"route: reading {job.source.name} once, to find where its rows begin")
+    parts = kind.plan(job.source, lines_per_part, column)
     with _alone(job):
         _open_folder(job, lines_per_part, router.manifest.bundle_id)
         left = [part for part in parts if job.counts(part) is None]

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distill.guard import Breaker, Budget, FallbackOutcome, Guard, Ticket, as_usd
-from distill.hooks import notify_in_turns
+from distill.hooks import notify
 from distill.policy import Policy, confidence
 from distill.types import OUT_OF_SCOPE_LABEL, Prediction, Reason, Task
 
@@ -355,7 +355,7 @@ class Cascade:
         if not self.on_prediction:
             return iter(())
         latency_ms = (perf_counter() - started) * 1000
-        return notify_in_turns(self.on_prediction, texts, predictions, self.router.manifest.bundle_id, latency_ms)
+        return notify(self.on_prediction, texts, predictions, self.router.manifest.bundle_id, latency_ms)
 
 
 def _reasons(ask_when: Collection[Reason | str]) -> frozenset[Reason]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from distill.types import Prediction
 
-__all__ = ["Hook", "PredictionEvent", "notify", "notify_in_turns"]
+__all__ = ["Hook", "PredictionEvent", "notify"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,8 +50,8 @@ _reported: set[tuple[int, str]] = set()
 
 def notify(
     hooks: Iterable[Hook], texts: Sequence[str], predictions: Sequence[Prediction], bundle_id: str, latency_ms: float
-) -> None:
-    """Tells every hook of every prediction of one call, in order.
+) -> Iterator[int]:
+    """Tells every hook of every prediction of one call, in order, as far as it is iterated over: others may have their turn between two.
 
     Args:
         hooks: Whom to tell.
@@ -59,15 +59,10 @@ def notify(
         predictions: One for each.
         bundle_id: Which bundle answered.
         latency_ms: How long the call took.
+
+    Yields:
+        After each prediction, how many there were.
     """
-    for _ in notify_in_turns(hooks, texts, predictions, bundle_id, latency_ms):
-        pass
-
-
-def notify_in_turns(
-    hooks: Iterable[Hook], texts: Sequence[str], predictions: Sequence[Prediction], bundle_id: str, latency_ms: float
-) -> Iterator[int]:
-    """``notify``, as far as it is iterated over: after each prediction comes how many there were, and others may have their turn."""
     told = tuple(hooks)
     for number, (text, prediction) in enumerate(zip(texts, predictions, strict=True), 1):
         event = PredictionEvent(text, prediction, bundle_id, latency_ms, len(texts))

@@ -37,7 +37,7 @@ from tokenizers import Tokenizer
 
 from distill.bundle import CONFIG, MANIFEST, SELFCHECK, TOKENIZER, Bundle, check_graph, load_bundle
 from distill.errors import BundleError, QueryError, missing_extra
-from distill.hooks import notify_in_turns
+from distill.hooks import notify
 from distill.outline import PROBABILITIES, outline
 from distill.policy import Policy
 from distill.tokenizer import QueryTokenizer
@@ -399,7 +399,7 @@ class Router:
         self, texts: Sequence[str], predictions: Sequence[Prediction], started: float, *, pauses: bool = False
     ) -> None:
         latency_ms = (perf_counter() - started) * 1000
-        for number in notify_in_turns(self.on_prediction, texts, predictions, self.manifest.bundle_id, latency_ms):
+        for number in notify(self.on_prediction, texts, predictions, self.manifest.bundle_id, latency_ms):
             if pauses and number % _QUERIES_BETWEEN_PAUSES == 0:
                 sleep(_PAUSE_S)
 

@@ -188,7 +188,7 @@ def _nanotoken(
 
         set_cache_entries(
             min(get_cache_entries(), _MOST_WORDS)
-        )  # of all tokenizers; by default a million words a thread, 200 MB
+        )  # by default a million a thread: new words, numbers say, add up
         encode = WordPieceTokenizer.from_json(file.read_bytes()).encode_batch_list
 
         def ask(text: str) -> Ids:

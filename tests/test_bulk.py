@@ -306,6 +306,14 @@ def test_a_row_of_a_csv_has_the_line_on_which_it_begins(tiny_bundle, tmp_path, l
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(("suffix", "is_said"), [(".csv", True), (".jsonl", False), (".parquet", False)])
+def test_a_long_csv_is_said_to_be_read_first(tiny_bundle, tmp_path, monkeypatch, capsys, suffix, is_said):
+    monkeypatch.setattr(bulk, "_LONG_TO_READ", 1)
+    source = write_texts(tmp_path / f"queries{suffix}", ["refund"])
+    route_file(tiny_bundle.path, source, tmp_path / "answers.jsonl")
+    assert (f"route: reading queries{suffix} once" in capsys.readouterr().err) is is_said
+
+
 @pytest.mark.parametrize("lines_per_part", [1, 2, 100])
 def test_malformed_rows_of_a_csv_cost_one_line_each(tiny_bundle, tmp_path, lines_per_part, capsys):
     rows = {

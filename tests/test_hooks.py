@@ -16,7 +16,7 @@ ANSWER = Prediction("refund", 0.9, Reason.ACCEPTED, "refund", ("refund",))
 def tell(*told, n=3):
     """Tells hooks of the same prediction several times."""
     for _ in range(n):
-        notify(told, ["refund"], [ANSWER], "a bundle", 0.1)
+        assert [*notify(told, ["refund"], [ANSWER], "a bundle", 0.1)] == [1]
 
 
 def closure(kind):

@@ -47,6 +47,15 @@ def run(monkeypatch, folder, *options):
     return json.loads((out / "audit.json").read_text("utf-8")), (out / "audit.md").read_text("utf-8")
 
 
+def test_students_of_the_same_list_are_joined_and_of_another_replaced():
+    before = {"list": 1, "seed": 0, "budget_minutes": 0, "students": {"encoder": 1}, "measured": {"encoder": "old"}}
+    after = {"list": 1, "seed": 0, "budget_minutes": 0, "students": {"static": 2}, "measured": {"static": "new"}}
+    found = audit_evidence.joined(before, after)
+    assert (found["students"], found["measured"]) == ({"encoder": 1, "static": 2}, {"encoder": "old", "static": "new"})
+    assert audit_evidence.joined(before, after | {"list": 2}) == after | {"list": 2}
+    assert audit_evidence.joined(None, after) == after
+
+
 def test_it_plants_finds_trains_and_writes_both_files(folder, monkeypatch):
     results, page = run(monkeypatch, folder, "--noise", 0.15)
     (result,) = results.values()

@@ -123,11 +123,12 @@ def cascade_curve(inputs: CascadeInputs, shares: Sequence[float] = SHARES) -> tu
 
 
 def _boundary(ascending: Floats, most: int) -> float:
-    """Midway between two confidences, so that at most so many lie below: equal ones cannot be parted."""
+    """Midway between two confidences, so that at most so many lie below: equal ones cannot be parted.
+
+    At most 1, as a cascade takes it: who has all the confidence there is, is never asked about.
+    """
     if most >= len(ascending):
-        return (
-            (float(ascending[-1]) + 1.0) / 2 if len(ascending) else 0.5
-        )  # who has all the confidence there is, is never asked about
+        return (float(ascending[-1]) + 1.0) / 2 if len(ascending) else 0.5
     first_kept = ascending[most]
     n_asked = int(np.searchsorted(ascending, first_kept, side="left"))
     return float((ascending[n_asked - 1] + first_kept) / 2) if n_asked else 0.0
