@@ -4,7 +4,7 @@ python scripts/harder.py FOLDER --out DIR [--seed 0] [--noise 0.15] [--per-inten
 
 Makes two data set folders from FOLDER under DIR, named after FOLDER, what is hard in them, and the seed: one in which a share of the training
 labels is turned to the intent that it is most often taken for, and one with some examples an intent; measures students on both and on FOLDER itself as scripts/public.py does, and
-prints what they lose, beside the pretrained vectors with a logistic regression on the few examples that the students train on. What was measured already (DIR/models holds
+prints what they lose, beside the pretrained vectors with a logistic regression on the same few examples. What was measured already (DIR/models holds
 bench.json of that folder) is not measured again. results/harder.jsonl gets a line; scripts/public_table.py makes a table of it.
 """
 
@@ -27,14 +27,13 @@ from sklearn.model_selection import cross_val_predict
 from distill.benchmark.latency import processor_name
 from distill.data import read_jsonl, write_jsonl
 from distill.errors import DataError, DistillError
-from distill.split import HELD_OUT_SHARE, stratified_holdout
 from distill.student.encoder import Encoder, Pooled
 from distill.student.recipe import DEFAULT_BUDGET_MINUTES
 from distill.student.tokens import bundle_tokenizer, encode
 from distill.student.train import DEFAULT_BASE_MODEL
 from distill.student.trainer import predict
 from distill.student.weights import load_base_model
-from distill.types import Task
+from distill.types import OUT_OF_SCOPE_LABEL, Task
 
 Line = dict[str, Any]
 RESULTS = ROOT / "results" / "harder.jsonl"
@@ -84,27 +83,18 @@ def _write(folder: Path, target: Path, lines: list[Line]) -> None:
             shutil.copyfile(folder / name, target / name)
 
 
-def frozen_baseline(folder: Path, seed: int) -> float:
-    """Accuracy of a logistic regression on the pretrained vectors, fitted on what students of this folder train on."""
+def frozen_baseline(folder: Path) -> float:
+    """In-scope accuracy of a logistic regression on the pretrained vectors, fitted on all of train: the best intent but ``oos``."""
     base = load_base_model(DEFAULT_BASE_MODEL)
     tokenizer = bundle_tokenizer(base.tokenizer, base.max_length)
     pooled = Pooled(Encoder(base, 2, 0.0))
-    parts = training_part(folder, seed), [line for _, line in read_jsonl(folder / "test.jsonl")]
+    parts = [[line for _, line in read_jsonl(folder / f"{part}.jsonl")] for part in ("train", "test")]
     train, test = (predict(pooled, encode(tokenizer, [line["text"] for line in part])) for part in parts)
-    intents = [[line["intent"] for line in part] for part in parts]
-    model = LogisticRegression(C=10, max_iter=1000).fit(train, intents[0])
-    return float(model.score(test, intents[1]))
-
-
-def training_part(folder: Path, seed: int) -> list[Line]:
-    """The lines that students train on: all of train, or, where nothing else is held out, as much of it as `train` leaves."""
-    lines = [line for _, line in read_jsonl(folder / "train.jsonl")]
-    if (folder / "validation.jsonl").exists():
-        return lines
-    labels = read_folder(folder).labels  # strata by number, as `train` has them: the same queries are drawn
-    strata = [labels.index(line["intent"]) for line in lines]
-    kept, _ = stratified_holdout(strata, HELD_OUT_SHARE, seed)
-    return [lines[position] for position in kept]
+    given, truth = (np.asarray([line["intent"] for line in part]) for part in parts)
+    model = LogisticRegression(C=10, max_iter=1000).fit(train, given)
+    intents = model.classes_ != OUT_OF_SCOPE_LABEL
+    best = model.classes_[intents][model.predict_proba(test)[:, intents].argmax(axis=1)]
+    return float((best == truth)[truth != OUT_OF_SCOPE_LABEL].mean())
 
 
 def main() -> None:
@@ -145,7 +135,7 @@ def main() -> None:
             "per_intent": args.per_intent,
             "clean": figures[args.folder],
             "noisy": figures[noisy],
-            "few": figures[few] | {"frozen": frozen_baseline(few, args.seed)},
+            "few": figures[few] | {"frozen": frozen_baseline(few)},
         }
         with RESULTS.open("a", encoding="utf-8", newline="\n") as file:
             file.write(json.dumps(line) + "\n")

@@ -35,6 +35,8 @@ SHA256 = {
 }
 """Of the parts that the project's figures are of: a folder of the same name may be anybody's."""
 
+_NOT_KNOWN = (0, 0, "")
+
 Opening = dict[str, Any]
 
 
@@ -53,10 +55,13 @@ def read_openings(path: Path) -> list[Opening]:
     Raises:
         DataError: The file cannot be read.
     """
+    return [line for line in _every(path) if is_of_these_parts(line)]
+
+
+def _every(path: Path) -> list[Opening]:
     if not path.exists():
         return []
-    found = {(line["set"], line["seed"], line["opened_at"]): line for _, line in read_jsonl(path)}
-    return [line for line in found.values() if is_of_these_parts(line)]
+    return list({(line["set"], line["seed"], line["opened_at"]): line for _, line in read_jsonl(path)}.values())
 
 
 def is_of_these_parts(line: Opening) -> bool:
@@ -70,10 +75,23 @@ def is_of_these_parts(line: Opening) -> bool:
     return not known or (named == known if names_all else named.items() <= known.items())
 
 
+def n_opened(path: Path, name: str) -> int:
+    """How often the test part of a set in ``SHA256`` was opened, whatever the folder was called and whatever it was trained on.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
+    test_sha256 = SHA256[name]["test_sha256"]
+    return sum(
+        line["test_sha256"] == test_sha256 if "test_sha256" in line else line["set"] == name for line in _every(path)
+    )
+
+
 def last_by_seed(openings: list[Opening], name: str) -> list[Opening]:
     """The last opening of a set for each seed that was measured with the default budget.
 
     Seeds are comparable where their students were made alike: of several recipes, exports and assistants those of the newest line count.
+    Lines that do not say their recipe cannot be compared: of these only the newest counts.
     """
     measured = [
         line
@@ -83,11 +101,14 @@ def last_by_seed(openings: list[Opening], name: str) -> list[Opening]:
         and line.get("budget_minutes", DEFAULT_BUDGET_MINUTES) == DEFAULT_BUDGET_MINUTES
     ]
     newest = max(map(_made_by, measured), default=None)
+    if newest == _NOT_KNOWN:
+        return measured[-1:]
     if newest is not None:
         newest = _made_by(next(line for line in reversed(measured) if _made_by(line)[:2] == newest[:2]))
     return list({line["seed"]: line for line in measured if _made_by(line) == newest}.values())
 
 
 def _made_by(line: Opening) -> tuple[int, int, str]:
-    """Recipe, export and assistant: 0 and nothing in lines that do not say."""
-    return line.get("recipe", 0), line.get("export", 0), line.get("assistant", "")
+    """Recipe, export and assistant: ``_NOT_KNOWN`` of lines that do not say."""
+    recipe, export, nobody = _NOT_KNOWN
+    return line.get("recipe", recipe), line.get("export", export), line.get("assistant", nobody)

@@ -83,7 +83,10 @@ def baselines() -> str:
     oos = [fmean(opening["rows"][name]["oos_auroc"] for opening in _openings("clinc150")) for name in _SHOWN]
     lines.append([_SETS["clinc150"], "out-of-scope AUROC", *_compared(oos)])
     head = ["", "figure", "TF-IDF", "static", "encoder", "static, points above TF-IDF"]
-    return _table(head, lines) + "\n\nHow often test parts and gold were opened: [results](../results/README.md).\n"
+    return (
+        _table(head, lines)
+        + "\n\nHow often [test parts](../results/public.md) and [gold](../results/README.md#gold-was-opened-more-than-once) were opened.\n"
+    )
 
 
 def _public_line(name: str, title: str) -> list[str]:

@@ -7,12 +7,11 @@ from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from project import write_lines
 
 from distill.data import read_jsonl
-from distill.student import train
-from distill.student.train import TrainingData
 from distill.types import BenchRow
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "scripts"))
@@ -55,15 +54,28 @@ def test_what_is_held_out_for_clean_labels_is_held_out_for_others(folder, tmp_pa
     write_lines(folder / "validation.jsonl", train_of(folder)[:3])
     harder.make_few(folder, tmp_path / "few", 4, seed=0)
     assert (tmp_path / "few" / "validation.jsonl").read_bytes() == (folder / "validation.jsonl").read_bytes()
-    assert harder.training_part(tmp_path / "few", 0) == train_of(tmp_path / "few")
 
 
-def test_the_baseline_gets_what_students_train_on(folder):
-    examples = harder.read_folder(folder)
-    data = TrainingData("few", examples.task, examples.labels, examples.examples)
-    trained, _ = train._split(data, 7)
-    assert len(trained.texts) < len(examples.examples)
-    assert [line["text"] for line in harder.training_part(folder, 7)] == trained.texts
+def test_the_baseline_learns_from_all_of_the_few_and_is_judged_in_scope(folder, monkeypatch):
+    """Three intents and ``oos``, each a corner of a square; ``oos`` is likeliest for a query to ``greet``, which is judged without it."""
+    corners = {"pay": (4.0, 0.0), "send": (0.0, 4.0), "greet": (-4.0, 0.0), "oos": (0.0, -4.0)}
+    train = [{"text": f"{intent} {number}", "intent": intent} for intent in corners for number in range(3)]
+    write_lines(folder / "train.jsonl", train)
+    queries = {"pay": "pay", "send": "send", "greet like oos": "greet", "pay like send": "pay", "oos": "oos"}
+    write_lines(folder / "test.jsonl", [{"text": text, "intent": intent} for text, intent in queries.items()])
+    places = corners | {"greet like oos": (-3.0, -3.5), "pay like send": (0.0, 3.0)}
+    seen = []
+
+    def vectors(_, texts):
+        seen.append(len(texts))
+        return np.asarray([places.get(text) or corners[text.split()[0]] for text in texts])
+
+    for name in ("load_base_model", "bundle_tokenizer", "Encoder", "Pooled"):
+        monkeypatch.setattr(harder, name, lambda *_: SimpleNamespace(tokenizer=None, max_length=8))
+    monkeypatch.setattr(harder, "encode", lambda _, texts: texts)
+    monkeypatch.setattr(harder, "predict", vectors)
+    assert harder.frozen_baseline(folder) == 0.75
+    assert seen == [12, 5]
 
 
 def test_runs_of_two_seeds_do_not_meet_and_name_the_commit_they_began_with(folder, tmp_path, monkeypatch):

@@ -220,6 +220,17 @@ def test_anybodys_folder_of_a_known_name_is_not_the_projects(tmp_path):
     assert [line["opened_at"] for line in openings.read_openings(path)] == [opening()["opened_at"], "b", "e"]
 
 
+def test_every_opening_of_a_test_part_counts_under_whatever_name_and_with_whatever_else(tmp_path):
+    path = tmp_path / "openings.jsonl"
+    known = openings.SHA256["clinc150"]
+    lines = [opening(), opening(opened_at="b", **known), opening(opened_at="c", **known | {"train_sha256": "0"})]
+    others = [opening(opened_at="d", set="copy", **known), opening(opened_at="e", **known | {"test_sha256": "0"})]
+    for line in [*lines, *others, opening(opened_at="d", set="copy", **known), opening(set="birds")]:
+        openings.note(line, path)
+    assert openings.n_opened(path, "clinc150") == 4
+    assert openings.n_opened(path, "banking77") == openings.n_opened(tmp_path / "none.jsonl", "banking77") == 0
+
+
 def test_a_line_that_names_every_part_is_of_just_these():
     known = {"export": 2, **openings.SHA256["clinc150"]}
     assert openings.is_of_these_parts(opening(**known))
@@ -239,36 +250,64 @@ def opening(**changes):
     } | changes  # fmt: skip
 
 
+OPENED = dict.fromkeys(openings.SHA256, 0) | {"clinc150": 5}
+MADE = {"recipe": 8, "export": 1, "assistant": "big", "budget_minutes": 40.0, "graphs": {"encoder": "int8", "static": "fp32"}}  # fmt: skip
+
+
+def accuracy_of(table, name="CLINC150"):
+    (line,) = [each for each in table.splitlines() if each.startswith(f"| {name} accuracy")]
+    return line
+
+
 def test_the_last_opening_of_a_seed_counts_and_every_one_is_counted():
-    worse = opening(rows={name: {**row, "accuracy": 0.1} for name, row in opening()["rows"].items()})
-    table = public_table.table([worse, opening(), opening(seed=1)])
-    (line,) = [each for each in table.splitlines() if each.startswith("| CLINC150 accuracy")]
-    assert "0.9000 [0.9000, 0.9000] | 0.0700 short" in line
-    assert line.endswith("| not known | 2 | 3 |")
-    assert "| encoder not known, 25.0; static not known, 25.0 |" in table
-
-
-def test_no_mean_is_over_two_recipes(monkeypatch):
-    monkeypatch.setattr(public_table, "VERSION", 9)
-    openings = [opening(), opening(seed=1, recipe=8, graphs={"encoder": "int8", "static": "fp32"})]
-    table = public_table.table(openings)
-    (line,) = [each for each in table.splitlines() if each.startswith("| CLINC150 accuracy")]
-    assert line.endswith("| 8, older | 1 | 2 |")
+    worse = opening(rows={name: {**row, "accuracy": 0.1} for name, row in opening()["rows"].items()}, **MADE)
+    table = public_table.table([worse, opening(**MADE), opening(seed=1, **MADE)], OPENED)
+    assert "0.9000 [0.9000, 0.9000] | 0.0700 short" in accuracy_of(table)
+    assert accuracy_of(table).endswith("| 8, older | 2 | 5 |")
     assert "| encoder int8, 25.0; static fp32, 25.0 |" in table
-    assert "| 9 | 1 | 3 |" in public_table.table([*openings, opening(seed=2, recipe=9)])
+
+
+def test_no_mean_is_over_two_recipes_or_over_lines_that_do_not_say(monkeypatch):
+    monkeypatch.setattr(public_table, "VERSION", 9)
+    unsaid = [opening(), opening(seed=1)]
+    table = public_table.table(unsaid, OPENED)
+    assert accuracy_of(table).endswith("| not known | 1 | 5 |")
+    assert "| clinc150 | 1 | abc |" in table
+    assert "| clinc150 | 0 | abc |" not in table
+    older = [*unsaid, opening(seed=1, **MADE)]
+    assert accuracy_of(public_table.table(older, OPENED)).endswith("| 8, older | 1 | 5 |")
+    assert "| 9 | 1 | 5 |" in public_table.table([*older, opening(seed=2, **MADE | {"recipe": 9})], OPENED)
+
+
+def test_a_limit_that_is_for_three_seeds_says_how_many_there_were():
+    good = {name: {**row, "accuracy": 0.98} for name, row in opening()["rows"].items()}
+    lines = [opening(set="banking77", seed=seed, rows=good, **MADE) for seed in range(3)]
+    for n, verdict in {1: "stands, 1 of 3 seeds", 2: "stands, 2 of 3 seeds", 3: "stands"}.items():
+        line = accuracy_of(public_table.table(lines[:n], OPENED), "BANKING77")
+        assert [cell.strip() for cell in line.split("|")][4] == verdict
+    line = accuracy_of(public_table.table([opening(rows=good, **MADE)], OPENED))
+    assert [cell.strip() for cell in line.split("|")][4] == "stands"
+
+
+def test_what_training_took_stands_beside_its_limits():
+    last = public_table.table([opening(set="banking77", train_minutes=70.5)], OPENED).splitlines()[-1]
+    assert last.endswith("70.5 minutes, missed (at most 60 minutes on two cores); 2,000 MB, stands (at most 6,000 MB on two cores).")  # fmt: skip
+    unknown = public_table.table([opening(set="banking77", train_minutes=None)], OPENED).splitlines()[-1]
+    assert ": not known (at most 60 minutes on two cores); 2,000 MB" in unknown
+    assert ": not known (at most 60 minutes" in public_table.table([], OPENED)
 
 
 def test_the_noise_floor_stands_beside_ece():
     measured = opening(rows={name: {**row, "ece_noise_floor": 0.009} for name, row in opening()["rows"].items()})
-    assert "| CLINC150 ECE, in scope | 0.018 | 0.0200, by chance 0.0090 |" in public_table.table([measured])
-    assert "0.0200, by chance: not known |" in public_table.table([opening()])
+    assert "| CLINC150 ECE, in scope | 0.018 | 0.0200, by chance 0.0090 |" in public_table.table([measured], OPENED)
+    assert "0.0200, by chance: not known |" in public_table.table([opening()], OPENED)
 
 
 def test_an_opening_that_was_not_measured_is_counted_and_not_shown():
     begun = opening(opened_at="later", rows={})
-    (line,) = [each for each in public_table.table([opening(), begun]).splitlines() if "CLINC150 accuracy" in each]
+    line = accuracy_of(public_table.table([opening(), begun], OPENED))
     assert "| 0.970 | 0.9000 |" in line
-    assert line.endswith("| 1 | 2 |")
+    assert line.endswith("| 1 | 5 |")
 
 
 def test_the_page_says_who_else_looked_at_the_test_parts():
@@ -285,7 +324,7 @@ def test_in_scope_accuracy_follows_from_both_figures():
 
 
 def test_what_was_not_run_says_so():
-    assert "| BANKING77 accuracy | 0.942 | not run |" in public_table.table([])
+    assert "| BANKING77 accuracy | 0.942 | not run |" in public_table.table([], OPENED)
 
 
 def harder(**changes):
@@ -310,7 +349,7 @@ def test_what_wrong_and_few_labels_cost_stands_beside_its_limit():
     table = public_table.harder_table([harder(noisy={"encoder": 0.1, "static": 0.1}), harder()])  # the last one counts
     assert "| encoder | 0.9400 | 0.9350 | 0.010 | 0.0050 | stands | 0.860 | 0.8500 | 0.0100 short | 0.8300 |" in table
     assert "| static | 0.9300 | 0.9100 | 0.015 | 0.0200 | 0.0050 short |  | 0.8000 |  | 0.8300 |" in table
-    assert public_table.harder_table([]) == ""
+    assert public_table.harder_table([]).splitlines()[-1] == "Not run yet (`scripts/harder.py`)."
 
 
 @pytest.mark.parametrize(

@@ -53,9 +53,12 @@ def test_the_break_even_is_that_of_bench():
 
 
 def test_baselines_are_what_was_measured():
-    """The mean over seeds, of each the last time that it was measured."""
+    """The mean over the seeds of the newest recipe, of each the last time that it was measured; the newest line where it does not say."""
     lines = [json.loads(line) for line in (when_not.RESULTS / "openings.jsonl").read_text("utf-8").splitlines()]
-    by_seed = {line["seed"]: line["rows"] for line in lines if line["set"] == "banking77"}
+    lines = [line for line in lines if line["set"] == "banking77"]
+    newest = lines[-1]
+    alike = [line for line in lines if line["recipe"] == newest["recipe"]] if "recipe" in newest else [newest]
+    by_seed = {line["seed"]: line["rows"] for line in alike}
     (line,) = [line for line in when_not.baselines().splitlines() if line.startswith("| BANKING77")]
     cells = [cell.strip() for cell in line.split("|")[3:6]]
     means = [np.mean([rows[name]["accuracy"] for rows in by_seed.values()]) for name in ("tfidf", "static", "encoder")]

@@ -215,8 +215,8 @@ def coverage(answers: Answers) -> float:
 def f1_figures(truth: Bools, chosen: Bools) -> dict[str, Any]:
     """Macro and micro F1 (scikit-learn) with bootstrap intervals, as fields of ``BenchRow``.
 
-    Over the labels that occur in ``truth``; empty where none does. A resample in which a label does not occur leaves it
-    out too.
+    Macro is over the labels that occur in ``truth``, and in a resample over those that occur there; micro counts what is
+    given to the others too, as wrong. Empty where no label occurs.
 
     Args:
         truth: bool array of shape (n, n_labels).
@@ -227,8 +227,8 @@ def f1_figures(truth: Bools, chosen: Bools) -> dict[str, Any]:
     occurring = np.flatnonzero(truth.any(axis=0))
     if not len(occurring):
         return {}
-    truth, chosen = truth[:, occurring], chosen[:, occurring]
-    macro, micro = (float(f1_score(truth, chosen, average=average, zero_division=0)) for average in ("macro", "micro"))
+    macro = float(f1_score(truth[:, occurring], chosen[:, occurring], average="macro", zero_division=0))
+    micro = float(f1_score(truth, chosen, average="micro", zero_division=0))
     by_average = _f1_statistics(truth, chosen)
     return {
         "macro_f1": macro,

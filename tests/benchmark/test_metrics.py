@@ -139,6 +139,16 @@ def test_the_f1_intervals_are_the_percentiles_of_scikit_learns_f1_over_resamples
         assert found[0] < figures[f"{average}_f1"] < found[1]
 
 
+def test_what_goes_to_a_label_that_gold_has_nothing_of_is_wrong_by_micro_f1_and_has_no_share_in_macro_f1():
+    rng = np.random.default_rng(0)
+    truth, chosen = rng.random((60, 4)) < 0.4, rng.random((60, 4)) < 0.4
+    truth[:, 3] = False
+    figures = f1_figures(truth, chosen)
+    assert figures["micro_f1"] == pytest.approx(f1_score(truth, chosen, average="micro"))
+    assert figures["macro_f1"] == pytest.approx(f1_score(truth[:, :3], chosen[:, :3], average="macro"))
+    assert figures["micro_f1_ci95"][0] < figures["micro_f1"] < figures["micro_f1_ci95"][1]
+
+
 def test_a_resample_without_an_intent_leaves_it_out():
     truth = np.zeros((40, 2), dtype=bool)
     truth[:, 0], truth[0] = True, [False, True]
