@@ -86,7 +86,18 @@ def _targets(spec: Spec, answers: Mapping[str, Sequence[Label]]) -> dict[str, Ta
     targets = {text: target for text, target in means if target is not None}
     if not targets:
         raise DataError(f"{spec.ledger_path}: no query has a label; `distill label {spec.path}` asks the teacher")
-    return targets
+    return _sharing_rows(targets)
+
+
+def _sharing_rows(targets: Mapping[str, Target]) -> dict[str, Target]:
+    """The same targets; those of one and the same certain label are one array: 200,000 queries over 10,000 intents would take 8 GB."""
+    rows: dict[tuple[int, float], Target] = {}
+    shared = {}
+    for text, target in targets.items():
+        (columns,) = target.nonzero()
+        key = (int(columns[0]), float(target[columns[0]])) if len(columns) == 1 else None
+        shared[text] = target if key is None else rows.setdefault(key, target)
+    return shared
 
 
 def _combined(
@@ -148,7 +159,10 @@ def target_of(answer: Label, spec: Spec) -> Target | None:
     """float32 array of shape (n_labels,), summing to 1 but for ``multi``; None where the answer is no such thing."""
     if answer.scores is None:
         return None
-    numbers = np.asarray([answer.scores.get(name, 0.0) for name in spec.labels])
+    numbers = np.zeros(len(spec.labels))
+    for name, score in answer.scores.items():
+        if (column := spec.column_of_label.get(name)) is not None:
+            numbers[column] = score
     if not np.isfinite(numbers).all() or (numbers < 0).any():
         return None
     if numbers.max() > _LARGEST:  # the sum would overflow

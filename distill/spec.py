@@ -495,6 +495,11 @@ class Spec(_Strict):
         """Label names in logit order; ``oos``, where there is one, is last."""
         return (*self.intents, *((OUT_OF_SCOPE_LABEL,) if self.out_of_scope else ()))
 
+    @cached_property
+    def column_of_label(self) -> dict[str, int]:
+        """Where each label stands in ``labels``."""
+        return {name: column for column, name in enumerate(self.labels)}
+
     def transformer(self, model: str) -> str:
         """``base_model`` or ``assistant_model`` as it is opened: a folder relative to the file, or a name on the hub."""
         local = self.folder / model

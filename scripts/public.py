@@ -5,8 +5,8 @@ python scripts/public.py FOLDER --out DIR [--seed 0] [--budget-minutes 40]
 FOLDER holds train.jsonl and test.jsonl, optionally validation.jsonl (for calibration and thresholds, never trained on) and
 intents.json (name to description). A line is {"text": ..., "intent": ...}, {"text": ..., "intents": [...]} or
 {"text": ..., "weights": {...}}; the intent "oos" is out-of-scope. DIR/encoder, DIR/static and DIR/bench.json are written.
-A run that was killed goes on where it stopped. Texts and labels of test.jsonl are checked before training; students are asked about them
-once, when training is done, and each such opening is noted in results/openings.jsonl, before it and with the figures.
+A run that was killed goes on where it stopped. test.jsonl is opened once, when training is done, and each opening is noted in
+results/openings.jsonl, before it and with the figures. A label that stands there alone counts as wrong, whatever is answered.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import argparse
 import json
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,7 +38,7 @@ from distill.student.train import DEFAULT_BASE_MODEL, STUDENTS, TrainingData, tr
 from distill.types import OUT_OF_SCOPE_LABEL, Example, GoldQuery, Intent, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Sequence
 
     from distill.bundle import Bundle
     from distill.types import BenchResult
@@ -90,12 +90,17 @@ def read_folder(path: Path) -> Folder:
         raise DataError(f"{train_path}: no line has an intent; there is nothing to learn")
     ordered = [*(name for name in descriptions), *sorted(names - set(descriptions))]
     labels = (*(n for n in ordered if n != OUT_OF_SCOPE_LABEL), *(n for n in ordered if n == OUT_OF_SCOPE_LABEL))
-    held_out = _read_part(validation_path, task, names) if validation_path.exists() else []
+    held_out = _read_part(validation_path, task) if validation_path.exists() else []
+    known = [query for query in held_out if names.issuperset(query.target)]
+    if len(known) < len(held_out):
+        say(
+            f"{validation_path}: {len(held_out) - len(known)} lines are left out: their labels stand in no line of train.jsonl"
+        )
     return Folder(
         path=path,
         task=task,
         labels=labels,
-        examples=(*_examples(train, labels, "train"), *_examples(held_out, labels, "held_out")),
+        examples=(*_examples(train, labels, "train"), *_examples(known, labels, "held_out")),
         intents=tuple(
             Intent(name, descriptions.get(name, name.replace("_", " ")))
             for name in labels
@@ -104,26 +109,36 @@ def read_folder(path: Path) -> Folder:
     )
 
 
-def read_test(folder: Folder) -> list[GoldQuery]:
-    """Reads the test part. With one intent a query it may hold out-of-scope queries where the training part has none.
+def read_test(folder: Folder) -> tuple[list[GoldQuery], tuple[str, ...], tuple[Example, ...]]:
+    """The test part, and all labels and the examples with those labels that stand in it alone.
 
     Raises:
-        DataError: The file is missing or wrong, or has a label that students cannot know.
+        DataError: The file is missing or wrong.
     """
+    gold = _read_part(folder.path / "test.jsonl", folder.task)
     of_policy = {OUT_OF_SCOPE_LABEL} if folder.task is Task.SINGLE else set()
-    return _read_part(folder.path / "test.jsonl", folder.task, {*folder.labels, *of_policy})
+    new = sorted(set().union(*(query.target for query in gold)) - {*folder.labels, *of_policy})
+    if not new:
+        return gold, folder.labels, folder.examples
+    say(
+        f"{folder.path / 'test.jsonl'}: students cannot know {', '.join(map(repr, new))}: no line of train.jsonl has it"
+    )
+    at = len(folder.labels) - (folder.labels[-1] == OUT_OF_SCOPE_LABEL)
+    examples = tuple(
+        replace(example, target=np.insert(example.target, [at] * len(new), 0.0)) for example in folder.examples
+    )
+    return gold, (*folder.labels[:at], *new, *folder.labels[at:]), examples
 
 
-def _read_part(path: Path, task: Task, known: Collection[str] | None = None) -> list[GoldQuery]:
+def _read_part(path: Path, task: Task) -> list[GoldQuery]:
     queries = read_gold(path, task=task)
-    for (number, _), query in zip(read_jsonl(path), queries, strict=True):
-        for name in query.target:
-            if name == OUT_OF_SCOPE_LABEL and task is not Task.SINGLE:
-                raise DataError(f"{path}:{number}: {name!r} is no name of an intent; {_WITHOUT[task]}")
-            if known is not None and name not in known:
-                raise DataError(
-                    f"{path}:{number}: {name!r} stands in no line of train.jsonl and not in intents.json; students cannot know it"
-                )
+    if task is not Task.SINGLE and any(OUT_OF_SCOPE_LABEL in query.target for query in queries):
+        line = next(
+            number
+            for (number, _), query in zip(read_jsonl(path), queries, strict=True)
+            if OUT_OF_SCOPE_LABEL in query.target
+        )
+        raise DataError(f"{path}:{line}: {OUT_OF_SCOPE_LABEL!r} is no name of an intent; {_WITHOUT[task]}")
     return queries
 
 
@@ -140,10 +155,17 @@ def _descriptions(path: Path) -> dict[str, str]:
 
 
 def _examples(queries: Sequence[GoldQuery], labels: tuple[str, ...], split: str) -> list[Example]:
-    return [
-        Example(query.text, np.asarray([query.target.get(name, 0.0) for name in labels], np.float32), split=split)
-        for query in queries
-    ]
+    """Queries with the same label share a row: 200,000 over 10,000 intents would take 8 GB."""
+    column = {name: number for number, name in enumerate(labels)}
+    rows: dict[tuple[tuple[str, float], ...], np.ndarray[Any, np.dtype[np.float32]]] = {}
+    found = []
+    for query in queries:
+        key = tuple(sorted(query.target.items()))
+        if key not in rows:
+            rows[key] = np.zeros(len(labels), np.float32)
+            rows[key][[column[name] for name in query.target]] = list(query.target.values())
+        found.append(Example(query.text, rows[key], split=split))
+    return found
 
 
 def measure(
@@ -152,7 +174,7 @@ def measure(
     """Trains both students on a data set folder, then opens its test part, once, and measures them.
 
     A finished run is not repeated: where students and test part are as they were, what stands in ``out/bench.json`` is given back, and
-    the test part is not opened again.
+    the test part is not opened again (but for its hash).
 
     Args:
         folder_path: The data set folder.
@@ -166,8 +188,8 @@ def measure(
     refuse_several_processes()
     commit = tree_commit()
     folder = read_folder(folder_path)
-    gold = read_test(folder)
-    hashes = part_hashes(folder.path)
+    if not (folder.path / "test.jsonl").exists():
+        raise DataError(f"{folder.path / 'test.jsonl'}: is missing; students are measured on it")
     data = TrainingData(
         name=folder.path.resolve().name,
         task=folder.task,
@@ -177,6 +199,7 @@ def measure(
         teacher="human labels",
     )
     bundles, training = train(data, out, seed, budget_minutes)
+    hashes = part_hashes(folder.path)
     bench_path = out / "bench.json"
     if bench_path.exists():
         done = read_result(bench_path)
@@ -184,6 +207,7 @@ def measure(
         if wanted.items() <= done.provenance.items():
             say(f"{bench_path}: measured before; the test part stays shut")
             return done
+    gold, labels, examples = read_test(folder)
     facts = {"seed": seed, **hashes, **training}
     opening = {
         "opened_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -197,10 +221,10 @@ def measure(
         BenchInputs(
             name=data.name,
             task=folder.task,
-            labels=folder.labels,
+            labels=labels,
             gold=tuple(gold),
             bundles={name: bundle.path for name, bundle in bundles.items()},
-            training=folder.examples,
+            training=examples,
             provenance={"data_sha256": data.data_sha256, **facts},
             seed=seed,
         )

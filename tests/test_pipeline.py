@@ -128,6 +128,13 @@ def test_a_tenth_of_each_label_is_held_out(line):
     assert set(held_out) == set(range(len(line.spec.labels)))
 
 
+def test_queries_of_a_certain_label_share_a_row(line):
+    rows = {}
+    for example in pipeline.examples(line.spec, show_notes=False):
+        assert example.target is rows.setdefault(int(example.target.argmax()), example.target)
+    assert len(rows) == len(line.spec.labels)
+
+
 @pytest.mark.parametrize("student", ["encoder", "static"])
 def test_bundles_are_whole_and_pass_their_self_check(line, student):
     bundle = load_bundle(line.out / student)

@@ -58,7 +58,6 @@ PAY, SEND = {"text": "pay it", "intent": "pay"}, {"text": "send it", "intent": "
 @pytest.mark.parametrize(
     ("train", "validation", "message"),
     [
-        ([PAY, SEND], [PAY, {"text": "?", "intent": "oos"}], r"validation.jsonl:2: 'oos' stands in no line of train"),
         ([PAY, SEND], [{"text": "a", "intents": ["pay", "send"]}], r'validation.jsonl:1: .* needs "intent"'),
         ([PAY, PAY], [], r"train.jsonl: students need two labels or more, found pay"),
         ([{"text": "a", "intents": []}], [], r"train.jsonl: students need two labels or more, found none"),
@@ -81,14 +80,37 @@ def test_intents_that_no_line_has_are_not_enough(tmp_path):
         public.read_folder(tmp_path)
 
 
-def test_the_test_part_may_be_out_of_scope_but_has_no_other_labels(tmp_path):
+def test_a_label_of_the_validation_part_alone_is_left_out(tmp_path, capsys):
+    write(tmp_path, "train", [PAY, SEND])
+    write(tmp_path, "validation", [PAY, {"text": "?", "intent": "oos"}, {"text": "!", "intent": "pya"}])
+    folder = public.read_folder(tmp_path)
+    assert folder.labels == ("pay", "send")
+    assert [example.split for example in folder.examples] == ["train", "train", "held_out"]
+    assert "2 lines are left out" in capsys.readouterr().err
+
+
+def test_a_label_of_the_test_part_alone_is_a_label_that_no_student_gives(tmp_path, capsys):
+    out = {"text": "what?", "intent": "oos"}
+    write(tmp_path, "train", [PAY, SEND, out])
+    write(tmp_path, "test", [PAY, out, {"text": "?", "intent": "pya"}])
+    gold, labels, examples = public.read_test(public.read_folder(tmp_path))
+    assert (len(gold), labels) == (3, ("pay", "send", "pya", "oos"))
+    assert [example.target.tolist() for example in examples] == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]]
+    assert "students cannot know 'pya'" in capsys.readouterr().err
+
+
+def test_what_is_out_of_scope_in_the_test_part_alone_is_left_to_the_policy(tmp_path):
     write(tmp_path, "train", [PAY, SEND])
     write(tmp_path, "test", [PAY, {"text": "?", "intent": "oos"}])
     folder = public.read_folder(tmp_path)
-    assert len(public.read_test(folder)) == 2
-    write(tmp_path, "test", [PAY, {"text": "?", "intent": "pya"}])
-    with pytest.raises(DataError, match=r"test.jsonl:2: 'pya' stands in no line of train.jsonl"):
-        public.read_test(folder)
+    assert public.read_test(folder)[1:] == (("pay", "send"), folder.examples)
+
+
+def test_queries_of_a_label_share_a_row(tmp_path):
+    write(tmp_path, "train", [PAY, SEND, PAY | {"text": "pay that"}])
+    first, second, third = public.read_folder(tmp_path).examples
+    assert first.target is third.target
+    assert (first.target.tolist(), second.target.tolist()) == ([1, 0], [0, 1])
 
 
 class Run:
@@ -194,14 +216,28 @@ def test_minutes_and_memory_of_a_training_that_went_on_are_not_known(run, when):
     assert (run.openings[0]["train_minutes"], run.openings[0]["train_peak_rss_mb"]) == (None, None)
 
 
-def test_a_wrong_test_part_is_told_before_training(run):
-    write(run.folder, "test", [{"text": "?", "intent": "pya"}])
-    with pytest.raises(DataError, match="pya"):
-        run.measure()
+def test_a_missing_test_part_is_told_before_training_and_a_wrong_one_costs_no_training(run):
     (run.folder / "test.jsonl").unlink()
-    with pytest.raises(DataError, match=r"test.jsonl: cannot be read"):
+    with pytest.raises(DataError, match=r"test.jsonl: is missing"):
         run.measure()
     assert run.trained == 0
+    write(run.folder, "test", [{"text": "?"}])
+    with pytest.raises(DataError, match=r"test.jsonl:1"):
+        run.measure()
+    assert (run.trained, run.openings) == (1, [])
+    write(run.folder, "test", [PAY])
+    run.measure()
+    assert (run.trained, len(run.openings)) == (1, 1)
+
+
+def test_the_test_part_is_not_read_before_training_is_done(run, monkeypatch):
+    read = []
+    for name in ("read_gold", "read_jsonl", "sha256_file"):
+        real = getattr(public, name)
+        monkeypatch.setattr(public, name, lambda path, *a, real=real, **k: read.append((path.stem, run.trained)) or real(path, *a, **k))  # fmt: skip
+    run.measure()
+    assert {trained for stem, trained in read if stem == "test"} == {1}
+    assert ("train", 0) in read
 
 
 def test_one_of_several_processes_opens_nothing(run, monkeypatch):

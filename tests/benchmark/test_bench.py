@@ -3,8 +3,9 @@ from __future__ import annotations
 from dataclasses import replace
 from decimal import Decimal
 
+import numpy as np
 import pytest
-from shop import PRICE, TEXTS, answer, make_inputs
+from shop import PRICE, TEXTS, answer, make_inputs, names_of
 
 from distill.benchmark import bench
 from distill.benchmark.bench import run_bench
@@ -213,6 +214,21 @@ def test_gold_that_was_trained_on_is_counted(tiny_bundles):
     fewer = tuple(query for query in inputs.gold if "refund" not in query.target)
     result = run_bench(replace(inputs, gold=fewer), show_progress=False)
     assert result.provenance["labels_not_in_gold"] == ["refund"]
+
+
+@pytest.mark.parametrize("task", list(Task))
+def test_a_label_that_no_student_knows_is_wrong_whatever_is_answered(tiny_bundles, task):
+    inputs = make_inputs(tiny_bundles, task, teacher=None)
+    at = len(names_of(Task.MULTI))
+    labels = (*inputs.labels[:at], "complain", *inputs.labels[at:])
+    training = tuple(replace(each, target=np.insert(each.target, at, 0.0)) for each in inputs.training)
+    unknown = GoldQuery("this is an outrage", {"complain": 1.0})
+    before = rows_of(run_bench(inputs, show_progress=False))
+    more = replace(inputs, labels=labels, training=training, gold=(*inputs.gold, unknown))
+    after = rows_of(run_bench(more, show_progress=False))
+    n = 12
+    for name in ("static", "tfidf", "majority"):
+        assert after[name].accuracy == pytest.approx(before[name].accuracy * n / (n + 1))
 
 
 def test_nothing_to_measure_on_is_one_clear_line(tiny_bundles):
