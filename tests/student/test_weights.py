@@ -72,6 +72,26 @@ def test_local_folder(base_model):
     assert base.max_length == 64
 
 
+def test_a_folder_with_nothing_but_sentencepieces_file_has_its_tokens(tmp_path):
+    """As DeBERTa-v3 comes: there is no tokenizer.json, so the file is converted."""
+    import sentencepiece
+    from transformers import DebertaV2Config, DebertaV2Model
+
+    lines = ["hello pay the bill", "morning train ticket please", "my card and the invoice", "fly to the hotel"] * 20
+    special = {f"{name}_piece": piece for name, piece in zip(("pad", "bos", "eos", "unk"), ("[PAD]", "[CLS]", "[SEP]", "[UNK]"), strict=True)}  # fmt: skip
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines), model_prefix=str(tmp_path / "spm"), vocab_size=60, hard_vocab_limit=False,
+        minloglevel=2, pad_id=0, bos_id=1, eos_id=2, unk_id=3, **special,
+    )  # fmt: skip
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    config = DebertaV2Config(vocab_size=80, max_position_embeddings=64, **sizes)
+    DebertaV2Model(config).save_pretrained(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "DebertaV2Tokenizer"}', encoding="utf-8")
+    own = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "spm.model"))
+    for text in ("pay the bill", "my ticket", "unseen words"):
+        assert load_base_model(str(tmp_path)).tokenizer.encode(text).ids == [1, *own.encode(text), 2]
+
+
 def test_fingerprint_is_of_the_content(base_model, tmp_path):
     import shutil
     from pathlib import Path
