@@ -127,8 +127,7 @@ def learn_encoder(
             head_rate=recipe.head_rate,
             mixed_precision=True,
         )
-        smoothing = recipe.label_smoothing if lesson.task.has_one_label else 0.0
-        data = TrainingSet(ids, training.targets, training.weights, smoothing)
+        data = TrainingSet(ids, training.targets, training.weights)
         with Progress(f"train {name}", recipe.epochs * len(data), show=lesson.show_progress) as progress:
             fit(encoder, data, schedule, task=lesson.task, seed=lesson.seed, work=checkpoints, progress=progress)
         if is_first_process():

@@ -74,7 +74,6 @@ class EncoderRecipe:
         warmup: Share of the steps in which the rate rises.
         weight_decay: Of matrices; biases and norms have none.
         dropout: Before the head.
-        label_smoothing: Share of each target that is spread evenly over all labels (``single``).
         max_length: Tokens after which a query is cut.
         probe: Whether the head starts as a linear probe of the pretrained vectors; otherwise it is drawn by chance.
         assistants: Encoders trained before this one, whose mean it learns from. 0: it learns from the labels alone.
@@ -93,7 +92,6 @@ class EncoderRecipe:
     warmup: float = 0.1
     weight_decay: float = 0.01
     dropout: float = 0.1
-    label_smoothing: float = 0.0
     max_length: int = MAX_LENGTH
     probe: bool = True
     assistants: int = 0
@@ -146,7 +144,6 @@ class StaticRecipe:
         most_buckets: At most so many buckets.
         dropout: Before the last layer.
         bigram_dropout: Share of the bigrams that is left out while training.
-        max_length: Tokens after which a query is cut.
     """
 
     epochs: int
@@ -164,7 +161,6 @@ class StaticRecipe:
     most_buckets: int = 65_536
     dropout: float = 0.1
     bigram_dropout: float = 0.8
-    max_length: int = MAX_LENGTH
     more_texts: int = 0
 
     def as_dict(self) -> dict[str, Any]:

@@ -331,7 +331,11 @@ class _Run:
 
     @cached_property
     def encoder_recipe(self) -> EncoderRecipe:
-        return encoder_recipe(*self._size, self.budget_minutes, self._n_larger)
+        n_examples, n_tokens, n_parameters = self._size
+        for_static = static_minutes(
+            static_recipe(n_examples), n_examples, n_tokens, n_parameters
+        )  # whichever is wanted: one recipe
+        return encoder_recipe(*self._size, self.budget_minutes - for_static, self._n_larger)
 
     @cached_property
     def static_recipe(self) -> StaticRecipe:
@@ -471,7 +475,7 @@ class _Run:
             students.append(f"static {taught}, {static.epochs} passes")
         say(
             f"train: {len(self.training.texts):,} queries, {self._size[1]:,} tokens; {'; '.join(students)}; about {minutes:.1f} minutes on two "
-            f"cores (budget_minutes: {self.budget_minutes:g})"
+            f"cores (budget_minutes: {self.budget_minutes:g}{', which even this does not keep' if minutes > self.budget_minutes > 0 else ''})"
         )
         if not self.is_alone and minutes >= _MINUTES_WORTH_A_WARNING and not bfloat16_is_fast():
             say(
@@ -529,6 +533,8 @@ class _Run:
         """Augmented texts, which assistants label once for both students."""
         from distill.student.augment import augment
 
+        if self.students == ("encoder",) and not self.encoder_recipe.assistants:
+            return []
         times = self.static_recipe.augmentation
         if self.encoder_recipe.assistants:
             times = max(times, self.encoder_recipe.augmentation)

@@ -123,17 +123,14 @@ class TrainingSet(Dataset[Any]):
         ids: Token ids of each text.
         targets: float32 of shape (n, n_labels).
         weights: float32 of shape (n,).
-        smoothing: Share of each target that is spread evenly over all labels.
     """
 
-    def __init__(
-        self, ids: Sequence[Ids], targets: Targets, weights: np.ndarray[Any, Any], smoothing: float = 0.0
-    ) -> None:
+    def __init__(self, ids: Sequence[Ids], targets: Targets, weights: np.ndarray[Any, Any]) -> None:
         import datasets
 
         self.rows = datasets.Dataset.from_dict({"input_ids": list(ids)})
         self.lengths = [len(each) for each in ids]
-        self.targets, self.weights, self.smoothing = targets, weights, smoothing
+        self.targets, self.weights = targets, weights
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -144,13 +141,10 @@ class TrainingSet(Dataset[Any]):
     def __getitems__(self, positions: list[int]) -> dict[str, Tensor]:
         """The batch of some examples: input_ids, attention_mask, target and weight."""
         input_ids, attention_mask = pad(self.rows[positions]["input_ids"])
-        targets = self.targets[positions]
-        if self.smoothing:
-            targets = targets * np.float32(1 - self.smoothing) + np.float32(self.smoothing / targets.shape[1])
         return {
             "input_ids": torch.from_numpy(input_ids),
             "attention_mask": torch.from_numpy(attention_mask),
-            "target": torch.from_numpy(targets),
+            "target": torch.from_numpy(self.targets[positions]),
             "weight": torch.from_numpy(self.weights[positions]),
         }
 

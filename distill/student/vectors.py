@@ -26,9 +26,9 @@ __all__ = ["Lexicon", "first_gates", "lexicon", "token_vectors", "word_neighbour
 
 _NEIGHBOURS = 10
 _WORDS_AT_ONCE = 256
-_BYTES_MARK = "\u0120"
+_BYTES_MARK, _PART_MARK = "\u0120", "##"
 _WORD_MARKS = (_BYTES_MARK, "\u2581")
-"""What stands before a word's first token: in byte-level BPE, in SentencePiece."""
+"""What stands before a word's first token: in byte-level BPE, in SentencePiece. WordPiece marks the others; a letter of its own may be either."""
 
 _SMOOTHING = 1e-3
 """``a`` of smooth inverse frequency, a / (a + p) (Arora et al., ICLR 2017)."""
@@ -111,7 +111,8 @@ def _whole_words(vocabulary: Mapping[str, int]) -> dict[str, int]:
 
     Of a word that is there with and without capitals the form with the fewest counts.
     """
-    mark = next((mark for mark in _WORD_MARKS if any(token.startswith(mark) for token in vocabulary)), "")
+    mark = max((_PART_MARK, *_WORD_MARKS), key=lambda each: sum(token.startswith(each) for token in vocabulary))
+    mark = "" if mark == _PART_MARK else mark
     read = ByteLevel().decode if mark == _BYTES_MARK else "".join
     tokens = ((read([token]).strip().removeprefix(mark), token) for token in vocabulary if token.startswith(mark))
     forms: dict[str, tuple[str, int]] = {}

@@ -219,6 +219,20 @@ def test_assistants_teach_both_students(base_model, tmp_path, quick, monkeypatch
         assert Router.load(bundle.path).route("hello please hi").top_intent == "greet"
 
 
+def test_an_encoder_is_the_same_with_a_static_student_and_without(base_model, data, tmp_path, quick, monkeypatch):
+    """What both learn from is made alike, so that the recipe's hash says what a bundle is."""
+    recipe = replace(ENCODER_RECIPE, epochs=2, assistants=1, augmentation=1, epochs_again=1)
+    monkeypatch.setattr(train, "static_recipe", lambda *_: replace(STATIC_RECIPE, epochs=1, augmentation=4))
+    for number, each in enumerate((recipe, replace(recipe, assistants=0))):
+        monkeypatch.setattr(train, "encoder_recipe", lambda *_, each=each: each)
+        files = []
+        for students in (("encoder",), ("encoder", "static")):
+            out = tmp_path / f"{number}-{len(students)}"
+            bundles = train_students(data, out, base_model=base_model, students=students, show_progress=False)
+            files.append(bundles["encoder"].manifest.files)
+        assert files[0] == files[1]
+
+
 def test_a_larger_assistant_of_another_vocabulary_teaches(base_model, tmp_path, quick, monkeypatch):
     recipe = replace(
         ENCODER_RECIPE, assistants=1, larger=True, augmentation=2, epochs_again=3, learning_rate_again=3e-3
@@ -457,6 +471,24 @@ def test_what_is_left_of_the_budget_goes_into_more_texts(base_model, data, tmp_p
     assert 0 < texts(60) <= 60 * len(data.examples)
 
 
+def test_the_static_students_least_minutes_are_taken_off_before_the_encoder_takes_its_own(
+    data, tmp_path, base_model, monkeypatch
+):
+    """Two assistants fit the whole budget, and not what static leaves of it."""
+    monkeypatch.setattr(weights, "body_parameters", lambda _: 10_600_000)
+
+    def recipe(budget_minutes):
+        students = ("encoder", "static")
+        return train._run(
+            data, tmp_path, students, base_model, None, 0, budget_minutes, show_progress=False
+        ).encoder_recipe
+
+    size = train._run(data, tmp_path, ("encoder",), base_model, None, 0, 0, show_progress=False)._size
+    with_both = train.encoder_minutes(recipe(60), *size)
+    of_static = train.static_minutes(train.static_recipe(size[0]), *size)
+    assert recipe(with_both + 0.9 * of_static).assistants < recipe(with_both + 1.1 * of_static).assistants == 2
+
+
 def test_the_recipe_and_what_it_leaves_out_are_said(data, tmp_path, base_model, monkeypatch, capsys):
     monkeypatch.setattr(weights, "body_parameters", lambda name: 85_000_000 if name == "big" else 10_600_000)
 
@@ -479,6 +511,8 @@ def test_the_recipe_and_what_it_leaves_out_are_said(data, tmp_path, base_model, 
     assert said(alone, 60, None) == [f"{start} encoder assisted by 2 of its own kind, {end}"]
     assert said(alone, 60, "big") == [f"{start} encoder assisted by big, {end}"]
     assert said(both, 60, "big", alone) == said(alone, 60, "big"), "one that is there already is not announced"
+    over = train.encoder_minutes(train.encoder_recipe(90, 630, 10_600_000, 0), 90, 630, 10_600_000) / 2
+    assert "which even this does not keep)" in said(both, over, None)[0]
     assert said(("static",), 0, None) == [
         f"{start} static from the labels alone, 60 passes; about 0.0 minutes on two cores (budget_minutes: 0)",
         "train: left out to keep to the budget: the encoder and its assistants",

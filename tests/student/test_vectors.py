@@ -48,6 +48,7 @@ def test_a_word_with_a_capital_has_neighbours_that_are_written_as_the_vocabulary
     ("vocabulary", "words"),
     [
         ({"pay": 3, "##ing": 4, "[CLS]": 0, "x": 5, "7up": 6}, {"pay": 3}),
+        ({"pay": 3, "bill": 5, "##ing": 4, "\u0120": 6}, {"pay": 3, "bill": 5}),
         ({"\u0120pay": 3, "pay": 7, "\u0120Pay": 8, "<s>": 0}, {"pay": 3}),
         ({"\u2581pay": 3, "ing": 4}, {"pay": 3}),
         ({"Rechnung": 3, "RECHNUNG": 4, "Pay": 5, "pay": 6}, {"Rechnung": 3, "pay": 6}),

@@ -18,7 +18,7 @@ WORDS = {
 }
 FILLERS = ["the", "a", "my", "please", "now", "is", "it", "to"]
 ENCODER_RECIPE = EncoderRecipe(epochs=6, batch_size=16, learning_rate=3e-3, head_rate=3.0, max_length=32)
-STATIC_RECIPE = StaticRecipe(epochs=6, batch_size=64, augmentation=2, dimension=16, width=16, max_length=32)
+STATIC_RECIPE = StaticRecipe(epochs=6, batch_size=64, augmentation=2, dimension=16, width=16)
 
 _BERT = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
 _ROBERTA = {"cls": "<s>", "pad": "<pad>", "sep": "</s>", "unk": "<unk>", "mask": "<mask>"}
