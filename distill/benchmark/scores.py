@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from distill.benchmark.metrics import coverage, exact_set
 from distill.benchmark.statistics import bootstrap_interval, wilson_interval
+from distill.calibration import CALIBRATION_BINS, bin_edges, expected_calibration_error
 from distill.types import ReliabilityBin, RiskCoverage, Task
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = [
     "area_under_risk_coverage",
     "calibration_noise_floor",
-    "expected_calibration_error",
     "reliability",
     "reliability_bins",
     "risk_coverage",
@@ -32,33 +32,11 @@ __all__ = [
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 
-CALIBRATION_BINS = 15
 _CURVE_POINTS = 50
 _MOST_DRAWS = 1000
 _FEWEST_DRAWS = 50
 _MOST_NUMBERS = 20_000_000
 _TINY = 1e-12
-
-
-def expected_calibration_error(score: Floats, right: Bools, bins: int = CALIBRATION_BINS) -> float:
-    """Expected calibration error with bins of equal mass (Nguyen and O'Connor, 2015): mean of abs(accuracy - score).
-
-    Args:
-        score: float64 array of shape (n,), n at least 1.
-        right: bool array of shape (n,).
-        bins: How many.
-    """
-    edges = _bin_edges(len(score), bins)
-    order = np.argsort(score, kind="stable")
-    gaps = np.add.reduceat(right[order] - score[order], edges)
-    return float(np.abs(gaps).sum() / len(score))
-
-
-def _bin_edges(n: int, bins: int) -> npt.NDArray[np.int64]:
-    """Where each bin that is not empty begins, as ``numpy.array_split`` parts them."""
-    sizes = np.full(bins, n // bins)
-    sizes[: n % bins] += 1
-    return np.concatenate([[0], np.cumsum(sizes[sizes > 0])[:-1]])
 
 
 def calibration_noise_floor(score: Floats, bins: int = CALIBRATION_BINS, *, seed: int = 0) -> tuple[float, float]:
@@ -75,7 +53,7 @@ def calibration_noise_floor(score: Floats, bins: int = CALIBRATION_BINS, *, seed
         Mean of the error over the draws, and what it stays under in 95 of 100.
     """
     score = np.clip(np.sort(score), 0.0, 1.0)
-    edges = _bin_edges(len(score), bins)
+    edges = bin_edges(len(score), bins)
     chance = np.random.default_rng(seed)
     n_draws = max(_FEWEST_DRAWS, min(_MOST_DRAWS, _MOST_NUMBERS // len(score)))
     errors = [

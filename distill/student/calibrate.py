@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FEWEST_EXAMPLES",
-    "expected_calibration_error",
     "fit_temperature",
     "negative_log_likelihood",
     "probabilities",
@@ -75,17 +74,3 @@ def fit_temperature(task: Task, logits: Array, targets: Array, weights: Array | 
         method="bounded",
     )
     return float(np.exp(best.x))
-
-
-def expected_calibration_error(scores: Array, right: np.ndarray[Any, np.dtype[np.bool_]], n_bins: int = 15) -> float:
-    """Expected calibration error over bins of equal mass (Naeini et al., AAAI 2015).
-
-    Args:
-        scores: float32 of shape (n,): probability of the answer.
-        right: bool of shape (n,): whether the answer is right.
-        n_bins: Number of bins; fewer where there are fewer scores.
-    """
-    order = np.argsort(scores, kind="stable")
-    bins = np.array_split(order, min(n_bins, len(order)))
-    gaps = [abs(float(scores[each].mean()) - float(right[each].mean())) * len(each) for each in bins]
-    return sum(gaps) / len(order)

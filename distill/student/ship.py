@@ -13,12 +13,13 @@ import numpy as np
 
 from distill import __version__
 from distill.bundle import ONNX_FP32, ONNX_INT8, Bundle, Manifest, load_bundle, seal
+from distill.calibration import expected_calibration_error
 from distill.data import storage_errors
 from distill.errors import BundleError
 from distill.policy import fit_policy
 from distill.progress import say
 from distill.student.augment import augment
-from distill.student.calibrate import expected_calibration_error, negative_log_likelihood, probabilities
+from distill.student.calibrate import negative_log_likelihood, probabilities
 from distill.student.card import model_card
 from distill.student.export import (
     export_encoder,

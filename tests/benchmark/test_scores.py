@@ -12,12 +12,12 @@ from distill.benchmark.metrics import Answers, Gold
 from distill.benchmark.scores import (
     area_under_risk_coverage,
     calibration_noise_floor,
-    expected_calibration_error,
     reliability,
     reliability_bins,
     risk_coverage,
     score_figures,
 )
+from distill.calibration import expected_calibration_error
 from distill.types import GoldQuery, Prediction, Reason, Task
 
 cases = st.tuples(st.integers(0, 10_000), st.integers(1, 200))
@@ -28,15 +28,6 @@ def scores_and_right(case, decimals=9):
     rng = np.random.default_rng(seed)
     score = np.round(rng.random(n), decimals)
     return score, rng.random(n) < score
-
-
-@given(cases)
-def test_ece_is_the_mean_gap_of_equally_large_bins(case):
-    score, right = scores_and_right(case)
-    n, expected = len(score), 0.0
-    for part in np.array_split(np.argsort(score, kind="stable"), 15):
-        expected += len(part) / n * abs(right[part].mean() - score[part].mean()) if len(part) else 0.0
-    assert expected_calibration_error(score, right) == pytest.approx(expected)
 
 
 def test_the_bins_are_those_of_scikit_learns_calibration_curve():
