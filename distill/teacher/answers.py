@@ -26,18 +26,23 @@ if TYPE_CHECKING:
 __all__ = [
     "FORMS",
     "HOLDS",
+    "SAID",
     "Answer",
     "Names",
     "NotJsonError",
     "TaskForm",
     "UnmatchedError",
     "answer_schema",
+    "as_said",
     "function_scores",
     "in_words",
     "label_names",
     "parse_json",
     "read_scores",
 ]
+
+SAID = "answer"
+"""Under which a line of the ledger keeps what was said, where that may be read otherwise some day."""
 
 Names = Mapping[str, str | None]
 """Every spelling that a teacher may answer with, and the label it stands for; None: no label at all (``multi``)."""
@@ -318,6 +323,23 @@ def read_scores(
     if tokens and len(scores) == 1 and not FORMS[spec.task].mixes_intents:
         return label_probabilities(tokens, next(iter(scores)), label_names(spec))
     return scores
+
+
+def as_said(
+    content: str, spec: Spec, problem: ValueError | None = None, *, tokens: Sequence[Token] = ()
+) -> dict[str, str]:
+    """What a line keeps of a raw answer, so that another ``answer_path`` or ``answer_map`` can read it without asking again.
+
+    Args:
+        content: The answer.
+        spec: The router's spec, by which it was read.
+        problem: Why it could not be read.
+        tokens: As for ``read_scores``: what was worked out from them cannot be read anew.
+    """
+    was_not_shown = isinstance(problem, UnmatchedError) and problem.answer in spec.labels
+    is_special = spec.teacher.answer_path is not None or bool(spec.teacher.answer_map)
+    kept = not was_not_shown if problem is not None else is_special and not tokens
+    return {SAID: content} if kept else {}
 
 
 def _plain_scores(content: str, spec: Spec) -> dict[str, float]:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from distill.data import atomic_write, storage_errors, write_json
 from distill.errors import SpecError, SpendLimitError, TeacherError
 from distill.progress import say
-from distill.teacher.answers import read_scores
+from distill.teacher.answers import as_said, read_scores
 from distill.teacher.client import RequestFailedError, is_loopback, unusable
 from distill.teacher.in_flight import (
     Asked,
@@ -507,7 +507,7 @@ class BatchRun(Generic[_Question]):
 
     def _take(self, batch: Batch, remote: RemoteBatch, asked: Asked, line: Mapping[str, Any], budget: Budget) -> None:
         """Records one answer, good or not."""
-        usage, scores, problem, error = Usage(), None, None, None
+        usage, scores, problem, error, said = Usage(), None, None, None, {}
         try:
             content, usage, cut_off, tokens = self._client.read(_completion(line))
         except RequestFailedError as failed:
@@ -518,6 +518,7 @@ class BatchRun(Generic[_Question]):
                 scores = read_scores(content, self._spec, tokens, shown=asked.shown)
             except ValueError as wrong:
                 problem, error = wrong, unusable(wrong, usage, cut_off=cut_off)
+            said = as_said(content, self._spec, problem, tokens=tokens)
         created = datetime.fromtimestamp(remote.created_at, UTC)
         shown = {"evidence": list(asked.evidence)} if asked.evidence else {}
         label = Label(
@@ -533,6 +534,7 @@ class BatchRun(Generic[_Question]):
             extra={
                 "settings": batch.settings,
                 **shown,
+                **said,
                 "batch": remote.id,
                 **self._labelling.facts,
                 **cost_line(budget.price, usage),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill.data import ledger_key, read_gold, unknown_label
 from distill.errors import SpecError
-from distill.teacher.answers import HOLDS
+from distill.teacher.answers import HOLDS, SAID
 from distill.teacher.asking import Question, Teacher, brief
 from distill.teacher.client import DIALECTS
 from distill.teacher.earlier import described, earlier_answers, group_of
@@ -190,7 +190,7 @@ class Recorded:
         answers = [scores for scores in mapped if scores is not None]
         before = best(mean([line.scores or {} for line in lines], self.spec.task), self.spec.task)
         is_removed = len(answers) < len(lines)
-        is_gone = all(self.renames.get(name, name) not in self.spec.labels for name in before)
+        is_gone = any(self.renames.get(name, name) not in self.spec.labels for name in before)
         return Case(
             text=text,
             is_gold=is_gold,
@@ -199,7 +199,7 @@ class Recorded:
             lines=tuple(lines),
             n_calls=len(questions),
             is_removed=is_removed,
-            was_removed=self.spec.task.sums_to_one and is_gone and not is_removed,
+            was_removed=is_gone and not is_removed,
             is_renamed=not before.isdisjoint(self.renames),
             target=mean(answers, self.spec.task),
         )
@@ -212,10 +212,13 @@ class Recorded:
             both = (found.get(now, 0.0), score)
             found[now] = sum(both) if self.spec.task.sums_to_one else max(both)
         kept = {name: score for name, score in found.items() if name in self.spec.labels}
-        if not self.spec.task.sums_to_one or not best(found, self.spec.task).isdisjoint(kept):
+        answered = best(found, self.spec.task)
+        if not answered.isdisjoint(kept) if self.spec.task.sums_to_one else answered <= kept.keys():
             return kept
         if not self.keep_removed:
             return None
+        if not self.spec.task.sums_to_one:
+            return kept
         if self.spec.out_of_scope_intent is not None:
             gone = sum(score for name, score in found.items() if name not in kept)
             return kept | {OUT_OF_SCOPE_LABEL: kept.get(OUT_OF_SCOPE_LABEL, 0.0) + gone}
@@ -255,7 +258,9 @@ class Recorded:
         who = source.get("teacher", line.teacher) if isinstance(source, dict) else line.teacher
         carried_from = {"teacher": who, "prompt_sha256": line.prompt_sha256, "key": line.key, "carried_at": now}
         extra = {
-            name: value for name, value in line.extra.items() if name not in {"settings", "intents", "carried_from"}
+            name: value
+            for name, value in line.extra.items()
+            if name not in {"settings", "intents", "carried_from", SAID, "read_anew"}
         }
         return replace(
             line,

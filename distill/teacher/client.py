@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 from distill.data import canonical_json
-from distill.errors import MissingKeyError, TeacherError, missing_extra
+from distill.errors import MissingKeyError, SpendLimitError, TeacherError, missing_extra
 from distill.progress import say
 from distill.teacher.likelihood import TOP_LOGPROBS, read_tokens
 from distill.teacher.scrub import without_key, without_secrets
@@ -23,6 +23,7 @@ from distill.types import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+    from decimal import Decimal
     from types import TracebackType
 
     from openai import AsyncOpenAI
@@ -279,6 +280,7 @@ class ChatClient:
         self._said: set[str] = set()
         self._key = api_key(teacher)
         self._client: AsyncOpenAI | None = None
+        self._n_in_flight, self._settled = 0, asyncio.Event()
 
     async def __aenter__(self) -> Self:
         try:
@@ -342,8 +344,9 @@ class ChatClient:
         """
         from openai import OpenAIError
 
-        reserved_usd = self.budget.reserve(request.prompt_bytes, request.max_output_tokens)
+        reserved_usd = await self._reserve(request)
         usage: Usage | None = None
+        self._n_in_flight += 1
         try:
             reply = await self._send_adapting(request)
             usage = reply.usage
@@ -353,7 +356,24 @@ class ChatClient:
         else:
             return reply
         finally:
+            self._n_in_flight -= 1
             self.budget.settle(reserved_usd, usage)
+            self._settled.set()
+
+    async def _reserve(self, request: Request) -> Decimal:
+        """Sets aside what a request can cost; where that would not fit, once what is in flight has cost less than it could.
+
+        Raises:
+            SpendLimitError: It does not fit with nothing in flight either.
+        """
+        while True:
+            try:
+                return self.budget.reserve(request.prompt_bytes, request.max_output_tokens)
+            except SpendLimitError:
+                if not self._n_in_flight:
+                    raise
+            self._settled.clear()
+            await self._settled.wait()
 
     async def _send_adapting(self, request: Request) -> Reply:
         """Sends a request, again without what the server refuses, until it is taken or nothing is left to drop."""

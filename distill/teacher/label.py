@@ -6,12 +6,13 @@ import asyncio
 import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from distill.data import ledger_key, read_gold, read_queries
 from distill.errors import DataError, DistillError, MissingKeyError, TeacherError
 from distill.progress import Progress, say
-from distill.teacher.answers import NotJsonError, UnmatchedError, function_scores, read_scores
+from distill.teacher.answers import SAID, NotJsonError, UnmatchedError, as_said, function_scores, read_scores
 from distill.teacher.asking import Question, Teacher, brief
 from distill.teacher.batch import (
     BatchRun,
@@ -87,6 +88,7 @@ class LabelSummary:
         teacher: Who labels.
         n_unmatched: Answers of this run that name no intent, counted in ``n_failed``.
         unmatched: The ten commonest of these, with their number, the commonest first.
+        n_read_anew: Recorded answers that ``answer_path`` and ``answer_map`` as they are now read otherwise; nothing was asked for them.
     """
 
     n_texts: int
@@ -97,6 +99,7 @@ class LabelSummary:
     teacher: str
     n_unmatched: int = 0
     unmatched: Mapping[str, int] = field(default_factory=dict)
+    n_read_anew: int = 0
 
 
 def requester(spec: Spec, open_embedder: OpenEmbedder | None = None) -> tuple[Callable[[str], Request], Dialect]:
@@ -242,7 +245,8 @@ def plan_labels(
     questions = (
         teacher.questions(texts_of(spec, recorded), _gold_texts(spec)) if texts is None else teacher.questions(texts)
     )
-    missing = _missing(teacher, ledger, questions)
+    anew = _read_anew(teacher, ledger, questions)
+    missing = [each for each in _missing(teacher, ledger, questions) if each not in anew]
     n_all, in_flight = (
         len(missing),
         {asked.key for each in (open_batches(spec) if batch else ()) for asked in each.asked},
@@ -388,16 +392,20 @@ def label(
     questions = teacher.questions(queries, gold, redacted=redacted and texts is not None)
     ledger = Ledger(spec.ledger_path)
     run = _Run(teacher, ledger, open_budget(spec, spec.teacher.model, ledger))
-    missing = _missing(teacher, run.ledger, questions)
+    anew = _read_anew(teacher, ledger, questions)
+    missing = [each for each in _missing(teacher, ledger, questions) if each not in anew]
     if missing and not batch:
         _check_not_asked(teacher, missing)
-    if missing or (batch and open_batches(spec)):
+    if missing or anew or (batch and open_batches(spec)):
         try:
             with AppendLog(spec.ledger_path) as log, spending(spec, spec.teacher.model):
                 if not ledger.is_as_read:  # until the file was ours, another process may have written to it
                     ledger = Ledger(spec.ledger_path)
                 run = _Run(teacher, ledger, open_budget(spec, spec.teacher.model, ledger), log)
                 run.by_batch, run.give_up, run.show_progress = batch, give_up, show_progress
+                anew = _read_anew(teacher, run.ledger, questions)
+                for line in anew.values():
+                    run.ledger.write(log, line)
                 missing = _missing(teacher, run.ledger, questions)
                 if texts is None:
                     _say_what_may_be_kept(teacher, run.ledger, missing)
@@ -407,6 +415,10 @@ def label(
             raise MissingKeyError(f"{error}. {_why_missing(teacher, run.ledger, missing, questions)}") from None
         finally:
             _say_unmatched(spec, run.unmatched)
+    if anew:
+        say(
+            f"label: {len(anew)} recorded answers read anew, by answer_path and answer_map as they are now; nothing was asked for them"
+        )
     _say_what_is_plain(teacher, run.ledger, questions)
     n_texts = _n_texts(questions)
     return LabelSummary(
@@ -418,7 +430,27 @@ def label(
         teacher=teacher.name,
         n_unmatched=run.unmatched.total(),
         unmatched=dict(run.unmatched.most_common(_SHOWN_ANSWERS)),
+        n_read_anew=len(anew),
     )
+
+
+def _read_anew(teacher: Teacher, ledger: Ledger, questions: Iterable[Question]) -> dict[Question, Label]:
+    """The line that takes a recorded one's place where the spec, as it is now, reads otherwise what was said. It costs nothing."""
+    found = {}
+    for question in questions:
+        line = ledger.get(teacher.keys(question.text, question.sample))
+        if line is None or not isinstance(said := line.extra.get(SAID), str):
+            continue
+        try:
+            scores = read_scores(said, teacher.spec)
+        except ValueError:
+            continue
+        if scores != line.scores:
+            extra = {name: value for name, value in line.extra.items() if name not in {"batch", "usd"}}
+            found[question] = replace(
+                line, scores=scores, error=None, latency_ms=None, extra=extra | {"read_anew": True}
+            )
+    return found
 
 
 def _n_texts(questions: Iterable[Question]) -> int:
@@ -643,30 +675,29 @@ class _Run:
             raise TeacherError("the client is not open")
         # in a thread, so that other answers are not kept waiting while vectors are compared
         excerpt = await asyncio.to_thread(self.teacher.excerpt, question.text) if self.teacher.by_query else Excerpt()
-        evidence = excerpt.ids
+        shown = {"evidence": list(excerpt.ids)} if excerpt.ids else {}
         asked_at = time_now()
         try:
             request = self.teacher.request(question.text, excerpt, question.sample)
             reply = await self._client.ask(request)
         except RequestFailedError as error:
-            self._write(question, self._client.dialect, asked_at, error=str(error), evidence=evidence)
+            self._write(question, self._client.dialect, asked_at, error=str(error), more=shown)
             self._finish(str(error))
             return
         try:
             scores = read_scores(reply.content, self.teacher.spec, reply.tokens, shown=request.shown)
-            error_line = None
+            error_line, said = None, as_said(reply.content, self.teacher.spec, tokens=reply.tokens)
         except ValueError as error:
             self._count_unmatched(error)
             scores, error_line = None, unusable(error, reply.usage, cut_off=reply.cut_off)
+            said = as_said(reply.content, self.teacher.spec, error)
             if isinstance(error, NotJsonError) and not reply.cut_off and self._ignores_schema(reply.dialect):
-                self._write(
-                    question, reply.dialect, asked_at, None, error_line, reply.usage, reply.latency_ms, evidence
-                )
+                self._write(question, reply.dialect, asked_at, None, error_line, reply.usage, reply.latency_ms, shown)
                 say(f"label: {self.teacher.name} ignores the JSON schema ({error}); asking for json_object")
                 self._client.dialect = replace(reply.dialect, response_format="json_object")
                 await self._ask_model(question)
                 return
-        self._write(question, reply.dialect, asked_at, scores, error_line, reply.usage, reply.latency_ms, evidence)
+        self._write(question, reply.dialect, asked_at, scores, error_line, reply.usage, reply.latency_ms, shown | said)
         self._finish(error_line)
 
     def _ignores_schema(self, dialect: Dialect) -> bool:
@@ -703,9 +734,8 @@ class _Run:
         error: str | None = None,
         usage: Usage | None = None,
         latency_ms: float | None = None,
-        evidence: Sequence[str] = (),
+        more: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
-        shown = {"evidence": list(evidence)} if evidence else {}
         hash_ = self.teacher.hashes[dialect]
         answer = Label(
             key=ledger_key(self.teacher.name, hash_, question.text, question.sample),
@@ -721,7 +751,7 @@ class _Run:
             extra={
                 "settings": brief(self.teacher.settings(dialect)),
                 **described(self.teacher, self.ledger.hashes, hash_),
-                **shown,
+                **more,
                 **self._circumstances(),
                 **cost_line(self.budget.price, usage),
             },

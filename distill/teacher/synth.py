@@ -20,7 +20,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from distill.data import normalise, read_gold, read_jsonl, read_queries, write_jsonl
-from distill.errors import DataError, DistillError, MissingKeyError, TeacherError
+from distill.errors import DataError, DistillError, MissingKeyError, SpendLimitError, TeacherError
 from distill.progress import Progress
 from distill.teacher.answers import parse_json
 from distill.teacher.client import (
@@ -196,6 +196,10 @@ def _ask_for_the_rest(run: _Run, focus: Focus | None, embedder: _Once, *, show_p
     except MissingKeyError as error:
         raise MissingKeyError(
             f"{error}. {path} lacks {run.n_missing} queries by {writer.model!r}; {_recorded_by(writer)}"
+        ) from None
+    except SpendLimitError as error:
+        raise SpendLimitError(
+            f"{error}. {path} lacks {run.n_missing} of {sum(writer.wanted.values())} queries; {writer.spec.queries_path.name} is written once all are there"
         ) from None
     return run.n_asked
 

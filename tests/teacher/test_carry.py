@@ -404,8 +404,9 @@ def test_in_multi_an_intent_that_is_gone_leaves_the_others(make_spec, server, mo
     label(make_spec(server.base_url, **keys), show_progress=False)
     left = {name: body for name, body in INTENTS.items() if name != "refund"}
     spec = make_spec(server.base_url, intents=left, **keys)
+    assert plan_carry(spec, CarryOptions(ask_removed=True), open_embedder=never, show_progress=False).most_calls == 12
     done = run(spec, never)
-    assert (done.n_carried, done.n_calls) == (12, 0)
+    assert (done.n_carried, done.n_removed, done.n_calls) == (12, 12, 0)
     assert {tuple(line.scores) for line in recorded_labels(spec, TEXTS).values()} == {("cancel_order",)}
 
 

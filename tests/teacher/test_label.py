@@ -288,7 +288,6 @@ def test_a_key_that_is_none(make_spec, monkeypatch, key):
         ({"model": "other"}, {}, "recorded with the teacher 'fake', this is 'other'"),
         ({"temperature": 0.5}, {}, r"recorded with other settings \(temperature\)"),
         ({}, {"intents": INTENTS | {"refund": "Money"}}, r"recorded with other settings \(intents\)"),
-        ({"answer_path": "label"}, {}, r"recorded with other settings \(answer\)"),
         ({}, {"texts": [*TEXTS, "a new one"]}, "1 of 13 queries .* they are new"),
     ],
 )
@@ -298,6 +297,50 @@ def test_the_error_names_the_setting_that_differs_from_the_recording(make_spec, 
         label(make_spec(fake.base_url), show_progress=False)
     with pytest.raises(MissingKeyError, match=named):
         label(make_spec(None, teacher=teacher, **keys), show_progress=False)
+
+
+@pytest.mark.parametrize("batch", [False, True])
+def test_another_answer_map_reads_what_was_said_and_asks_nothing(
+    server, make_spec, monkeypatch, capsys, tmp_path, batch
+):
+    """Following the advice that `label` gives costs no call, and of money nothing is counted twice."""
+    monkeypatch.setattr(batch_module, "FIRST_PAUSE_S", 0.001)
+    (tmp_path / "mine.txt").write_text("{intents}: {query}", encoding="utf-8")
+    texts = ["money, please", "give me money", "where is it"]
+    own = {"prompt": "mine.txt", "price": PRICE | {"batch": {"input_per_mtok": 1, "output_per_mtok": 5}}}
+    server.respond = lambda _, query: server.completion("GELD" if "money" in query else "track_order")
+    spec = make_spec(server.base_url, texts, teacher=own)
+    first = label(spec, batch=batch, show_progress=False)
+    assert (first.n_failed, first.unmatched) == (2, {"GELD": 2})
+    n_requests = server.n_requests
+
+    mapped = make_spec(server.base_url, texts, teacher=own | {"answer_map": {"GELD": "refund"}})
+    assert plan_labels(mapped, batch=batch).n_missing == 0
+    second = label(mapped, batch=batch, show_progress=False)
+    assert (second.n_asked, second.n_failed, second.n_read_anew) == (0, 0, 2)
+    assert second.spent_usd == first.spent_usd > 0
+    assert "2 recorded answers read anew" in capsys.readouterr().err
+    assert [recorded_labels(mapped, texts)[text].scores for text in texts] == [{"refund": 1}, {"refund": 1}, {"track_order": 1}]  # fmt: skip
+    before = mapped.ledger_path.read_bytes()
+    assert label(mapped, batch=batch, show_progress=False).n_read_anew == 0
+    assert mapped.ledger_path.read_bytes() == before
+    assert server.n_requests == n_requests
+
+
+def test_a_changed_answer_map_or_path_changes_what_was_read_by_another(server, make_spec, tmp_path):
+    (tmp_path / "mine.txt").write_text("{intents}: {query}", encoding="utf-8")
+    server.respond = lambda *_: server.completion('{"first": "a", "second": "b"}')
+    names = {"a": "refund", "b": "track_order"}
+    for answer_path, answer_map, wanted in (
+        ("first", names, "refund"),
+        ("second", names, "track_order"),
+        ("second", names | {"b": "cancel_order"}, "cancel_order"),
+    ):
+        teacher = {"prompt": "mine.txt", "answer_path": answer_path, "answer_map": answer_map}
+        spec = make_spec(server.base_url, ["hello"], teacher=teacher)
+        label(spec, show_progress=False)
+        assert recorded_labels(spec, ["hello"])["hello"].scores == {wanted: 1.0}
+    assert server.n_requests == 1
 
 
 def test_an_injected_instruction_only_ever_gives_a_label(make_spec, tmp_path):
@@ -476,7 +519,7 @@ def test_the_spend_limit_is_never_passed(server, make_spec, tmp_path):
     assert recorded * Decimal("0.0002") <= Decimal("0.012")
     with pytest.raises(SpendLimitError):  # what was spent before counts
         label(spec, show_progress=False)
-    assert server.n_requests <= 60
+    assert len(ledger_lines(spec)) == recorded, "what fits under the limit is asked before it is said to be reached"
     spec = make_spec(server.base_url, texts, teacher={"price": PRICE, "max_usd": 1})
     assert label(spec, show_progress=False).spent_usd == 60 * Decimal("0.0002")
     assert dict(server.asked) == dict.fromkeys(texts, 1)

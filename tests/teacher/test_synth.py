@@ -243,8 +243,10 @@ def test_it_runs_inside_a_running_event_loop(server, make_synth_spec):
 def test_the_spend_limit_is_kept_and_what_is_written_stays(server, make_synth_spec):
     teacher = {"price": PRICE, "max_usd": "0.006", "concurrency": 2, "max_output_tokens": 100}
     spec = make_synth_spec(server.base_url, teacher=teacher)
-    with pytest.raises(SpendLimitError, match="Everything answered is kept"):
+    with pytest.raises(SpendLimitError, match="Everything answered is kept") as caught:
         synthesise(spec, show_progress=False)
+    n_missing, n_wanted = map(int, re.search(r"synth.jsonl lacks (\d+) of (\d+) queries; queries.jsonl is", str(caught.value)).groups())  # fmt: skip
+    assert 0 < n_missing < n_wanted
     n_paid = len(list(read_jsonl(spec.synthesis_path)))
     assert 0 < n_paid == server.n_requests
     assert n_paid * Decimal("0.0002") <= Decimal("0.006")
