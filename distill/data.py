@@ -281,9 +281,7 @@ def unknown_label(name: Any, labels: Sequence[str], task: Task | None = Task.SIN
     from difflib import get_close_matches
 
     near = get_close_matches(str(name), labels, n=1)
-    hint = (
-        f"; did you mean {near[0]!r}?" if near else f"; router.yaml has {len(labels)} labels, {name!r} is none of them"
-    )
+    hint = f"; did you mean {near[0]!r}?" if near else f"; it is none of the {len(labels)} labels there are"
     return f"the {'channel' if task.is_mixture else 'intent'} {name!r} does not exist{hint}"
 
 

@@ -371,7 +371,8 @@ def _current_bundles(spec: Spec, out: Path | None) -> dict[str, Path]:
             is_current = False
         if not is_current:
             raise DataError(
-                f"{path}: {student} is not trained on the labels as they are; `distill train {spec.path}` does that first"
+                f"{path}: {student} is not trained on the labels as they are, so that its weaknesses are not known yet; "
+                f"`distill train {spec.path}` trains it, as `distill improve` without --dry-run would do first"
             )
     return paths
 

@@ -213,17 +213,13 @@ def test_synth_json(tmp_path, monkeypatch):
     plain = distill("synth", spec_path).stdout.splitlines()
     assert plain[0].split()[:3] == ["got", "same", "near"]
     assert plain[1].split() == ["track_order", "2/2", "0", "0", "0", "0", "0", "0.75"]
-    assert plain[-1].startswith("0 requests answered in this run; USD spent so far: ")
+    assert plain[-1].startswith("0 requests in this run; USD spent so far: ")
 
 
 def test_label_says_what_it_did(spec_path):
     first, second = distill("label", spec_path), distill("label", spec_path)
-    assert first.stdout.startswith(
-        "64 queries, 0 answered before, 0 failed\n64 requests answered in this run; USD spent"
-    )
-    assert second.stdout.startswith(
-        "64 queries, 64 answered before, 0 failed\n0 requests answered in this run; USD spent"
-    )
+    assert first.stdout.startswith("64 queries, 0 answered before, 0 failed\n64 requests in this run; USD spent")
+    assert second.stdout.startswith("64 queries, 64 answered before, 0 failed\n0 requests in this run; USD spent")
 
 
 def test_dry_run_prints_the_stages_and_asks_nothing(spec_path):

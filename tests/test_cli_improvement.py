@@ -114,7 +114,7 @@ def test_relabel_asks_again_and_train_takes_it(noisy, server):
     done = distill("audit", path, "--relabel", "--max-usd", 1, "--samples", 2, "--quiet")
     assert done.exit_code == 0, done.output
     assert f"{FOUND} queries asked about again: {FOUND} have another label now, 0 keep theirs, 0 wait" in done.stdout
-    assert f"{2 * FOUND} requests answered in this run; USD spent in it: 0.0012" in done.stdout
+    assert f"{2 * FOUND} requests in this run; USD spent in it: 0.0012" in done.stdout
     assert f"`distill train {path}` takes what was decided" in done.stderr
     assert server.n_requests == 2 * FOUND
     spec = load_spec(path)

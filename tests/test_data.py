@@ -117,7 +117,7 @@ def test_gold_of_every_task(write):
     ("label", "named"),
     [
         ('"intent": "trakc"', "the intent 'trakc' does not exist; did you mean 'track'"),
-        ('"intent": "zzz"', "the intent 'zzz' does not exist; router.yaml has 2 labels"),
+        ('"intent": "zzz"', "the intent 'zzz' does not exist; it is none of the 2 labels"),
         ('"intent": "oos"', "the intent 'oos' needs `out_of_scope: true`"),
         ('"intent": 5', 'no label; expected "intent": name beside "text", found "intent": 5'),
         ('"weights": null', 'no label; expected "weights": {name: weight} beside "text", found "weights": null'),
@@ -233,7 +233,7 @@ def test_the_limit_of_csv_fields_is_put_back_even_after_an_error():
 
 @pytest.mark.parametrize("name", ["oos", "none"])
 @pytest.mark.parametrize(
-    ("task", "advice"), [(Task.MULTI, "has an empty list of intents"), (Task.WEIGHTS, "'{}' is none of them")]
+    ("task", "advice"), [(Task.MULTI, "has an empty list of intents"), (Task.WEIGHTS, "the channel '{}' does not exist; it is none of the 2 labels there are")]
 )
 def test_a_name_for_no_intent_is_explained_by_the_task(name, task, advice):
     said = unknown_label(name, ("visual", "audio"), task)

@@ -153,7 +153,9 @@ def estimated(usd: Decimal | float | None, most_usd: Decimal | float | None) -> 
     return "unknown" if usd is None else f"about {usd:.4f}{most}"
 
 
-def limit_left(spec: Spec, usd: Decimal | None, most_usd: Decimal | None, *, is_priced: bool) -> str:
+def limit_left(
+    spec: Spec, usd: Decimal | None, most_usd: Decimal | None, *, is_priced: bool, batch: bool = False
+) -> str:
     """What the limit leaves to be spent, for people, and whether a plan would stop there.
 
     Args:
@@ -161,16 +163,20 @@ def limit_left(spec: Spec, usd: Decimal | None, most_usd: Decimal | None, *, is_
         usd: What the plan would cost, as far as that is known.
         most_usd: The most that it can cost, where that is more.
         is_priced: Whether anything of it has a price.
+        batch: Whether it is asked in batches: those in flight are waited for first.
     """
+    from distill.teacher.client import is_loopback
     from distill.teacher.prices import LIMIT
     from distill.teacher.spend import open_budget
 
     if spec.teacher.max_usd is None:
         return "no limit is set (--max-usd, teacher.max_usd)"
     if not is_priced:
+        if spec.teacher.callable is None and is_loopback(spec.teacher.base_url):
+            return f"{LIMIT} does not hold on this machine without a price (teacher.price)"
         return f"{LIMIT} cannot be kept without a price"
-    spent_usd = open_budget(spec, spec.teacher.model or spec.synth.model).committed_usd
-    left = max(spec.teacher.max_usd - spent_usd, Decimal(0))
+    budget = open_budget(spec, spec.teacher.model or spec.synth.model)
+    left = max(spec.teacher.max_usd - (budget.spent_usd if batch else budget.committed_usd), Decimal(0))
     if usd is not None and usd > left:
         stops = ": it would stop there"
     elif most_usd is not None and most_usd > left:

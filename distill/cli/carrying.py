@@ -200,10 +200,11 @@ def _print_summary(summary: CarrySummary, spec: Spec) -> None:
         if summary.spent_usd is None
         else f"{summary.spent_usd:.4f}"
     )
-    typer.echo(f"{summary.n_calls} requests answered in this run; USD spent so far: {spent}")
+    typer.echo(f"{summary.n_calls} requests in this run; USD spent so far: {spent}")
     if summary.is_cut:
         say(
-            "carry: the limit left queries in doubt unasked; what was carried over stands, `distill audit --relabel` asks about labels again"
+            "carry: a limit (--max-share, --max-calls or the spend limit) left queries in doubt unasked; what was carried over stands, "
+            "`distill audit --relabel` asks about labels again"
         )
     if summary.n_left:
         say(f"carry: queries that lack an answer now: {summary.n_left}; `distill label {spec.path}` asks about them")

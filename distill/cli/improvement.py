@@ -129,7 +129,7 @@ def _print_relabelled(summary: RelabelSummary, spec: Spec) -> None:
     spent = "unknown (the price or the token counts are not known)" if summary.usd is None else f"{summary.usd:.4f}"
     typer.echo(
         f"\n{summary.n_cases} queries asked about again: {summary.n_changed} have another label now, {summary.n_confirmed} "
-        f"keep theirs, {summary.n_left} wait\n{summary.n_asked} requests answered in this run; USD spent in it: {spent}"
+        f"keep theirs, {summary.n_left} wait\n{summary.n_asked} requests in this run; USD spent in it: {spent}"
     )
     if summary.limit_reached:
         say("audit: the spend limit is reached; what was answered is kept, the same command goes on where it stopped")

@@ -185,7 +185,7 @@ def _print_label_plan(plan: LabelPlan, spec: Spec, *, batch: bool, as_json: bool
     how = f"{_labelled(plan)}{in_flight}, by {spec.teacher_name}{' in batches' if batch else ''}"
     _print_stage("label", how, plan.estimated_usd if plan.n_missing else 0, plan.most_usd if plan.n_missing else None)
     if plan.n_missing:
-        typer.echo(_total([plan], spec))
+        typer.echo(_total([plan], spec, batch=batch))
         say_why_a_range("label", plan.most_usd)
         _say_obstacles("label", [plan])
         _say_what_logprobs_decide("label", spec)
@@ -209,11 +209,15 @@ def _print_import(summary: ImportSummary, spec: Spec, file: Path) -> None:
         say(f"label: there are no queries yet; `queries: FILE` in {spec.path} may name that same file")
     elif summary.n_missing:
         say(f"label: queries without an answer: {summary.n_missing}; `distill label {spec.path}` asks the teacher")
+    if summary.n_elsewhere:
+        say(
+            f"label: answers to texts that are no queries of {spec.queries_path}, and are not used: {summary.n_elsewhere}"
+        )
 
 
 def _spent(n_asked: int, spent_usd: Any) -> str:
     spent = "unknown (the price or the token counts are not known)" if spent_usd is None else f"{spent_usd:.4f}"
-    return f"{n_asked} requests answered in this run; USD spent so far: {spent}"
+    return f"{n_asked} requests in this run; USD spent so far: {spent}"
 
 
 def train(
@@ -379,7 +383,7 @@ def _say_what_logprobs_decide(command: str, spec: Spec) -> None:
         )
 
 
-def _total(plans: Sequence[LabelPlan | SynthesisPlan], spec: Spec) -> str:
+def _total(plans: Sequence[LabelPlan | SynthesisPlan], spec: Spec, *, batch: bool = False) -> str:
     """What all of it would cost, beside the limit."""
     from distill.teacher.spend import FREE, Estimate
 
@@ -387,7 +391,7 @@ def _total(plans: Sequence[LabelPlan | SynthesisPlan], spec: Spec) -> str:
     costs = [Estimate(plan.estimated_usd, plan.most_usd) for plan in asking]
     priced = [cost for cost in costs if cost.usd is not None]
     total, known = sum(costs, FREE), sum(priced, FREE)
-    limit = limit_left(spec, known.usd, known.most_usd, is_priced=bool(priced))
+    limit = limit_left(spec, known.usd, known.most_usd, is_priced=bool(priced), batch=batch)
     sources = dict.fromkeys(f"{plan.price.source}, {plan.price.date}" for plan in asking if plan.price)
     source = f"; price: {' and '.join(sources)}" if sources else ""
     return f"USD {estimated(total.usd, total.most_usd)}; {limit}{source}. Nothing was asked."

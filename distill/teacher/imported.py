@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from distill.data import read_jsonl, read_queries, text_of, unknown_label
+from distill.data import read_gold, read_jsonl, read_queries, text_of, unknown_label
 from distill.errors import DataError
 from distill.progress import say
 from distill.teacher.answers import FORMS, Names, in_words, label_names
@@ -76,6 +76,7 @@ class ImportSummary:
         teachers: Who gave the answers, with their number.
         n_missing: Queries that still have no answer; None where there are no queries yet.
         contradictions: Of the repeated lines, those that another answer takes the place of.
+        n_elsewhere: Texts that are neither queries nor gold: nothing is learnt from their answers. 0 where there are no queries yet.
     """
 
     n_answers: int
@@ -86,6 +87,7 @@ class ImportSummary:
     teachers: Mapping[str, int] = field(default_factory=dict)
     n_missing: int | None = None
     contradictions: tuple[Contradiction, ...] = ()
+    n_elsewhere: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,16 @@ def import_answers(spec: Spec, path: Path, *, teacher: str | None = None) -> Imp
         teachers=dict(Counter(answer.extra["carried_from"]["teacher"] for answer in answers).most_common()),
         n_missing=_n_missing(spec),
         contradictions=given.contradictions,
+        n_elsewhere=_n_elsewhere(spec, answers),
     )
+
+
+def _n_elsewhere(spec: Spec, answers: Iterable[Label]) -> int:
+    if not spec.queries_path.exists():
+        return 0
+    gold = read_gold(spec.gold_path) if spec.gold_path is not None and spec.gold_path.exists() else []
+    known = {*_wanted(spec, None), *_wanted(spec, (query.text for query in gold))}
+    return len({*_wanted(spec, (answer.text for answer in answers))} - known)
 
 
 def _carried(answer: Label, file: str, teacher: str, now: str) -> Label:

@@ -56,6 +56,14 @@ def test_only_the_rest_is_asked(server, make_spec, answers):
     assert dict(server.asked) == {"a new parcel": 1}
 
 
+def test_answers_to_texts_that_are_no_queries_are_counted(make_spec, answers, tmp_path):
+    write_lines(tmp_path / "gold.jsonl", [{"text": TEXTS[0], "intent": "refund"}])
+    spec = make_spec(UNPAID, TEXTS[1:3], gold="gold.jsonl")
+    assert import_answers(spec, answers).n_elsewhere == len(TEXTS) - 3
+    spec.queries_path.unlink()
+    assert import_answers(spec, answers).n_elsewhere == 0
+
+
 def test_a_line_has_what_the_contract_names_and_says_where_it_came_from(make_spec, tmp_path):
     spec = make_spec(UNPAID)
     path = write_lines(
