@@ -191,6 +191,7 @@ def measured_with() -> dict[str, str]:
 
 def joined(before: dict[str, Any] | None, outcome: dict[str, Any]) -> dict[str, Any]:
     """An outcome, with other students that were measured on the same list before."""
+    outcome = json.loads(json.dumps(outcome))  # with lists for tuples, as what was read has them
     if before is None or any(before.get(name) != outcome[name] for name in ("list", "seed", "budget_minutes")):
         return outcome
     parts = {name: before.get(name, {}) | outcome.get(name, {}) for name in ("students", "measured")}

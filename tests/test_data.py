@@ -233,7 +233,11 @@ def test_the_limit_of_csv_fields_is_put_back_even_after_an_error():
 
 @pytest.mark.parametrize("name", ["oos", "none"])
 @pytest.mark.parametrize(
-    ("task", "advice"), [(Task.MULTI, "has an empty list of intents"), (Task.WEIGHTS, "the channel '{}' does not exist; it is none of the 2 labels there are")]
+    ("task", "advice"),
+    [
+        (Task.MULTI, "has an empty list of intents"),
+        (Task.WEIGHTS, "the channel '{}' does not exist; it is none of the 2 labels there are"),
+    ],
 )
 def test_a_name_for_no_intent_is_explained_by_the_task(name, task, advice):
     said = unknown_label(name, ("visual", "audio"), task)

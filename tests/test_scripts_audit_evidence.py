@@ -48,12 +48,24 @@ def run(monkeypatch, folder, *options):
 
 
 def test_students_of_the_same_list_are_joined_and_of_another_replaced():
-    before = {"list": 1, "seed": 0, "budget_minutes": 0, "students": {"encoder": 1}, "measured": {"encoder": "old"}}
-    after = {"list": 1, "seed": 0, "budget_minutes": 0, "students": {"static": 2}, "measured": {"static": "new"}}
+    before = {
+        "list": {"ci95": [0, 1]},
+        "seed": 0,
+        "budget_minutes": 0,
+        "students": {"encoder": 1},
+        "measured": {"encoder": "old"},
+    }
+    after = {
+        "list": {"ci95": (0, 1)},
+        "seed": 0,
+        "budget_minutes": 0,
+        "students": {"static": 2},
+        "measured": {"static": "new"},
+    }
     found = audit_evidence.joined(before, after)
     assert (found["students"], found["measured"]) == ({"encoder": 1, "static": 2}, {"encoder": "old", "static": "new"})
     assert audit_evidence.joined(before, after | {"list": 2}) == after | {"list": 2}
-    assert audit_evidence.joined(None, after) == after
+    assert audit_evidence.joined(None, before) == before
 
 
 def test_it_plants_finds_trains_and_writes_both_files(folder, monkeypatch):
