@@ -22,7 +22,7 @@ from distill.teacher.rounds import added_queries_path
 from distill.types import Example
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from distill.combination import Combined
     from distill.spec import Spec
@@ -83,17 +83,17 @@ def _targets(spec: Spec, answers: Mapping[str, Sequence[Label]]) -> dict[str, Ta
         DataError: There is none.
     """
     means = ((text, _mean_target(samples, spec)) for text, samples in answers.items())
-    targets = {text: target for text, target in means if target is not None}
+    targets = _sharing_rows((text, target) for text, target in means if target is not None)
     if not targets:
         raise DataError(f"{spec.ledger_path}: no query has a label; `distill label {spec.path}` asks the teacher")
-    return _sharing_rows(targets)
+    return targets
 
 
-def _sharing_rows(targets: Mapping[str, Target]) -> dict[str, Target]:
-    """The same targets; those of one and the same certain label are one array: 200,000 queries over 10,000 intents would take 8 GB."""
+def _sharing_rows(targets: Iterable[tuple[str, Target]]) -> dict[str, Target]:
+    """Targets by text; those of one and the same certain label are one array: 200,000 queries over 10,000 intents would take 8 GB."""
     rows: dict[tuple[int, float], Target] = {}
     shared = {}
-    for text, target in targets.items():
+    for text, target in targets:
         (columns,) = target.nonzero()
         key = (int(columns[0]), float(target[columns[0]])) if len(columns) == 1 else None
         shared[text] = target if key is None else rows.setdefault(key, target)

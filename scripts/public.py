@@ -124,9 +124,9 @@ def read_test(folder: Folder) -> tuple[list[GoldQuery], tuple[str, ...], tuple[E
         f"{folder.path / 'test.jsonl'}: students cannot know {', '.join(map(repr, new))}: no line of train.jsonl has it"
     )
     at = len(folder.labels) - (folder.labels[-1] == OUT_OF_SCOPE_LABEL)
-    examples = tuple(
-        replace(example, target=np.insert(example.target, [at] * len(new), 0.0)) for example in folder.examples
-    )
+    rows = {id(example.target): example.target for example in folder.examples}
+    rows = {key: np.insert(row, [at] * len(new), 0.0) for key, row in rows.items()}  # shared as they were
+    examples = tuple(replace(example, target=rows[id(example.target)]) for example in folder.examples)
     return gold, (*folder.labels[:at], *new, *folder.labels[at:]), examples
 
 

@@ -217,7 +217,10 @@ def _verdict(values: list[float], limit: float, *, lower_is_better: bool) -> str
     if not values:
         return ""
     short = fmean(values) - limit if lower_is_better else limit - fmean(values)
-    return "stands" if short <= 0 else f"{short:.4f} short"
+    if short <= 0:
+        return "stands"
+    shown = f"{short:.4f}"
+    return f"{shown if float(shown) else 'under 0.0001'} short"
 
 
 def _of_seeds(n: int, wanted: int) -> str:

@@ -163,9 +163,10 @@ def limit_left(
         usd: What the plan would cost, as far as that is known.
         most_usd: The most that it can cost, where that is more.
         is_priced: Whether anything of it has a price.
-        batch: Whether it is asked in batches: those in flight are waited for first.
+        batch: Whether it is asked in batches: its own that are in flight are waited for first.
     """
     from distill.teacher.client import is_loopback
+    from distill.teacher.in_flight import open_batches
     from distill.teacher.prices import LIMIT
     from distill.teacher.spend import open_budget
 
@@ -176,7 +177,8 @@ def limit_left(
             return f"{LIMIT} does not hold on this machine without a price (teacher.price)"
         return f"{LIMIT} cannot be kept without a price"
     budget = open_budget(spec, spec.teacher.model or spec.synth.model)
-    left = max(spec.teacher.max_usd - (budget.spent_usd if batch else budget.committed_usd), Decimal(0))
+    own_usd = sum((each.reserved_usd for each in open_batches(spec)), Decimal(0)) if batch else Decimal(0)
+    left = max(spec.teacher.max_usd - budget.committed_usd + own_usd, Decimal(0))
     if usd is not None and usd > left:
         stops = ": it would stop there"
     elif most_usd is not None and most_usd > left:

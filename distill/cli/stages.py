@@ -191,6 +191,8 @@ def _print_label_plan(plan: LabelPlan, spec: Spec, *, batch: bool, as_json: bool
         _say_what_logprobs_decide("label", spec)
     else:
         typer.echo("Nothing is to be asked, and nothing was.")
+    if plan.n_read_anew:
+        say(f"label: {plan.n_read_anew} recorded answers are read anew, by answer_path and answer_map as they are now")
 
 
 def _print_import(summary: ImportSummary, spec: Spec, file: Path) -> None:

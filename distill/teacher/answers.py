@@ -325,21 +325,12 @@ def read_scores(
     return scores
 
 
-def as_said(
-    content: str, spec: Spec, problem: ValueError | None = None, *, tokens: Sequence[Token] = ()
-) -> dict[str, str]:
+def as_said(content: str, *, tokens: Sequence[Token], shown: Sequence[str], cut_off: bool) -> dict[str, str]:
     """What a line keeps of a raw answer, so that another ``answer_path`` or ``answer_map`` can read it without asking again.
 
-    Args:
-        content: The answer.
-        spec: The router's spec, by which it was read.
-        problem: Why it could not be read.
-        tokens: As for ``read_scores``: what was worked out from them cannot be read anew.
+    Nothing where more than the answer is needed to read it: its tokens, or what was shown.
     """
-    was_not_shown = isinstance(problem, UnmatchedError) and problem.answer in spec.labels
-    is_special = spec.teacher.answer_path is not None or bool(spec.teacher.answer_map)
-    kept = not was_not_shown if problem is not None else is_special and not tokens
-    return {SAID: content} if kept else {}
+    return {} if tokens or shown or cut_off else {SAID: content}
 
 
 def _plain_scores(content: str, spec: Spec) -> dict[str, float]:

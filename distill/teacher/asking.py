@@ -36,10 +36,6 @@ class Question:
     sample: int = 0
 
 
-READ_AFTERWARDS = sha256_json([None, {}])
-"""How an answer is read (``answer_path``, ``answer_map``) changes nothing that is asked. It was part of the hash once: this is nothing set."""
-
-
 class Teacher:
     """The teacher's settings as the ledger knows them: model name, prompt, and hash for each dialect.
 
@@ -105,7 +101,7 @@ class Teacher:
             "intents": self._intents_sha256,
             "response_format": dialect.response_format if sends_schema else "text",
             "temperature": self.spec.teacher.temperature if dialect.temperature else None,
-            "answer": READ_AFTERWARDS,
+            "answer": sha256_json([self.spec.teacher.answer_path, self.spec.teacher.answer_map]),
             **effort(self.spec, dialect),
             **({"logprobs": TOP_LOGPROBS} if self.spec.teacher.logprobs and dialect.logprobs else {}),
             **({"by_query": self.by_query.settings} if self.by_query else {}),

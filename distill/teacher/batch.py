@@ -518,7 +518,7 @@ class BatchRun(Generic[_Question]):
                 scores = read_scores(content, self._spec, tokens, shown=asked.shown)
             except ValueError as wrong:
                 problem, error = wrong, unusable(wrong, usage, cut_off=cut_off)
-            said = as_said(content, self._spec, problem, tokens=tokens)
+            said = as_said(content, tokens=tokens, shown=asked.shown, cut_off=cut_off)
         created = datetime.fromtimestamp(remote.created_at, UTC)
         shown = {"evidence": list(asked.evidence)} if asked.evidence else {}
         label = Label(

@@ -260,7 +260,7 @@ class Recorded:
         extra = {
             name: value
             for name, value in line.extra.items()
-            if name not in {"settings", "intents", "carried_from", SAID, "read_anew"}
+            if name not in {"settings", "intents", "carried_from", SAID}
         }
         return replace(
             line,

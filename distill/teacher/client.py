@@ -23,7 +23,6 @@ from distill.types import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
-    from decimal import Decimal
     from types import TracebackType
 
     from openai import AsyncOpenAI
@@ -216,7 +215,8 @@ async def for_each(items: Iterable[_Item], work: Callable[[_Item], Awaitable[boo
     """Works through items, so many at once. After an error or an interrupt no further request is begun.
 
     Requests in flight are paid for: their answers are waited for (and so recorded) before the error is raised. A second
-    Ctrl-C does not wait.
+    Ctrl-C does not wait. An item that would not fit under the spend limit is tried again when an answer has come: it may have
+    cost less than it could.
 
     Args:
         items: What to work through.
@@ -226,6 +226,7 @@ async def for_each(items: Iterable[_Item], work: Callable[[_Item], Awaitable[boo
     waiting = iter(items)
     stopped = False
     n_in_flight = 0
+    settled = asyncio.Event()
     errors: list[BaseException] = []
 
     async def worker() -> None:
@@ -240,17 +241,24 @@ async def for_each(items: Iterable[_Item], work: Callable[[_Item], Awaitable[boo
                 try:
                     needs_another = await work(item)
                 except BaseException as error:
+                    n_in_flight -= 1
+                    if isinstance(error, SpendLimitError) and n_in_flight and not stopped:
+                        settled.clear()
+                        await settled.wait()
+                        continue
                     stopped = True
                     errors.append(error)
+                    settled.set()
                     raise
-                finally:
-                    n_in_flight -= 1
+                n_in_flight -= 1
+                settled.set()
 
     workers = [asyncio.ensure_future(worker()) for _ in range(concurrency)]
     try:
         await asyncio.wait(workers)
     except asyncio.CancelledError:
         stopped = True
+        settled.set()
         if n_in_flight:
             say(f"stopping: waiting for the answers to {n_in_flight} requests in flight; Ctrl-C again to leave them")
         await asyncio.gather(*workers, return_exceptions=True)
@@ -280,7 +288,6 @@ class ChatClient:
         self._said: set[str] = set()
         self._key = api_key(teacher)
         self._client: AsyncOpenAI | None = None
-        self._n_in_flight, self._settled = 0, asyncio.Event()
 
     async def __aenter__(self) -> Self:
         try:
@@ -344,9 +351,8 @@ class ChatClient:
         """
         from openai import OpenAIError
 
-        reserved_usd = await self._reserve(request)
+        reserved_usd = self.budget.reserve(request.prompt_bytes, request.max_output_tokens)
         usage: Usage | None = None
-        self._n_in_flight += 1
         try:
             reply = await self._send_adapting(request)
             usage = reply.usage
@@ -356,24 +362,7 @@ class ChatClient:
         else:
             return reply
         finally:
-            self._n_in_flight -= 1
             self.budget.settle(reserved_usd, usage)
-            self._settled.set()
-
-    async def _reserve(self, request: Request) -> Decimal:
-        """Sets aside what a request can cost; where that would not fit, once what is in flight has cost less than it could.
-
-        Raises:
-            SpendLimitError: It does not fit with nothing in flight either.
-        """
-        while True:
-            try:
-                return self.budget.reserve(request.prompt_bytes, request.max_output_tokens)
-            except SpendLimitError:
-                if not self._n_in_flight:
-                    raise
-            self._settled.clear()
-            await self._settled.wait()
 
     async def _send_adapting(self, request: Request) -> Reply:
         """Sends a request, again without what the server refuses, until it is taken or nothing is left to drop."""

@@ -21,7 +21,7 @@ from distill.errors import DataError
 from distill.progress import say
 from distill.teacher.answers import FORMS, Names, in_words, label_names
 from distill.teacher.functions import redactor
-from distill.teacher.label import LabelPlan, LabelSummary, new_lines, recorded_labels
+from distill.teacher.label import LabelPlan, LabelSummary, new_lines, recorded_labels, texts_of
 from distill.teacher.ledger import AppendLog, Ledger, as_time, time_now
 from distill.types import OUT_OF_SCOPE_LABEL, Label, Task, Usage
 
@@ -135,8 +135,8 @@ def _n_elsewhere(spec: Spec, answers: Iterable[Label]) -> int:
     if not spec.queries_path.exists():
         return 0
     gold = read_gold(spec.gold_path) if spec.gold_path is not None and spec.gold_path.exists() else []
-    known = {*_wanted(spec, None), *_wanted(spec, (query.text for query in gold))}
-    return len({*_wanted(spec, (answer.text for answer in answers))} - known)
+    known = {*_wanted(spec, texts_of(spec)), *_wanted(spec, (query.text for query in gold))}
+    return len({unicodedata.normalize("NFC", answer.text) for answer in answers} - known)
 
 
 def _carried(answer: Label, file: str, teacher: str, now: str) -> Label:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from distill.data import ledger_key, read_gold, read_queries
+from distill.data import ledger_key, read_gold, read_queries, sha256_json
 from distill.errors import DataError, DistillError, MissingKeyError, TeacherError
 from distill.progress import Progress, say
 from distill.teacher.answers import SAID, NotJsonError, UnmatchedError, as_said, function_scores, read_scores
@@ -88,7 +89,7 @@ class LabelSummary:
         teacher: Who labels.
         n_unmatched: Answers of this run that name no intent, counted in ``n_failed``.
         unmatched: The ten commonest of these, with their number, the commonest first.
-        n_read_anew: Recorded answers that ``answer_path`` and ``answer_map`` as they are now read otherwise; nothing was asked for them.
+        n_read_anew: Recorded answers that were read by another ``answer_path`` or ``answer_map``, and anew now; nothing was asked for them.
     """
 
     n_texts: int
@@ -202,6 +203,7 @@ class LabelPlan:
         obstacles: What would stop the run before anything is asked, as things are.
         most_usd: What they cost should each answer be as long as it may, where none by this model is recorded yet: one that reasons bills
             that as output. None where the estimate rests on recorded answers, or the price is unknown.
+        n_read_anew: Recorded answers that ``answer_path`` and ``answer_map`` as they are now read otherwise, and nothing is asked for.
     """
 
     n_texts: int
@@ -213,6 +215,7 @@ class LabelPlan:
     n_under_other_intents: int = 0
     obstacles: tuple[str, ...] = ()
     most_usd: Decimal | None = None
+    n_read_anew: int = 0
 
 
 _TYPICAL_QUERY = "a query of middling length, such as this"
@@ -245,8 +248,7 @@ def plan_labels(
     questions = (
         teacher.questions(texts_of(spec, recorded), _gold_texts(spec)) if texts is None else teacher.questions(texts)
     )
-    anew = _read_anew(teacher, ledger, questions)
-    missing = [each for each in _missing(teacher, ledger, questions) if each not in anew]
+    missing, anew = _left(teacher, ledger, questions)
     n_all, in_flight = (
         len(missing),
         {asked.key for each in (open_batches(spec) if batch else ()) for asked in each.asked},
@@ -280,7 +282,9 @@ def plan_labels(
     else:
         checks.append(lambda: _check_not_asked(teacher, missing))
     obstacles = tuple(_obstacles(checks))
-    return LabelPlan(n_texts, n_missing, cost.usd, price, n_samples, n_in_flight, n_elsewhere, obstacles, cost.most_usd)
+    return LabelPlan(
+        n_texts, n_missing, cost.usd, price, n_samples, n_in_flight, n_elsewhere, obstacles, cost.most_usd, len(anew)
+    )
 
 
 def check_none_in_flight(spec: Spec, written: Sequence[str] | None = None) -> None:
@@ -392,8 +396,7 @@ def label(
     questions = teacher.questions(queries, gold, redacted=redacted and texts is not None)
     ledger = Ledger(spec.ledger_path)
     run = _Run(teacher, ledger, open_budget(spec, spec.teacher.model, ledger))
-    anew = _read_anew(teacher, ledger, questions)
-    missing = [each for each in _missing(teacher, ledger, questions) if each not in anew]
+    missing, anew = _left(teacher, ledger, questions)
     if missing and not batch:
         _check_not_asked(teacher, missing)
     if missing or anew or (batch and open_batches(spec)):
@@ -403,10 +406,9 @@ def label(
                     ledger = Ledger(spec.ledger_path)
                 run = _Run(teacher, ledger, open_budget(spec, spec.teacher.model, ledger), log)
                 run.by_batch, run.give_up, run.show_progress = batch, give_up, show_progress
-                anew = _read_anew(teacher, run.ledger, questions)
+                missing, anew = _left(teacher, run.ledger, questions)
                 for line in anew.values():
                     run.ledger.write(log, line)
-                missing = _missing(teacher, run.ledger, questions)
                 if texts is None:
                     _say_what_may_be_kept(teacher, run.ledger, missing)
                 with Progress("label", len(missing), show=show_progress) as run.progress:
@@ -415,10 +417,7 @@ def label(
             raise MissingKeyError(f"{error}. {_why_missing(teacher, run.ledger, missing, questions)}") from None
         finally:
             _say_unmatched(spec, run.unmatched)
-    if anew:
-        say(
-            f"label: {len(anew)} recorded answers read anew, by answer_path and answer_map as they are now; nothing was asked for them"
-        )
+    _say_what_is_read_anew(len(anew))
     _say_what_is_plain(teacher, run.ledger, questions)
     n_texts = _n_texts(questions)
     return LabelSummary(
@@ -434,23 +433,67 @@ def label(
     )
 
 
-def _read_anew(teacher: Teacher, ledger: Ledger, questions: Iterable[Question]) -> dict[Question, Label]:
-    """The line that takes a recorded one's place where the spec, as it is now, reads otherwise what was said. It costs nothing."""
+def _say_what_is_read_anew(n: int) -> None:
+    if n:
+        say(
+            f"label: {n} recorded answers read anew, by answer_path and answer_map as they are now; nothing was asked for them"
+        )
+
+
+def _left(
+    teacher: Teacher, ledger: Ledger, questions: Iterable[Question]
+) -> tuple[list[Question], dict[Question, Label]]:
+    """The questions that are to be asked, and the answers to others that are to be read anew."""
+    missing = _missing(teacher, ledger, questions)
+    anew = _read_anew(teacher, ledger, missing)
+    return [each for each in missing if each not in anew], anew
+
+
+def _read_anew(teacher: Teacher, ledger: Ledger, missing: Iterable[Question]) -> dict[Question, Label]:
+    """Answers to questions that lack one, from what was said when ``answer_path`` or ``answer_map`` were others: it costs nothing.
+
+    A line holds for the settings that it was read by. Where these alone differ, and what was said can be read now, a line of today's settings
+    carries it over.
+    """
+    wanted = {(question.text, question.sample): question for question in missing}
+    if not wanted:
+        return {}
+    settings = {hash_: brief(teacher.settings(dialect)) for dialect, hash_ in teacher.hashes.items()}
     found = {}
-    for question in questions:
-        line = ledger.get(teacher.keys(question.text, question.sample))
-        if line is None or not isinstance(said := line.extra.get(SAID), str):
+    for line in ledger.lines:
+        question, recorded = wanted.get((line.text, line.sample)), line.extra.get("settings")
+        if question is None or line.teacher != teacher.name or not isinstance(recorded, dict):
             continue
-        try:
-            scores = read_scores(said, teacher.spec)
-        except ValueError:
-            continue
-        if scores != line.scores:
-            extra = {name: value for name, value in line.extra.items() if name not in {"batch", "usd"}}
-            found[question] = replace(
-                line, scores=scores, error=None, latency_ms=None, extra=extra | {"read_anew": True}
-            )
+        for hash_, own in settings.items():
+            if hash_ != line.prompt_sha256 and own | {"answer": None} == recorded | {"answer": None}:
+                if (scores := _scores_today(line, recorded, teacher.spec)) is not None:
+                    found[question] = _of_today(line, scores, hash_, own)
+                break
     return found
+
+
+def _scores_today(line: Label, recorded: Mapping[str, Any], spec: Spec) -> Mapping[str, float] | None:
+    """What a line of another ``answer_path`` or ``answer_map`` says by those of today; None where that cannot be known."""
+    path, names = spec.teacher.answer_path, spec.teacher.answer_map
+    if isinstance(said := line.extra.get(SAID), str):
+        with suppress(ValueError):
+            return read_scores(said, spec)
+        return None
+    was_by_name = recorded.get("answer") == brief({"answer": sha256_json([path, {}])})["answer"]
+    return line.scores if line.scores is not None and was_by_name and names.keys().isdisjoint(line.scores) else None
+
+
+def _of_today(line: Label, scores: Mapping[str, float], hash_: str, settings: Mapping[str, Any]) -> Label:
+    extra = {name: value for name, value in line.extra.items() if name not in {"batch", "usd"}}
+    source = {"teacher": line.teacher, "prompt_sha256": line.prompt_sha256, "key": line.key, "carried_at": time_now()}
+    return replace(
+        line,
+        key=ledger_key(line.teacher, hash_, line.text, line.sample),
+        prompt_sha256=hash_,
+        scores=scores,
+        error=None,
+        extra=extra | {"settings": settings, "carried_from": source},
+    )
 
 
 def _n_texts(questions: Iterable[Question]) -> int:
@@ -577,7 +620,7 @@ class _Run:
         Raises:
             TeacherError: The teacher cannot answer at all.
         """
-        if not questions and not self.by_batch:
+        if not questions and not (self.by_batch and open_batches(self.teacher.spec)):
             return
         if self.teacher.spec.teacher.callable is not None:
             await for_each(questions, self._counted(self._ask_callable), self.teacher.spec.teacher.concurrency)
@@ -684,13 +727,13 @@ class _Run:
             self._write(question, self._client.dialect, asked_at, error=str(error), more=shown)
             self._finish(str(error))
             return
+        said = as_said(reply.content, tokens=reply.tokens, shown=request.shown, cut_off=reply.cut_off)
         try:
             scores = read_scores(reply.content, self.teacher.spec, reply.tokens, shown=request.shown)
-            error_line, said = None, as_said(reply.content, self.teacher.spec, tokens=reply.tokens)
+            error_line = None
         except ValueError as error:
             self._count_unmatched(error)
             scores, error_line = None, unusable(error, reply.usage, cut_off=reply.cut_off)
-            said = as_said(reply.content, self.teacher.spec, error)
             if isinstance(error, NotJsonError) and not reply.cut_off and self._ignores_schema(reply.dialect):
                 self._write(question, reply.dialect, asked_at, None, error_line, reply.usage, reply.latency_ms, shown)
                 say(f"label: {self.teacher.name} ignores the JSON schema ({error}); asking for json_object")

@@ -24,7 +24,7 @@ from distill.data import ledger_key, normalise, sha256_json
 from distill.errors import SpecError, SpendLimitError, TeacherError
 from distill.progress import Progress
 from distill.teacher.answers import FORMS, Answer, function_scores, in_words, read_scores
-from distill.teacher.asking import READ_AFTERWARDS, Teacher, brief, effort
+from distill.teacher.asking import Teacher, brief, effort
 from distill.teacher.changed import best, mean
 from distill.teacher.client import (
     DIALECTS,
@@ -164,7 +164,7 @@ class _Again:
             "intents": intents,
             "response_format": dialect.response_format if sends_schema else "text",
             "temperature": self.temperature if dialect.temperature else None,
-            "answer": READ_AFTERWARDS,
+            "answer": sha256_json([self.spec.teacher.answer_path, self.spec.teacher.answer_map]),
             **effort(self.spec, dialect),
             **({"by_query": by_query.settings} if by_query else {}),
             **self.form.settings,

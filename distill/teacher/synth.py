@@ -17,6 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from decimal import Decimal
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from distill.data import normalise, read_gold, read_jsonl, read_queries, write_jsonl
@@ -448,14 +449,18 @@ class _Run:
         if not self.left:
             return
         self._client, self._comparison, self._log, self._progress = client, comparison, log, progress
-        waiting = {target: iter(rounds) for target, rounds in self.left.items()}
+        waiting: dict[str, Iterator[Round]] = {target: iter(rounds) for target, rounds in self.left.items()}
         async with client:
 
             async def ask_next(target: str) -> bool:
                 round_ = next(waiting[target], None)
                 if round_ is None or self.pool.is_full(target):
                     return False
-                await self._ask(round_)
+                try:
+                    await self._ask(round_)
+                except SpendLimitError:  # it is tried again where an answer in flight leaves room for it
+                    waiting[target] = chain([round_], waiting[target])
+                    raise
                 return True
 
             await for_each(self.left, ask_next, self.writer.spec.teacher.concurrency)

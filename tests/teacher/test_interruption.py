@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import signal
@@ -13,7 +14,7 @@ import pytest
 from fake_server import FakeServer
 from teacher_specs import ledger_lines
 
-from distill.errors import LedgerError, StorageError
+from distill.errors import LedgerError, SpendLimitError, StorageError, TeacherError
 from distill.teacher import ledger as ledger_module
 from distill.teacher import spend
 from distill.teacher.client import for_each, run_sync
@@ -82,8 +83,6 @@ def test_ctrl_c_waits_for_what_is_in_flight_so_nothing_is_paid_twice(make_spec, 
 
 
 def test_an_interrupted_notebook_leaves_no_thread_behind(make_spec, monkeypatch):
-    import asyncio
-
     with FakeServer(delay_s=0.05) as fake:
         spec = make_spec(fake.base_url, TEXTS, teacher={"concurrency": CONCURRENCY})
         real_join, interrupted = threading.Thread.join, []
@@ -108,8 +107,6 @@ def test_an_interrupted_notebook_leaves_no_thread_behind(make_spec, monkeypatch)
 
 
 def test_an_error_waits_for_what_is_in_flight():
-    import asyncio
-
     begun, ended = [], []
 
     async def work(item):
@@ -225,3 +222,57 @@ def test_what_another_process_wrote_meanwhile_is_not_asked_again(server, make_sp
     monkeypatch.setattr(AppendLog, "__enter__", enter)
     assert label(spec, show_progress=False).n_asked == 0
     assert set(server.asked.values()) == {1}
+
+
+class Purse:
+    """Room for so many requests at once, as a spend limit leaves it; each gives its own back when it is answered."""
+
+    def __init__(self, room):
+        self.room, self.begun, self.answered, self.tried = room, [], [], 0
+
+    async def ask(self, item, *, fails_at=None):
+        self.tried += 1
+        await asyncio.sleep(0)  # what is nearest to a query is looked up
+        if not self.room:
+            raise SpendLimitError("no room")
+        self.room -= 1
+        self.begun.append(item)
+        await asyncio.sleep(0.01)
+        self.room += 1
+        if item == fails_at:
+            raise TeacherError("the key is refused")
+        self.answered.append(item)
+
+
+def test_what_does_not_fit_beside_others_is_asked_when_one_is_answered():
+    purse = Purse(2)
+    run_sync(for_each(range(12), purse.ask, 6))
+    assert sorted(purse.answered) == list(range(12))
+    assert purse.tried <= 12 * 6, "those that wait do not wake each other"
+
+
+def test_what_does_not_fit_alone_ends_it():
+    with pytest.raises(SpendLimitError, match="no room"):
+        run_sync(for_each(range(12), Purse(0).ask, 6))
+
+
+def test_after_an_error_nothing_that_waited_is_begun():
+    purse = Purse(2)
+    with pytest.raises(TeacherError, match="refused"):
+        run_sync(for_each(range(12), lambda item: purse.ask(item, fails_at=0), 6))
+    assert (purse.begun, purse.answered) == ([0, 1], [1])
+
+
+def test_after_an_interrupt_nothing_that_waited_is_begun(capsys):
+    purse = Purse(2)
+
+    async def interrupted():
+        work = asyncio.ensure_future(for_each(range(12), purse.ask, 6))
+        await asyncio.sleep(0.005)
+        work.cancel()
+        await work
+
+    with pytest.raises(asyncio.CancelledError):
+        run_sync(interrupted())
+    assert purse.begun == purse.answered == [0, 1]
+    assert "waiting for the answers to 2 requests in flight" in capsys.readouterr().err

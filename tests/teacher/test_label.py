@@ -315,16 +315,37 @@ def test_another_answer_map_reads_what_was_said_and_asks_nothing(
     n_requests = server.n_requests
 
     mapped = make_spec(server.base_url, texts, teacher=own | {"answer_map": {"GELD": "refund"}})
-    assert plan_labels(mapped, batch=batch).n_missing == 0
+    plan = plan_labels(mapped, batch=batch)
+    assert (plan.n_missing, plan.n_read_anew) == (0, 3)
+    monkeypatch.setattr("distill.teacher.label.ChatClient", None)  # nobody is to be asked
     second = label(mapped, batch=batch, show_progress=False)
-    assert (second.n_asked, second.n_failed, second.n_read_anew) == (0, 0, 2)
+    assert (second.n_asked, second.n_failed, second.n_read_anew) == (0, 0, 3)
     assert second.spent_usd == first.spent_usd > 0
-    assert "2 recorded answers read anew" in capsys.readouterr().err
+    assert "3 recorded answers read anew" in capsys.readouterr().err
     assert [recorded_labels(mapped, texts)[text].scores for text in texts] == [{"refund": 1}, {"refund": 1}, {"track_order": 1}]  # fmt: skip
     before = mapped.ledger_path.read_bytes()
     assert label(mapped, batch=batch, show_progress=False).n_read_anew == 0
     assert mapped.ledger_path.read_bytes() == before
     assert server.n_requests == n_requests
+    assert all(line["latency_ms"] or batch for line in ledger_lines(mapped)), (
+        "the benchmark's teacher keeps its latency"
+    )
+    back = make_spec(server.base_url, texts, teacher=own)
+    assert plan_labels(back).n_missing == 2, "what was read by a map that is gone does not count"
+
+
+@pytest.mark.parametrize("logprobs", [False, True])
+def test_what_cannot_be_read_anew_is_asked_again(server, make_spec, tmp_path, logprobs):
+    """Of log-probabilities the tokens are not kept, and of an answer without the field there is nothing to read."""
+    (tmp_path / "mine.txt").write_text("{intents}: {query}", encoding="utf-8")
+    server.profile = "logprobs" if logprobs else "normal"
+    texts = ["i want a refund"]
+    own = {"prompt": "mine.txt", "logprobs": logprobs}
+    label(make_spec(server.base_url, texts, teacher=own), show_progress=False)
+    other = {"answer_map": {"refund": "track_order"}} if logprobs else {"answer_path": "final"}
+    assert plan_labels(make_spec(server.base_url, texts, teacher=own | other)).n_missing == 1
+    unconcerned = make_spec(server.base_url, texts, teacher=own | {"answer_map": {"GELD": "refund"}})
+    assert (plan_labels(unconcerned).n_missing, plan_labels(unconcerned).n_read_anew) == (0, 1)
 
 
 def test_a_changed_answer_map_or_path_changes_what_was_read_by_another(server, make_spec, tmp_path):

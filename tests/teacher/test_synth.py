@@ -247,7 +247,11 @@ def test_the_spend_limit_is_kept_and_what_is_written_stays(server, make_synth_sp
         synthesise(spec, show_progress=False)
     n_missing, n_wanted = map(int, re.search(r"synth.jsonl lacks (\d+) of (\d+) queries; queries.jsonl is", str(caught.value)).groups())  # fmt: skip
     assert 0 < n_missing < n_wanted
-    n_paid = len(list(read_jsonl(spec.synthesis_path)))
+    lines = [line for _, line in read_jsonl(spec.synthesis_path)]
+    n_paid, rounds = len(lines), {}
+    for line in lines:
+        rounds.setdefault(line["target"], []).append(line["round"])
+    assert all(sorted(own) == list(range(len(own))) for own in rounds.values()), "a request that waited is not left out"
     assert 0 < n_paid == server.n_requests
     assert n_paid * Decimal("0.0002") <= Decimal("0.006")
     spec = make_synth_spec(server.base_url, teacher=teacher | {"max_usd": 1})
