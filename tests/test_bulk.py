@@ -778,6 +778,7 @@ def test_a_worker_on_ray_routes_with_the_bundle_that_the_run_began_with(tiny_bun
 
 @pytest.mark.filterwarnings("default")  # Ray's own
 @pytest.mark.timeout(300)
+@pytest.mark.xdist_group("ray")  # a cluster takes every core: not two at once
 def test_ray_goes_on_and_gives_the_same_files(cut, tmp_path, monkeypatch):
     pytest.importorskip("ray.data")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))

@@ -513,7 +513,7 @@ def test_without_a_terminal_progress_is_plain_lines(tmp_path):
         stdout, stderr = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 0, stderr
         assert "\x1b" not in stdout + stderr
-        assert "16 requests answered" in stdout
+        assert "16 requests in this run" in stdout
 
 
 def test_results_in_a_pipe_hold_no_escapes(done_once):

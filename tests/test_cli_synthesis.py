@@ -66,7 +66,7 @@ def test_the_page_names_the_limits_as_they_are():
     text = " ".join(page("ways-in.md").split())
     assert f"cosine of sentence vectors from {NEAR_DUPLICATE} on" in text
     assert (writer._RIVALS, writer._ROUNDS_PER_WANTED_ROUND) == (2, 4)
-    assert "names the two intents that are nearest" in text
+    assert "names up to two intents that are near its own" in text
     assert "up to four times the requests" in text
 
 

@@ -149,6 +149,7 @@ def test_the_table_of_outcomes_is_complete():
     assert re.findall(r"^\| `(\w+)` \|", SECTIONS["Cascade"], re.MULTILINE) == [each.value for each in FallbackOutcome]
 
 
+@pytest.mark.xdist_group("ray")
 @pytest.mark.usefixtures("_here")
 @pytest.mark.timeout(300)
 @pytest.mark.filterwarnings("default")

@@ -204,12 +204,12 @@ def test_a_run_that_was_cut_goes_on_and_pays_nothing_twice(spec, out, server, wh
 
 def test_the_limit_stops_it_and_the_same_command_goes_on(spec, out, server):
     spent = open_budget(spec, "fake").spent_usd
-    done = run(spec, out=out, per_intent=10, max_usd=Decimal("0.0075"))
+    done = run(spec, out=out, per_intent=20, max_usd=Decimal("0.0075"))
     assert done.rounds == ()
     assert done.stopped.startswith("the spend limit is reached")
     assert server.n_requests > 0
     assert open_budget(spec, "fake").spent_usd - spent == server.n_requests * Decimal("0.0002") <= Decimal("0.0075")
-    rest = run(spec, out=out, per_intent=10, max_usd=Decimal(1))
+    rest = run(spec, out=out, per_intent=20, max_usd=Decimal(1))
     assert rest.rounds[0].kept
     assert rest.rounds[0].n_calls == server.n_requests
     assert max(server.asked.values()) == 1
@@ -224,7 +224,7 @@ def test_the_limit_stops_it_too_where_a_server_of_ones_own_answered_for_no_price
         log.append(label_as_line(before))
     budget = open_budget(spec, "fake")
     assert (budget.known_spend_usd, budget.can_keep_limit) == (None, True)
-    done = run(spec, out=out, per_intent=10, max_usd=Decimal("0.0075"))
+    done = run(spec, out=out, per_intent=20, max_usd=Decimal("0.0075"))
     assert done.stopped.startswith("the spend limit is reached")
 
 
@@ -290,7 +290,10 @@ def test_a_plan_that_cannot_be_read_is_named(spec, out):
 
 
 def test_a_plan_asks_trains_and_writes_nothing(spec, out, server):
-    with pytest.raises(DataError, match=r"static is not trained on the labels as they are; `distill train"):
+    with pytest.raises(
+        DataError,
+        match=r"static is not trained on the labels as they are, so that its weaknesses are not known yet; `distill train",
+    ):
         plan_improvement(spec, out=out)
     pipeline.train(spec, out=out, show_progress=False)
     before = sorted(path for path in spec.folder.rglob("*") if path.is_file())

@@ -154,12 +154,12 @@ def test_a_run_that_was_cut_goes_on_and_pays_nothing_twice(spec, out, server, wh
 
 def test_the_limit_holds_and_the_same_command_goes_on(spec, out, server):
     spent = open_budget(spec, "fake").spent_usd
-    done = run(spec, out=out, max_usd=Decimal("0.0075"))
+    done = run(spec, out=out, per_intent=20, max_usd=Decimal("0.0075"))
     assert done.rounds == ()
     assert done.stopped.startswith("the spend limit is reached")
     assert server.n_requests > 0
     assert open_budget(spec, "fake").spent_usd - spent == server.n_requests * Decimal("0.0002") <= Decimal("0.0075")
-    rest = run(spec, out=out, rounds=1, max_usd=Decimal(1))
+    rest = run(spec, out=out, rounds=1, per_intent=20, max_usd=Decimal(1))
     assert rest.rounds[0].kept
     assert rest.rounds[0].n_calls == server.n_requests
     assert max(server.asked.values()) == 1
