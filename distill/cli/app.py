@@ -181,7 +181,7 @@ def limit_left(
     left = max(spec.teacher.max_usd - budget.committed_usd + own_usd, Decimal(0))
     if usd is not None and usd > left:
         stops = ": it would stop there"
-    elif most_usd is not None and most_usd > left:
+    elif (most_usd is not None and most_usd > left) or (usd is not None and usd > left - own_usd):
         stops = ": it may stop there"
     else:
         stops = ""

@@ -191,8 +191,6 @@ def _print_label_plan(plan: LabelPlan, spec: Spec, *, batch: bool, as_json: bool
         _say_what_logprobs_decide("label", spec)
     else:
         typer.echo("Nothing is to be asked, and nothing was.")
-    if plan.n_read_anew:
-        say(f"label: {plan.n_read_anew} recorded answers are read anew, by answer_path and answer_map as they are now")
 
 
 def _print_import(summary: ImportSummary, spec: Spec, file: Path) -> None:
@@ -403,6 +401,7 @@ def _labelled(plan: LabelPlan) -> str:
     n_missing, n_texts, n_samples = plan.n_missing, plan.n_texts, plan.n_samples
     n_elsewhere = plan.n_under_other_intents
     elsewhere = f" ({n_elsewhere} answered under other intents: `distill carry` may keep that)" if n_elsewhere else ""
+    elsewhere += f" ({plan.n_read_anew} recorded answers to be read anew)" if plan.n_read_anew else ""
     if n_samples == 1:
         return f"{n_missing} of {n_texts} queries to label{elsewhere}"
     return f"{n_missing} answers to ask for {n_texts} queries, {n_samples} each (gold: one){elsewhere}"

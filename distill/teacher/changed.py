@@ -13,6 +13,7 @@ from distill.teacher.client import DIALECTS
 from distill.teacher.earlier import described, earlier_answers, group_of
 from distill.teacher.label import texts_of
 from distill.teacher.ledger import AppendLog, Ledger, time_now
+from distill.teacher.rereading import read_anew
 from distill.teacher.synth import is_recorded, plan_synthesis
 from distill.types import OUT_OF_SCOPE_LABEL
 
@@ -178,6 +179,9 @@ class Recorded:
             answer = self.ledger.get(self.teacher.keys(each.text, each.sample))
             if answer is None or answer.scores is None:
                 missing.setdefault(each.text, []).append(each)
+        for each in read_anew(self.teacher, self.ledger, [each for own in missing.values() for each in own]):
+            missing[each.text].remove(each)  # `label` does
+        missing = {text: own for text, own in missing.items() if own}
         cases = [self._case(text, own, is_gold=text in asked_once) for text, own in missing.items()]
         found = [case for case in cases if case is not None]
         return found, len(cases) - len(found)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from distill.data import ledger_key, read_gold, read_queries, sha256_json
+from distill.data import ledger_key, read_gold, read_queries
 from distill.errors import DataError, DistillError, MissingKeyError, TeacherError
 from distill.progress import Progress, say
-from distill.teacher.answers import SAID, NotJsonError, UnmatchedError, as_said, function_scores, read_scores
+from distill.teacher.answers import NotJsonError, UnmatchedError, as_said, function_scores, read_scores
 from distill.teacher.asking import Question, Teacher, brief
 from distill.teacher.batch import (
     BatchRun,
@@ -41,6 +40,7 @@ from distill.teacher.functions import load_function
 from distill.teacher.in_flight import Asked, all_open_batches, open_batches
 from distill.teacher.ledger import AppendLog, Ledger, time_now
 from distill.teacher.prices import batch_price, check_limit_is_enforceable, teacher_price
+from distill.teacher.rereading import hash_of, read_anew, settings_today
 from distill.teacher.retrieve import Excerpt
 from distill.teacher.rounds import added_queries_path
 from distill.teacher.scrub import shown_error
@@ -304,7 +304,16 @@ def check_none_in_flight(spec: Spec, written: Sequence[str] | None = None) -> No
 
 
 def _check_not_asked(teacher: Teacher, missing: Sequence[Question]) -> None:
-    check_not_in_flight(teacher.spec, lambda: [key for each in missing for key in teacher.keys(each.text, each.sample)])
+    def keys() -> Iterator[str]:
+        """Of each question, also as a batch has it whose answers can be read anew."""
+        today = settings_today(teacher)
+        own = (each for each in all_open_batches(teacher.spec) if each.teacher == teacher.name)
+        hashes = {each.prompt_sha256 for each in own if hash_of(each.settings, today) is not None}
+        for each in missing:
+            yield from teacher.keys(each.text, each.sample)
+            yield from (ledger_key(teacher.name, hash_, each.text, each.sample) for hash_ in hashes)
+
+    check_not_in_flight(teacher.spec, keys)
 
 
 def check_can_label(spec: Spec) -> None:
@@ -409,6 +418,7 @@ def label(
                 missing, anew = _left(teacher, run.ledger, questions)
                 for line in anew.values():
                     run.ledger.write(log, line)
+                _say_what_is_read_anew(len(anew))
                 if texts is None:
                     _say_what_may_be_kept(teacher, run.ledger, missing)
                 with Progress("label", len(missing), show=show_progress) as run.progress:
@@ -417,7 +427,6 @@ def label(
             raise MissingKeyError(f"{error}. {_why_missing(teacher, run.ledger, missing, questions)}") from None
         finally:
             _say_unmatched(spec, run.unmatched)
-    _say_what_is_read_anew(len(anew))
     _say_what_is_plain(teacher, run.ledger, questions)
     n_texts = _n_texts(questions)
     return LabelSummary(
@@ -445,55 +454,8 @@ def _left(
 ) -> tuple[list[Question], dict[Question, Label]]:
     """The questions that are to be asked, and the answers to others that are to be read anew."""
     missing = _missing(teacher, ledger, questions)
-    anew = _read_anew(teacher, ledger, missing)
+    anew = read_anew(teacher, ledger, missing)
     return [each for each in missing if each not in anew], anew
-
-
-def _read_anew(teacher: Teacher, ledger: Ledger, missing: Iterable[Question]) -> dict[Question, Label]:
-    """Answers to questions that lack one, from what was said when ``answer_path`` or ``answer_map`` were others: it costs nothing.
-
-    A line holds for the settings that it was read by. Where these alone differ, and what was said can be read now, a line of today's settings
-    carries it over.
-    """
-    wanted = {(question.text, question.sample): question for question in missing}
-    if not wanted:
-        return {}
-    settings = {hash_: brief(teacher.settings(dialect)) for dialect, hash_ in teacher.hashes.items()}
-    found = {}
-    for line in ledger.lines:
-        question, recorded = wanted.get((line.text, line.sample)), line.extra.get("settings")
-        if question is None or line.teacher != teacher.name or not isinstance(recorded, dict):
-            continue
-        for hash_, own in settings.items():
-            if hash_ != line.prompt_sha256 and own | {"answer": None} == recorded | {"answer": None}:
-                if (scores := _scores_today(line, recorded, teacher.spec)) is not None:
-                    found[question] = _of_today(line, scores, hash_, own)
-                break
-    return found
-
-
-def _scores_today(line: Label, recorded: Mapping[str, Any], spec: Spec) -> Mapping[str, float] | None:
-    """What a line of another ``answer_path`` or ``answer_map`` says by those of today; None where that cannot be known."""
-    path, names = spec.teacher.answer_path, spec.teacher.answer_map
-    if isinstance(said := line.extra.get(SAID), str):
-        with suppress(ValueError):
-            return read_scores(said, spec)
-        return None
-    was_by_name = recorded.get("answer") == brief({"answer": sha256_json([path, {}])})["answer"]
-    return line.scores if line.scores is not None and was_by_name and names.keys().isdisjoint(line.scores) else None
-
-
-def _of_today(line: Label, scores: Mapping[str, float], hash_: str, settings: Mapping[str, Any]) -> Label:
-    extra = {name: value for name, value in line.extra.items() if name not in {"batch", "usd"}}
-    source = {"teacher": line.teacher, "prompt_sha256": line.prompt_sha256, "key": line.key, "carried_at": time_now()}
-    return replace(
-        line,
-        key=ledger_key(line.teacher, hash_, line.text, line.sample),
-        prompt_sha256=hash_,
-        scores=scores,
-        error=None,
-        extra=extra | {"settings": settings, "carried_from": source},
-    )
 
 
 def _n_texts(questions: Iterable[Question]) -> int:

@@ -701,6 +701,11 @@ def test_what_is_in_flight_is_not_asked_one_by_one(server, make_spec, monkeypatc
     n_requests = server.n_requests
     with pytest.raises(TeacherError, match="11 of these queries are being asked in batch"):
         label(spec, show_progress=False)
+    with pytest.raises(
+        TeacherError, match="11 of these queries are being asked in batch"
+    ):  # its answers can be read anew
+        label(make_spec(server.base_url, teacher={"answer_map": {"GELD": "refund"}}), show_progress=False)
+    spec = make_spec(server.base_url)
     assert server.n_requests == n_requests
     assert label(spec, ["another query"], show_progress=False).n_failed == 0
     plan = plan_labels(spec, batch=True)
