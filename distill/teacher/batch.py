@@ -91,7 +91,7 @@ def check_not_in_flight(spec: Spec, keys: Callable[[], Iterable[str]]) -> None:
         if n_asked:
             raise TeacherError(
                 f"{n_asked} of these queries are being asked in batch {batch.batch_id or batch.token}; `distill label --batch "
-                f"{spec.path.with_name(batch.spec)}` takes its answers, and then nothing is paid twice (to give it up: delete {state_path(spec, batch)})"
+                f"{spec.path.with_name(batch.spec)}` takes its answers, with `answer_path` and `answer_map` as they were, and then nothing is paid twice (to give it up: delete {state_path(spec, batch)})"
             )
 
 

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -416,7 +417,7 @@ def label(
                 run = _Run(teacher, ledger, open_budget(spec, spec.teacher.model, ledger), log)
                 run.by_batch, run.give_up, run.show_progress = batch, give_up, show_progress
                 missing, anew = _left(teacher, run.ledger, questions)
-                for line in anew.values():
+                for line in chain.from_iterable(anew.values()):
                     run.ledger.write(log, line)
                 _say_what_is_read_anew(len(anew))
                 if texts is None:
@@ -451,10 +452,10 @@ def _say_what_is_read_anew(n: int) -> None:
 
 def _left(
     teacher: Teacher, ledger: Ledger, questions: Iterable[Question]
-) -> tuple[list[Question], dict[Question, Label]]:
+) -> tuple[list[Question], dict[Question, list[Label]]]:
     """The questions that are to be asked, and the answers to others that are to be read anew."""
+    anew = read_anew(teacher, ledger, questions)
     missing = _missing(teacher, ledger, questions)
-    anew = read_anew(teacher, ledger, missing)
     return [each for each in missing if each not in anew], anew
 
 

@@ -42,6 +42,7 @@ from distill.teacher.label import check_can_label, new_lines, recorded_samples, 
 from distill.teacher.ledger import AppendLog, Ledger, time_now
 from distill.teacher.prices import check_limit_is_enforceable, teacher_price
 from distill.teacher.prompt import Messages, render, template_text
+from distill.teacher.rereading import is_decision
 from distill.teacher.retrieve import Excerpt
 from distill.teacher.scrub import shown_error
 from distill.teacher.spend import cost_line, estimate, limited, open_budget, spending
@@ -515,20 +516,13 @@ def _decide(again: _Again, ledger: Ledger, log: AppendLog, cases: Sequence[Case]
 def _first_answers(spec: Spec, ledger: Ledger, keys: set[str]) -> dict[str, Label]:
     """The last good line of each key that is an answer, and not what followed from several."""
     return {
-        line.key: line
-        for line in ledger.lines
-        if line.key in keys and _is_answer(line, spec) and not _is_decision(line)
+        line.key: line for line in ledger.lines if line.key in keys and _is_answer(line, spec) and not is_decision(line)
     }
 
 
 def _is_answer(line: Label, spec: Spec) -> bool:
     """Whether it says something; in ``multi`` that no intent is meant is an answer too."""
     return line.scores is not None and (FORMS[spec.task].may_be_empty or any(line.scores.values()))
-
-
-def _is_decision(line: Label) -> bool:
-    source = line.extra.get("carried_from")
-    return isinstance(source, Mapping) and "answers" in source
 
 
 def _mean(answers: Sequence[Label], spec: Spec) -> dict[str, float]:

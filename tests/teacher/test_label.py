@@ -345,7 +345,8 @@ def test_what_cannot_be_read_anew_is_asked_again(server, make_spec, tmp_path, lo
     other = {"answer_map": {"refund": "track_order"}} if logprobs else {"answer_path": "final"}
     assert plan_labels(make_spec(server.base_url, texts, teacher=own | other)).n_missing == 1
     unconcerned = make_spec(server.base_url, texts, teacher=own | {"answer_map": {"GELD": "refund"}})
-    assert (plan_labels(unconcerned).n_missing, plan_labels(unconcerned).n_read_anew) == (0, 1)
+    plan = plan_labels(unconcerned)  # how likely a label is depends on every spelling
+    assert (plan.n_missing, plan.n_read_anew) == ((1, 0) if logprobs else (0, 1))
 
 
 def test_a_changed_answer_map_or_path_changes_what_was_read_by_another(server, make_spec, tmp_path):

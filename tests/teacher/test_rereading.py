@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import unicodedata
+from dataclasses import replace
 
 import pytest
 from teacher_specs import ledger_lines
 
+from distill.data import label_as_line, read_labels
+from distill.teacher.answers import SAID
 from distill.teacher.carry import CarryOptions, plan_carry
 from distill.teacher.imported import import_answers
 from distill.teacher.label import label, plan_labels, recorded_labels
+from distill.teacher.ledger import AppendLog, Ledger
+from distill.teacher.relabel import _first_answers
 
 MAP = {"GELD": "refund"}
 
@@ -83,3 +88,41 @@ def test_of_several_answers_the_last_good_one_counts(mapped, server):
     spec = mapped({"GELD": "track_order"})
     label(spec, show_progress=False)
     assert (scores_of(spec), server.n_requests) == ({"refund": 1.0}, 2)
+
+
+def test_a_correction_stays_when_the_map_is_put_back(mapped, server):
+    label(mapped(), show_progress=False)
+    more = mapped(MAP | {"WO": "track_order"})
+    label(more, show_progress=False)
+    imported(more, "track_order")
+    label(mapped(), show_progress=False)
+    assert (scores_of(mapped()), server.n_requests) == ({"track_order": 1.0}, 1)
+    assert plan_labels(mapped()).n_read_anew == plan_labels(more).n_read_anew == 0
+
+
+def test_a_request_that_failed_since_hides_nothing(mapped, server):
+    label(mapped({}), show_progress=False)
+    server.respond = lambda *_: (500, {"error": {"message": "no"}}, {})
+    label(mapped({}), show_progress=False)
+    spec = mapped()
+    assert (plan_labels(spec).n_missing, plan_labels(spec).n_read_anew) == (0, 1)
+    label(spec, show_progress=False)
+    assert scores_of(spec) == {"refund": 1.0}
+
+
+def test_before_a_decision_stands_what_it_was_decided_from(mapped):
+    """`audit --relabel` takes the mean of the first answers and the new ones, and so has to find the first."""
+    label(mapped(), show_progress=False)
+    spec = mapped()
+    (first,) = read_labels(spec.ledger_path)
+    decided = replace(first, scores={"track_order": 0.75, "refund": 0.25}, latency_ms=None)
+    extra = {name: value for name, value in first.extra.items() if name != SAID} | {"carried_from": {"answers": 4}}
+    with AppendLog(spec.ledger_path) as log:
+        log.append(label_as_line(replace(decided, extra=extra)))
+    more = mapped(MAP | {"WO": "track_order"})
+    label(more, show_progress=False)
+    assert scores_of(more) == {"track_order": 0.75, "refund": 0.25}
+    ledger = Ledger(more.ledger_path)
+    answer = recorded_labels(more, ["hello"])["hello"]
+    assert [line.scores for line in _first_answers(more, ledger, {answer.key}).values()] == [{"refund": 1.0}]
+    assert label(more, show_progress=False).n_read_anew == 0
