@@ -150,7 +150,7 @@ class RunPlan:
         """Whether every stage is up to date."""
         writes = self.synth is not None and self.synth.recorded is not None
         stages = {*self.train.values(), self.bench, self.report}
-        return not writes and not self.label.n_missing and not self.label.n_read_anew and stages == {Due.NO}
+        return not writes and not self.label.n_new and stages == {Due.NO}
 
     @property
     def estimated_usd(self) -> Decimal | None:
@@ -646,7 +646,7 @@ def plan(spec: Spec, *, out: Path | None = None) -> RunPlan:
     train: dict[str, Due] = {student: Due.YES if student in untrained else others for student in spec.students}
     if untrained or not figures.exists():
         bench = Due.YES
-    elif labels.n_missing or labels.n_read_anew or others is not Due.NO:
+    elif labels.n_new or others is not Due.NO:
         bench = Due.IF_LABELS_CHANGE
     else:
         inputs = _bench_inputs(spec, folder, spec.bench.price_as, show_notes=False)
@@ -677,9 +677,8 @@ def _labels_may_change(spec: Spec, planned: SynthesisPlan | None, labels: LabelP
 
     if planned is not None and planned.recorded is not None:
         return True
-    n_new = labels.n_missing + labels.n_read_anew
-    if not n_new or spec.labels_path is not None:
-        return bool(n_new)
+    if not labels.n_new or spec.labels_path is not None:
+        return bool(labels.n_new)
     n_texts, also_gold, answers = answers_to_queries(spec)  # gold alone may be what is missing: it is not trained on
     n_wanted = (n_texts - len(also_gold)) * labels.n_samples
     return n_wanted > sum(answer.scores is not None for samples in answers.values() for answer in samples)

@@ -218,6 +218,11 @@ class LabelPlan:
     most_usd: Decimal | None = None
     n_read_anew: int = 0
 
+    @property
+    def n_new(self) -> int:
+        """Answers that the ledger will have and lacks, asked for or not."""
+        return self.n_missing + self.n_read_anew
+
 
 _TYPICAL_QUERY = "a query of middling length, such as this"
 

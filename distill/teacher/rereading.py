@@ -88,16 +88,19 @@ def _deciding(lines: Sequence[Label], today: Container[str]) -> list[Label]:
     return [*[line for line in good if not is_decision(line)][-1:], last]
 
 
-def _is_given(line: Label) -> bool:
-    """Whether a line was imported or decided, and not just carried over."""
-    source = line.extra.get("carried_from")
-    return isinstance(source, dict) and ("file" in source or "answers" in source)
-
-
 def is_decision(line: Label) -> bool:
     """Whether a line is what `audit --relabel` made of several answers."""
+    return "answers" in _source(line)
+
+
+def _is_given(line: Label) -> bool:
+    """Whether a line was imported or decided, and not just carried over."""
+    return is_decision(line) or "file" in _source(line)
+
+
+def _source(line: Label) -> Mapping[str, Any]:
     source = line.extra.get("carried_from")
-    return isinstance(source, dict) and "answers" in source
+    return source if isinstance(source, dict) else {}
 
 
 def settings_today(teacher: Teacher) -> dict[str, dict[str, Any]]:
