@@ -330,7 +330,7 @@ class Spec(_Strict):
     """What the benchmark's cost figures assume."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Of everything drawn by chance."""
-    budget_minutes: Annotated[float, Field(ge=0)] = 40.0
+    budget_minutes: Annotated[float, Field(ge=0)] = 60.0
     """What training may take on two cores, about: encoders that teach the students, and texts made for them, are left out where they do not fit. Reckoned for AVX-512 with bfloat16; without these it takes several times as long."""
     _path: Path = PrivateAttr(default=Path("router.yaml"))
 

@@ -1,6 +1,6 @@
 """Trains both students on a data set folder, its labels as the teacher, and measures them on its test part.
 
-python scripts/public.py FOLDER --out DIR [--seed 0] [--budget-minutes 40]
+python scripts/public.py FOLDER --out DIR [--seed 0] [--budget-minutes 60]
 
 FOLDER holds train.jsonl and test.jsonl, optionally validation.jsonl (for calibration and thresholds, never trained on) and
 intents.json (name to description). A line is {"text": ..., "intent": ...}, {"text": ..., "intents": [...]} or
@@ -266,7 +266,7 @@ def train(data: TrainingData, out: Path, seed: int, budget_minutes: float) -> tu
         "recipe": VERSION,
         "export": EXPORT_VERSION,
         "budget_minutes": budget_minutes,
-        "assistant": assistant(data, out, seed, budget_minutes),
+        **plan(data, out, seed, budget_minutes),
         "train_minutes": None if is_begun else minutes,
         "train_peak_rss_mb": None if is_begun or peak == peak_before else peak,
     }
@@ -274,14 +274,17 @@ def train(data: TrainingData, out: Path, seed: int, budget_minutes: float) -> tu
     return bundles, known
 
 
-def assistant(data: TrainingData, out: Path, seed: int, budget_minutes: float) -> str:
-    """Who besides the labels teaches the students: a larger model, so many encoders, or ``none``."""
+def plan(data: TrainingData, out: Path, seed: int, budget_minutes: float) -> dict[str, Any]:
+    """What training sets out to do: who besides the labels teaches the students, and how long it reckons to take.
+
+    The assistant is a larger model, so many encoders, or ``none``.
+    """
     run = student_train._run(  # noqa: SLF001  # its recipe is nowhere else
         data, out, STUDENTS, DEFAULT_BASE_MODEL, None, seed, budget_minutes, show_progress=False
     )
-    if run.encoder_recipe.larger:
-        return str(run.assistant_model)
-    return f"{run.encoder_recipe.assistants} encoders" if run.encoder_recipe.assistants else "none"
+    n_own = run.encoder_recipe.assistants
+    assistant = run.assistant_model if run.encoder_recipe.larger else f"{n_own} encoders" if n_own else "none"
+    return {"assistant": assistant, "estimated_minutes": round(run.estimated_minutes(STUDENTS), 1)}
 
 
 def figures(result: BenchResult) -> dict[str, Any]:

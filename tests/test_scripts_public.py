@@ -113,6 +113,16 @@ def test_queries_of_a_label_share_a_row(tmp_path):
     assert (first.target.tolist(), second.target.tolist()) == ([1, 0], [0, 1])
 
 
+@pytest.mark.parametrize(
+    ("is_larger", "n", "assistant"), [(True, 1, "larger"), (False, 2, "2 encoders"), (False, 0, "none")]
+)
+def test_the_plan_names_the_assistant_and_reckons_the_minutes(monkeypatch, is_larger, n, assistant):
+    recipe = SimpleNamespace(larger=is_larger, assistants=n)
+    run = SimpleNamespace(encoder_recipe=recipe, assistant_model="larger", estimated_minutes=lambda _: 12.345)
+    monkeypatch.setattr(public.student_train, "_run", lambda *_, **__: run)
+    assert public.plan(None, Path(), 0, 60) == {"assistant": assistant, "estimated_minutes": 12.3}
+
+
 class Run:
     """A folder, and what training and measuring are replaced by."""
 
@@ -126,7 +136,7 @@ class Run:
         for name, value in {
             "OPENINGS": self.path,
             "tree_commit": lambda: "abc",
-            "assistant": lambda *_: "none",
+            "plan": lambda *_: {"assistant": "none", "estimated_minutes": 12.3},
             "untrained_students": lambda *_, **__: () if (self.out / "encoder").exists() else public.STUDENTS,
             "train_students": self.train,
             "run_bench": self.bench,
@@ -180,7 +190,8 @@ def test_an_opening_says_what_was_measured_and_how_it_was_made(run):
     (line,) = run.openings
     assert line["rows"] == {"encoder": {"accuracy": 0.5, "ece_noise_floor": 0.009}}
     assert line["graphs"] == {"encoder": "int8", "static": "fp32"}
-    assert (line["recipe"], line["budget_minutes"], line["assistant"]) == (public.VERSION, 40.0, "none")
+    assert (line["recipe"], line["budget_minutes"], line["assistant"]) == (public.VERSION, 60.0, "none")
+    assert line["estimated_minutes"] == 12.3
     assert (line["train_minutes"], line["train_peak_rss_mb"]) == (0.0, 101)
     assert {len(line[f"{part}_sha256"]) for part in ("train", "test")} == {64}
     assert len(run.path.read_text("utf-8").splitlines()) == 2  # begun, and measured
@@ -287,7 +298,7 @@ def opening(**changes):
 
 
 OPENED = dict.fromkeys(openings.SHA256, 0) | {"clinc150": 5}
-MADE = {"recipe": 8, "export": 1, "assistant": "big", "budget_minutes": 40.0, "graphs": {"encoder": "int8", "static": "fp32"}}  # fmt: skip
+MADE = {"recipe": 8, "export": 1, "assistant": "big", "budget_minutes": 60.0, "graphs": {"encoder": "int8", "static": "fp32"}}  # fmt: skip
 
 
 def accuracy_of(table, name="CLINC150"):
@@ -374,7 +385,7 @@ def harder(**changes):
         "seed": 0,
         "noise": 0.15,
         "per_intent": 10,
-        "budget_minutes": 40.0,
+        "budget_minutes": 60.0,
         "commit": "abc",
         "measured_at": "2026-11-26T",
     }
@@ -397,7 +408,7 @@ def test_lines_that_the_limits_are_not_for_take_nothings_place(changes):
 
 
 def test_a_mean_is_over_students_that_were_made_alike_with_the_default_budget():
-    made = {"recipe": 9, "export": 2, "assistant": "big", "budget_minutes": 40.0}
+    made = {"recipe": 9, "export": 2, "assistant": "big", "budget_minutes": 60.0}
     first, second = opening(seed=0, opened_at="1", **made), opening(seed=1, opened_at="2", **made)
     others = [
         opening(seed=seed, opened_at=f"0{seed}", **(made | other))

@@ -507,7 +507,7 @@ def test_the_recipe_and_what_it_leaves_out_are_said(data, tmp_path, base_model, 
         "train: left out to keep to the budget: the assistant big, 2 of 2 assistants of its own kind, "
         "5,400 of 5,400 more texts for static"
     )
-    end = "3 passes; about 0.2 minutes on two cores (budget_minutes: 60)"
+    end = "3 passes; about 0.4 minutes on two cores (budget_minutes: 60)"
     assert said(alone, 60, None) == [f"{start} encoder assisted by 2 of its own kind, {end}"]
     assert said(alone, 60, "big") == [f"{start} encoder assisted by big, {end}"]
     assert said(both, 60, "big", alone) == said(alone, 60, "big"), "one that is there already is not announced"
