@@ -4,8 +4,9 @@ python scripts/harder.py FOLDER --out DIR [--seed 0] [--noise 0.15] [--per-inten
 
 Makes two data set folders from FOLDER under DIR, named after FOLDER, what is hard in them, and the seed: one in which a share of the training
 labels is turned to the intent that it is most often taken for, and one with some examples an intent; measures students on both and on FOLDER itself as scripts/public.py does, and
-prints what they lose, beside the pretrained vectors with a logistic regression on the same few examples. What was measured already (DIR/models holds
-bench.json of that folder) is not measured again. results/harder.jsonl gets a line; scripts/public_table.py makes a table of it.
+prints what they lose, beside the pretrained vectors with a logistic regression on the same few examples. The few examples come first, as they
+take least time. What was measured already (DIR/models holds bench.json of that folder) is not measured again. results/harder.jsonl gets a line, which
+grows with each folder; scripts/public_table.py makes a table of it.
 """
 
 from __future__ import annotations
@@ -117,14 +118,8 @@ def main() -> None:
         few = args.out / f"{name}-{args.per_intent}-an-intent-seed-{args.seed}"
         make_noisy(args.folder, noisy, args.noise, args.seed)
         make_few(args.folder, few, args.per_intent, args.seed)
-        figures = {}
-        models = {args.folder: f"{name}-seed-{args.seed}", noisy: noisy.name, few: few.name}
-        for folder, model in models.items():
-            out = args.out / "models" / model
-            result = measure(folder, out, seed=args.seed, budget_minutes=args.budget_minutes)
-            figures[folder] = {row.name: row.accuracy for row in result.rows if row.name in {"encoder", "static"}}
         line = {
-            "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "begun_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "commit": commit,
             "processor": processor_name(),
             "set": name,
@@ -133,12 +128,15 @@ def main() -> None:
             "seed": args.seed,
             "noise": args.noise,
             "per_intent": args.per_intent,
-            "clean": figures[args.folder],
-            "noisy": figures[noisy],
-            "few": figures[few] | {"frozen": frozen_baseline(few)},
         }
-        with RESULTS.open("a", encoding="utf-8", newline="\n") as file:
-            file.write(json.dumps(line) + "\n")
+        before = [line for _, line in read_jsonl(RESULTS)] if RESULTS.exists() else []
+        for part, folder in {"few": few, "clean": args.folder, "noisy": noisy}.items():
+            out = args.out / "models" / (f"{name}-seed-{args.seed}" if part == "clean" else folder.name)
+            result = measure(folder, out, seed=args.seed, budget_minutes=args.budget_minutes)
+            line[part] = {row.name: row.accuracy for row in result.rows if row.name in {"encoder", "static"}}
+            if part == "few":
+                line[part]["frozen"] = frozen_baseline(few)
+            write_jsonl(RESULTS, [*before, line])
         print(json.dumps(line))
     except DistillError as error:
         raise SystemExit(f"harder.py: {error}") from error

@@ -141,16 +141,21 @@ def harder_table(lines: list[Line]) -> str:
     rows = []
     for line in {(line["set"], line["seed"]): line for line in filter(_has_limits, lines)}.values():
         for student, most in MOST_LOST.items():
-            clean, noisy, few = (line[part][student] for part in ("clean", "noisy", "few"))
+            clean, noisy, few = ([line[part][student]] if part in line else [] for part in ("clean", "noisy", "few"))
+            lost = [clean[0] - noisy[0]] if clean and noisy else []
             least = LEAST_WITH_FEW.get(student)
-            verdicts = (
-                _verdict([clean - noisy], most, lower_is_better=True),
-                "" if least is None else _verdict([few], least, lower_is_better=False),
+            cells = [f"{line['set']}, seed {line['seed']}", student, _shown(clean), _shown(noisy), f"{most:.3f}"]
+            cells += [_shown(lost), _verdict(lost, most, lower_is_better=True)]
+            cells += (
+                ["", _shown(few), ""]
+                if least is None
+                else [f"{least:.3f}", _shown(few), _verdict(few, least, lower_is_better=False)]
             )
-            rows.append(
-                f"| {line['set']}, seed {line['seed']} | {student} | {clean:.4f} | {noisy:.4f} | {most:.3f} | {clean - noisy:.4f} | {verdicts[0]} "
-                f"| {'' if least is None else f'{least:.3f}'} | {few:.4f} | {verdicts[1]} | {line['few']['frozen']:.4f} | {line['commit']}, {line['measured_at'][:10]} |"
-            )
+            cells += [
+                _shown([line["few"]["frozen"]] if few else []),
+                f"{line['commit']}, {line['begun_at'][:10]}, {line['processor']}",
+            ]
+            rows.append(f"| {' | '.join(cells)} |")
     head = ["", "## When labels are wrong, and when there are few", ""]
     if not rows:
         return "\n".join([*head, "Not run yet (`scripts/harder.py`).", ""])
@@ -160,7 +165,7 @@ def harder_table(lines: list[Line]) -> str:
             f"By `scripts/harder.py`: {NOISE:.0%} of the training labels turned to the intent that they are most often taken for; {PER_INTENT} training",
             "examples an intent. *frozen*: a logistic regression on the pretrained vectors, fitted on all of the few examples.",
             "",
-            "| | | right labels | wrong ones | may lose | loses | | limit with few | with few | | frozen | commit |",
+            "| | | right labels | wrong ones | may lose | loses | | limit with few | with few | | frozen | run |",
             "| --- | --- | ---: | ---: | ---: | ---: | --- | ---: | ---: | --- | ---: | --- |",
             *rows,
             "",

@@ -12,6 +12,7 @@ import pytest
 from project import write_lines
 
 from distill.data import read_jsonl
+from distill.errors import DataError
 from distill.types import BenchRow
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "scripts"))
@@ -90,4 +91,29 @@ def test_runs_of_two_seeds_do_not_meet_and_name_the_commit_they_began_with(folde
         monkeypatch.setattr(sys, "argv", ["harder.py", str(folder), "--out", str(tmp_path / "out"), "--seed", seed])
         harder.main()
     assert len({out for _, out in asked}) == 6
+    assert [out.name.split("-seed")[0] for _, out in asked[:3]] == [
+        f"{folder.name}-10-an-intent",
+        folder.name,
+        f"{folder.name}-noise-0.15",
+    ]
     assert [line["commit"] for _, line in read_jsonl(tmp_path / "harder.jsonl")] == ["a", "c"]
+
+
+def test_what_was_measured_of_a_run_that_was_stopped_stays(folder, tmp_path, monkeypatch):
+    results, rows = tmp_path / "harder.jsonl", [BenchRow(name=name, accuracy=0.5) for name in ("encoder", "static")]
+    write_lines(results, [{"set": "earlier"}])
+
+    def measure(measured, _, **__):
+        if measured == folder:
+            raise DataError("stopped")
+        return SimpleNamespace(rows=rows)
+
+    for name, value in {"RESULTS": results, "frozen_baseline": lambda _: 0.4, "measure": measure}.items():
+        monkeypatch.setattr(harder, name, value)
+    monkeypatch.setattr(sys, "argv", ["harder.py", str(folder), "--out", str(tmp_path / "out")])
+    with pytest.raises(SystemExit, match="stopped"):
+        harder.main()
+    earlier, line = (line for _, line in read_jsonl(results))
+    assert earlier == {"set": "earlier"}
+    assert line["few"] == {"encoder": 0.5, "static": 0.5, "frozen": 0.4}
+    assert "clean" not in line

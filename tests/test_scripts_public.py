@@ -387,7 +387,8 @@ def harder(**changes):
         "per_intent": 10,
         "budget_minutes": 60.0,
         "commit": "abc",
-        "measured_at": "2026-11-26T",
+        "begun_at": "2026-11-26T",
+        "processor": "one",
     }
     return about | parts | changes
 
@@ -397,6 +398,13 @@ def test_what_wrong_and_few_labels_cost_stands_beside_its_limit():
     assert "| encoder | 0.9400 | 0.9350 | 0.010 | 0.0050 | stands | 0.860 | 0.8500 | 0.0100 short | 0.8300 |" in table
     assert "| static | 0.9300 | 0.9100 | 0.015 | 0.0200 | 0.0050 short |  | 0.8000 |  | 0.8300 |" in table
     assert public_table.harder_table([]).splitlines()[-1] == "Not run yet (`scripts/harder.py`)."
+
+
+def test_what_of_wrong_and_few_labels_was_not_measured_yet_says_so():
+    begun = harder()
+    del begun["clean"], begun["noisy"]
+    table = public_table.harder_table([begun])
+    assert "| encoder | not run | not run | 0.010 | not run |  | 0.860 | 0.8500 | 0.0100 short | 0.8300 |" in table
 
 
 @pytest.mark.parametrize(
