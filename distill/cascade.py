@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextvars import copy_context
 from dataclasses import dataclass, fields, replace
+from decimal import Decimal
 from inspect import isawaitable, iscoroutinefunction
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,6 @@ from distill.types import OUT_OF_SCOPE_LABEL, Prediction, Reason, Task
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
-    from decimal import Decimal
 
     from distill.hooks import Hook
     from distill.router import Router
@@ -53,6 +53,7 @@ DECLINED = frozenset({Reason.LOW_CONFIDENCE, Reason.OUT_OF_SCOPE})
 """The reasons for which a policy declines a query that is not empty."""
 
 _SHOWN_CHARACTERS = 200
+_LEAST_CONFIDENCE_MULTI = 0.5
 _QUERIES_A_TURN = 64
 """Answers that are made before other tasks of the event loop have their turn."""
 
@@ -62,7 +63,7 @@ class FallbackReply:
     """An answer with what it cost.
 
     Attributes:
-        answer: As a fallback may return it.
+        answer: As a fallback may return it, or an exception: what was paid for is no answer.
         usd: What the call cost, US dollars, as a Decimal, a float or a string; None where not known.
 
     Raises:
@@ -83,8 +84,12 @@ class FallbackReply:
 
 Fallback = Callable[[str], Any] | Callable[[str], Awaitable[Any]]
 """What is asked: a function or a coroutine function from text to an intent's name (``oos`` or None: fits none), to a
-mapping of names to scores, to a list of names (``multi``), to a ``Prediction`` (a larger student's ``route``), or to a
-``FallbackReply`` around one of these."""
+mapping of names to scores, to a list of names (``multi``), to a ``Prediction`` (the ``route`` of a larger student or of another
+cascade), or to a ``FallbackReply`` around one of these."""
+
+_UNASKED = frozenset(
+    {FallbackOutcome.NOT_ASKED, FallbackOutcome.OVER_BUDGET, FallbackOutcome.CIRCUIT_OPEN, FallbackOutcome.BUSY}
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -120,6 +125,14 @@ class CascadePrediction(Prediction):
         }
 
 
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What a call came to: an answer, or why there is none, and what it cost either way."""
+
+    answer: Prediction | BaseException
+    usd: Decimal | None = None
+
+
 class Cascade:
     """A router that asks a fallback where its student is not sure. Threads share one, as they do a Router.
 
@@ -131,7 +144,8 @@ class Cascade:
         router: The student.
         fallback: Whom to ask; see ``Fallback``.
         ask_when: For which reasons of the policy it is asked, or their names. ``EMPTY_INPUT`` is never one.
-        ask_below: It is also asked where the student's ``confidence`` is under this, from 0 to 1, whatever the policy says.
+        ask_below: It is also asked where the student's ``confidence`` is under this, from 0 to 1, whatever the policy says. For
+            ``multi`` that is how sure the least sure label is, held or not, and so never under 0.5.
         timeout_s: How long a caller waits for it, seconds.
         budget: Most that may be asked in a time window; None is no limit.
         breaker: When a fallback that fails is left alone; None is the default ``Breaker``.
@@ -141,7 +155,7 @@ class Cascade:
         on_prediction: Functions that are told of every answer of the cascade, as those of ``Router`` are.
 
     Raises:
-        ValueError: A limit is not above 0, or ``ask_below`` is no probability, or ``ask_when`` names no reason.
+        ValueError: A limit is not above 0, or ``ask_below`` is no probability, or one that asks nothing, or ``ask_when`` names no reason.
     """
 
     def __init__(
@@ -162,6 +176,10 @@ class Cascade:
             raise ValueError(f"timeout_s ({timeout_s}) must be {threading.TIMEOUT_MAX:.0f} at most")
         if not 0.0 <= ask_below <= 1.0:
             raise ValueError(f"ask_below must be from 0 to 1, found {ask_below}")
+        if 0.0 < ask_below <= _LEAST_CONFIDENCE_MULTI and router.manifest.task is Task.MULTI:
+            raise ValueError(
+                f"ask_below ({ask_below}) would ask nothing: for multi, confidence is how sure the least sure label is, never under 0.5"
+            )
         self.router, self.fallback = router, fallback
         self.ask_when, self.ask_below = _reasons(ask_when) - {Reason.EMPTY_INPUT}, ask_below
         self.timeout_s = timeout_s
@@ -258,8 +276,8 @@ class Cascade:
         ticket = self._guard.enter() if self.should_ask(student) else FallbackOutcome.NOT_ASKED
         if isinstance(ticket, FallbackOutcome):
             return self._keep(student, ticket)
-        call = self._start(text, ticket)
         try:
+            call = self._start(text, ticket)
             wait((call,), self.timeout_s)
         except BaseException:
             self._guard.judge(ticket, succeeded=None)
@@ -270,30 +288,36 @@ class Cascade:
         ticket = self._guard.enter() if self.should_ask(student) else FallbackOutcome.NOT_ASKED
         if isinstance(ticket, FallbackOutcome):
             return self._keep(student, ticket)
-        call: asyncio.Future[tuple[Prediction, Decimal | None]]
-        if self._is_async:
-            call = asyncio.ensure_future(self._await(text, ticket))
-            call.add_done_callback(lambda _: self._guard.leave())
-        else:
-            call = asyncio.wrap_future(self._start(text, ticket))
-        call.add_done_callback(lambda done: done.cancelled() or done.exception())  # looked at, though nobody waits
+        call: asyncio.Future[_Outcome] | None = None
         try:
+            call = (
+                asyncio.ensure_future(self._await(text, ticket))
+                if self._is_async
+                else asyncio.wrap_future(self._start(text, ticket))
+            )
+            call.add_done_callback(lambda done: done.cancelled() or done.exception())  # looked at, though nobody waits
+            if self._is_async:
+                call.add_done_callback(lambda _: self._guard.leave(ticket))  # one that is cancelled before it begins
             await asyncio.wait((call,), timeout=self.timeout_s)
         except BaseException:
             self._guard.judge(ticket, succeeded=None)
-            call.cancel()
+            if call is not None:
+                call.cancel()
             raise
         is_late = not call.done()
         if is_late:
             call.cancel()
         return self._conclude(call, student, ticket, is_late=is_late)
 
-    async def _await(self, text: str, ticket: Ticket) -> tuple[Prediction, Decimal | None]:
-        return self._read(await self.fallback(text), ticket)
+    async def _await(self, text: str, ticket: Ticket) -> _Outcome:
+        try:
+            return self._read(await self.fallback(text), ticket)
+        finally:  # here, as a loop that ends with its call under way runs no callbacks
+            self._guard.leave(ticket)
 
-    def _start(self, text: str, ticket: Ticket) -> Future[tuple[Prediction, Decimal | None]]:
+    def _start(self, text: str, ticket: Ticket) -> Future[_Outcome]:
         """Asks in a thread of its own: one that hangs then holds up neither the others nor the end of the program."""
-        call: Future[tuple[Prediction, Decimal | None]] = Future()
+        call: Future[_Outcome] = Future()
         call.set_running_or_notify_cancel()
 
         def work() -> None:
@@ -302,49 +326,58 @@ class Cascade:
                 answer = self.fallback(text)
                 outcome = self._read(asyncio.run(_awaited(answer)) if isawaitable(answer) else answer, ticket)
             except StopIteration as error:  # an event loop's future takes no such error
-                self._guard.leave()
+                self._guard.leave(ticket)
                 call.set_exception(RuntimeError(f"the fallback raised {error!r}"))
             except BaseException as error:  # noqa: BLE001 - carried over to whoever waits
-                self._guard.leave()
+                self._guard.leave(ticket)
                 call.set_exception(error)
             else:
-                self._guard.leave()
+                self._guard.leave(ticket)
                 call.set_result(outcome)
 
+        thread = threading.Thread(target=copy_context().run, args=(work,), name="distill-fallback", daemon=True)
         try:
-            threading.Thread(target=copy_context().run, args=(work,), name="distill-fallback", daemon=True).start()
+            thread.start()
         except RuntimeError as error:  # the system gives no more threads
-            self._guard.leave()
+            self._guard.leave(ticket)
             call.set_exception(error)
+        except BaseException:  # a signal's, while it was started
+            if thread.ident is None:
+                self._guard.leave(ticket)
+            raise
         return call
 
-    def _read(self, answer: Any, ticket: Ticket) -> tuple[Prediction, Decimal | None]:
+    def _read(self, answer: Any, ticket: Ticket) -> _Outcome:
         usd = None
         if isinstance(answer, FallbackReply):
             answer, usd = answer.answer, answer.usd
-            if usd is not None:
-                self._guard.settle(ticket, usd)
-        return _read_answer(answer, self._policy), usd
+        elif isinstance(answer, CascadePrediction):
+            usd = Decimal(0) if answer.fallback in _UNASKED else answer.usd
+        if usd is not None:
+            self._guard.settle(ticket, usd)
+        try:
+            return _Outcome(_read_answer(answer, self._policy), usd)
+        except Exception as error:  # noqa: BLE001 - an answer may be anything, and is paid for all the same
+            return _Outcome(error, usd)
 
     def _conclude(
         self, call: Future[Any] | asyncio.Future[Any], student: Prediction, ticket: Ticket, *, is_late: bool
     ) -> CascadePrediction:
         """The fallback's answer, or the student's and why."""
-        problem: BaseException | None = None
-        if not is_late:
-            problem = asyncio.CancelledError() if call.cancelled() else call.exception()
-        self._guard.judge(ticket, succeeded=not is_late and problem is None)
-        if is_late:
+        outcome = None if is_late else _outcome(call)
+        self._guard.judge(ticket, succeeded=outcome is not None and isinstance(outcome.answer, Prediction))
+        if outcome is None:
             return self._keep(student, FallbackOutcome.TIMED_OUT, f"no answer within {self.timeout_s:g} s")
-        if problem is None:
-            prediction, usd = call.result()
-            return _cascaded(prediction, student, FallbackOutcome.ANSWERED, usd=usd)
-        if isinstance(problem, KeyboardInterrupt | SystemExit):
-            raise problem
-        return self._keep(student, FallbackOutcome.FAILED, _one_line(problem))
+        if isinstance(outcome.answer, Prediction):
+            return _cascaded(outcome.answer, student, FallbackOutcome.ANSWERED, usd=outcome.usd)
+        if isinstance(outcome.answer, KeyboardInterrupt | SystemExit):
+            raise outcome.answer
+        return self._keep(student, FallbackOutcome.FAILED, _one_line(outcome.answer), outcome.usd)
 
-    def _keep(self, student: Prediction, outcome: FallbackOutcome, error: str | None = None) -> CascadePrediction:
-        return _cascaded(student, student, outcome, error)
+    def _keep(
+        self, student: Prediction, outcome: FallbackOutcome, error: str | None = None, usd: Decimal | None = None
+    ) -> CascadePrediction:
+        return _cascaded(student, student, outcome, error, usd)
 
     def _tell(self, texts: Sequence[str], predictions: Sequence[Prediction], started: float) -> None:
         for _ in self._notify(texts, predictions, started):
@@ -375,6 +408,14 @@ async def _awaited(answer: Awaitable[Any]) -> Any:
     return await answer
 
 
+def _outcome(call: Future[_Outcome] | asyncio.Future[_Outcome]) -> _Outcome:
+    """Of a call that is done."""
+    if call.cancelled():
+        return _Outcome(asyncio.CancelledError())
+    error = call.exception()
+    return call.result() if error is None else _Outcome(error)
+
+
 _PREDICTION_FIELDS = tuple(each.name for each in fields(Prediction))
 
 
@@ -394,7 +435,10 @@ def _read_answer(answer: Any, policy: Policy) -> Prediction:
 
     Raises:
         ValueError: It is no answer; nothing is guessed.
+        Exception: It is this exception.
     """
+    if isinstance(answer, Exception):
+        raise answer
     if isinstance(answer, Prediction):
         _check_names(answer.intents, policy.labels)
         return answer

@@ -63,13 +63,13 @@ class Budget:
     Attributes:
         max_calls: Calls; None is no limit.
         max_usd: US dollars, as a Decimal, a float or a string; None is no limit. A call is made only if ``usd_per_call``
-            still fits.
+            still fits, which is therefore no more than this.
         usd_per_call: Most that one call can cost. Counted for each call, until its reply says what it cost
             (``FallbackReply``); it stays counted where no reply comes.
         window_s: Length of the time window, seconds.
 
     Raises:
-        ValueError: A limit is not above 0 or no number, or ``max_usd`` is given without ``usd_per_call``.
+        ValueError: A limit is not above 0 or no number, or ``max_usd`` is given without ``usd_per_call``, or with one that never fits.
     """
 
     max_calls: int | None = None
@@ -88,6 +88,10 @@ class Budget:
                 raise ValueError(f"{name} must be above 0, found {limit}")
         if self.max_usd is not None and self.usd_per_call is None:
             raise ValueError("max_usd needs usd_per_call: what a call costs at most is not known before it is made")
+        if self.max_usd is not None and self.usd_per_call is not None and self.usd_per_call > self.max_usd:
+            raise ValueError(
+                f"max_usd ({self.max_usd}) is less than usd_per_call ({self.usd_per_call}): no call would ever be made"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,12 +124,14 @@ class Ticket:
         usd: What is counted for the call.
         is_trial: Whether it shows that the circuit may be closed again.
         is_counted: Whether the call is in the budget's window still.
+        is_in_flight: Whether the call goes on.
     """
 
     started: float
     usd: Decimal
     is_trial: bool
     is_counted: bool = True
+    is_in_flight: bool = True
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
@@ -155,7 +161,7 @@ class Guard:
         _guards.add(self)
 
     def enter(self) -> Ticket | FallbackOutcome:
-        """A ticket, or why there is none. Every ticket is to be judged once, and every call that ended to be left once."""
+        """A ticket, or why there is none. Every ticket is to be judged once, and left once its call has ended."""
         with self._lock:
             now = time.monotonic()
             is_trial = self._open_until is not None
@@ -199,16 +205,18 @@ class Guard:
             if ticket.is_trial:
                 self._is_on_trial = False
             if succeeded:
-                self._n_failures, self._open_until = 0, None
+                if ticket.is_trial or self._open_until is None:  # a call from before the circuit opened shows nothing
+                    self._n_failures, self._open_until = 0, None
             elif succeeded is False:
                 self._n_failures += 1
                 if ticket.is_trial or (self._open_until is None and self._n_failures >= self.breaker.failures):
                     self._open_until = time.monotonic() + self.breaker.pause_s
 
-    def leave(self) -> None:
-        """Frees the place of a call that has ended."""
+    def leave(self, ticket: Ticket) -> None:
+        """Frees the place of a call that has ended; once, however often it is said."""
         with self._lock:
-            self._n_in_flight -= 1
+            self._n_in_flight -= ticket.is_in_flight
+            ticket.is_in_flight = False
 
     def forget_calls_in_flight(self) -> None:
         """For a forked child: the threads whose calls are in flight, one of which may hold the lock, are the parent's."""

@@ -123,6 +123,15 @@ def test_what_the_student_is_not_sure_of_is_asked_whatever_the_policy_says(tiny_
     assert answers[2].intent == "cancel_order"
 
 
+def test_a_number_under_which_nothing_can_be_is_refused(tiny_bundles):
+    router = Router.load(tiny_bundles[Task.MULTI].path)
+    with pytest.raises(ValueError, match=r"ask_below \(0.31\) would ask nothing"):
+        Cascade(router, str, ask_below=0.31)
+    fallback = Fallback(["refund"])
+    answer = Cascade(router, fallback, ask_when=(), ask_below=1.0).route(SURE)
+    assert answer.intents == ("refund",)
+
+
 @pytest.mark.parametrize("task", Task)
 def test_confidence_is_that_of_the_decision(task):
     rows = np.array([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]])
@@ -359,7 +368,50 @@ def test_what_an_answer_cost_is_a_number_from_0_on(usd):
 
 def test_an_answer_that_cannot_be_read_is_paid_for_too(tiny_router):
     cascade = Cascade(tiny_router, Fallback(FallbackReply("no such", Decimal(1))), budget=Budget(max_usd=1, usd_per_call="0.5"))  # fmt: skip
-    assert [cascade.route(DOUBTED).fallback.value for _ in range(2)] == ["failed", "over_budget"]
+    answers = [cascade.route(DOUBTED) for _ in range(2)]
+    assert [(each.fallback.value, each.usd) for each in answers] == [("failed", Decimal(1)), ("over_budget", None)]
+
+
+def test_what_was_paid_for_and_is_an_error_says_what_it_cost(tiny_router):
+    answer = Cascade(tiny_router, lambda _: FallbackReply(ValueError("it rambles"), 0.25)).route(DOUBTED)
+    assert (answer.fallback.value, answer.error, answer.usd) == ("failed", "ValueError: it rambles", Decimal("0.25"))
+
+
+@WAYS
+def test_a_cascade_behind_a_cascade_says_what_it_paid(tiny_router, way):
+    inner = Cascade(tiny_router, lambda _: FallbackReply("refund", 0.25), budget=Budget(max_calls=1))
+    outer = Cascade(tiny_router, inner.route, budget=Budget(max_usd=2, usd_per_call=1), max_in_flight=1)
+    answers = ask_all(outer, [DOUBTED] * 5, way)
+    assert [(each.fallback.value, each.usd) for each in answers] == [("answered", Decimal("0.25")), *[("answered", 0)] * 4]
+
+
+def test_a_signal_that_ends_the_start_of_a_trial_leaves_the_circuit_free(tiny_router, monkeypatch):
+    fallback = Fallback("refund")
+    cascade = Cascade(tiny_router, fallback, breaker=Breaker(failures=1, pause_s=1e-9), max_in_flight=1)
+    fallback.answer = RuntimeError("down")
+    assert cascade.route(DOUBTED).fallback is FallbackOutcome.FAILED
+    fallback.answer = "refund"
+
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            cascade.route(DOUBTED)
+    assert cascade.route(DOUBTED).fallback is FallbackOutcome.ANSWERED
+
+
+def test_calls_of_event_loops_that_ended_early_keep_no_place(tiny_router):
+    async def slow(_):
+        await asyncio.sleep(60)
+
+    cascade = Cascade(tiny_router, slow, timeout_s=0.01, max_in_flight=1)
+    for _ in range(2):
+        loop = asyncio.new_event_loop()
+        answer = loop.run_until_complete(cascade.aroute(DOUBTED))
+        loop.close()
+        assert answer.fallback is FallbackOutcome.TIMED_OUT
 
 
 @WAYS

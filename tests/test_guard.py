@@ -32,7 +32,7 @@ def call(guarded, *, succeeded=True, usd=None):
         if usd is not None:
             guarded.settle(ticket, Decimal(usd))
         guarded.judge(ticket, succeeded=succeeded)
-        guarded.leave()
+        guarded.leave(ticket)
         return "made"
     return ticket
 
@@ -107,21 +107,35 @@ def test_failures_of_calls_begun_before_do_not_lengthen_the_pause(clock):
     assert call(guarded) == "made"
 
 
+def test_only_the_trial_closes_an_open_circuit(clock):
+    guarded = make_guard(failures=1)
+    first, second = guarded.enter(), guarded.enter()
+    guarded.judge(first, succeeded=False)
+    guarded.judge(second, succeeded=True)  # begun before it opened
+    assert call(guarded) is FallbackOutcome.CIRCUIT_OPEN
+    clock[0] += 30
+    assert call(guarded) == "made"
+    assert call(guarded) == "made"
+
+
 def test_no_more_calls_are_in_flight_than_may_be(clock):
     guarded = make_guard(max_in_flight=2)
-    guarded.enter()
-    guarded.enter()
+    first, second = guarded.enter(), guarded.enter()
     assert call(guarded) is FallbackOutcome.BUSY
-    guarded.leave()
+    guarded.leave(first)
+    guarded.leave(first)  # said twice, it is one place
+    assert isinstance(guarded.enter(), Ticket)
+    assert call(guarded) is FallbackOutcome.BUSY
+    guarded.leave(second)
     assert call(guarded) == "made"
 
 
 def test_what_is_refused_is_not_counted(clock):
     guarded = make_guard(max_in_flight=1, max_calls=2)
-    guarded.enter()
+    first = guarded.enter()
     for _ in range(5):
         assert call(guarded) is FallbackOutcome.BUSY
-    guarded.leave()
+    guarded.leave(first)
     assert call(guarded) == "made"
 
 
@@ -174,6 +188,7 @@ def test_dollars_are_a_number(amount):
         ({"max_calls": 0}, "max_calls must be above 0"),
         ({"max_usd": -1, "usd_per_call": 1}, "max_usd must be above 0"),
         ({"max_usd": 1}, "max_usd needs usd_per_call"),
+        ({"max_usd": 1, "usd_per_call": 2}, r"max_usd \(1\) is less than usd_per_call \(2\)"),
         ({"window_s": 0}, "window_s"),
     ],
 )

@@ -123,15 +123,21 @@ def cascade_curve(inputs: CascadeInputs, shares: Sequence[float] = SHARES) -> tu
 
 
 def _boundary(ascending: Floats, most: int) -> float:
-    """Midway between two confidences, so that at most so many lie below: equal ones cannot be parted.
+    """A short number between two confidences, so that at most so many lie below: equal ones cannot be parted.
 
     At most 1, as a cascade takes it: who has all the confidence there is, is never asked about.
     """
     if most >= len(ascending):
-        return (float(ascending[-1]) + 1.0) / 2 if len(ascending) else 0.5
+        return _short_number_between(float(ascending[-1]), 1.0) if len(ascending) else 0.5
     first_kept = ascending[most]
     n_asked = int(np.searchsorted(ascending, first_kept, side="left"))
-    return float((ascending[n_asked - 1] + first_kept) / 2) if n_asked else 0.0
+    return _short_number_between(float(ascending[n_asked - 1]), float(first_kept)) if n_asked else 0.0
+
+
+def _short_number_between(low: float, high: float) -> float:
+    """The middle, with as few digits as part the two: what is printed can then be set, and asks the same queries."""
+    middle = (low + high) / 2
+    return next((short for digits in range(1, 17) if low < (short := round(middle, digits)) < high), middle)
 
 
 def _point(inputs: CascadeInputs, rule: str, ask_below: float, asked: Bools) -> CascadePoint:

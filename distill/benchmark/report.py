@@ -328,7 +328,7 @@ def _cascade(result: BenchResult) -> _Table:
 
 def _cascade_cells(point: Mapping[str, Any]) -> list[_Cell]:
     low, high = (100 * bound for bound in point["drop_ci95"])
-    rule = "what the policy declines" if point["rule"] == "policy" else f"under {point['ask_below']:.3f}"
+    rule = "what the policy declines" if point["rule"] == "policy" else f"under {point['ask_below']:.9g}"
     return [
         _Cell(rule),
         _figure(point["share_asked"], f"{100 * point['share_asked']:.1f} %"),

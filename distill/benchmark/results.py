@@ -32,6 +32,8 @@ FORMAT = 1
 
 _ROW_FIELDS = tuple(field.name for field in fields(BenchRow) if field.name != "notes")
 _SIGNIFICANT_DIGITS = 6
+_DIGITS_OF = {"ask_below": 9}
+"""Of what is set again as it stands here: float32 probabilities differ by as little."""
 _TEXT_KEYS = frozenset({"disagreements"})
 _LISTS: dict[str, type[Any]] = {
     "gates": GateVerdict,
@@ -43,7 +45,7 @@ _T = TypeVar("_T")
 
 
 def result_as_json(result: BenchResult, *, with_text: bool = True) -> dict[str, Any]:
-    """The object of bench.json. A row's notes stand beside its figures; floats have six significant digits.
+    """The object of bench.json. A row's notes stand beside its figures; floats have six significant digits, ``ask_below`` nine.
 
     Args:
         result: What ``run_bench`` found.
@@ -80,13 +82,13 @@ def _leakage_as_json(leakage: Leakage, *, with_text: bool) -> dict[str, Any]:
     return asdict(leakage)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, digits: int = _SIGNIFICANT_DIGITS) -> Any:
     if isinstance(value, dict):
-        return {str(name): _plain(entry) for name, entry in value.items()}
+        return {str(name): _plain(entry, _DIGITS_OF.get(name, digits)) for name, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
+        return [_plain(entry, digits) for entry in value]
     if isinstance(value, float | Decimal):
-        return float(f"{value:.{_SIGNIFICANT_DIGITS}g}") if math.isfinite(value) else None
+        return float(f"{value:.{digits}g}") if math.isfinite(value) else None
     return value
 
 

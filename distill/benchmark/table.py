@@ -111,7 +111,7 @@ def _cascade_table(result: BenchResult) -> RenderableType:
         for point in points:
             low, high = (100 * bound for bound in point["drop_ci95"])
             cells = [
-                point["rule"] if point["rule"] == "policy" else f"{point['ask_below']:.3f}",
+                point["rule"] if point["rule"] == "policy" else f"{point['ask_below']:.9g}",
                 f"{100 * point['share_asked']:.1f} %",
                 share(point["accuracy"], point["accuracy_ci95"]),
                 f"{100 * point['drop']:+.1f} [{low:+.1f}, {high:+.1f}]",

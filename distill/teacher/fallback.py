@@ -86,9 +86,10 @@ class TeacherFallback:
     def __call__(self, text: str) -> FallbackReply:
         """The teacher's answer to one query, and what it cost.
 
+        Where it names no intent, the answer is the ``ValueError`` that says so, as it is paid for.
+
         Raises:
             TeacherError: The request failed, or the callable raised an error.
-            ValueError: The answer names no intent.
         """
         text = self._redact(text)[: self._max_characters]
         if self._function is not None:
@@ -99,7 +100,10 @@ class TeacherFallback:
         request = self._request(text)
         reply = self._open().ask(request)
         usd = cost_usd(self._price, reply.usage) if self._price is not None and is_counted(reply.usage) else None
-        return FallbackReply(read_scores(reply.content, self._spec, reply.tokens, shown=request.shown), usd)
+        try:
+            return FallbackReply(read_scores(reply.content, self._spec, reply.tokens, shown=request.shown), usd)
+        except ValueError as error:
+            return FallbackReply(error, usd)
 
     def close(self) -> None:
         """Closes the connection; the next call opens it again."""

@@ -100,6 +100,18 @@ def test_a_point_asks_as_many_as_its_share_allows_and_equal_confidences_stay_tog
     assert all(point.ask_below not in sure for point in points[1:])
 
 
+@pytest.mark.parametrize(
+    ("confidence", "numbers"),
+    [([0.2, 0.4, 0.9], [0.3, 0.6, 1.0]), ([0.501695, 0.501697], [0.501696, 0.75]), ([0.9999996, 0.9999999], [0.99999975, 1.0])],
+)
+def test_a_point_is_printed_as_it_can_be_set(confidence, numbers):
+    n = len(confidence)
+    inputs = make_inputs(n, confidence=np.array(confidence))
+    _, _, *points = cascade_curve(inputs, [0.0, *(number / n for number in range(1, n + 1))])
+    assert [point.n_asked for point in points] == list(range(1, n + 1))
+    assert [float(f"{point.ask_below:.9g}") for point in points] == [point.ask_below for point in points]
+
+
 def test_what_is_not_known_is_none():
     inputs = make_inputs(teacher_usd_per_1k=None, teacher_ms=np.full(200, np.nan))
     _, first, *others = cascade_curve(inputs)
@@ -121,7 +133,7 @@ def test_every_point_is_one_that_a_cascade_takes():
     *_, last = cascade_curve(make_inputs(confidence=np.ones(200)))
     assert (last.ask_below, last.share_asked) == (1.0, 0.0)
     *_, last = cascade_curve(make_inputs(confidence=np.full(200, 0.25)))
-    assert (last.ask_below, last.share_asked) == (0.625, 1.0)
+    assert (last.ask_below, last.share_asked) == (0.6, 1.0)
 
 
 def test_it_is_json():

@@ -211,7 +211,7 @@ def test_the_cascade_shows_accuracy_and_what_it_costs_over_the_share_asked(resul
     }  # fmt: skip
     result = replace(result, cost={**result.cost, "priced_as": None})
     text = printed(replace(result, cascades={"static": [point]}))
-    for words in ("0.457", "12.5 %", "0.900 [.850, .950]", "+1.0 [-0.5, +2.5]", "812"):
+    for words in ("0.4567", "12.5 %", "0.900 [.850, .950]", "+1.0 [-0.5, +2.5]", "812"):
         assert words in text
     assert "what asking costs" not in text
     text = printed(replace(result, cascades={"static": [point, point | {"asking_usd_per_1k": 0.1234}]}))
