@@ -35,6 +35,7 @@ __all__ = [
     "Bundle",
     "Manifest",
     "check_graph",
+    "is_in_place",
     "load_bundle",
     "seal",
 ]
@@ -283,7 +284,11 @@ def load_bundle(path: str | Path, *, verify: bool = True, spare: bool = True) ->
             raise BundleError(f"{manifest_path}: damaged: `files` lacks {name}; train again, or copy the bundle again")
     bundle = Bundle(path, manifest)
     needed = set(manifest.files) if verify and spare else set(manifest.files) - _spare(manifest)
-    for name in bundle.missing:
+    try:
+        missing = bundle.missing
+    except OSError as error:  # a folder in it that may not be read
+        raise BundleError(f"{error.filename}: cannot be read ({error.strerror or error})") from error
+    for name in missing:
         if name in needed:
             raise BundleError(f"{path}: incomplete: {name} is missing; train again, or copy the whole folder")
     if verify:
@@ -291,13 +296,29 @@ def load_bundle(path: str | Path, *, verify: bool = True, spare: bool = True) ->
     return bundle
 
 
-def check_graph(bundle: Bundle) -> None:
+def is_in_place(bundle: Bundle) -> bool:
+    """Whether the folder still holds this bundle, by its manifest, and no other. One that is not sealed yet has none."""
+    if not bundle.manifest.bundle_id:
+        return True
+    try:
+        return _read_manifest(bundle.path).get("bundle_id") == bundle.manifest.bundle_id
+    except BundleError:
+        return False
+
+
+def check_graph(bundle: Bundle, *, verify: bool = True) -> None:
     """Makes sure that the graph on disk is still the one that the manifest, as it was read, speaks of.
+
+    Args:
+        bundle: As it was read.
+        verify: Whether to compare the graph with its SHA-256 too.
 
     Raises:
         BundleError: It was replaced, or cannot be read.
     """
-    if not _is_unaltered(bundle.onnx_path, bundle.manifest.files[bundle.manifest.onnx_file]):
+    if not is_in_place(bundle) or (
+        verify and not _is_unaltered(bundle.onnx_path, bundle.manifest.files[bundle.manifest.onnx_file])
+    ):
         raise BundleError(f"{bundle.path}: replaced since it was loaded; load it again")
 
 

@@ -35,7 +35,7 @@ import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
 
-from distill.bundle import CONFIG, MANIFEST, SELFCHECK, TOKENIZER, Bundle, check_graph, load_bundle
+from distill.bundle import CONFIG, MANIFEST, SELFCHECK, TOKENIZER, Bundle, check_graph, is_in_place, load_bundle
 from distill.errors import BundleError, QueryError, missing_extra
 from distill.hooks import notify
 from distill.outline import PROBABILITIES, outline
@@ -58,6 +58,7 @@ _CHARACTERS_PER_TOKEN = 64
 _BATCH_SIZES = {"encoder": 16, "static": 48}
 _INLINE_QUERIES, _INLINE_CHARACTERS = 16, 2_000
 _QUERIES_BETWEEN_PAUSES, _PAUSE_S = 128, 1e-6
+_MOST_OPENINGS = 3
 _KNOWN_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _LOGITS = "logits"
 _MOST_BOUND = 64
@@ -82,14 +83,16 @@ class Router:
             One that raises is logged and breaks nothing. Empty, the list costs nothing.
 
     Raises:
-        BundleError: The tokenizer or the graph cannot be read, or they do not fit the manifest.
+        BundleError: The tokenizer or the graph cannot be read, or they do not fit the manifest, or were replaced meanwhile.
         ValueError: ``threads`` is less than 1.
     """
 
     def __init__(self, bundle: Bundle, *, threads: int = 1) -> None:
         if threads < 1:
             raise ValueError(f"threads must be 1 or more, found {threads}")
-        bundle = replace(bundle, path=bundle.path.absolute())  # it is opened again after a fork, wherever that is
+        bundle = replace(
+            bundle, path=bundle.path.resolve()
+        )  # opened again after a fork, wherever that is and a link leads
         manifest = bundle.manifest
         self.on_prediction: list[Hook] = []
         self._bundle, self._threads, self._verifies = bundle, threads, True
@@ -106,11 +109,13 @@ class Router:
         self._bound = _no_bindings()
         self._label_ones = np.ones(len(manifest.labels), dtype=np.float32)
         self._probe()
+        if not is_in_place(bundle):
+            raise BundleError(f"{bundle.path}: replaced while it was opened; load it again")
         _routers.add(self)
 
     @classmethod
     def load(cls, path: str | Path, *, threads: int = 1, verify: bool = True) -> Self:
-        """Opens a bundle.
+        """Opens a bundle; anew, where another takes its place meanwhile.
 
         Args:
             path: The bundle's folder, such as ``models/support-desk/static``.
@@ -120,7 +125,14 @@ class Router:
         Raises:
             BundleError: The bundle is missing, incomplete, altered, of a newer format, or its parts do not fit.
         """
-        router = cls(load_bundle(path, verify=verify, spare=False), threads=threads)
+        for attempt in range(1, _MOST_OPENINGS + 1):
+            bundle = load_bundle(path, verify=verify, spare=False)
+            try:
+                router = cls(bundle, threads=threads)
+                break
+            except BundleError:
+                if attempt == _MOST_OPENINGS or is_in_place(bundle):
+                    raise
         router._verifies = verify
         return router
 
@@ -130,16 +142,20 @@ class Router:
 
         Args:
             name: Repository such as ``org/name``, or the path of a folder that exists.
-            revision: Branch, tag or commit of the repository.
+            revision: Branch, tag or commit of the repository; a local folder has none.
             threads: As for ``load``.
             verify: As for ``load``.
 
         Raises:
-            BundleError: It cannot be fetched, or as for ``load``.
+            BundleError: It cannot be fetched, or a local folder is asked for a revision, or as for ``load``.
             MissingExtraError: huggingface_hub is not installed.
         """
-        path = Path(name) if name and Path(name).is_dir() else _fetch(name, revision)
-        return cls.load(path, threads=threads, verify=verify)
+        is_local = bool(name) and Path(name).is_dir()
+        if is_local and revision is not None:
+            raise BundleError(
+                f"{name}: a folder here, which has no revision {revision!r}; leave it out, or start elsewhere"
+            )
+        return cls.load(name if is_local else _fetch(name, revision), threads=threads, verify=verify)
 
     @property
     def bundle(self) -> Bundle:
@@ -178,6 +194,7 @@ class Router:
 
         Raises:
             QueryError: ``text`` is not a string.
+            BundleError: The first query after a fork finds that the bundle was replaced.
         """
         if not self.on_prediction:
             return self._route(text)
@@ -225,7 +242,10 @@ class Router:
         probabilities, is_empty = self._batch(texts, batch_size, pauses=pauses)
         predictions: list[Prediction] = []
         for start in range(0, len(texts), _QUERIES_BETWEEN_PAUSES):
-            predictions += self._policy.decide_batch(probabilities[start : start + _QUERIES_BETWEEN_PAUSES])
+            rows = probabilities[
+                start : start + _QUERIES_BETWEEN_PAUSES
+            ].copy()  # one that is kept then keeps few others
+            predictions += self._policy.decide_batch(rows)
             if pauses:
                 sleep(_PAUSE_S)
         for position in np.flatnonzero(is_empty):
@@ -468,8 +488,7 @@ class _SessionAfterFork:
         router = self._router
         with self._lock:
             if router._session is self:  # noqa: SLF001
-                if router._verifies:  # noqa: SLF001
-                    check_graph(router._bundle)  # noqa: SLF001
+                check_graph(router._bundle, verify=router._verifies)  # noqa: SLF001
                 router._session = _open_session(router._bundle, router._threads)  # noqa: SLF001
             return router._session  # noqa: SLF001
 
@@ -594,22 +613,24 @@ def _pick_output(session: onnxruntime.InferenceSession) -> str:
 def _fetch(name: str, revision: str | None) -> Path:
     try:
         import huggingface_hub
-        from huggingface_hub.errors import HfHubHTTPError
     except ImportError as error:
         raise missing_extra("huggingface_hub") from error
 
-    def download(*patterns: str) -> Path:
+    def download(revision: str | None, *patterns: str) -> Path:
         return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
 
     try:
-        folder = download(MANIFEST)
-        if not (folder / MANIFEST).exists():
-            raise BundleError(f"{name}: a repository without {MANIFEST}, so no bundle; `distill publish` lays one out")
-        return download(*_HUB_FILES, _graph_of(folder))
-    except (HfHubHTTPError, OSError, ValueError) as error:
+        folder = download(revision, MANIFEST)
+        is_bundle = (folder / MANIFEST).exists()
+        if is_bundle:  # of the same commit, which the folder is named after
+            folder = download(folder.name, *_HUB_FILES, _graph_of(folder))
+    except Exception as error:  # the hub's errors, and those of the network, have no common base but Exception
         raise BundleError(
             f"{name}: neither a folder here nor fetched from the Hugging Face hub ({_first_line(error)})"
         ) from error
+    if not is_bundle:
+        raise BundleError(f"{name}: a repository without {MANIFEST}, so no bundle; `distill publish` lays one out")
+    return folder
 
 
 def _graph_of(folder: Path) -> str:
@@ -627,10 +648,13 @@ def _first_line(error: Exception) -> str:
 def _as_list(texts: Any) -> list[str]:
     if isinstance(texts, str):
         raise QueryError("a batch is a list of queries, not one string; for one query use route, or a list of one")
+    if isinstance(texts, bytes | bytearray):
+        raise QueryError(_not_a_query(texts))
     try:
-        return list(texts)
+        queries = iter(texts)
     except TypeError as error:
         raise QueryError(f"a batch is a list of queries, found {_type_name(texts)}") from error
+    return list(queries)
 
 
 def _check_texts(texts: Sequence[Any]) -> None:

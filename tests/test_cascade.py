@@ -382,7 +382,10 @@ def test_a_cascade_behind_a_cascade_says_what_it_paid(tiny_router, way):
     inner = Cascade(tiny_router, lambda _: FallbackReply("refund", 0.25), budget=Budget(max_calls=1))
     outer = Cascade(tiny_router, inner.route, budget=Budget(max_usd=2, usd_per_call=1), max_in_flight=1)
     answers = ask_all(outer, [DOUBTED] * 5, way)
-    assert [(each.fallback.value, each.usd) for each in answers] == [("answered", Decimal("0.25")), *[("answered", 0)] * 4]
+    assert [(each.fallback.value, each.usd) for each in answers] == [
+        ("answered", Decimal("0.25")),
+        *[("answered", 0)] * 4,
+    ]
 
 
 def test_a_signal_that_ends_the_start_of_a_trial_leaves_the_circuit_free(tiny_router, monkeypatch):

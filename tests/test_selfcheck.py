@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from distill.bundle import seal
@@ -71,6 +72,14 @@ def test_a_bundle_of_which_only_the_graph_that_runs_was_copied_passes(tiny_bundl
     (folder / "tokenizer.json").write_bytes(b"other")
     with pytest.raises(BundleError, match=r"tokenizer\.json: altered"):
         verify_selfcheck(router)
+
+
+def test_an_answer_that_is_no_number_does_not_pass(tiny_router, monkeypatch):
+    nowhere = np.full(len(tiny_router.labels), np.nan, dtype=np.float32)
+    monkeypatch.setattr(tiny_router, "logits", lambda _: nowhere)
+    check = verify_selfcheck(tiny_router)
+    assert np.isnan(check.max_abs_difference)
+    assert not check.passed
 
 
 def test_an_empty_selfcheck_does_not_pass(tiny_bundle, tmp_path):

@@ -102,7 +102,11 @@ def test_a_point_asks_as_many_as_its_share_allows_and_equal_confidences_stay_tog
 
 @pytest.mark.parametrize(
     ("confidence", "numbers"),
-    [([0.2, 0.4, 0.9], [0.3, 0.6, 1.0]), ([0.501695, 0.501697], [0.501696, 0.75]), ([0.9999996, 0.9999999], [0.99999975, 1.0])],
+    [
+        ([0.2, 0.4, 0.9], [0.3, 0.6, 1.0]),
+        ([0.501695, 0.501697], [0.501696, 0.75]),
+        ([0.9999996, 0.9999999], [0.99999975, 1.0]),
+    ],
 )
 def test_a_point_is_printed_as_it_can_be_set(confidence, numbers):
     n = len(confidence)
