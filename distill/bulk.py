@@ -100,7 +100,7 @@ class _Job:
         """What the mark of a part holds; None where the part is not whole: its files are not those that were marked."""
         try:
             counts: dict[str, Any] = json.loads(self.mark(part).read_bytes())
-            return counts if counts["n_bytes"] == self.sizes(part) else None
+            return counts if (counts["n_bytes"], counts["n_lines"]) == (self.sizes(part), part.n_lines) else None
         except (OSError, ValueError, LookupError, TypeError):
             return None
 
@@ -172,7 +172,7 @@ def route_file(
         show_progress: Shows progress on stderr.
 
     Raises:
-        DataError: The input cannot be read, or has lines but a query in none (they are in ``errors.jsonl`` then, and an old
+        DataError: The input cannot be read, or is changed meanwhile, or has lines but a query in none (they are in ``errors.jsonl`` then, and an old
             output stays); a file that is none of ours stands in the way; or another run is writing the output.
         BundleError: The bundle cannot be loaded.
         MissingExtraError: pyarrow or Ray is needed and not installed.
@@ -186,14 +186,17 @@ def route_file(
     kind = source_of(job.source)
     if show_progress and isinstance(kind, Csv) and job.source.exists() and job.source.stat().st_size >= _LONG_TO_READ:
         say(f"route: reading {job.source.name} once, to find where its rows begin")
+    facts = _facts(job.source)
     parts = kind.plan(job.source, lines_per_part, column)
     with _alone(job):
-        _open_folder(job, lines_per_part, router.manifest.bundle_id)
+        _open_folder(job, facts, lines_per_part, router.manifest.bundle_id)
         left = [part for part in parts if job.counts(part) is None]
         n_resumed = sum(part.n_lines for part in parts) - sum(part.n_lines for part in left)
         if n_resumed and left:
             say(f"route: going on where it stopped: {n_resumed:,} lines are done")
         _route_parts(PartRouter(job, router), left, engine, show_progress=show_progress)
+        if _facts(job.source) != facts:
+            raise DataError(f"{job.source}: was changed while it was routed; run it again, which begins anew")
         return _finish(job, parts, n_resumed, router.manifest.task)
 
 
@@ -281,21 +284,34 @@ def _is_ours(report: Path, job: _Job) -> bool:
         return False
 
 
-def _open_folder(job: _Job, lines_per_part: int, bundle_id: str) -> None:
+def _facts(source: Path) -> dict[str, int]:
+    """By which a file is known to be as it was.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    try:
+        found = source.stat()
+    except OSError as error:
+        raise DataError(f"{source}: cannot be read ({error.strerror or error})") from error
+    return {"size": found.st_size, "modified_ns": found.st_mtime_ns}
+
+
+def _open_folder(job: _Job, facts: Mapping[str, int], lines_per_part: int, bundle_id: str) -> None:
     """The folder of the parts; one that another input, bundle or option left is emptied."""
-    facts = job.source.stat()
     described = {
         "input": str(job.source),
-        "size": facts.st_size,
-        "modified_ns": facts.st_mtime_ns,
+        **facts,
         "column": job.column,
         "bundle_id": bundle_id,
         "lines_per_part": lines_per_part,
     }
     try:
         found = json.loads((job.folder / _JOB).read_bytes())
-    except (OSError, ValueError):
+    except OSError:
         found = None
+    except ValueError:  # ours, though a power cut left nothing in it
+        found = {}
     if found == described:
         return
     if found is None and any(file.suffix != ".partial" and file.name != _LOCK for file in job.folder.iterdir()):
@@ -304,6 +320,7 @@ def _open_folder(job: _Job, lines_per_part: int, bundle_id: str) -> None:
         say("route: beginning anew: the input, its column or the bundle is not what it was when the run was cut")
         _remove(job.folder)
     write_json(job.folder / _JOB, described)
+    _flush(job.folder / _JOB)
 
 
 def _remove(folder: Path) -> None:

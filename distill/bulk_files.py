@@ -42,7 +42,7 @@ __all__ = [
 
 _LONGEST_LINE = 1 << 24
 _BYTES_PER_PART = 1 << 24
-_ROWS_AT_A_TIME = 4096
+_ROWS_AT_A_TIME, _BYTES_AT_A_TIME = 4096, 1 << 20
 _SHOWN_CHARACTERS = 10_000
 _LISTED_CHARACTERS = 300
 _TEXT = "text"
@@ -301,7 +301,7 @@ class Csv:
                     except ValueError as error:
                         yield Line(number, None, str(error), _shown(row.raw))
                 number += row.n_lines
-                if number == part.first_line + part.n_lines:
+                if number >= part.first_line + part.n_lines:
                     return
 
 
@@ -407,6 +407,10 @@ class Parquet:
             n_bytes = _bytes_of(file.metadata, column)
         if column not in schema.names:
             raise _no_column(path, column, schema.names)
+        if schema.names.count(column) > 1:
+            raise DataError(
+                f"{path}: has {schema.names.count(column)} columns `{column}`; --column names one of a kind"
+            )
         kind = schema.field(column).type
         if arrow.types.is_dictionary(kind):  # as pandas writes a category
             kind = kind.value_type
@@ -521,7 +525,7 @@ def _open_parquet(path: Path) -> Any:
     """
     arrow, parquet = _pyarrow()
     try:
-        return parquet.ParquetFile(path, pre_buffer=False)
+        return parquet.ParquetFile(path, pre_buffer=False, buffer_size=_BYTES_AT_A_TIME)  # page by page
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
     except arrow.ArrowInvalid as error:

@@ -244,6 +244,82 @@ def test_memory_does_not_grow_with_the_input(tiny_bundle, tmp_path, suffix):
     assert peak(8000) < 1.3 * peak(1500)
 
 
+def test_a_large_row_group_is_not_read_at_once(tmp_path):
+    source = tmp_path / "queries.parquet"
+    texts = [f"{number:06} {'x' * 500}" for number in range(40_000)]
+    pq.write_table(pa.table({"text": texts}), source, compression="none", use_dictionary=False)
+    assert pq.ParquetFile(source).num_row_groups == 1
+    script = (
+        "import sys; from pathlib import Path; import pyarrow as pa; from distill.bulk_files import Parquet\n"
+        "source = Path(sys.argv[1])\n"
+        "parts = Parquet().plan(source, 8192, 'text')\n"
+        "print(sum(len(list(Parquet().read(source, part, 'text'))) for part in parts), pa.default_memory_pool().max_memory())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, source],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    n_lines, most_bytes = map(int, done.stdout.split())
+    assert n_lines == 40_000
+    assert most_bytes < source.stat().st_size / 2
+
+
+def test_two_columns_of_one_name_are_one_clear_error(tiny_bundle, tmp_path):
+    table = pa.Table.from_arrays([pa.array(["refund"]), pa.array(["parcel"])], names=["text", "text"])
+    pq.write_table(table, tmp_path / "queries.parquet")
+    with pytest.raises(DataError, match="has 2 columns `text`"):
+        route_file(tiny_bundle.path, tmp_path / "queries.parquet", tmp_path / "answers.jsonl")
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_an_input_that_is_changed_meanwhile_makes_no_output(tiny_bundle, tmp_path, monkeypatch, suffix):
+    source, output = tmp_path / f"queries{suffix}", tmp_path / "answers.jsonl"
+    write_texts(source, make_texts(40))
+    routed = bulk.PartRouter.route
+
+    def changing(self, part):
+        if part.number == 1:
+            write_texts(source, ["two\nlines"] * 60)
+        return routed(self, part)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(bulk.PartRouter, "route", changing)
+        with pytest.raises(DataError, match="was changed while it was routed; run it again"):
+            route_file(tiny_bundle.path, source, output, lines_per_part=10)
+    assert not output.exists()
+    assert route_file(tiny_bundle.path, source, output, lines_per_part=10).n_queries == 60
+
+
+def test_lines_that_are_added_while_it_is_planned_are_not_lost(tiny_bundle, tmp_path, monkeypatch):
+    source, output = write_texts(tmp_path / "queries.jsonl", make_texts(15)), tmp_path / "answers.jsonl"
+    planned = bulk_files.JsonLines.plan
+
+    def growing(self, *given):
+        parts = planned(self, *given)
+        with source.open("a", encoding="utf-8") as stream:
+            stream.write('{"text": "refund"}\n')
+        return parts
+
+    with monkeypatch.context() as patched:
+        patched.setattr(bulk_files.JsonLines, "plan", growing)
+        with pytest.raises(DataError, match="was changed"):
+            route_file(tiny_bundle.path, source, output, lines_per_part=10)
+    assert route_file(tiny_bundle.path, source, output, lines_per_part=10).n_queries == 16
+
+
+def test_a_job_that_a_power_cut_left_empty_is_begun_anew(tiny_bundle, tmp_path, capsys):
+    source, output = write_texts(tmp_path / "queries.jsonl", make_texts(15)), tmp_path / "answers.jsonl"
+    parts = tmp_path / "answers.jsonl.parts"
+    parts.mkdir()
+    (parts / "job.json").write_bytes(b"\0" * 100)
+    (parts / "000000.jsonl").write_text("half a li", encoding="utf-8")
+    assert route_file(tiny_bundle.path, source, output).n_queries == 15
+    assert "beginning anew" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("kind", ["string", "large_string", "dictionary"])
 def test_a_row_of_parquet_that_is_not_utf8_costs_one_line(tiny_bundle, tmp_path, kind):
     values = [b"refund", b"caf\xe9", b"parcel" if kind == "dictionary" else None, b"parcel"]
