@@ -17,6 +17,7 @@ import argparse
 import hashlib
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -379,6 +380,7 @@ def measure(
 ) -> list[dict[str, Any]]:
     """A row for each that ran."""
     answers: dict[str, Any] = {}
+    serving_mb: dict[str, float | None] = {}
     with ExitStack() as stack:
         workers = {
             each.peer.name: stack.enter_context(worker(each, logs / f"{_file_name(each.peer.name)}.log"))
@@ -393,10 +395,18 @@ def measure(
             _say(f"{name}: answering {len(data.test):,} queries")
             with failures.of(name):
                 answers[name] = each.ask("answer", data.texts)
+                serving_mb[name] = each.ask("memory", [])
         samples_ms, batches_s = time_in_turns(workers, evenly(data.texts, n_texts), data.texts, runs, failures)
     starts = cold_starts(contestants, failures)
     return [
-        row(each, data, answers[name], batches_s[name], samples_ms[name], starts[name])
+        row(
+            each,
+            data,
+            answers[name],
+            batches_s[name],
+            samples_ms[name],
+            starts[name] | {"serving_rss_mb": serving_mb[name]},
+        )
         for each in failures.spare(contestants)
         for name in (each.peer.name,)
     ]
@@ -411,7 +421,7 @@ def evenly(texts: Sequence[str], n_texts: int) -> list[str]:
 def time_in_turns(
     workers: Mapping[str, Worker], texts: Sequence[str], batch: Sequence[str], runs: int, failures: Failures
 ) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, list[float]]]:
-    """What single calls and batches take; whoever is asked first in one turn is not in the next.
+    """What single calls and batches take. Each turn has an order of its own, as who comes next finds what the one before left in the caches.
 
     Args:
         workers: By name.
@@ -426,26 +436,20 @@ def time_in_turns(
     """
     batches_s: dict[str, list[float]] = {name: [] for name in workers}
     samples: dict[str, list[list[int]]] = {name: [[] for _ in range(runs)] for name in workers}
-    names = list(workers)
+    names, chance = list(workers), random.Random(0)  # noqa: S311
     for number in range(runs):
         _say(f"timing: run {number + 1} of {runs}")
-        for turn, start in enumerate(range(0, len(texts), BLOCK)):
-            for name in _from(names, number + turn):
+        for start in range(0, len(texts), BLOCK):
+            for name in chance.sample(names, len(names)):
                 if name not in failures.reasons:
                     with failures.of(name):
                         samples[name][number] += workers[name].ask("time", texts[start : start + BLOCK])
-        for name in _from(names, number):
+        for name in chance.sample(names, len(names)):
             if name not in failures.reasons:
                 with failures.of(name):
                     batches_s[name] += filter(None, [workers[name].ask("batch", batch)])
     whole = {name: found for name, found in samples.items() if name not in failures.reasons}
     return {name: np.asarray(found, dtype=np.float64) / 1e6 for name, found in whole.items()}, batches_s
-
-
-def _from(names: Sequence[str], turn: int) -> list[str]:
-    """The names in order, another one first in every turn."""
-    first = turn % max(len(names), 1)
-    return [*names[first:], *names[:first]]
 
 
 def cold_starts(contestants: Sequence[Contestant], failures: Failures) -> dict[str, dict[str, float | None]]:
@@ -527,7 +531,7 @@ def bare_imports_ms(python: Path) -> float:
 
 def log_run(path: Path, result: Mapping[str, Any]) -> None:
     """Adds a line to the file of all runs, so that none is shown without the others."""
-    kept = ("p50_ms", "p99_ms", "p50_ms_by_run", "p99_ms_by_run")
+    kept = ("p50_ms", "p95_ms", "p99_ms", "p50_ms_by_run", "p99_ms_by_run")
     line = {
         "commit": result["commit"],
         "measured_at": result["environment"]["measured_at"],

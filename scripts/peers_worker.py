@@ -4,7 +4,7 @@ python peers_worker.py train CONTENDER DATA WEIGHTS MODEL     fits on DATA/train
 python peers_worker.py start CONTENDER WEIGHTS MODEL          loads, answers one query, says how long that took
 python peers_worker.py serve CONTENDER WEIGHTS MODEL          answers requests, a line of JSON each, until stdin ends
 
-A request names what to do with its texts: {"do": "answer" | "time" | "batch", "texts": [...]}. Times are taken here, around the one
+A request names what to do with its texts: {"do": "answer" | "time" | "batch" | "memory", "texts": [...]}. Times are taken here, around the one
 call that a user of the library would write; pipes and JSON are not in them.
 """
 
@@ -14,7 +14,8 @@ import time
 
 STARTED = time.perf_counter()
 
-import json  # noqa: E402  # the clock starts before anything else is imported
+import itertools  # noqa: E402  # the clock starts before anything else is imported
+import json  # noqa: E402
 import os  # noqa: E402
 import pickle  # noqa: E402  # written and read by this program alone
 import re  # noqa: E402
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 OUT_OF_SCOPE = "oos"
 FIRST_QUERY = "where is my parcel?"
-WARM_UP_CALLS = 5
+WARM_UP_CALLS, WARM_UP_S = 5, 0.01
 MAX_ITERATIONS = 1_000
 KEPT_PROBABILITY = 0.5
 
@@ -75,8 +76,8 @@ class Distill(Contender):
         self.one, self.batch = router.route, router.route_batch
 
     def answers(self, texts: Sequence[str]) -> Iterator[Answer]:
-        """See ``Contender``."""
-        for prediction in self.batch(texts):
+        """See ``Contender``; one by one, as a service is asked, whose memory is read next."""
+        for prediction in map(self.one, texts):
             scores = prediction.scores
             yield prediction.intent, prediction.top_intent, scores.get(OUT_OF_SCOPE, 1 - prediction.score)
 
@@ -314,8 +315,11 @@ def use_one_thread() -> None:
 
 
 def nanoseconds(call: Callable[[str], Any], texts: Sequence[str]) -> list[int]:
-    """How long each call takes, after a few that do not count: other contenders had the processor in between."""
-    for text in texts[:WARM_UP_CALLS]:
+    """How long each call takes, after a few that do not count: other contenders had the processor and its caches in between."""
+    begun = time.perf_counter()
+    for number, text in enumerate(itertools.cycle(texts)):
+        if number >= WARM_UP_CALLS and time.perf_counter() - begun > WARM_UP_S:
+            break
         call(text)
     found = []
     for text in texts:
@@ -350,6 +354,8 @@ def serve(contender: Any, requests: TextIO, replies: TextIO) -> None:
         texts = request["texts"]
         if request["do"] == "time":
             reply = nanoseconds(contender.one, texts)
+        elif request["do"] == "memory":
+            reply = peak_rss_mb()
         elif request["do"] == "batch":
             reply = seconds_for(contender.batch, texts)
         else:

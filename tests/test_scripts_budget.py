@@ -10,7 +10,7 @@ import pytest
 from bundles import int8_bundle
 from project import write_lines
 
-from distill import Router
+from distill import Router, tokenizer
 from distill.outline import PROBABILITIES
 from distill.types import Task
 
@@ -40,13 +40,29 @@ def test_missing_markers_are_named():
 def test_every_step_and_setting_of_a_bundle_is_measured(tiny_router, monkeypatch):
     monkeypatch.setattr(budget, "ROUNDS", 1)
     texts = ["refund", "where is my parcel?"]
-    assert all(each["p5"] <= each["p50"] for each in budget.steps(tiny_router, texts).values())
-    measured = budget.batches(tiny_router, texts)
-    assert set(measured) == {*map(str, budget.BATCHES), "the default size, words never seen before"}
+    found = budget.steps(tiny_router, texts)
+    assert all(each["p5"] <= each["p50"] for each in found.values())
+    assert "tokenise, default install" in found
+    measured = budget.batches(tiny_router, texts * 10)
+    assert set(measured) == {"1", "8", "16"}  # a batch of more would be one of 20
     assert all(each > 0 for each in measured.values())
     found = budget.settings(tiny_router, texts)
     assert found[budget.OWN_SETTINGS] == 1.0
     assert len(found) == 5
+
+
+def test_words_never_seen_before_are_learnt_anew_each_time(tiny_router, monkeypatch):
+    monkeypatch.setattr(budget, "ROUNDS", 2)
+    learnt = []
+    learn = tokenizer._Words._learn_word
+
+    def noting(self, word):
+        learnt.append(word)
+        return learn(self, word)
+
+    monkeypatch.setattr(tokenizer._Words, "_learn_word", noting)
+    budget.steps(tiny_router, ["refund"])
+    assert learnt == ["refund"] * 3  # once to know it, and in each round
 
 
 @pytest.mark.skipif(os.name == "nt", reason="nothing is mapped on Windows")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shlex
@@ -105,7 +106,7 @@ def test_probabilities_are_judged_alike_for_every_library(scores, decision, top,
     assert peers_worker.judged(scores) == (decision, top, out_of_scope)
 
 
-def test_every_contender_has_its_turn_first(monkeypatch):
+def test_every_contender_comes_after_every_other(monkeypatch):
     asked = []
 
     class Recorder:
@@ -117,14 +118,27 @@ def test_every_contender_has_its_turn_first(monkeypatch):
             return float(len(texts)) if what == "batch" else [1_000_000] * len(texts)
 
     monkeypatch.setattr(peers, "BLOCK", 2)
-    workers = {name: Recorder(name) for name in ("a", "b")}
-    samples, batches_s = peers.time_in_turns(workers, ["1", "2", "3"], ["1", "2", "3", "4"], 2, peers.Failures())
+    workers = {name: Recorder(name) for name in "abc"}
+    samples, batches_s = peers.time_in_turns(workers, ["1", "2", "3"], ["1", "2", "3", "4"], 10, peers.Failures())
     single = [(name, n) for name, what, n in asked if what == "time"]
-    assert [name for name, _ in single] == ["a", "b", "b", "a", "b", "a", "a", "b"]
-    assert [n for _, n in single[:4]] == [2, 2, 1, 1]
-    assert [name for name, what, n in asked if what == "batch"] == ["a", "b", "b", "a"]
-    assert batches_s == {"a": [4.0, 4.0], "b": [4.0, 4.0]}
-    np.testing.assert_array_equal(samples["a"], np.ones((2, 3)))
+    turns = [single[start : start + 3] for start in range(0, len(single), 3)]
+    assert [sorted(turn) for turn in turns] == [[(name, n) for name in "abc"] for _ in range(10) for n in (2, 1)]
+    names = [name for name, _ in single]
+    assert set(itertools.permutations("abc", 2)) <= set(itertools.pairwise(names))
+    assert batches_s == dict.fromkeys("abc", [4.0] * 10)
+    np.testing.assert_array_equal(samples["a"], np.ones((10, 3)))
+
+
+def test_calls_do_not_count_until_the_caches_are_warm(monkeypatch):
+    monkeypatch.setattr(peers_worker, "WARM_UP_S", 0.05)
+    asked = []
+    assert len(peers_worker.nanoseconds(asked.append, ["a", "b"])) == 2
+    assert len(asked) > 2 + peers_worker.WARM_UP_CALLS
+    assert asked[:3] == ["a", "b", "a"]
+    monkeypatch.setattr(peers_worker, "WARM_UP_S", 0.0)
+    asked.clear()
+    peers_worker.nanoseconds(asked.append, ["a", "b"])
+    assert len(asked) == 2 + peers_worker.WARM_UP_CALLS
 
 
 def test_percentiles_are_the_medians_of_the_runs_own(static, data):

@@ -13,7 +13,7 @@ import peers
 import peers_table
 
 ROW = {
-    "accuracy": 0.5, "oos_auroc": None, "p50_ms": 0.1, "p99_ms": 0.2, "model_mb": 1.0, "install_mb": 50.0,
+    "accuracy": 0.5, "oos_auroc": None, "p50_ms": 0.1, "p95_ms": 0.15, "p99_ms": 0.2, "how": "by the book", "model_mb": 1.0, "install_mb": 50.0,
     "cold_start_ms": 300.0, "bundle_id": None,
 }  # fmt: skip
 
@@ -48,7 +48,7 @@ def results(tmp_path, monkeypatch):
 
 def test_rows_by_speed_and_all_figures_from_the_run(results):
     lines = peers_table.table().splitlines()
-    assert lines[2].startswith("| **static** | 0.1000 | 100 | 200 |")  # of the bundle that was timed
+    assert lines[2].startswith("| **static** | 0.1000 | 100 | 150 | 200 |")  # of the bundle that was timed
     assert lines[3].startswith("| slow peer | 0.5000 |")
     assert lines[4].startswith("| giant (published: a paper) | 0.9900 |")
     assert "unrelated" not in peers_table.table()
@@ -97,6 +97,7 @@ def test_limits_say_what_stands_and_by_how_much_the_rest_is_missed(results):
     (results / "THROUGHPUT").write_text(json.dumps({"bundles": {"encoder": {"late": late()}}}), "utf-8")
     lines = peers_table.limits().splitlines()
     assert "| `static`, p50, µs | 30 | 35 | stands |" in lines
+    assert any(line.startswith("How each was set up: ") and "model2vec: by the book" in line for line in lines)
     assert "| `static` with `[fast]`, p50, µs | 30 | 22 | missed: 1.36 times the limit |" in lines
     assert "| `encoder`, p50 over that of semantic-router | 0.1 | 0.125 | stands |" in lines
     assert "| `static`, first answer above bare imports, ms | 220 | 250 | stands |" in lines
@@ -106,6 +107,10 @@ def test_limits_say_what_stands_and_by_how_much_the_rest_is_missed(results):
     assert f"| {longest} | 5 | 2 | missed: 2.50 times the limit |" in lines
     assert "0.20 % of the time beside it, 0.25 % beside a thread" in lines[-1]
     assert "| `static`, memory, MB | 99 | 90 | missed: 1.10 times the limit |" in lines
+    assert any("Memory was read after one answer then" in line for line in lines)
+    run["rows"] = [{**row, "serving_rss_mb": 120.0} for row in run["rows"]]
+    (results / "PEERS").write_text(json.dumps(run | {"runs": 5}), "utf-8")
+    assert "| `static`, memory, MB | 120 | 90 | missed: 1.33 times the limit |" in peers_table.limits()
     assert (
         "| `static`, queries a second in batches | 66,700 | at least 100,000 | missed: 0.67 times the limit |" in lines
     )
