@@ -58,19 +58,26 @@ def test_the_table_says_where_the_static_student_ends():
         [
             line("static", 10, 1_000),
             line("static", 100, 1_000, accuracy=0.5),
-            line("static", 10_000, 200_000, p50_ms=1.5, seconds=2_500.0),
+            line("static", 10_000, 200_000, p50_ms=1.5, seconds=4_000.0),
             line("encoder", 100, 1_000, accuracy=0.8),
             line("encoder", 100, 5_000, seconds_per_1k=10.0),
         ]
     )
     assert "from 10,000 intents on its p50 is over 1 ms" in page
-    assert "200,000 queries over 10,000 intents take more than 40 minutes" in page
+    assert "200,000 queries over 10,000 intents take more than 60 minutes" in page
     assert (
         "with 10 queries an intent (1,000 over 100) it is at 0.500 from labels alone, the encoder after one pass at 0.800"
         in page
     )
-    assert "encoder: over 100 intents, 6 passes at this pace fit 40 minutes up to about 40,000 queries" in page
-    assert "| 10,000 | 200,000 | 2,500 |" in page
+    assert "encoder: over 100 intents, 6 passes at this pace fit 60 minutes up to about 60,000 queries" in page
+    assert "| 10,000 | 200,000 | 4,000 |" in page
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(30.0, "slower than their number: at most 3.0"), (250.0, "faster than their number: at most 25.0")])  # fmt: skip
+def test_the_table_says_whether_time_grows_faster_than_what_is_learnt(seconds, words):
+    page = growth.table([line("static", 10, 1_000, seconds=10.0), line("static", 10, 10_000, seconds=seconds)])
+    assert f"static: with more queries time grows {words} times as long for 10 times as many" in page
+    assert "with more intents" not in page
 
 
 def test_what_is_there_already_is_not_measured_again(tmp_path, monkeypatch):
