@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import nullcontext
 from decimal import Decimal
 
 import pytest
@@ -71,16 +72,22 @@ def test_queries_are_redacted(make_fallback, server, tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "redacting")
 
 
-@pytest.mark.parametrize("profile", ["broken", "invalid-json", "no-such-intent", "unauthorised", "empty"])
-def test_a_teacher_that_fails_leaves_the_students_answer(make_fallback, tiny_router, profile):
+@pytest.mark.parametrize(
+    ("profile", "is_paid"),
+    [("broken", False), ("invalid-json", True), ("no-such-intent", True), ("unauthorised", False), ("empty", True)],
+)
+def test_a_teacher_that_fails_leaves_the_students_answer(make_fallback, tiny_router, profile, is_paid):
     with FakeServer(profile) as server:
-        fallback = make_fallback(server.base_url)
-        with pytest.raises((TeacherError, ValueError)):
-            fallback(DOUBTED)
+        fallback = make_fallback(server.base_url, teacher={"price": PRICE})
+        with nullcontext() if is_paid else pytest.raises(TeacherError):
+            reply = fallback(DOUBTED)
+            assert isinstance(reply.answer, ValueError)
+            assert reply.usd > 0
         n_requests = server.n_requests
         prediction = Cascade(tiny_router, fallback, timeout_s=20, ask_below=1.0).route(DOUBTED)
         assert prediction.fallback is FallbackOutcome.FAILED
         assert prediction.intent == prediction.student.intent
+        assert (prediction.usd is not None) == is_paid
         assert server.n_requests == n_requests + 1  # it is not sent again
 
 
