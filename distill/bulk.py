@@ -317,7 +317,12 @@ def _open_folder(job: _Job, facts: Mapping[str, int], lines_per_part: int, bundl
     if found is None and any(file.suffix != ".partial" and file.name != _LOCK for file in job.folder.iterdir()):
         raise DataError(f"{job.folder}: stands where the parts of the output go, and is none of ours; move it")
     if found is not None:
-        say("route: beginning anew: the input, its column or the bundle is not what it was when the run was cut")
+        why = (
+            "the input, its column or the bundle is not what it was when the run was cut"
+            if found
+            else f"{_JOB} in {job.folder.name} cannot be read"
+        )
+        say(f"route: beginning anew: {why}")
         _remove(job.folder)
     write_json(job.folder / _JOB, described)
     _flush(job.folder / _JOB)

@@ -236,6 +236,10 @@ def _no_column(path: Path, column: str, found: Iterable[str]) -> DataError:
     )
 
 
+def _several_columns(path: Path, column: str, n: int) -> DataError:
+    return DataError(f"{path}: has {n} columns `{column}`; rename all but one, or let --column name another")
+
+
 def _listed(names: Iterable[str]) -> str:
     """Names on one line, whatever they hold, and no more of them than one can read."""
     return ", ".join(repr(name)[1:-1] for name in names)[:_LISTED_CHARACTERS] or "none"
@@ -341,6 +345,8 @@ def _header(path: Path, stream: BinaryIO, column: str) -> _Header:
         raise DataError(f"{path}:1: {row.error}")
     if column not in row.values:
         raise _no_column(path, column, row.values)
+    if row.values.count(column) > 1:
+        raise _several_columns(path, column, row.values.count(column))
     return _Header(row.n_lines, len(row.values), row.values.index(column), delimiter)
 
 
@@ -408,9 +414,7 @@ class Parquet:
         if column not in schema.names:
             raise _no_column(path, column, schema.names)
         if schema.names.count(column) > 1:
-            raise DataError(
-                f"{path}: has {schema.names.count(column)} columns `{column}`; --column names one of a kind"
-            )
+            raise _several_columns(path, column, schema.names.count(column))
         kind = schema.field(column).type
         if arrow.types.is_dictionary(kind):  # as pandas writes a category
             kind = kind.value_type

@@ -34,6 +34,7 @@ __all__ = [
     "TOKENIZER",
     "Bundle",
     "Manifest",
+    "bundle_id_in",
     "check_graph",
     "is_in_place",
     "load_bundle",
@@ -297,13 +298,20 @@ def load_bundle(path: str | Path, *, verify: bool = True, spare: bool = True) ->
 
 
 def is_in_place(bundle: Bundle) -> bool:
-    """Whether the folder still holds this bundle, by its manifest, and no other. One that is not sealed yet has none."""
-    if not bundle.manifest.bundle_id:
-        return True
+    """Whether the folder still holds this bundle, by its manifest, and no other. One that is not sealed yet has none.
+
+    Raises:
+        BundleError: The manifest cannot be read.
+    """
+    return not bundle.manifest.bundle_id or _read_manifest(bundle.path).get("bundle_id") == bundle.manifest.bundle_id
+
+
+def bundle_id_in(path: str | Path) -> str | None:
+    """The ``bundle_id`` of the bundle that stands in a folder at the moment; None where none does."""
     try:
-        return _read_manifest(bundle.path).get("bundle_id") == bundle.manifest.bundle_id
+        return str(_read_manifest(Path(path)).get("bundle_id"))
     except BundleError:
-        return False
+        return None
 
 
 def check_graph(bundle: Bundle, *, verify: bool = True) -> None:

@@ -155,7 +155,7 @@ class Cascade:
         on_prediction: Functions that are told of every answer of the cascade, as those of ``Router`` are.
 
     Raises:
-        ValueError: A limit is not above 0, or ``ask_below`` is no probability, or one that asks nothing, or ``ask_when`` names no reason.
+        ValueError: A limit is not above 0, or ``ask_below`` is no probability, or for ``multi`` one that asks nothing, or ``ask_when`` names no reason.
     """
 
     def __init__(
@@ -197,7 +197,8 @@ class Cascade:
             return True
         if not self.ask_below or student.probabilities is None:
             return False
-        return bool(confidence(student.probabilities, self._policy.task) < self.ask_below)
+        sure = float(confidence(student.probabilities, self._policy.task))  # float32 beside a float rounds the latter
+        return sure < self.ask_below
 
     def route(self, text: str) -> CascadePrediction:
         """Routes one query; takes ``timeout_s`` at most where the fallback is asked.
@@ -335,14 +336,15 @@ class Cascade:
                 self._guard.leave(ticket)
                 call.set_result(outcome)
 
-        thread = threading.Thread(target=copy_context().run, args=(work,), name="distill-fallback", daemon=True)
+        thread: threading.Thread | None = None
         try:
+            thread = threading.Thread(target=copy_context().run, args=(work,), name="distill-fallback", daemon=True)
             thread.start()
         except RuntimeError as error:  # the system gives no more threads
             self._guard.leave(ticket)
             call.set_exception(error)
         except BaseException:  # a signal's, while it was started
-            if thread.ident is None:
+            if thread is None or thread.ident is None:
                 self._guard.leave(ticket)
             raise
         return call
@@ -351,7 +353,7 @@ class Cascade:
         usd = None
         if isinstance(answer, FallbackReply):
             answer, usd = answer.answer, answer.usd
-        elif isinstance(answer, CascadePrediction):
+        if usd is None and isinstance(answer, CascadePrediction):
             usd = Decimal(0) if answer.fallback in _UNASKED else answer.usd
         if usd is not None:
             self._guard.settle(ticket, usd)
@@ -401,7 +403,7 @@ def _reasons(ask_when: Collection[Reason | str]) -> frozenset[Reason]:
 
 def _listed(texts: Any) -> list[str]:
     """The queries as a list; what is none is left to the router, which refuses it."""
-    return list(texts) if isinstance(texts, Iterable) and not isinstance(texts, str) else texts
+    return list(texts) if isinstance(texts, Iterable) and not isinstance(texts, str | bytes | bytearray) else texts
 
 
 async def _awaited(answer: Awaitable[Any]) -> Any:

@@ -124,14 +124,12 @@ class Ticket:
         usd: What is counted for the call.
         is_trial: Whether it shows that the circuit may be closed again.
         is_counted: Whether the call is in the budget's window still.
-        is_in_flight: Whether the call goes on.
     """
 
     started: float
     usd: Decimal
     is_trial: bool
     is_counted: bool = True
-    is_in_flight: bool = True
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
@@ -152,7 +150,8 @@ class Guard:
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _counted: deque[Ticket] = field(default_factory=deque, repr=False)
     _spent_usd: Decimal = Decimal(0)
-    _n_in_flight: int = 0
+    _in_flight: set[Ticket] = field(default_factory=set, repr=False)
+    _left: deque[Ticket] = field(default_factory=deque, repr=False)
     _n_failures: int = 0
     _open_until: float | None = None
     _is_on_trial: bool = False
@@ -167,13 +166,15 @@ class Guard:
             is_trial = self._open_until is not None
             if is_trial and (self._is_on_trial or now < (self._open_until or 0.0)):
                 return FallbackOutcome.CIRCUIT_OPEN
-            if self._n_in_flight >= self.max_in_flight:
+            while self._left:
+                self._in_flight.discard(self._left.popleft())
+            if len(self._in_flight) >= self.max_in_flight:
                 return FallbackOutcome.BUSY
             self._forget_before(now - self.budget.window_s)
             if not self._fits():
                 return FallbackOutcome.OVER_BUDGET
             ticket = Ticket(now, self.budget.usd_per_call or Decimal(0), is_trial)
-            self._n_in_flight += 1
+            self._in_flight.add(ticket)
             self._is_on_trial = is_trial
             if self.budget.max_calls is not None or self.budget.max_usd is not None:
                 self._counted.append(ticket)
@@ -213,15 +214,16 @@ class Guard:
                     self._open_until = time.monotonic() + self.breaker.pause_s
 
     def leave(self, ticket: Ticket) -> None:
-        """Frees the place of a call that has ended; once, however often it is said."""
-        with self._lock:
-            self._n_in_flight -= ticket.is_in_flight
-            ticket.is_in_flight = False
+        """Frees the place of a call that has ended; once, however often it is said.
+
+        It takes no lock: the garbage collector may close a call's coroutine, in a thread that holds it.
+        """
+        self._left.append(ticket)
 
     def forget_calls_in_flight(self) -> None:
         """For a forked child: the threads whose calls are in flight, one of which may hold the lock, are the parent's."""
         self._lock = threading.Lock()
-        self._n_in_flight, self._is_on_trial = 0, False
+        self._in_flight, self._left, self._is_on_trial = set(), deque(), False
         self._spent_usd = sum((ticket.usd for ticket in self._counted), Decimal(0))
 
 

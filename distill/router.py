@@ -35,7 +35,17 @@ import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
 
-from distill.bundle import CONFIG, MANIFEST, SELFCHECK, TOKENIZER, Bundle, check_graph, is_in_place, load_bundle
+from distill.bundle import (
+    CONFIG,
+    MANIFEST,
+    SELFCHECK,
+    TOKENIZER,
+    Bundle,
+    bundle_id_in,
+    check_graph,
+    is_in_place,
+    load_bundle,
+)
 from distill.errors import BundleError, QueryError, missing_extra
 from distill.hooks import notify
 from distill.outline import PROBABILITIES, outline
@@ -58,7 +68,7 @@ _CHARACTERS_PER_TOKEN = 64
 _BATCH_SIZES = {"encoder": 16, "static": 48}
 _INLINE_QUERIES, _INLINE_CHARACTERS = 16, 2_000
 _QUERIES_BETWEEN_PAUSES, _PAUSE_S = 128, 1e-6
-_MOST_OPENINGS = 3
+_MOST_OPENINGS, _REPLACEMENT_S = 3, 0.01
 _KNOWN_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _LOGITS = "logits"
 _MOST_BOUND = 64
@@ -126,12 +136,14 @@ class Router:
             BundleError: The bundle is missing, incomplete, altered, of a newer format, or its parts do not fit.
         """
         for attempt in range(1, _MOST_OPENINGS + 1):
-            bundle = load_bundle(path, verify=verify, spare=False)
+            found = bundle_id_in(path)
             try:
-                router = cls(bundle, threads=threads)
+                router = cls(load_bundle(path, verify=verify, spare=False), threads=threads)
                 break
             except BundleError:
-                if attempt == _MOST_OPENINGS or is_in_place(bundle):
+                if found is None:
+                    sleep(_REPLACEMENT_S)
+                if attempt == _MOST_OPENINGS or bundle_id_in(path) == found:
                     raise
         router._verifies = verify
         return router
@@ -233,6 +245,7 @@ class Router:
 
         Raises:
             QueryError: ``texts`` is a string, or one of them is not.
+            BundleError: As for ``route``.
         """
         return self._route_batch(_as_list(texts), batch_size)
 
@@ -269,6 +282,7 @@ class Router:
 
         Raises:
             QueryError: ``texts`` is a string, or one of them is not.
+            BundleError: As for ``route``.
         """
         return self._batch(_as_list(texts), batch_size)[0]
 
@@ -279,6 +293,7 @@ class Router:
 
         Raises:
             QueryError: ``text`` is not a string.
+            BundleError: As for ``route``.
         """
         if self._is_quick((text,)):
             return self.route(text)
@@ -293,6 +308,7 @@ class Router:
 
         Raises:
             QueryError: ``texts`` is a string, or one of them is not.
+            BundleError: As for ``route``.
         """
         queries = _as_list(texts)
         if self._is_quick(queries):
@@ -334,6 +350,9 @@ class Router:
 
         Returns:
             float32 array of shape (n_labels,).
+
+        Raises:
+            BundleError: As for ``route``.
         """
         logits: Floats = self._run(_LOGITS, [list(ids)])[0]
         return logits

@@ -20,6 +20,9 @@ QUERIES = {"static": (1_000, 10_000, 200_000), "encoder": (1_000, 5_000)}
 PASSES = 6
 """The encoder's passes over many queries."""
 
+_TELLING = 1.5
+"""How many times the smallest training's time one takes at least that shows how time grows."""
+
 SLOW_MS, CLOSE = 1.0, 0.01
 """When an answer is late for a static student, and how far below the encoder's its accuracy may lie."""
 
@@ -87,24 +90,36 @@ def _student_rows(lines: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _growth(what: str, lines: list[dict[str, Any]]) -> Iterator[str]:
-    """How much longer it takes where only the queries, or only the intents, are more; with quadratic growth it would be longer by more than these are."""
-    for many, few in (("n", "intents"), ("intents", "n")):
+    """How much longer it takes where only the queries, or only the intents, are more: with quadratic growth by more than these are.
+
+    What the smallest cell takes is about what every training takes, whatever it learns, and is taken off; cells that take little more say nothing.
+    """
+    if not lines:
+        return
+    fixed = min(line["seconds"] for line in lines)
+    for many, few, name in (("n", "intents", "queries"), ("intents", "n", "intents")):
         pairs = [
-            (line["seconds"] / other["seconds"], line[many] / other[many])
+            ((line["seconds"] - fixed) / (other["seconds"] - fixed), line[many] / other[many])
             for line, other in itertools.permutations(lines, 2)
-            if line[few] == other[few] and line[many] > other[many]
+            if line[few] == other[few] and line[many] > other[many] and other["seconds"] >= _TELLING * fixed
         ]
         if pairs:
             longer, more = max(pairs, key=lambda pair: pair[0] / pair[1])
-            name = "intents" if many == "intents" else "queries"
             verdict = "slower than their number" if longer <= more else "faster than their number"
-            yield f"{what}: with more {name} time grows {verdict}: at most {longer:.1f} times as long for {more:g} times as many."
+            yield (
+                f"{what}: with more {name} time grows {verdict}: at most {longer:.1f} times as long for {more:g} times as many, "
+                f"{fixed:.0f} s taken off that the smallest training takes."
+            )
 
 
 def _static_limits(static: list[dict[str, Any]], encoder: list[dict[str, Any]]) -> Iterator[str]:
-    late = [line["intents"] for line in static if line["p50_ms"] > SLOW_MS]
+    late = [line for line in static if line["p50_ms"] > SLOW_MS]
     if late:
-        yield f"static: from {min(late):,} intents on its p50 is over {SLOW_MS:g} ms, and speed no longer speaks for it."
+        first = min(late, key=lambda line: (line["intents"], line["n"]))
+        yield (
+            f"static: over {first['intents']:,} intents, learnt from {first['n']:,} queries, its p50 is {first['p50_ms']:.2f} ms, over {SLOW_MS:g}: "
+            "speed no longer speaks for it."
+        )
     slow = [line for line in static if line["seconds"] > 60 * DEFAULT_BUDGET_MINUTES]
     if slow:
         first = min(slow, key=lambda line: line["n"] * line["intents"])

@@ -98,6 +98,14 @@ def frozen_baseline(folder: Path) -> float:
     return float((best == truth)[truth != OUT_OF_SCOPE_LABEL].mean())
 
 
+def note(line: Line) -> None:
+    """Adds a run's line to the results, or puts it in the place of what it was before; other runs may add theirs meanwhile."""
+    found = [each for _, each in read_jsonl(RESULTS)] if RESULTS.exists() else []
+    run = ("begun_at", "set", "seed")
+    others = [each for each in found if any(each.get(name) != line[name] for name in run)]
+    write_jsonl(RESULTS, [*others, line])
+
+
 def main() -> None:
     """Makes the folders, measures, and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -129,14 +137,13 @@ def main() -> None:
             "noise": args.noise,
             "per_intent": args.per_intent,
         }
-        before = [line for _, line in read_jsonl(RESULTS)] if RESULTS.exists() else []
         for part, folder in {"few": few, "clean": args.folder, "noisy": noisy}.items():
             out = args.out / "models" / (f"{name}-seed-{args.seed}" if part == "clean" else folder.name)
             result = measure(folder, out, seed=args.seed, budget_minutes=args.budget_minutes)
             line[part] = {row.name: row.accuracy for row in result.rows if row.name in {"encoder", "static"}}
             if part == "few":
                 line[part]["frozen"] = frozen_baseline(few)
-            write_jsonl(RESULTS, [*before, line])
+            note(line)
         print(json.dumps(line))
     except DistillError as error:
         raise SystemExit(f"harder.py: {error}") from error

@@ -137,9 +137,10 @@ def _cost_of_training(openings: list[Opening], limits: dict[str, tuple[int, str]
 
 
 def harder_table(lines: list[Line]) -> str:
-    """What wrong labels cost, and what few examples are enough for; of each set and seed the last line to which the limits apply counts."""
+    """What wrong labels cost, and what few examples are enough for; of each set and seed the last line to which the limits apply counts, one with all parts before one without."""
     rows = []
-    for line in {(line["set"], line["seed"]): line for line in filter(_has_limits, lines)}.values():
+    known = sorted(filter(_has_limits, lines), key=lambda line: sum(part in line for part in ("few", "clean", "noisy")))
+    for line in {(line["set"], line["seed"]): line for line in known}.values():
         for student, most in MOST_LOST.items():
             clean, noisy, few = ([line[part][student]] if part in line else [] for part in ("clean", "noisy", "few"))
             lost = [clean[0] - noisy[0]] if clean and noisy else []

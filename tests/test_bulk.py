@@ -267,11 +267,16 @@ def test_a_large_row_group_is_not_read_at_once(tmp_path):
     assert most_bytes < source.stat().st_size / 2
 
 
-def test_two_columns_of_one_name_are_one_clear_error(tiny_bundle, tmp_path):
+@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+def test_two_columns_of_one_name_are_one_clear_error(tiny_bundle, tmp_path, suffix):
+    source = tmp_path / f"queries{suffix}"
     table = pa.Table.from_arrays([pa.array(["refund"]), pa.array(["parcel"])], names=["text", "text"])
-    pq.write_table(table, tmp_path / "queries.parquet")
+    if suffix == ".csv":
+        source.write_text("text,text\nrefund,parcel\n", encoding="utf-8")
+    else:
+        pq.write_table(table, source)
     with pytest.raises(DataError, match="has 2 columns `text`"):
-        route_file(tiny_bundle.path, tmp_path / "queries.parquet", tmp_path / "answers.jsonl")
+        route_file(tiny_bundle.path, source, tmp_path / "answers.jsonl")
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
@@ -317,7 +322,7 @@ def test_a_job_that_a_power_cut_left_empty_is_begun_anew(tiny_bundle, tmp_path, 
     (parts / "job.json").write_bytes(b"\0" * 100)
     (parts / "000000.jsonl").write_text("half a li", encoding="utf-8")
     assert route_file(tiny_bundle.path, source, output).n_queries == 15
-    assert "beginning anew" in capsys.readouterr().err
+    assert "beginning anew: job.json in answers.jsonl.parts cannot be read" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["string", "large_string", "dictionary"])

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import threading
 import time
 from contextvars import ContextVar
+from dataclasses import replace
 from decimal import Decimal
 
 import numpy as np
@@ -130,6 +132,14 @@ def test_a_number_under_which_nothing_can_be_is_refused(tiny_bundles):
     fallback = Fallback(["refund"])
     answer = Cascade(router, fallback, ask_when=(), ask_below=1.0).route(SURE)
     assert answer.intents == ("refund",)
+
+
+def test_a_number_just_above_a_confidence_asks_it(tiny_router):
+    """Of float32, as probabilities are: 0.7 is the same as float32, and less as the number that it is."""
+    sure = np.float32(0.7)
+    student = replace(tiny_router.route(SURE), probabilities=np.array([sure, 1 - sure], dtype=np.float32))
+    for number, asks in ((float(sure), False), (0.7, float(sure) < 0.7), (0.70000001, True)):
+        assert Cascade(tiny_router, str, ask_when=(), ask_below=number).should_ask(student) == asks
 
 
 @pytest.mark.parametrize("task", Task)
@@ -323,7 +333,7 @@ def test_a_caller_that_goes_away_gives_its_place_back(tiny_router, kind):
                     await cascade.aroute(DOUBTED)
             fallback.released.set()
             await asyncio.sleep(0.05)
-            while cascade._guard._n_in_flight:  # noqa: ASYNC110
+            while cascade._guard._in_flight - {*cascade._guard._left}:  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
             assert (await cascade.aroute(DOUBTED)).intent == "refund"
             fallback.released.clear()
@@ -378,9 +388,12 @@ def test_what_was_paid_for_and_is_an_error_says_what_it_cost(tiny_router):
 
 
 @WAYS
-def test_a_cascade_behind_a_cascade_says_what_it_paid(tiny_router, way):
+@pytest.mark.parametrize("wrapped", [lambda answer: answer, FallbackReply], ids=["plain", "in a reply"])
+def test_a_cascade_behind_a_cascade_says_what_it_paid(tiny_router, way, wrapped):
     inner = Cascade(tiny_router, lambda _: FallbackReply("refund", 0.25), budget=Budget(max_calls=1))
-    outer = Cascade(tiny_router, inner.route, budget=Budget(max_usd=2, usd_per_call=1), max_in_flight=1)
+    outer = Cascade(
+        tiny_router, lambda text: wrapped(inner.route(text)), budget=Budget(max_usd=2, usd_per_call=1), max_in_flight=1
+    )
     answers = ask_all(outer, [DOUBTED] * 5, way)
     assert [(each.fallback.value, each.usd) for each in answers] == [
         ("answered", Decimal("0.25")),
@@ -388,21 +401,36 @@ def test_a_cascade_behind_a_cascade_says_what_it_paid(tiny_router, way):
     ]
 
 
-def test_a_signal_that_ends_the_start_of_a_trial_leaves_the_circuit_free(tiny_router, monkeypatch):
+@pytest.mark.parametrize("step", ["__init__", "start"])
+def test_a_signal_that_ends_the_start_of_a_trial_leaves_the_circuit_free(tiny_router, monkeypatch, step):
     fallback = Fallback("refund")
     cascade = Cascade(tiny_router, fallback, breaker=Breaker(failures=1, pause_s=1e-9), max_in_flight=1)
     fallback.answer = RuntimeError("down")
     assert cascade.route(DOUBTED).fallback is FallbackOutcome.FAILED
     fallback.answer = "refund"
 
-    def interrupt(_):
+    def interrupt(*_, **__):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(threading.Thread, "start", interrupt)
+        patched.setattr(threading.Thread, step, interrupt)
         with pytest.raises(KeyboardInterrupt):
             cascade.route(DOUBTED)
     assert cascade.route(DOUBTED).fallback is FallbackOutcome.ANSWERED
+
+
+def test_a_call_that_the_garbage_collector_ends_waits_for_no_lock(tiny_router):
+    async def slow(_):
+        await asyncio.sleep(60)
+
+    cascade = Cascade(tiny_router, slow, timeout_s=0.01, max_in_flight=1)
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(cascade.aroute(DOUBTED))
+    loop.close()
+    with cascade._guard._lock:  # as the thread may that collects
+        del loop
+        gc.collect()
+    assert len(cascade._guard._left) == 1
 
 
 def test_calls_of_event_loops_that_ended_early_keep_no_place(tiny_router):

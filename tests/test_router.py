@@ -608,6 +608,26 @@ def test_a_bundle_that_is_replaced_while_it_is_opened_is_opened_anew(tiny_bundle
     assert router.manifest.data_sha256 == "number 0"
 
 
+@pytest.mark.parametrize("is_gone", [False, True], ids=["while it is verified", "between one and the other"])
+def test_a_bundle_whose_place_is_taken_while_it_is_verified_is_opened_anew(tiny_bundle, tmp_path, monkeypatch, is_gone):
+    folder, other = breakable(tiny_bundle, tmp_path), build_bundle(tmp_path / "other", labels=("one", "two")).path
+    load = router_module.load_bundle
+
+    def taken(*given, **how):
+        monkeypatch.setattr(router_module, "load_bundle", load)
+        shutil.move(folder, tmp_path / "old")
+        if not is_gone:
+            shutil.copytree(other, folder)
+        raise BundleError("altered")
+
+    def returning(_):
+        shutil.copytree(other, folder)
+
+    monkeypatch.setattr(router_module, "load_bundle", taken)
+    monkeypatch.setattr(router_module, "sleep", returning)
+    assert Router.load(folder).labels == ("one", "two")
+
+
 def test_a_bundle_that_is_replaced_all_the_time_is_one_clear_line(tiny_bundle, tmp_path, monkeypatch):
     folder = breakable(tiny_bundle, tmp_path)
     replacing(monkeypatch, folder, ("refund", "cancel_order", "track_order", "oos"), times=9)

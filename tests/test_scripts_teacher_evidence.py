@@ -12,6 +12,7 @@ from improvable import ByText, Shop, train_by_number
 from project import SHOP, make_texts, write_lines
 
 from distill.errors import DataError
+from distill.spec import load_spec
 from distill.student import train
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "scripts"))
@@ -148,3 +149,10 @@ def test_naive_queries_lose_their_numbers_and_repetitions(folder, server):
     lines = [json.loads(line)["text"] for line in (folder / "naive" / "written.jsonl").read_text().splitlines()]
     assert len(lines) == len(set(lines))
     assert not [line for line in lines if line.startswith(("1.", "-", '"'))]
+
+
+def test_the_specs_that_are_there_have_the_budget_of_today():
+    """Another one would train other students than those of the results."""
+    specs = [load_spec(path) for path in teacher_evidence.FOLDERS.glob("*/*/router.yaml")]
+    assert len(specs) == 18
+    assert {spec.budget_minutes for spec in specs} == {teacher_evidence.BUDGET_MINUTES}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import textwrap
 from pathlib import Path
@@ -108,7 +109,7 @@ def _check_as_dict(check: SelfCheck) -> dict[str, Any]:
         "n": check.n,
         "n_token_mismatches": check.n_token_mismatches,
         "n_label_flips": check.n_label_flips,
-        "max_abs_difference": check.max_abs_difference,
+        "max_abs_difference": check.max_abs_difference if math.isfinite(check.max_abs_difference) else None,
         "passed": check.passed,
     }
 
