@@ -284,6 +284,17 @@ def _is_ours(report: Path, job: _Job) -> bool:
         return False
 
 
+_CALLED = {
+    "input": "the input",
+    "size": "the input",
+    "modified_ns": "the input",
+    "column": "its column",
+    "bundle_id": "the bundle",
+    "lines_per_part": "the number of lines in a part",
+}
+"""What the keys of a job's description are about."""
+
+
 def _facts(source: Path) -> dict[str, int]:
     """By which a file is known to be as it was.
 
@@ -312,16 +323,14 @@ def _open_folder(job: _Job, facts: Mapping[str, int], lines_per_part: int, bundl
         found = None
     except ValueError:  # ours, though a power cut left nothing in it
         found = {}
+    found = found if isinstance(found, dict | None) else {}
     if found == described:
         return
     if found is None and any(file.suffix != ".partial" and file.name != _LOCK for file in job.folder.iterdir()):
         raise DataError(f"{job.folder}: stands where the parts of the output go, and is none of ours; move it")
     if found is not None:
-        why = (
-            "the input, its column or the bundle is not what it was when the run was cut"
-            if found
-            else f"{_JOB} in {job.folder.name} cannot be read"
-        )
+        changed = " and ".join(sorted({_CALLED[name] for name in described if found.get(name) != described[name]}))
+        why = f"{changed} changed since the run was cut" if found else f"{_JOB} in {job.folder.name} cannot be read"
         say(f"route: beginning anew: {why}")
         _remove(job.folder)
     write_json(job.folder / _JOB, described)

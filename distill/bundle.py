@@ -34,10 +34,10 @@ __all__ = [
     "TOKENIZER",
     "Bundle",
     "Manifest",
-    "bundle_id_in",
     "check_graph",
     "is_in_place",
     "load_bundle",
+    "mark_of",
     "seal",
 ]
 
@@ -306,12 +306,13 @@ def is_in_place(bundle: Bundle) -> bool:
     return not bundle.manifest.bundle_id or _read_manifest(bundle.path).get("bundle_id") == bundle.manifest.bundle_id
 
 
-def bundle_id_in(path: str | Path) -> str | None:
-    """The ``bundle_id`` of the bundle that stands in a folder at the moment; None where none does."""
+def mark_of(path: str | Path) -> tuple[int, int] | None:
+    """What changes when another bundle takes the place of the one in a folder, the same one copied again too; None where none is."""
     try:
-        return str(_read_manifest(Path(path)).get("bundle_id"))
-    except BundleError:
+        found = (Path(path) / MANIFEST).stat()
+    except OSError:
         return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def check_graph(bundle: Bundle, *, verify: bool = True) -> None:

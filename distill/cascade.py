@@ -16,6 +16,7 @@ import math
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass, fields, replace
 from decimal import Decimal
@@ -303,7 +304,8 @@ class Cascade:
         except BaseException:
             self._guard.judge(ticket, succeeded=None)
             if call is not None:
-                call.cancel()
+                with suppress(RuntimeError):  # its event loop is closed
+                    call.cancel()
             raise
         is_late = not call.done()
         if is_late:

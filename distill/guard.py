@@ -147,7 +147,8 @@ class Guard:
     budget: Budget
     breaker: Breaker
     max_in_flight: int
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+    """Of a kind that its holder may take again: the garbage collector may end a call in any thread, which is judged then."""
     _counted: deque[Ticket] = field(default_factory=deque, repr=False)
     _spent_usd: Decimal = Decimal(0)
     _in_flight: set[Ticket] = field(default_factory=set, repr=False)
@@ -214,15 +215,12 @@ class Guard:
                     self._open_until = time.monotonic() + self.breaker.pause_s
 
     def leave(self, ticket: Ticket) -> None:
-        """Frees the place of a call that has ended; once, however often it is said.
-
-        It takes no lock: the garbage collector may close a call's coroutine, in a thread that holds it.
-        """
+        """Frees the place of a call that has ended; once, however often it is said."""
         self._left.append(ticket)
 
     def forget_calls_in_flight(self) -> None:
         """For a forked child: the threads whose calls are in flight, one of which may hold the lock, are the parent's."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._in_flight, self._left, self._is_on_trial = set(), deque(), False
         self._spent_usd = sum((ticket.usd for ticket in self._counted), Decimal(0))
 

@@ -41,10 +41,10 @@ from distill.bundle import (
     SELFCHECK,
     TOKENIZER,
     Bundle,
-    bundle_id_in,
     check_graph,
     is_in_place,
     load_bundle,
+    mark_of,
 )
 from distill.errors import BundleError, QueryError, missing_extra
 from distill.hooks import notify
@@ -136,14 +136,14 @@ class Router:
             BundleError: The bundle is missing, incomplete, altered, of a newer format, or its parts do not fit.
         """
         for attempt in range(1, _MOST_OPENINGS + 1):
-            found = bundle_id_in(path)
+            found = mark_of(path)
             try:
                 router = cls(load_bundle(path, verify=verify, spare=False), threads=threads)
                 break
             except BundleError:
                 if found is None:
                     sleep(_REPLACEMENT_S)
-                if attempt == _MOST_OPENINGS or bundle_id_in(path) == found:
+                if attempt == _MOST_OPENINGS or mark_of(path) == found:
                     raise
         router._verifies = verify
         return router
@@ -162,7 +162,7 @@ class Router:
             BundleError: It cannot be fetched, or a local folder is asked for a revision, or as for ``load``.
             MissingExtraError: huggingface_hub is not installed.
         """
-        is_local = bool(name) and Path(name).is_dir()
+        is_local = bool(name) and (Path(name).is_dir() or Path(name).is_absolute())
         if is_local and revision is not None:
             raise BundleError(
                 f"{name}: a folder here, which has no revision {revision!r}; leave it out, or start elsewhere"

@@ -21,7 +21,7 @@ PASSES = 6
 """The encoder's passes over many queries."""
 
 _TELLING = 1.5
-"""How many times the smallest training's time one takes at least that shows how time grows."""
+"""How many times the quickest training's time one takes at least that shows how time grows."""
 
 SLOW_MS, CLOSE = 1.0, 0.01
 """When an answer is late for a static student, and how far below the encoder's its accuracy may lie."""
@@ -92,7 +92,7 @@ def _student_rows(lines: list[dict[str, Any]]) -> Iterator[str]:
 def _growth(what: str, lines: list[dict[str, Any]]) -> Iterator[str]:
     """How much longer it takes where only the queries, or only the intents, are more: with quadratic growth by more than these are.
 
-    What the smallest cell takes is about what every training takes, whatever it learns, and is taken off; cells that take little more say nothing.
+    What the quickest cell takes is about what every training takes, whatever it learns, and is taken off; cells that take little more say nothing.
     """
     if not lines:
         return
@@ -108,8 +108,10 @@ def _growth(what: str, lines: list[dict[str, Any]]) -> Iterator[str]:
             verdict = "slower than their number" if longer <= more else "faster than their number"
             yield (
                 f"{what}: with more {name} time grows {verdict}: at most {longer:.1f} times as long for {more:g} times as many, "
-                f"{fixed:.0f} s taken off that the smallest training takes."
+                f"{fixed:.0f} s taken off that the quickest training takes."
             )
+        else:
+            yield f"{what}: too few trainings take much longer than the quickest, {fixed:.0f} s, to say how time grows with more {name}."
 
 
 def _static_limits(static: list[dict[str, Any]], encoder: list[dict[str, Any]]) -> Iterator[str]:

@@ -100,10 +100,13 @@ def frozen_baseline(folder: Path) -> float:
 
 def note(line: Line) -> None:
     """Adds a run's line to the results, or puts it in the place of what it was before; other runs may add theirs meanwhile."""
-    found = [each for _, each in read_jsonl(RESULTS)] if RESULTS.exists() else []
-    run = ("begun_at", "set", "seed")
-    others = [each for each in found if any(each.get(name) != line[name] for name in run)]
-    write_jsonl(RESULTS, [*others, line])
+    from filelock import FileLock
+
+    run = ("begun_at", "set", "seed", "noise", "per_intent", "budget_minutes")
+    with FileLock(RESULTS.with_suffix(".lock")):
+        found = [each for _, each in read_jsonl(RESULTS)] if RESULTS.exists() else []
+        others = [each for each in found if any(each.get(name) != line[name] for name in run)]
+        write_jsonl(RESULTS, [*others, line])
 
 
 def main() -> None:

@@ -139,8 +139,12 @@ def _cost_of_training(openings: list[Opening], limits: dict[str, tuple[int, str]
 def harder_table(lines: list[Line]) -> str:
     """What wrong labels cost, and what few examples are enough for; of each set and seed the last line to which the limits apply counts, one with all parts before one without."""
     rows = []
-    known = sorted(filter(_has_limits, lines), key=lambda line: sum(part in line for part in ("few", "clean", "noisy")))
-    for line in {(line["set"], line["seed"]): line for line in known}.values():
+    shown: dict[tuple[str, int], Line] = {}
+    for line in filter(_has_limits, lines):
+        key = line["set"], line["seed"]
+        if key not in shown or _is_whole(line) or not _is_whole(shown[key]):
+            shown[key] = line
+    for line in shown.values():
         for student, most in MOST_LOST.items():
             clean, noisy, few = ([line[part][student]] if part in line else [] for part in ("clean", "noisy", "few"))
             lost = [clean[0] - noisy[0]] if clean and noisy else []
@@ -172,6 +176,10 @@ def harder_table(lines: list[Line]) -> str:
             "",
         ]
     )
+
+
+def _is_whole(line: Line) -> bool:
+    return all(part in line for part in ("few", "clean", "noisy"))
 
 
 def _has_limits(line: Line) -> bool:

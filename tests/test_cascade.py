@@ -423,13 +423,30 @@ def test_a_call_that_the_garbage_collector_ends_waits_for_no_lock(tiny_router):
     async def slow(_):
         await asyncio.sleep(60)
 
-    cascade = Cascade(tiny_router, slow, timeout_s=0.01, max_in_flight=1)
+    cascade = Cascade(tiny_router, slow, timeout_s=60, max_in_flight=1)
+
+    async def begin():
+        begun.append(asyncio.ensure_future(cascade.aroute(DOUBTED)))
+        await asyncio.sleep(0.05)
+
+    begun: list[asyncio.Future] = []
     loop = asyncio.new_event_loop()
-    loop.run_until_complete(cascade.aroute(DOUBTED))
+    loop.set_exception_handler(lambda *_: None)
+    loop.run_until_complete(begin())
     loop.close()
-    with cascade._guard._lock:  # as the thread may that collects
-        del loop
-        gc.collect()
+    assert not cascade._guard._left
+    collected = []
+
+    def collect():
+        with cascade._guard._lock:  # as the thread may that collects
+            begun.clear()
+            collected.append(gc.collect())
+
+    del loop
+    thread = threading.Thread(target=collect, daemon=True)
+    thread.start()
+    thread.join(PATIENCE_S)
+    assert collected
     assert len(cascade._guard._left) == 1
 
 

@@ -609,8 +609,12 @@ def test_a_bundle_that_is_replaced_while_it_is_opened_is_opened_anew(tiny_bundle
 
 
 @pytest.mark.parametrize("is_gone", [False, True], ids=["while it is verified", "between one and the other"])
-def test_a_bundle_whose_place_is_taken_while_it_is_verified_is_opened_anew(tiny_bundle, tmp_path, monkeypatch, is_gone):
-    folder, other = breakable(tiny_bundle, tmp_path), build_bundle(tmp_path / "other", labels=("one", "two")).path
+@pytest.mark.parametrize("labels", [("one", "two"), None], ids=["by another", "by the same"])
+def test_a_bundle_whose_place_is_taken_while_it_is_verified_is_opened_anew(
+    tiny_bundle, tmp_path, monkeypatch, is_gone, labels
+):
+    folder = breakable(tiny_bundle, tmp_path)
+    other = build_bundle(tmp_path / "other", labels=labels).path
     load = router_module.load_bundle
 
     def taken(*given, **how):
@@ -625,7 +629,7 @@ def test_a_bundle_whose_place_is_taken_while_it_is_verified_is_opened_anew(tiny_
 
     monkeypatch.setattr(router_module, "load_bundle", taken)
     monkeypatch.setattr(router_module, "sleep", returning)
-    assert Router.load(folder).labels == ("one", "two")
+    assert Router.load(folder).labels == (labels or tiny_bundle.manifest.labels)
 
 
 def test_a_bundle_that_is_replaced_all_the_time_is_one_clear_line(tiny_bundle, tmp_path, monkeypatch):

@@ -404,6 +404,7 @@ def test_what_of_wrong_and_few_labels_was_not_measured_yet_says_so():
     begun = harder()
     del begun["clean"], begun["noisy"]
     assert public_table.harder_table([harder(), begun]) == public_table.harder_table([harder()])
+    assert public_table.harder_table([begun | {"commit": "older"}, begun]) == public_table.harder_table([begun])
     table = public_table.harder_table([begun])
     assert "| encoder | not run | not run | 0.010 | not run |  | 0.860 | 0.8500 | 0.0100 short | 0.8300 |" in table
 
