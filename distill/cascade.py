@@ -28,7 +28,7 @@ import numpy as np
 
 from distill.guard import Breaker, Budget, FallbackOutcome, Guard, Ticket, as_usd
 from distill.hooks import notify
-from distill.policy import Policy, confidence
+from distill.policy import Policy, confidence, least_confidence
 from distill.types import OUT_OF_SCOPE_LABEL, Prediction, Reason, Task
 
 if TYPE_CHECKING:
@@ -54,7 +54,6 @@ DECLINED = frozenset({Reason.LOW_CONFIDENCE, Reason.OUT_OF_SCOPE})
 """The reasons for which a policy declines a query that is not empty."""
 
 _SHOWN_CHARACTERS = 200
-_LEAST_CONFIDENCE_MULTI = 0.5
 _QUERIES_A_TURN = 64
 """Answers that are made before other tasks of the event loop have their turn."""
 
@@ -177,9 +176,9 @@ class Cascade:
             raise ValueError(f"timeout_s ({timeout_s}) must be {threading.TIMEOUT_MAX:.0f} at most")
         if not 0.0 <= ask_below <= 1.0:
             raise ValueError(f"ask_below must be from 0 to 1, found {ask_below}")
-        if 0.0 < ask_below <= _LEAST_CONFIDENCE_MULTI and router.manifest.task is Task.MULTI:
+        if 0.0 < ask_below <= (least := least_confidence(router.manifest.task)):
             raise ValueError(
-                f"ask_below ({ask_below}) would ask nothing: for multi, confidence is how sure the least sure label is, never under 0.5"
+                f"ask_below ({ask_below}) would ask nothing: for multi, confidence is how sure the least sure label is, never under {least}"
             )
         self.router, self.fallback = router, fallback
         self.ask_when, self.ask_below = _reasons(ask_when) - {Reason.EMPTY_INPUT}, ask_below

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Floats = np.ndarray[Any, np.dtype[np.floating[Any]]]
     Integers = np.ndarray[Any, np.dtype[np.integer[Any]]]
 
-__all__ = ["Policy", "confidence", "fit_policy"]
+__all__ = ["Policy", "confidence", "fit_policy", "least_confidence"]
 
 _SINGLE, _MULTI = Task.SINGLE, Task.MULTI
 _ACCEPTED, _LOW_CONFIDENCE, _OUT_OF_SCOPE = Reason.ACCEPTED, Reason.LOW_CONFIDENCE, Reason.OUT_OF_SCOPE
@@ -217,6 +217,11 @@ def confidence(probabilities: Floats, task: Task) -> Floats:
     is_multi = task is _MULTI
     sure: Floats = np.maximum(probabilities, 1.0 - probabilities).min(-1) if is_multi else probabilities.max(-1)
     return sure
+
+
+def least_confidence(task: Task) -> float:
+    """What ``confidence`` is never under: of each of several labels a student is as sure as of its opposite, at least."""
+    return 0.5 if task is _MULTI else 0.0
 
 
 def _check_labels(task: Task, labels: Sequence[str]) -> None:
