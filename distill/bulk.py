@@ -184,9 +184,9 @@ def route_file(
         _import_ray()
     router = Router.load(job.bundle)
     kind = source_of(job.source)
-    if show_progress and isinstance(kind, Csv) and job.source.exists() and job.source.stat().st_size >= _LONG_TO_READ:
-        say(f"route: reading {job.source.name} once, to find where its rows begin")
     facts = _facts(job.source)
+    if show_progress and isinstance(kind, Csv) and facts["size"] >= _LONG_TO_READ:
+        say(f"route: reading {job.source.name} once, to find where its rows begin")
     parts = kind.plan(job.source, lines_per_part, column)
     with _alone(job):
         _open_folder(job, facts, lines_per_part, router.manifest.bundle_id)

@@ -152,7 +152,6 @@ class Guard:
     _counted: deque[Ticket] = field(default_factory=deque, repr=False)
     _spent_usd: Decimal = Decimal(0)
     _in_flight: set[Ticket] = field(default_factory=set, repr=False)
-    _left: deque[Ticket] = field(default_factory=deque, repr=False)
     _n_failures: int = 0
     _open_until: float | None = None
     _is_on_trial: bool = False
@@ -167,8 +166,6 @@ class Guard:
             is_trial = self._open_until is not None
             if is_trial and (self._is_on_trial or now < (self._open_until or 0.0)):
                 return FallbackOutcome.CIRCUIT_OPEN
-            while self._left:
-                self._in_flight.discard(self._left.popleft())
             if len(self._in_flight) >= self.max_in_flight:
                 return FallbackOutcome.BUSY
             self._forget_before(now - self.budget.window_s)
@@ -216,12 +213,13 @@ class Guard:
 
     def leave(self, ticket: Ticket) -> None:
         """Frees the place of a call that has ended; once, however often it is said."""
-        self._left.append(ticket)
+        with self._lock:
+            self._in_flight.discard(ticket)
 
     def forget_calls_in_flight(self) -> None:
         """For a forked child: the threads whose calls are in flight, one of which may hold the lock, are the parent's."""
         self._lock = threading.RLock()
-        self._in_flight, self._left, self._is_on_trial = set(), deque(), False
+        self._in_flight, self._is_on_trial = set(), False
         self._spent_usd = sum((ticket.usd for ticket in self._counted), Decimal(0))
 
 

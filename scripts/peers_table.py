@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from provenance import older_graph
+from provenance import busy, older_graph
 from throughput import HELD_MS
 
 from distill.benchmark.statistics import wilson_interval
@@ -202,9 +202,5 @@ def _notes(run: Row) -> str:
         f"from the first line of a program to the first answer: bare imports of numpy, onnxruntime and "
         f"tokenizers are {run['bare_imports_ms']:.0f} ms of ours.{older_graph(run['environment'])}"
         + (f" Not run: {not_run}." if not_run else "")
-        + (
-            f" **The machine was busy with other work ({run['environment']['busy_share']:.0%}): times are too long.**"
-            if run["environment"].get("loaded")
-            else ""
-        )
+        + busy(run["environment"])
     )

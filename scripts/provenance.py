@@ -25,6 +25,13 @@ def older_graph(environment: Mapping[str, Any]) -> str:
     return " The encoder's figures are older than the int8 graph that training makes now."
 
 
+def busy(environment: Mapping[str, Any]) -> str:
+    """A sentence to stand behind others where other work ran beside a measurement; otherwise empty."""
+    if not environment.get("loaded"):
+        return ""
+    return f" **The machine was busy with other work ({environment['busy_share']:.0%}): times are too long.**"
+
+
 def tree_commit() -> str:
     """The commit, with a plus sign where distill/ or scripts/ differ from it; ``unknown`` outside of a checkout."""
     try:
