@@ -18,7 +18,7 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from provenance import ROOT, tree_commit
+from provenance import ROOT, busy, tree_commit
 
 from distill.benchmark.latency import environment
 from distill.bundle import SELFCHECK, load_bundle
@@ -126,8 +126,7 @@ def table(result: Mapping[str, Any]) -> str:
             f"| `{run['kind']}` | {run['n_lines']:,} | {run['file_mb']:,.1f} | {run['seconds']:,.1f} | {rate:,.0f} | {run['peak_rss_mb']:,} |"
         )
     machine = result["environment"]
-    busy = f" **The machine was busy with other work ({machine['busy_share']:.0%}).**" if machine["loaded"] else ""
-    where = f"`{result['student']}` {result['bundle_id']}, {machine['processor']}, {machine['measured_at'][:10]}, commit {result['commit']}.{busy}"
+    where = f"`{result['student']}` {result['bundle_id']}, {machine['processor']}, {machine['measured_at'][:10]}, commit {result['commit']}.{busy(machine)}"
     return "\n".join([*lines, "", where, ""])
 
 

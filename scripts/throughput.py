@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from provenance import older_graph, tree_commit
+from provenance import busy, older_graph, tree_commit
 
 from distill import Router
 from distill.benchmark.latency import environment
@@ -118,13 +118,12 @@ def table(result: Mapping[str, Any]) -> str:
             figures = " | ".join(f"{late[f'p{percent}_ms']:.2f}" for percent in (50, 99, 100))
             lines.append(f"| `{name}`, {shown_as} | {figures} | {late['n_held']} of {late['n']:,} |")
     machine = result["environment"]
-    busy = f" **The machine was busy with other work ({machine['busy_share']:.0%}).**" if machine["loaded"] else ""
     n_queries = " and ".join(dict.fromkeys(f"{result['bundles'][name]['n_queries']:,}" for name in names))
     in_rounds = any("queries_per_s_by_round" in each for each in result["bundles"].values())
     rounds = f"Medians of {ROUNDS} rounds, in brackets the least and the most. " if in_rounds else "One window each. "
     where = (
         f"{rounds}{machine['processor']}, {machine['cores']} cores, {machine['measured_at'][:10]}; {n_queries} queries, one thread a worker."
-        f"{_tokenizers(result['bundles'])}{older_graph(machine)}{busy}"
+        f"{_tokenizers(result['bundles'])}{older_graph(machine)}{busy(machine)}"
     )
     return "\n".join([*lines, "", where, ""])
 
