@@ -32,7 +32,7 @@ DEFAULT_BUDGET_MINUTES = 60.0
 MAX_LENGTH = 256
 """Tokens after which both students cut a query."""
 
-_SMALL, _MODERATE = 3_000, 6_000
+_FEW, _SMALL, _MODERATE = 1_000, 3_000, 6_000
 """Numbers of training examples between which the recipes differ."""
 
 MOST_ASSISTANTS = 2
@@ -40,6 +40,10 @@ MOST_ASSISTANTS = 2
 
 _EPOCHS, _EPOCHS_FOR_FEW = 6, 12
 _LARGER_EPOCHS, _LARGER_EPOCHS_FOR_FEW, _LARGER_RATE = 4, 8, 3e-5
+
+_AUGMENTATION_OF_FEW, _MORE_OF_FEW = 20, 20
+_EPOCHS_AGAIN_OF_FEW, _RATE_AGAIN_OF_FEW, _LABEL_SHARE_OF_FEW = 2, 2e-4, 0.1
+"""What an encoder with fewest examples learns from where there is time, augmented texts of each kind for each example, and how."""
 
 _OPERATIONS, _LEARNING_OVER_LABELLING = 6, 4
 """Floating-point operations of learning are six a token and parameter; labelling takes a third of them, and less memory traffic."""
@@ -80,6 +84,7 @@ class EncoderRecipe:
         assistants: Encoders trained before this one, whose mean it learns from. 0: it learns from the labels alone.
         larger: Whether the one assistant is a larger transformer.
         augmentation: Augmented texts for each training example that the assistants label for it.
+        more_texts: Augmented texts beyond those, in all, half of them made of two of one label; the assistants label them too.
         label_share: Share of the teacher's label in the target of a training example; the rest is the assistants' answer.
         assistant_temperature: Softens the assistants' answers.
         epochs_again: Passes over training examples and augmented texts, where there are assistants.
@@ -102,6 +107,7 @@ class EncoderRecipe:
     assistant_temperature: float = 1.0
     epochs_again: int = 2
     learning_rate_again: float = 1e-4
+    more_texts: int = 0
 
     def assistant(self, number: int) -> EncoderRecipe:
         """Of the assistant ``number``: every second one starts from chance and learns faster and longer, and so errs elsewhere.
@@ -120,8 +126,11 @@ class EncoderRecipe:
         return replace(self, epochs=self.epochs_again, learning_rate=self.learning_rate_again)
 
     def as_dict(self) -> dict[str, Any]:
-        """For the recipe's hash."""
-        return {"version": VERSION, **asdict(self)}
+        """For the recipe's hash; without ``more_texts`` where there are none, as before there were any."""
+        return {
+            "version": VERSION,
+            **{name: value for name, value in asdict(self).items() if name != "more_texts" or value},
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,20 +200,33 @@ def encoder_recipe(
     )
     choices = [replace(recipe, assistants=number) for number in range(MOST_ASSISTANTS, 0, -1)]
     if n_larger is not None:
-        choices.insert(0, replace(recipe, assistants=1, larger=True))
+        assisted = replace(recipe, assistants=1, larger=True)
+        choices[:0] = [_richer(assisted, n_examples), assisted] if n_examples < _FEW else [assisted]
     for choice in choices:
         if encoder_minutes(choice, n_examples, n_tokens, n_parameters, n_larger) <= budget_minutes:
             return choice
     return recipe
 
 
+def _richer(recipe: EncoderRecipe, n_examples: int) -> EncoderRecipe:
+    return replace(
+        recipe,
+        augmentation=_AUGMENTATION_OF_FEW,
+        more_texts=_MORE_OF_FEW * n_examples,
+        epochs_again=_EPOCHS_AGAIN_OF_FEW,
+        learning_rate_again=_RATE_AGAIN_OF_FEW,
+        label_share=_LABEL_SHARE_OF_FEW,
+    )
+
+
 def encoder_minutes(
     recipe: EncoderRecipe, n_examples: int, n_tokens: int, n_parameters: int, n_larger: int | None = None
 ) -> float:
     """About how long the encoder and its assistants take on two cores, to learn and to label. Arguments as for ``encoder_recipe``."""
-    pool = max(recipe.augmentation if recipe.assistants else 0, _augmentation(n_examples))
+    more = recipe.more_texts / max(n_examples, 1)
+    pool = max(recipe.augmentation if recipe.assistants else 0, _augmentation(n_examples)) + more
     labelling = (1 + pool) / _LEARNING_OVER_LABELLING
-    own = recipe.epochs_again * (1 + recipe.augmentation) if recipe.assistants else recipe.epochs
+    own = recipe.epochs_again * (1 + recipe.augmentation + more) if recipe.assistants else recipe.epochs
     passes = [(own + labelling, n_parameters)]
     for number in range(recipe.assistants):
         size = n_larger if recipe.larger and n_larger else n_parameters

@@ -474,6 +474,7 @@ class _Run:
         if "static" in wanted:
             static = self.static_recipe
             n_new = static.augmentation * len(self.training.texts) + static.more_texts
+            n_new += 0 if self.is_alone else recipe.more_texts
             taught = f"from up to {n_new:,} varied texts too" if n_new else "from the labels alone"
             students.append(f"static {taught}, {static.epochs} passes")
         say(
@@ -538,20 +539,23 @@ class _Run:
 
         if self.students == ("encoder",) and not self.encoder_recipe.assistants:
             return []
-        times = self.static_recipe.augmentation
+        times, more = self.static_recipe.augmentation, 0
         if self.encoder_recipe.assistants:
-            times = max(times, self.encoder_recipe.augmentation)
-        return augment(self.training.texts, times, self.seed, words.neighbours)
+            times, more = max(times, self.encoder_recipe.augmentation), self.encoder_recipe.more_texts
+        texts = augment(self.training.texts, times, self.seed, words.neighbours)
+        return [*texts, *self._beyond(texts, words, more, self.seed + 2 * _SEEDS_APART)]
 
     def _more_texts(self, words: Lexicon, known: list[str]) -> list[str]:
         """Augmented texts beyond ``known``, which the encoder alone labels for the static student."""
+        return self._beyond(known, words, self.static_recipe.more_texts, self.seed + _SEEDS_APART)
+
+    def _beyond(self, known: list[str], words: Lexicon, wanted: int, seed: int) -> list[str]:
         from distill.student.augment import more_texts
 
-        wanted, texts = self.static_recipe.more_texts, self.training.texts
         if not wanted:
             return []
         groups = likeliest(self.training.targets, 0.0 if self.data.task.sums_to_one else _MULTI_DEFAULT).tolist()
-        return more_texts(texts, groups, wanted, self.seed + _SEEDS_APART, words.neighbours, known)
+        return more_texts(self.training.texts, groups, wanted, seed, words.neighbours, known)
 
     def _ask(self, encoder: Encoder, base: BaseModel, texts: list[str], max_length: int) -> list[Targets]:
         """The logits that an encoder of ``base`` gives texts, as a list of one."""
@@ -578,7 +582,8 @@ class _Run:
             answers = self._ask_new_assistants(lesson, texts)
             mean = mean_answer(lesson.task, answers, recipe.assistant_temperature)
             chance = np.random.default_rng(self.seed)
-            chosen = np.sort(chance.permutation(len(new_texts))[: recipe.augmentation * n_known])
+            wanted = recipe.augmentation * n_known + recipe.more_texts
+            chosen = np.sort(chance.permutation(len(new_texts))[:wanted])
             mean = taken(mean, np.concatenate([np.arange(n_known), n_known + chosen]))
             taught = distilled(lesson.training, [new_texts[each] for each in chosen], mean, recipe.label_share)
             encoder, temperature = learn_encoder(base, replace(lesson, training=taught), recipe.again(), kept)

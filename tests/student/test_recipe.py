@@ -46,6 +46,20 @@ def test_the_second_assistant_errs_elsewhere():
     assert recipe.assistant(1).learning_rate > recipe.learning_rate
 
 
+def test_with_fewest_examples_the_encoder_learns_from_more_texts_where_there_is_time():
+    hurried, few = (encoder_recipe(693, 10_395, MINILM, budget, MPNET) for budget in (9, 60))
+    assert hurried.larger
+    assert few.larger
+    assert few.augmentation * 693 + few.more_texts == 40 * 693
+    assert few.label_share < hurried.label_share
+    assert few.again().learning_rate > hurried.again().learning_rate
+    assert encoder_minutes(hurried, 693, 10_395, MINILM, MPNET) <= 9
+    assert 9 < encoder_minutes(few, 693, 10_395, MINILM, MPNET) <= 60
+    assert few.as_dict()["more_texts"] == 40 * 693 - few.augmentation * 693
+    for other in (hurried, encoder_recipe(1_492, 18_502, MINILM, 60, MPNET)):
+        assert "more_texts" not in other.as_dict()  # its hash is what it was before there were any
+
+
 @pytest.mark.parametrize("n_examples", [1, 100, 3_000, 50_000, 1_000_000])
 def test_augmented_texts_keep_within_bounds(n_examples):
     augmentation = static_recipe(n_examples).augmentation
