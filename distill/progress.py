@@ -49,7 +49,7 @@ class Progress:
 
     def __init__(self, description: str, total: int, unit: str = "queries", *, show: bool = True) -> None:
         self.description, self.total, self.unit, self.show = description, total, unit, show
-        self.done = 0
+        self.done = self._done_before = 0
         self.spend_usd: Decimal | None = None
         self._note = ""
         self._started = self._last_line = time.monotonic()
@@ -75,6 +75,14 @@ class Progress:
             self._task = self._bar.add_task(self.description, total=self.total, facts="")
         return self
 
+    def skip(self, units: int) -> None:
+        """Counts ``units`` as done by an earlier run: they make neither the rate nor the time left look better."""
+        self.done += units
+        self._done_before += units
+        self._started = time.monotonic()
+        if self._bar is not None and self._task is not None:
+            self._bar.reset(self._task, completed=self.done)
+
     def advance(self, units: int = 1, *, spend_usd: Decimal | None = None, note: str = "") -> None:
         """Counts ``units`` more as done.
 
@@ -95,7 +103,7 @@ class Progress:
 
     def _facts(self) -> str:
         seconds = max(time.monotonic() - self._started, 1e-9)
-        facts = [f"{self.done / seconds:.1f} {self.unit}/s"]
+        facts = [f"{(self.done - self._done_before) / seconds:.1f} {self.unit}/s"]
         if self.spend_usd is not None:
             facts.append(f"USD {self.spend_usd:.4f}")
         if self._note:
@@ -104,7 +112,8 @@ class Progress:
 
     def _print_line(self) -> None:
         seconds = time.monotonic() - self._started
-        left = f", {seconds / self.done * (self.total - self.done):.0f} s left" if self.done else ""
+        own = self.done - self._done_before
+        left = f", {seconds / own * (self.total - self.done):.0f} s left" if own else ""
         say(f"{self.description}: {self.done}/{self.total} {self.unit}, {self._facts()}{left}")
 
     def __exit__(

@@ -29,6 +29,20 @@ def test_results_stay_alone_on_stdout(capsys):
     assert (output.out, output.err) == ("", "hello\n")
 
 
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_what_an_earlier_run_did_makes_no_rate(capsys, clock, monkeypatch, is_terminal):
+    if is_terminal:
+        monkeypatch.setattr(sys, "stderr", Terminal())
+    with Progress("train", 100) as bar:
+        clock[0] += 5
+        bar.skip(60)
+        clock[0] += 10
+        bar.advance(20)
+        assert bar._facts() == "2.0 queries/s"
+    if not is_terminal:
+        assert capsys.readouterr().err.splitlines() == ["train: 80/100 queries, 2.0 queries/s, 10 s left"] * 2
+
+
 def test_without_a_terminal_a_plain_line_now_and_then(capsys, clock):
     with Progress("label", 40) as bar:
         for _ in range(20):

@@ -385,13 +385,22 @@ class _Bar(TrainerCallback):
         self.progress, self.batch_size, self.n_examples = progress, batch_size, n_examples
         self.done = 0
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        """Counts what was learnt before a checkpoint, but not as of this run."""
+        self.done = self._n_done(state.global_step)
+        if self.done:
+            self.progress.skip(self.done)
+
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
-        """Advances by the examples of a step: the last one of an epoch may have fewer than a batch."""
-        steps_an_epoch = -(-self.n_examples // self.batch_size)
-        epochs, steps = divmod(state.global_step, steps_an_epoch)
-        done = epochs * self.n_examples + min(steps * self.batch_size, self.n_examples)
+        """Advances by the examples of a step."""
+        done = self._n_done(state.global_step)
         self.progress.advance(done - self.done)
         self.done = done
+
+    def _n_done(self, global_step: int) -> int:
+        """Examples of so many steps: the last one of an epoch may have fewer than a batch."""
+        epochs, steps = divmod(global_step, -(-self.n_examples // self.batch_size))
+        return epochs * self.n_examples + min(steps * self.batch_size, self.n_examples)
 
 
 def _as_it_is(batch: Any) -> Any:
