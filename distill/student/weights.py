@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import zipfile
 from dataclasses import dataclass
 from importlib import metadata
@@ -150,14 +149,11 @@ def body_parameters(base_model: str) -> int:
         return _LARGER_SIZE  # told without unpacking it
     folder = Path(base_model) if Path(base_model).is_dir() else _packaged(base_model)
     try:
-        if folder is not None:
-            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        else:
-            from transformers import AutoConfig
+        from transformers import AutoConfig
 
-            config = AutoConfig.from_pretrained(base_model).to_dict()
-        return 12 * int(config["num_hidden_layers"]) * int(config["hidden_size"]) ** 2
-    except (OSError, ValueError, KeyError, TypeError):
+        config = AutoConfig.from_pretrained(folder or base_model)  # it knows the names that each kind has for these
+        return 12 * int(config.num_hidden_layers) * int(config.hidden_size) ** 2
+    except (OSError, ValueError, AttributeError, TypeError):
         return _COMMON_SIZE  # loading it will tell what is wrong with it
 
 

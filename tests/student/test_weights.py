@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
 import types
 import zipfile
@@ -174,3 +175,16 @@ def test_no_larger_model_where_a_part_is_missing(monkeypatch):
     monkeypatch.setattr(weights.metadata, "files", files)
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: None)
     assert larger_model() is None
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model_type": "bert", "num_hidden_layers": 6, "hidden_size": 384},
+        {"model_type": "distilbert", "n_layers": 6, "dim": 384},
+    ],
+    ids=["bert", "distilbert"],
+)
+def test_a_transformer_is_as_large_as_its_config_says_in_whatever_words(tmp_path, config):
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert weights.body_parameters(str(tmp_path)) == 12 * 6 * 384**2
