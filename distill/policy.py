@@ -266,6 +266,8 @@ def fit_policy(
     ``multi``: for each label the threshold with the highest F1 (a target of 0.5 or more is a positive), drawn towards
     the one best for all labels together as if by ten more positives, so that rare labels do not overfit.
 
+    A row of zeros is of a query that fits none of the labels: it is out of scope where ``oos`` is no label too.
+
     Thresholds lie midway between two observed probabilities: the same decision survives another processor's rounding.
 
     Args:
@@ -298,7 +300,7 @@ def fit_policy(
 def _fit_single(probabilities: Floats, targets: Floats, weights: Floats, n_in_scope: int) -> tuple[float, float]:
     """The ratio of out-of-scope to the top intent from which on a query is rejected, and the threshold."""
     best, scores, out_of_scope = (column.astype(np.float64) for column in _top(probabilities, n_in_scope))
-    truth = targets.argmax(axis=1)
+    truth = np.where(targets.any(axis=1), targets.argmax(axis=1), n_in_scope)
     right = np.where(best == truth, weights, 0.0)
     is_out = truth >= n_in_scope
     answered = scores > out_of_scope  # the others are rejected in any case

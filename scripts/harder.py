@@ -6,7 +6,7 @@ Makes two data set folders from FOLDER under DIR, named after FOLDER, what is ha
 labels is turned to the intent that it is most often taken for, and one with some examples an intent; measures students on both and on FOLDER itself as scripts/public.py does, and
 prints what they lose, beside the pretrained vectors with a logistic regression on the same few examples. The few examples come first, as they
 take least time. What was measured already (DIR/models holds bench.json of that folder) is not measured again. results/harder.jsonl gets a line, which
-grows with each folder; scripts/public_table.py makes a table of it.
+grows with each folder, and of each part what its students were made by; scripts/public_table.py makes a table of it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+from collections import Counter
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -39,22 +41,37 @@ from distill.types import OUT_OF_SCOPE_LABEL, Task
 Line = dict[str, Any]
 RESULTS = ROOT / "results" / "harder.jsonl"
 
+_FEWEST = 2
+_MADE = ("commit", "opened_at", "recipe", "export", "assistant")
+"""What a part's students are known by."""
+
 
 def confusable(lines: list[Line]) -> dict[str, str]:
-    """For each intent the one that a TF-IDF classifier, asked about queries it has not seen, takes it for most often."""
+    """For each intent the one that a TF-IDF classifier, asked about queries it has not seen, takes it for most often.
+
+    Args:
+        lines: Two or more of each intent.
+    """
     texts, intents = [line["text"] for line in lines], [line["intent"] for line in lines]
-    names = sorted(set(intents))
+    names, counts = np.unique(intents, return_counts=True)
     vectors = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True).fit_transform(texts)
-    scores = cross_val_predict(LogisticRegression(C=10, max_iter=300), vectors, intents, cv=3, method="predict_proba")
+    scores = cross_val_predict(
+        LogisticRegression(C=10, max_iter=300), vectors, intents, cv=min(3, counts.min()), method="predict_proba"
+    )
     truth = np.searchsorted(names, intents)
     means = np.stack([scores[truth == number].mean(axis=0) for number in range(len(names))])
     np.fill_diagonal(means, -1.0)
-    return {name: names[int(means[number].argmax())] for number, name in enumerate(names)}
+    return {str(name): str(names[means[number].argmax()]) for number, name in enumerate(names)}
 
 
 def make_noisy(folder: Path, target: Path, share: float, seed: int) -> None:
     """A copy in which ``share`` of the training labels is wrong."""
     lines = [line for _, line in read_jsonl(folder / "train.jsonl")]
+    n_queries = Counter(line["intent"] for line in lines)
+    if alone := [intent for intent, number in n_queries.items() if number < _FEWEST]:
+        raise DataError(
+            f"{folder / 'train.jsonl'}: the intent {alone[0]!r} has one query; to find what it is taken for takes two"
+        )
     wrong_for = confusable(lines)
     chosen = np.random.default_rng(seed).permutation(len(lines))[: round(share * len(lines))]
     for position in chosen:
@@ -80,6 +97,7 @@ def _write(folder: Path, target: Path, lines: list[Line]) -> None:
     target.mkdir(parents=True, exist_ok=True)
     write_jsonl(target / "train.jsonl", lines)
     for name in ("validation.jsonl", "test.jsonl", "intents.json"):
+        (target / name).unlink(missing_ok=True)
         if (folder / name).exists():
             shutil.copyfile(folder / name, target / name)
 
@@ -109,14 +127,30 @@ def note(line: Line) -> None:
         write_jsonl(RESULTS, [*others, line])
 
 
+def _share(text: str) -> float:
+    with suppress(ValueError):
+        if 0 < float(text) < 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no share above 0 and below 1")
+
+
+def _whole(text: str) -> int:
+    with suppress(ValueError):
+        if int(text) >= 1:
+            return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 1 or more")
+
+
 def main() -> None:
     """Makes the folders, measures, and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--noise", type=float, default=0.15, help="share of wrong labels [%(default)s]")
-    parser.add_argument("--per-intent", type=int, default=10, help="examples an intent [%(default)s]")
+    parser.add_argument(
+        "--noise", type=_share, default=0.15, help="share of wrong labels, above 0 and below 1 [%(default)s]"
+    )
+    parser.add_argument("--per-intent", type=_whole, default=10, help="examples an intent [%(default)s]")
     parser.add_argument("--budget-minutes", type=float, default=DEFAULT_BUDGET_MINUTES)
     args = parser.parse_args()
     try:
@@ -144,6 +178,8 @@ def main() -> None:
             out = args.out / "models" / (f"{name}-seed-{args.seed}" if part == "clean" else folder.name)
             result = measure(folder, out, seed=args.seed, budget_minutes=args.budget_minutes)
             line[part] = {row.name: row.accuracy for row in result.rows if row.name in {"encoder", "static"}}
+            line[part] |= {name: result.provenance[name] for name in _MADE if name in result.provenance}
+            line[part]["processor"] = result.environment.get("processor")
             if part == "few":
                 line[part]["frozen"] = frozen_baseline(few)
             note(line)

@@ -4,7 +4,8 @@ python scripts/public.py FOLDER --out DIR [--seed 0] [--budget-minutes 60]
 
 FOLDER holds train.jsonl and test.jsonl, optionally validation.jsonl (for calibration and thresholds, never trained on) and
 intents.json (name to description). A line is {"text": ..., "intent": ...}, {"text": ..., "intents": [...]} or
-{"text": ..., "weights": {...}}; the intent "oos" is out-of-scope. DIR/encoder, DIR/static and DIR/bench.json are written.
+{"text": ..., "weights": {...}}; the intent "oos" is out-of-scope, and thresholds are fitted with what validation.jsonl has of it, though train.jsonl
+have none. DIR/encoder, DIR/static and DIR/bench.json are written.
 A run that was killed goes on where it stopped. test.jsonl is opened once, when training is done, and each opening is noted in
 results/openings.jsonl, before it and with the figures. A label that stands there alone counts as wrong, whatever is answered.
 """
@@ -75,10 +76,12 @@ def read_folder(path: Path) -> Folder:
         DataError: A file is missing or wrong.
     """
     train_path, validation_path = path / "train.jsonl", path / "validation.jsonl"
-    _, first = next(read_jsonl(train_path), (0, {}))
+    number, first = next(read_jsonl(train_path), (0, {}))
+    if not number:
+        raise DataError(f"{train_path}: holds no query")
     task = next((task for key, task in _TASKS.items() if key in first), None)
     if task is None:
-        raise DataError(f'{train_path}:1: no label; expected "intent", "intents" or "weights" beside "text"')
+        raise DataError(f'{train_path}:{number}: no label; expected "intent", "intents" or "weights" beside "text"')
     train = _read_part(train_path, task)
     descriptions = _descriptions(path / "intents.json")
     if OUT_OF_SCOPE_LABEL in descriptions and task is not Task.SINGLE:
@@ -91,7 +94,8 @@ def read_folder(path: Path) -> Folder:
     ordered = [*(name for name in descriptions), *sorted(names - set(descriptions))]
     labels = (*(n for n in ordered if n != OUT_OF_SCOPE_LABEL), *(n for n in ordered if n == OUT_OF_SCOPE_LABEL))
     held_out = _read_part(validation_path, task) if validation_path.exists() else []
-    known = [query for query in held_out if names.issuperset(query.target)]
+    fits_none = {OUT_OF_SCOPE_LABEL} if task is Task.SINGLE else set()
+    known = [query for query in held_out if (names | fits_none).issuperset(query.target)]
     if len(known) < len(held_out):
         say(
             f"{validation_path}: {len(held_out) - len(known)} lines are left out: their labels stand in no line of train.jsonl"
@@ -146,7 +150,7 @@ def _descriptions(path: Path) -> dict[str, str]:
     if not path.exists():
         return {}
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: not JSON in UTF-8: {error}") from error
     if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
@@ -155,7 +159,10 @@ def _descriptions(path: Path) -> dict[str, str]:
 
 
 def _examples(queries: Sequence[GoldQuery], labels: tuple[str, ...], split: str) -> list[Example]:
-    """Queries with the same label share a row: 200,000 over 10,000 intents would take 8 GB."""
+    """Queries with the same label share a row: 200,000 over 10,000 intents would take 8 GB.
+
+    What is out of scope is of no label where that is none: thresholds are fitted with it, and no student learns it.
+    """
     column = {name: number for number, name in enumerate(labels)}
     rows: dict[tuple[tuple[str, float], ...], np.ndarray[Any, np.dtype[np.float32]]] = {}
     found = []
@@ -163,7 +170,8 @@ def _examples(queries: Sequence[GoldQuery], labels: tuple[str, ...], split: str)
         key = tuple(sorted(query.target.items()))
         if key not in rows:
             rows[key] = np.zeros(len(labels), np.float32)
-            rows[key][[column[name] for name in query.target]] = list(query.target.values())
+            known = {column[name]: value for name, value in query.target.items() if name in column}
+            rows[key][list(known)] = list(known.values())
         found.append(Example(query.text, rows[key], split=split))
     return found
 
@@ -225,7 +233,7 @@ def measure(
             gold=tuple(gold),
             bundles={name: bundle.path for name, bundle in bundles.items()},
             training=examples,
-            provenance={"data_sha256": data.data_sha256, **facts},
+            provenance={"data_sha256": data.data_sha256, "commit": commit, "opened_at": opening["opened_at"], **facts},
             seed=seed,
         )
     )

@@ -203,6 +203,15 @@ def test_out_of_scope_examples_that_are_just_less_certain_move_the_threshold_ove
     assert (policy.out_of_scope_ratio, policy.threshold) == (1.0, pytest.approx(0.5625))
 
 
+def test_a_query_that_fits_no_label_is_out_of_scope_where_that_is_no_label():
+    probabilities = np.array([[0.5, 0.25]] * 20 + [[0.75, 0.25]] * 20, np.float32)
+    targets = np.concatenate([np.zeros((20, 2)), np.eye(2)[[0] * 20]])
+    policy = fit_policy(Task.SINGLE, ("a", "b"), probabilities, targets)
+    assert (policy.out_of_scope_ratio, policy.threshold) == (1.0, pytest.approx(0.625))
+    first_intent_holds = np.eye(2)[[0] * 40]
+    assert fit_policy(Task.SINGLE, ("a", "b"), probabilities, first_intent_holds).threshold < 0.5
+
+
 def test_rare_out_of_scope_examples_count_for_one_query_in_five():
     probabilities = np.array([[0.375, 0.3, 0.125]] * 12 + [[0.75, 0.0, 0.25]] * 480, np.float32)
     truth = [2] * 10 + [0] * 2 + [0] * 480

@@ -79,6 +79,10 @@ def test_the_baseline_learns_from_all_of_the_few_and_is_judged_in_scope(folder, 
     assert seen == [12, 5]
 
 
+def result(rows):
+    return SimpleNamespace(rows=rows, provenance={"commit": "then", "recipe": 9}, environment={"processor": "one"})
+
+
 def test_runs_of_two_seeds_do_not_meet_and_name_the_commit_they_began_with(folder, tmp_path, monkeypatch):
     commits = iter("abcd")
     asked = []
@@ -86,7 +90,7 @@ def test_runs_of_two_seeds_do_not_meet_and_name_the_commit_they_began_with(folde
     monkeypatch.setattr(harder, "RESULTS", tmp_path / "harder.jsonl")
     monkeypatch.setattr(harder, "tree_commit", lambda: next(commits))
     monkeypatch.setattr(harder, "frozen_baseline", lambda *_: next(commits) and 0.4)
-    monkeypatch.setattr(harder, "measure", lambda *paths, **_: asked.append(paths) or SimpleNamespace(rows=rows))
+    monkeypatch.setattr(harder, "measure", lambda *paths, **_: asked.append(paths) or result(rows))
     for seed in ("0", "1"):
         monkeypatch.setattr(sys, "argv", ["harder.py", str(folder), "--out", str(tmp_path / "out"), "--seed", seed])
         harder.main()
@@ -107,7 +111,7 @@ def test_what_was_measured_of_a_run_that_was_stopped_stays(folder, tmp_path, mon
         if measured == folder:
             raise DataError("stopped")
         write_lines(results, [{"set": "earlier"}, {"set": "meanwhile"}])
-        return SimpleNamespace(rows=rows)
+        return result(rows)
 
     for name, value in {"RESULTS": results, "frozen_baseline": lambda _: 0.4, "measure": measure}.items():
         monkeypatch.setattr(harder, name, value)
@@ -116,5 +120,50 @@ def test_what_was_measured_of_a_run_that_was_stopped_stays(folder, tmp_path, mon
         harder.main()
     *others, line = (line for _, line in read_jsonl(results))
     assert others == [{"set": "earlier"}, {"set": "meanwhile"}]
-    assert line["few"] == {"encoder": 0.5, "static": 0.5, "frozen": 0.4}
+    made = {
+        "commit": "then",
+        "recipe": 9,
+        "processor": "one",
+    }  # of what was measured, not of the run that found it done
+    assert line["few"] == {"encoder": 0.5, "static": 0.5, "frozen": 0.4, **made}
+    assert line["commit"] != "then"
     assert "clean" not in line
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (["--noise", "-0.1"], "'-0.1' is no share above 0 and below 1"),
+        (["--noise", "much"], "'much' is no share"),
+        (["--per-intent", "0"], "'0' is no whole number of 1 or more"),
+    ],
+)
+def test_shares_and_numbers_that_make_no_sense_are_refused(folder, tmp_path, monkeypatch, capsys, option, message):
+    monkeypatch.setattr(sys, "argv", ["harder.py", str(folder), "--out", str(tmp_path / "out"), *option])
+    with pytest.raises(SystemExit):
+        harder.main()
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_intent_with_one_query_is_named(folder, tmp_path):
+    lines = [
+        {"text": "pay it", "intent": "pay"},
+        {"text": "pay them", "intent": "pay"},
+        {"text": "lonely me", "intent": "alone"},
+    ]
+    write_lines(folder / "train.jsonl", lines)
+    with pytest.raises(DataError, match="the intent 'alone' has one query"):
+        harder.make_noisy(folder, tmp_path / "noisy", 0.15, seed=0)
+    write_lines(folder / "train.jsonl", [*lines, {"text": "lonely you", "intent": "alone"}])
+    harder.make_noisy(folder, tmp_path / "noisy", 0.5, seed=0)
+    assert len(train_of(tmp_path / "noisy")) == 4
+
+
+def test_a_part_that_the_folder_has_no_more_goes_from_the_copy(folder, tmp_path):
+    (folder / "intents.json").write_text("{}", "utf-8")
+    harder.make_few(folder, tmp_path / "few", 2, seed=0)
+    assert (tmp_path / "few" / "intents.json").exists()
+    (folder / "intents.json").unlink()
+    harder.make_few(folder, tmp_path / "few", 2, seed=0)
+    assert not (tmp_path / "few" / "intents.json").exists()

@@ -82,11 +82,23 @@ def test_intents_that_no_line_has_are_not_enough(tmp_path):
 
 def test_a_label_of_the_validation_part_alone_is_left_out(tmp_path, capsys):
     write(tmp_path, "train", [PAY, SEND])
-    write(tmp_path, "validation", [PAY, {"text": "?", "intent": "oos"}, {"text": "!", "intent": "pya"}])
+    write(tmp_path, "validation", [PAY, {"text": "!", "intent": "pya"}])
     folder = public.read_folder(tmp_path)
     assert folder.labels == ("pay", "send")
     assert [example.split for example in folder.examples] == ["train", "train", "held_out"]
-    assert "2 lines are left out" in capsys.readouterr().err
+    assert "1 lines are left out" in capsys.readouterr().err
+
+
+def test_what_is_out_of_scope_in_the_validation_part_alone_is_of_no_label(tmp_path, capsys):
+    write(tmp_path, "train", [PAY, SEND])
+    write(tmp_path, "validation", [PAY, {"text": "?", "intent": "oos"}])
+    folder = public.read_folder(tmp_path)
+    assert folder.labels == ("pay", "send")
+    assert [(each.split, each.target.tolist()) for each in folder.examples[2:]] == [
+        ("held_out", [1, 0]),
+        ("held_out", [0, 0]),
+    ]
+    assert not capsys.readouterr().err
 
 
 def test_a_label_of_the_test_part_alone_is_a_label_that_no_student_gives(tmp_path, capsys):
@@ -403,7 +415,14 @@ def test_what_wrong_and_few_labels_cost_stands_beside_its_limit():
 def test_what_of_wrong_and_few_labels_was_not_measured_yet_says_so():
     begun = harder()
     del begun["clean"], begun["noisy"]
-    assert public_table.harder_table([harder(), begun]) == public_table.harder_table([harder()])
+    later = begun | {"commit": "later", "few": begun["few"] | {"recipe": 1}}
+    expected = public_table.harder_table([harder()])
+    older = ", recipe 1"
+    for row in ("abc, 2026-11-26, one |",):
+        expected = expected.replace(row, f"later, 2026-11-26, one{older}; {row}")
+    assert public_table.harder_table([harder(), later]) == expected
+    clean = {name: value for name, value in harder(commit="later").items() if name not in {"few", "noisy"}}
+    assert "| encoder | 0.9400 | not run |" in public_table.harder_table([harder(), clean])
     assert public_table.harder_table([begun | {"commit": "older"}, begun]) == public_table.harder_table([begun])
     table = public_table.harder_table([begun])
     assert "| encoder | not run | not run | 0.010 | not run |  | 0.860 | 0.8500 | 0.0100 short | 0.8300 |" in table

@@ -31,6 +31,7 @@ from distill.student.export import (
     write_selfcheck,
 )
 from distill.student.quantise import quantise, quantise_in_blocks
+from distill.student.targets import LEAST_TARGET, likeliest
 from distill.student.tokens import encode
 
 if TYPE_CHECKING:
@@ -240,10 +241,10 @@ def _n_right(answers: np.ndarray[Any, Any], truth: np.ndarray[Any, Any]) -> int:
 
 
 def _truth(shipment: Shipment) -> np.ndarray[Any, Any]:
-    """What ``_answers`` should give for the held-out queries."""
+    """What ``_answers`` should give for the held-out queries; -1 for one that fits no label."""
     if not shipment.task.sums_to_one:
         return np.asarray(shipment.held_out_targets >= _MULTI_DEFAULT)
-    return np.asarray(shipment.held_out_targets.argmax(axis=1)[:, None])
+    return likeliest(shipment.held_out_targets, LEAST_TARGET)[:, None]
 
 
 def _answers(policy: Policy, logits: Array) -> np.ndarray[Any, Any]:
@@ -316,9 +317,10 @@ def _finish(shipment: Shipment, staging: Path, target: Path, figures: Mapping[st
 
 
 def _held_out_figures(shipment: Shipment, logits: Array) -> dict[str, float]:
+    fits = shipment.held_out_targets.any(axis=1) if shipment.task.has_one_label else slice(None)
+    logits, targets = logits[fits], shipment.held_out_targets[fits]
     if not len(logits):
         return {}
-    targets = shipment.held_out_targets
     figures = {"held_out_nll": round(negative_log_likelihood(shipment.task, logits, targets), 4)}
     scores = probabilities(shipment.task, logits)
     if not shipment.task.sums_to_one:

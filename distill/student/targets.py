@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "KEPT",
+    "LEAST_TARGET",
     "SparseTargets",
     "Targets",
     "fits_array",
@@ -32,6 +33,9 @@ __all__ = [
 
 KEPT = 64
 """Of each example's answers, where there are too many labels to keep them all."""
+
+LEAST_TARGET = 1e-9
+"""A query all of whose targets are below fits no label."""
 
 _MOST_CELLS = 1 << 26
 """Examples times labels that an array may have: 268 MB of float32. 200,000 queries over 10,000 intents would take 8 GB."""

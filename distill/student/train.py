@@ -36,7 +36,7 @@ from distill.student.recipe import (
     static_recipe,
     static_recipe_alone,
 )
-from distill.student.targets import joined, likeliest, most_rows, taken
+from distill.student.targets import LEAST_TARGET, joined, likeliest, most_rows, taken
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -262,7 +262,8 @@ def _known_labels(task: Task, targets: Targets) -> np.ndarray[Any, np.dtype[np.b
     n, n_labels = targets.shape
     known = np.zeros(n_labels, bool)
     if task.has_one_label:
-        known[likeliest(targets)] = True
+        places = likeliest(targets, LEAST_TARGET)
+        known[places[places >= 0]] = True
         return known
     step = most_rows(n_labels)
     for start in range(0, n, step):

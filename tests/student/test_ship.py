@@ -216,6 +216,17 @@ def test_where_held_out_queries_are_few_texts_of_all_kinds_are_made_from_them():
     assert {text[0] for text in texts[len(few) :]} == set("abcdefghijklmnopqrstuvwxyz")
 
 
+def test_a_held_out_query_that_fits_no_label_is_never_answered_rightly():
+    targets = (LOGITS > 0).astype(np.float32)
+    targets[: N_TEXTS // 2] = 0
+    shipment = make_shipment(held_out_targets=targets)
+    assert ship._n_right(LOGITS.argmax(axis=1)[:, None], ship._truth(shipment)) == N_TEXTS - N_TEXTS // 2
+    every, fitting = (ship._held_out_figures(each, LOGITS) for each in (make_shipment(), shipment))
+    assert fitting == every
+    assert fitting["held_out_agreement"] == 1
+    assert not ship._held_out_figures(make_shipment(held_out_targets=np.zeros_like(targets)), LOGITS)
+
+
 def test_where_none_is_held_out_those_that_set_the_ranges_are_not_asked():
     trained = [f"pay the bill number {number} for me" for number in range(40)]
     texts = ship._gate_texts(make_shipment(held_out_texts=[], calibration_texts=trained))
