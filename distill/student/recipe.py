@@ -14,6 +14,7 @@ __all__ = [
     "StaticRecipe",
     "encoder_fits",
     "encoder_minutes",
+    "encoder_more_texts",
     "encoder_recipe",
     "most_more_texts",
     "static_minutes",
@@ -65,6 +66,9 @@ _MORE_TEXTS, _MOST_MORE = 340_000, 60
 _EPOCHS_STATIC, _EPOCHS_STATIC_MODERATE, _LEAST_EPOCHS_STATIC = 10, 15, 5
 _EXAMPLES_STATIC, _EXAMPLES_STATIC_PER_SECOND = 2_300_000, 8_000
 """How many examples it sees then, over all passes, and how fast it learns from them on two cores."""
+
+_LABELS_STATIC_PER_SECOND = 1.25e7
+"""Examples times labels: what many labels cost beside that, as ``scripts/growth.py`` measured it with 10,000."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,21 +202,46 @@ def encoder_recipe(
         augmentation=10 if is_small else 5,
         epochs_again=3 if is_small else 2,
     )
+    size = n_examples, n_tokens, n_parameters, n_larger
     choices = [replace(recipe, assistants=number) for number in range(MOST_ASSISTANTS, 0, -1)]
     if n_larger is not None:
         assisted = replace(recipe, assistants=1, larger=True)
-        choices[:0] = [_richer(assisted, n_examples), assisted] if n_examples < _FEW else [assisted]
-    for choice in choices:
-        if encoder_minutes(choice, n_examples, n_tokens, n_parameters, n_larger) <= budget_minutes:
-            return choice
-    return recipe
+        richer = _richer(assisted, n_examples)
+        for_static = _minutes_of_more_texts(n_examples, n_tokens, n_parameters)  # they come first
+        if richer and _fits(richer, *size, budget_minutes - for_static):
+            return richer
+        choices.insert(0, assisted)
+    return next((choice for choice in choices if _fits(choice, *size, budget_minutes)), recipe)
 
 
-def _richer(recipe: EncoderRecipe, n_examples: int) -> EncoderRecipe:
+def _fits(
+    recipe: EncoderRecipe, n_examples: int, n_tokens: int, n_parameters: int, n_larger: int | None, minutes: float
+) -> bool:
+    return encoder_minutes(recipe, n_examples, n_tokens, n_parameters, n_larger) <= minutes
+
+
+def _minutes_of_more_texts(n_examples: int, n_tokens: int, n_parameters: int) -> float:
+    """What the most texts that the encoder labels for the static student cost."""
+    recipe = static_recipe(n_examples)
+    richest = replace(recipe, more_texts=most_more_texts(n_examples))
+    minutes = [static_minutes(each, n_examples, n_tokens, n_parameters) for each in (richest, recipe)]
+    return minutes[0] - minutes[1]
+
+
+def encoder_more_texts(n_examples: int) -> int:
+    """How many more texts a larger assistant labels for the encoder where there is time."""
+    return _MORE_OF_FEW * n_examples if n_examples < _FEW else 0
+
+
+def _richer(recipe: EncoderRecipe, n_examples: int) -> EncoderRecipe | None:
+    """The recipe with more texts, where examples are so few that it has any."""
+    more_texts = encoder_more_texts(n_examples)
+    if not more_texts:
+        return None
     return replace(
         recipe,
+        more_texts=more_texts,
         augmentation=_AUGMENTATION_OF_FEW,
-        more_texts=_MORE_OF_FEW * n_examples,
         epochs_again=_EPOCHS_AGAIN_OF_FEW,
         learning_rate_again=_RATE_AGAIN_OF_FEW,
         label_share=_LABEL_SHARE_OF_FEW,
@@ -246,7 +275,9 @@ def _seconds_a_pass(n_tokens: int, n_parameters: int) -> float:
     return float(n_tokens * _OPERATIONS * n_parameters / rate)
 
 
-def static_recipe(n_examples: int, n_tokens: int = 0, n_parameters: int = 0, minutes_left: float = 0.0) -> StaticRecipe:
+def static_recipe(
+    n_examples: int, n_tokens: int = 0, n_parameters: int = 0, minutes_left: float = 0.0, n_labels: int = 0
+) -> StaticRecipe:
     """The static student's recipe for so many training examples: the fewer, the more augmented texts for each.
 
     Args:
@@ -255,6 +286,7 @@ def static_recipe(n_examples: int, n_tokens: int = 0, n_parameters: int = 0, min
         n_parameters: Of the encoder that labels for it, its table of tokens not counted.
         minutes_left: What the encoder and its assistants, which come first, leave of the budget: with enough of it, many more
             texts are labelled, or half or a quarter as many.
+        n_labels: Number of labels, which cost time where they are thousands.
     """
     augmentation = _augmentation(n_examples)
     epochs = _EPOCHS_STATIC if n_examples < _MODERATE else _EPOCHS_STATIC_MODERATE
@@ -266,7 +298,7 @@ def static_recipe(n_examples: int, n_tokens: int = 0, n_parameters: int = 0, min
         n_texts = n_examples * (1 + augmentation) + more
         epochs = min(max(round(_EXAMPLES_STATIC / n_texts), _LEAST_EPOCHS_STATIC), _EPOCHS_STATIC)
         richer = replace(recipe, more_texts=more, epochs=epochs)
-        if static_minutes(richer, n_examples, n_tokens, n_parameters) <= minutes_left:
+        if static_minutes(richer, n_examples, n_tokens, n_parameters, n_labels) <= minutes_left:
             return richer
     return recipe
 
@@ -276,11 +308,14 @@ def most_more_texts(n_examples: int) -> int:
     return min(_MORE_TEXTS, _MOST_MORE * n_examples)
 
 
-def static_minutes(recipe: StaticRecipe, n_examples: int, n_tokens: int = 0, n_parameters: int = 0) -> float:
+def static_minutes(
+    recipe: StaticRecipe, n_examples: int, n_tokens: int = 0, n_parameters: int = 0, n_labels: int = 0
+) -> float:
     """About how long the static student takes on two cores: to have more texts labelled, and to learn. Arguments as for ``static_recipe``."""
     seconds_to_label = _seconds_a_pass(n_tokens, n_parameters) / n_examples / _LEARNING_OVER_LABELLING
-    n_texts = n_examples * (1 + recipe.augmentation) + recipe.more_texts
-    return (recipe.more_texts * seconds_to_label + n_texts * recipe.epochs / _EXAMPLES_STATIC_PER_SECOND) / 60
+    n_learnt = (n_examples * (1 + recipe.augmentation) + recipe.more_texts) * recipe.epochs
+    seconds_to_learn = n_learnt / _EXAMPLES_STATIC_PER_SECOND + n_learnt * n_labels / _LABELS_STATIC_PER_SECOND
+    return (recipe.more_texts * seconds_to_label + seconds_to_learn) / 60
 
 
 def _augmentation(n_examples: int) -> int:

@@ -30,6 +30,7 @@ from distill.student.recipe import (
     MOST_ASSISTANTS,
     encoder_fits,
     encoder_minutes,
+    encoder_more_texts,
     encoder_recipe,
     most_more_texts,
     static_minutes,
@@ -334,7 +335,7 @@ class _Run:
     def encoder_recipe(self) -> EncoderRecipe:
         n_examples, n_tokens, n_parameters = self._size
         for_static = static_minutes(
-            static_recipe(n_examples), n_examples, n_tokens, n_parameters
+            static_recipe(n_examples), n_examples, n_tokens, n_parameters, len(self.data.labels)
         )  # whichever is wanted: one recipe
         return encoder_recipe(*self._size, self.budget_minutes - for_static, self._n_larger)
 
@@ -343,7 +344,7 @@ class _Run:
         if self.is_alone:
             return static_recipe_alone(len(self.training.texts))
         spent = encoder_minutes(self.encoder_recipe, *self._size, self._n_larger)
-        return static_recipe(*self._size, self.budget_minutes - spent)
+        return static_recipe(*self._size, self.budget_minutes - spent, len(self.data.labels))
 
     @cached_property
     def is_alone(self) -> bool:
@@ -367,7 +368,9 @@ class _Run:
     def estimated_minutes(self, students: Sequence[str]) -> float:
         """About how long it takes on two cores with AVX-512 and bfloat16 to train these."""
         minutes = 0.0 if self.is_alone else encoder_minutes(self.encoder_recipe, *self._size, self._n_larger)
-        return minutes + (static_minutes(self.static_recipe, *self._size) if "static" in students else 0.0)
+        if "static" in students:
+            minutes += static_minutes(self.static_recipe, *self._size, len(self.data.labels))
+        return minutes
 
     def recipe_sha256(self, student: str) -> str:
         """Hash of what a bundle depends on besides data and seed."""
@@ -471,11 +474,16 @@ class _Run:
         if not self.is_alone:
             teachers = self.assistant_model if recipe.larger else f"{recipe.assistants} of its own kind"
             taught = f"assisted by {teachers}" if recipe.assistants else "from the labels alone"
+            if recipe.more_texts:
+                taught += f", from up to {recipe.augmentation * len(self.training.texts) + recipe.more_texts:,} varied texts too"
             students.append(f"encoder {taught}, {recipe.again().epochs if recipe.assistants else recipe.epochs} passes")
         if "static" in wanted:
             static = self.static_recipe
-            n_new = static.augmentation * len(self.training.texts) + static.more_texts
-            n_new += 0 if self.is_alone else recipe.more_texts
+            n_new = (
+                static.more_texts
+                if self.is_alone
+                else self._times * len(self.training.texts) + static.more_texts + recipe.more_texts
+            )
             taught = f"from up to {n_new:,} varied texts too" if n_new else "from the labels alone"
             students.append(f"static {taught}, {static.epochs} passes")
         say(
@@ -499,6 +507,9 @@ class _Run:
             left_out.append(f"the assistant {self.assistant_model}")
         if missing := MOST_ASSISTANTS - recipe.assistants if not recipe.larger else 0:
             left_out.append(f"{missing} of {MOST_ASSISTANTS} assistants of its own kind")
+        most = encoder_more_texts(len(self.training.texts))
+        if recipe.larger and most > recipe.more_texts:
+            left_out.append(f"{most:,} more texts for the encoder")
         if "static" in wanted:
             most = most_more_texts(len(self.training.texts))
             if missing := most - self.static_recipe.more_texts:
@@ -540,11 +551,15 @@ class _Run:
 
         if self.students == ("encoder",) and not self.encoder_recipe.assistants:
             return []
-        times, more = self.static_recipe.augmentation, 0
-        if self.encoder_recipe.assistants:
-            times, more = max(times, self.encoder_recipe.augmentation), self.encoder_recipe.more_texts
-        texts = augment(self.training.texts, times, self.seed, words.neighbours)
-        return [*texts, *self._beyond(texts, words, more, self.seed + 2 * _SEEDS_APART)]
+        texts = augment(self.training.texts, self._times, self.seed, words.neighbours)
+        more = self._beyond(texts, words, self.encoder_recipe.more_texts, self.seed + 2 * _SEEDS_APART)
+        return [*texts, *more]
+
+    @property
+    def _times(self) -> int:
+        """Augmented texts for each training example."""
+        times = self.static_recipe.augmentation
+        return max(times, self.encoder_recipe.augmentation) if self.encoder_recipe.assistants else times
 
     def _more_texts(self, words: Lexicon, known: list[str]) -> list[str]:
         """Augmented texts beyond ``known``, which the encoder alone labels for the static student."""

@@ -10,6 +10,7 @@ from distill.student.recipe import (
     encoder_fits,
     encoder_minutes,
     encoder_recipe,
+    static_minutes,
     static_recipe,
     static_recipe_alone,
 )
@@ -56,6 +57,12 @@ def test_with_fewest_examples_the_encoder_learns_from_more_texts_where_there_is_
     assert encoder_minutes(hurried, 693, 10_395, MINILM, MPNET) <= 9
     assert 9 < encoder_minutes(few, 693, 10_395, MINILM, MPNET) <= 60
     assert few.as_dict()["more_texts"] == 40 * 693 - few.augmentation * 693
+    static = [
+        static_recipe(693, 10_395, MINILM, budget - encoder_minutes(recipe, 693, 10_395, MINILM, MPNET)).more_texts
+        for budget in range(9, 30)
+        for recipe in [encoder_recipe(693, 10_395, MINILM, budget, MPNET)]
+    ]
+    assert static == sorted(static)  # a larger budget makes neither student poorer
     for other in (hurried, encoder_recipe(1_492, 18_502, MINILM, 60, MPNET)):
         assert "more_texts" not in other.as_dict()  # its hash is what it was before there were any
 
@@ -92,6 +99,15 @@ def test_the_default_budget_has_time_for_all_that_the_measured_sets_can_use(n_ex
     left = DEFAULT_BUDGET_MINUTES - encoder_minutes(recipe, n_examples, n_tokens, MINILM, MPNET)
     assert recipe.larger
     assert static_recipe(n_examples, n_tokens, MINILM, left).more_texts == min(340_000, 60 * n_examples)
+
+
+def test_labels_by_the_thousand_are_reckoned_with():
+    """``results/growth.md``: 537 seconds for 10,000 intents, 70 for 10, both of 200,000 queries."""
+    alone = static_recipe_alone(200_000)
+    many, few = (60 * static_minutes(alone, 200_000, 2_400_000, MINILM, n_labels) for n_labels in (10_000, 10))
+    assert 0.7 < many / 537 < 1.3
+    assert few < many / 5
+    assert static_recipe(9_000, 141_000, MINILM, 20, 10_000).more_texts < 340_000
 
 
 def test_the_spec_has_the_same_default_budget():

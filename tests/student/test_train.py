@@ -510,7 +510,9 @@ def test_the_recipe_and_what_it_leaves_out_are_said(data, tmp_path, base_model, 
     )
     end = "minutes on two cores (budget_minutes: 60)"
     assert said(alone, 60, None) == [f"{start} encoder assisted by 2 of its own kind, 3 passes; about 0.4 {end}"]
-    assert said(alone, 60, "big") == [f"{start} encoder assisted by big, 2 passes; about 0.7 {end}"]
+    more = ", from up to 3,600 varied texts too"
+    assert said(alone, 60, "big") == [f"{start} encoder assisted by big{more}, 2 passes; about 0.7 {end}"]
+    assert said(alone, 0.65, "big")[1] == "train: left out to keep to the budget: 1,800 more texts for the encoder"
     assert said(both, 60, "big", alone) == said(alone, 60, "big"), "one that is there already is not announced"
     over = train.encoder_minutes(train.encoder_recipe(90, 630, 10_600_000, 0), 90, 630, 10_600_000) / 2
     assert "which even this does not keep)" in said(both, over, None)[0]
