@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from provenance import ROOT
 
+from distill.bundle import ONNX_INT8
 from distill.data import read_jsonl
 from distill.student.recipe import DEFAULT_BUDGET_MINUTES
 
@@ -71,21 +72,22 @@ def _ledger_rows(lines: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _where(lines: list[dict[str, Any]]) -> str:
-    """On which machines and days, in brackets; nothing of no lines."""
-    measured = {(str(line["processor"]), line["measured_at"][:10]) for line in lines}
-    return f" ({'; '.join(f'{processor}, {date}' for processor, date in sorted(measured))})" if measured else ""
+    """On which machines and days, and of which commit, in brackets; nothing of no lines. Older lines name no commit."""
+    facts = ((line["processor"], line["measured_at"][:10], line.get("commit")) for line in lines)
+    measured = {", ".join(str(fact) for fact in each if fact) for each in facts}
+    return f" ({'; '.join(sorted(measured))})" if measured else ""
 
 
 def _student_rows(lines: list[dict[str, Any]]) -> Iterator[str]:
     if not lines:
         yield "not run yet"
         return
-    yield "| intents | queries | seconds | a thousand queries, s | accuracy | bundle, MB | route() p50, ms | peak memory, MB |"
-    yield "| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
+    yield "| intents | queries | seconds | a thousand queries, s | accuracy | graph | bundle, MB | route() p50, ms | peak memory, MB |"
+    yield "| ---: | ---: | ---: | ---: | ---: | --- | ---: | ---: | ---: |"
     for line in sorted(lines, key=lambda line: (line["intents"], line["n"])):
         yield (
             f"| {line['intents']:,} | {line['n']:,} | {line['seconds']:,.0f} | {line['seconds_per_1k']:.2f} | {line['accuracy']:.3f} "
-            f"| {line['size_mb']:.1f} | {line['p50_ms']:.3f} | {line['peak_rss_mb']:,} |"
+            f"| {'int8' if line['onnx_file'] == ONNX_INT8 else 'fp32'} | {line['size_mb']:.1f} | {line['p50_ms']:.3f} | {line['peak_rss_mb']:,} |"
         )
 
 
@@ -143,11 +145,17 @@ def _static_limits(static: list[dict[str, Any]], encoder: list[dict[str, Any]]) 
 
 
 def _encoder_limits(encoder: list[dict[str, Any]]) -> Iterator[str]:
-    for line in sorted(encoder, key=lambda line: line["intents"]):
-        if line["n"] != max(QUERIES["encoder"]):
+    """Up to how many queries ``PASSES`` passes fit the default budget: what every training takes is paid once, what a query takes each time."""
+    fewest, most = min(QUERIES["encoder"]), max(QUERIES["encoder"])
+    seconds = {(line["intents"], line["n"]): line["seconds"] for line in encoder}
+    for intents in sorted(intents for intents, n in seconds if n == most and (intents, fewest) in seconds):
+        of_fewest, of_most = (seconds[intents, n] for n in (fewest, most))
+        a_query = (of_most - of_fewest) / (most - fewest)
+        if a_query <= 0:
             continue
-        most = 60 * DEFAULT_BUDGET_MINUTES / PASSES / line["seconds_per_1k"] * 1000
+        fixed = of_fewest - a_query * fewest
+        at_most = (60 * DEFAULT_BUDGET_MINUTES - fixed) / (PASSES * a_query)
         yield (
-            f"encoder: over {line['intents']:,} intents, {PASSES} passes at this pace fit {DEFAULT_BUDGET_MINUTES:g} minutes up to about "
-            f"{round(most, -3):,.0f} queries."
+            f"encoder: over {intents:,} intents, {fixed:.0f} s and {PASSES} times {1000 * a_query:.1f} s a thousand queries fit "
+            f"{DEFAULT_BUDGET_MINUTES:g} minutes up to about {round(at_most, -3):,.0f} queries."
         )

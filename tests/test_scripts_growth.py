@@ -21,6 +21,8 @@ def line(what, intents, n, **figures):
         "accuracy": 0.9,
         "p50_ms": 0.05,
         "peak_rss_mb": 500,
+        "onnx_file": "onnx/model_quantized.onnx",
+        "commit": "abc",
         "processor": "Some CPU",
         "measured_at": "2026-01-31T12:00:00+00:00",
     }
@@ -60,7 +62,8 @@ def test_the_table_says_where_the_static_student_ends():
             line("static", 100, 1_000, accuracy=0.5),
             line("static", 10_000, 200_000, p50_ms=1.5, seconds=4_000.0),
             line("encoder", 100, 1_000, accuracy=0.8),
-            line("encoder", 100, 5_000, seconds_per_1k=10.0),
+            line("encoder", 100, 5_000, seconds=100.0, onnx_file="onnx/model.onnx"),
+            line("encoder", 1_000, 5_000),
         ]
     )
     assert "over 10,000 intents, learnt from 200,000 queries, its p50 is 1.50 ms, over 1: " in page
@@ -69,8 +72,12 @@ def test_the_table_says_where_the_static_student_ends():
         "with 10 queries an intent (1,000 over 100) it is at 0.500 from labels alone, the encoder after one pass at 0.800"
         in page
     )
-    assert "encoder: over 100 intents, 6 passes at this pace fit 60 minutes up to about 60,000 queries" in page
-    assert "| 10,000 | 200,000 | 4,000 |" in page
+    limit = "encoder: over 100 intents, 50 s and 6 times 10.0 s a thousand queries fit 60 minutes up to about 59,000 queries."
+    assert limit in page
+    assert page.count("minutes up to about") == 1
+    assert "| 10,000 | 200,000 | 4,000 | 0.30 | 0.900 | int8 | 20.0 |" in page
+    assert "| 100 | 5,000 | 100 | 12.00 | 0.900 | fp32 | 20.0 |" in page
+    assert "(Some CPU, 2026-01-31, abc):" in page
 
 
 @pytest.mark.parametrize(
