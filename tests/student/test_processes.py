@@ -7,13 +7,53 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from tiny import WORDS, make_base_model
 
 from distill import Router
 from distill.progress import is_first_process, n_processes, say
 
-LAUNCH = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]  # fmt: skip
+LAUNCH = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+"""What `accelerate launch` calls where there are GPUs; for processors alone it starts one process, whatever it is told."""
+
+
+FIT = """
+import json, os, sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from distill.progress import Progress
+from distill.student.trainer import Schedule, TrainingSet, fit
+from distill.types import Task
+
+
+class Bag(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.table, self.rows = torch.nn.Embedding(20, 2), []
+
+    def forward(self, input_ids, attention_mask):
+        self.rows.append(len(input_ids))
+        return (self.table(input_ids) * attention_mask.unsqueeze(-1)).sum(1)
+
+    def head_parameters(self):
+        return []
+
+
+chance = np.random.default_rng(0)
+ids = [chance.integers(20, size=4).tolist() for _ in range(64)]
+data = TrainingSet(ids, np.eye(2, dtype=np.float32)[chance.integers(2, size=64)], np.ones(64, np.float32))
+schedule = Schedule(epochs=3, batch_size=16, learning_rate=0.05, warmup=0.1, weight_decay=0.0)
+out, model = Path(sys.argv[1]), Bag()
+start = model.table.weight.tolist()
+with Progress("x", 192, show=False) as progress:
+    fit(model, data, schedule, task=Task.SINGLE, seed=0, work=out / "work", progress=progress)
+rank = os.environ.get("RANK", "alone")
+(out / f"{rank}.json").write_text(json.dumps([model.rows, model.table.weight.tolist(), start]))
+"""
 
 
 @pytest.fixture
@@ -56,6 +96,21 @@ def test_two_processes_train_one_router_together(spec_path, tmp_path):
     again = run("-m", "distill", "train", spec_path, "--out", out)  # what several have made, one takes for made
     assert again.stdout == done.stdout
     assert "train encoder" not in again.stderr
+
+
+def test_each_of_two_processes_learns_half_of_every_batch_and_ends_with_the_same_weights(tmp_path):
+    script = tmp_path / "fit.py"
+    script.write_text(FIT, encoding="utf-8")
+    run(*LAUNCH, script, tmp_path, OMP_NUM_THREADS="1")
+    run(script, tmp_path, OMP_NUM_THREADS="1")
+    (rows, weights, start), *others = (
+        json.loads((tmp_path / f"{rank}.json").read_text()) for rank in ("alone", "0", "1")
+    )
+    assert rows == [16] * 12
+    assert [seen for seen, _, _ in others] == [[8] * 12] * 2
+    assert others[0][1] == others[1][1]
+    moved = [np.ravel(each) - np.ravel(start) for each in (others[0][1], weights)]
+    assert np.corrcoef(moved)[0, 1] > 0.8  # batches are others, but of the same examples that one process learns
 
 
 @pytest.mark.parametrize("command", ["label", "run", "bench"])
