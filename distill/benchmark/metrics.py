@@ -134,7 +134,9 @@ class Answers:
         """
         column = {name: position for position, name in enumerate(labels)}
         shape = (len(predictions), len(labels))
-        probabilities, weights = np.full(shape, np.nan), np.full(shape, np.nan)
+        probabilities = np.full(shape, np.nan)
+        has_weights = any(prediction.weights for prediction in predictions)
+        weights = np.full(shape, np.nan) if has_weights else np.broadcast_to(np.nan, shape)  # which takes no memory
         chosen = np.zeros(shape, dtype=np.bool_)
         try:
             for row, prediction in enumerate(predictions):
