@@ -95,9 +95,7 @@ class _MeanModel:
 
     def __init__(self, train: Sequence[Example]) -> None:
         total = np.zeros(len(train[0].target))
-        for (
-            example
-        ) in train:  # one after another: together, of many queries over many labels, they would take gigabytes
+        for example in train:  # together, of many queries over many labels, they would take gigabytes
             total += example.target
         self.mean = (total / len(train)).astype(np.float32)
 

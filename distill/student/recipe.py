@@ -206,10 +206,10 @@ def encoder_recipe(
     choices = [replace(recipe, assistants=number) for number in range(MOST_ASSISTANTS, 0, -1)]
     if n_larger is not None:
         assisted = replace(recipe, assistants=1, larger=True)
-        richer = _richer(assisted, n_examples)
-        for_static = _minutes_of_more_texts(n_examples, n_tokens, n_parameters)  # they come first
-        if richer and _fits(richer, *size, budget_minutes - for_static):
-            return richer
+        if richer := _richer(assisted, n_examples):
+            for_static = _minutes_of_more_texts(n_examples, n_tokens, n_parameters)  # they come first
+            if _fits(richer, *size, budget_minutes - for_static):
+                return richer
         choices.insert(0, assisted)
     return next((choice for choice in choices if _fits(choice, *size, budget_minutes)), recipe)
 
