@@ -14,6 +14,8 @@ from tiny import WORDS, make_base_model
 from distill import Router
 from distill.progress import is_first_process, n_processes, say
 
+pytestmark = pytest.mark.timeout(300)  # new processes are slow to start on a busy machine
+
 LAUNCH = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 """What `accelerate launch` calls where there are GPUs; for processors alone it starts one process, whatever it is told."""
 

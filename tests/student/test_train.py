@@ -220,6 +220,7 @@ def test_assistants_teach_both_students(base_model, tmp_path, quick, monkeypatch
         assert Router.load(bundle.path).route("hello please hi").top_intent == "greet"
 
 
+@pytest.mark.timeout(300)  # six trainings, on a busy machine
 def test_an_encoder_is_the_same_with_a_static_student_and_without(base_model, data, tmp_path, quick, monkeypatch):
     """What both learn from is made alike, so that the recipe's hash says what a bundle is."""
     recipe = replace(ENCODER_RECIPE, epochs=2, assistants=1, augmentation=1, epochs_again=1)
