@@ -7,7 +7,8 @@
 - ``nanotoken``: the package of that name (the extra ``[fast]``), where it gives the reference's ids for a list of hard texts
   and for the bundle's own self-check. It is quick on words that were never seen before, too.
 
-What neither can do goes to the reference: other kinds of tokenizers, control characters, line breaks, surrogates.
+BERT's rules read every white space as a space, so that line breaks, tabs and no-break spaces go the quick way too. What neither can do goes
+to the reference: other kinds of tokenizers, control characters, surrogates.
 """
 
 from __future__ import annotations
@@ -34,10 +35,15 @@ _MOST_WORDS = 16_384
 """Words that are remembered: some 4 MB. Then all are forgotten and learnt again."""
 _MOST_LEARNT, _LONGEST_WORD = 8, 32
 """What one query may teach: so many words, of so many characters. Beyond that the reference is quicker."""
+_SPACES = str.maketrans(
+    dict.fromkeys("\t\n\r\xa0\u1680\u2028\u2029\u202f\u205f\u3000", " ") | {0x2000 + n: " " for n in range(11)}
+)
+"""For ``str.translate``: the white space that BERT's normaliser makes a space."""
 _RUST_PANIC = "PanicException"
 """Name of the exception that a fault in a compiled extension of Rust raises; its base is BaseException."""
 _PLAIN = re.compile(r"[A-Za-z0-9.,?!'-]+")
 _PIECE = re.compile(r"[A-Za-z0-9]+|[.,?!'-]")
+_SPACE = re.compile(r"\s")
 
 HARD_TEXTS = (
     "", " ", "a", "Hello, World!", "don't  stop -- me.now", "UPPER lower MiXeD", "3.14 1,000 #42 50% $9.99 a@b.c http://x.y/z?q=1&r=2",
@@ -72,9 +78,11 @@ class QueryTokenizer:
         self.n_special = int(tokenizer.num_special_tokens_to_add(is_pair=False))
         self.name = "tokenizers"
         self._quickly: Callable[[str], Ids] = self._by_reference
+        self._has_spaces_alone = False
         if max_length <= self.n_special:
             return
         if _words_are_apart(tokenizer) and (ends := _special_ends(tokenizer)):
+            self._has_spaces_alone = bool(tokenizer.normalizer.clean_text)
             self.name, self._quickly = "words", _Words(tokenizer, ends, max_length, self._by_reference).encode
         nanotoken = _nanotoken(file, max_length, self._by_reference, chain(HARD_TEXTS, texts)) if file else None
         if nanotoken:
@@ -82,7 +90,11 @@ class QueryTokenizer:
 
     def encode(self, text: str) -> Ids:
         """The ids of a text, without padding."""
-        return self._quickly(text) if text.isprintable() else self._by_reference(text)
+        if text.isprintable():
+            return self._quickly(text)
+        if self._has_spaces_alone and (spaced := text.translate(_SPACES)).isprintable():
+            return self._quickly(spaced)
+        return self._by_reference(text)
 
     def _by_reference(self, text: str) -> Ids:
         try:
@@ -156,7 +168,7 @@ def _words_are_apart(tokenizer: Tokenizer) -> bool:
         isinstance(tokenizer.normalizer, BertNormalizer)
         and isinstance(tokenizer.pre_tokenizer, BertPreTokenizer)
         and isinstance(tokenizer.model, WordPiece | WordLevel)
-        and not any(" " in token.content for token in tokenizer.get_added_tokens_decoder().values())
+        and not any(_SPACE.search(token.content) for token in tokenizer.get_added_tokens_decoder().values())
     )
 
 

@@ -18,17 +18,20 @@ from distill.tokenizer import HARD_TEXTS, QueryTokenizer
 MAX_LENGTH = 24
 LETTERS = "abcdeilnorstuxyz019"
 WORDS = ("where", "is", "parcel", "Refund", "don't", "un##", "über", "naïve", "ΑΣ", "你", "好", "ß", "İ", "é", "[", "]", "?", ".", "'")  # fmt: skip
+SPACES = "\t\n\r\u00a0\u1680\u2000\u2007\u200a\u2028\u2029\u202f\u205f\u3000"
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
-def wordpiece(*, lowercase=True, strip_accents=None, ends=True, added=(), max_word=100):
+def wordpiece(*, lowercase=True, strip_accents=None, ends=True, added=(), max_word=100, clean_text=True):
     """A BERT tokenizer with a small vocabulary: some words, and letters inside and at the start of a word."""
     pieces = dict.fromkeys([*SPECIAL, *WORDS, *(word.lower() for word in WORDS), *LETTERS, *LETTERS.upper()])
     pieces |= dict.fromkeys([f"##{letter}" for letter in LETTERS] + ["##ing", "##s", "##cel", "##'"])
     vocabulary = {piece: number for number, piece in enumerate(pieces)}
     model = models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=max_word)  # noqa: S106
     tokenizer = Tokenizer(model)
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase, strip_accents=strip_accents)
+    tokenizer.normalizer = normalizers.BertNormalizer(
+        lowercase=lowercase, strip_accents=strip_accents, clean_text=clean_text
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     if ends:
         numbers = [(name, vocabulary[name]) for name in ("[CLS]", "[SEP]")]
@@ -48,6 +51,7 @@ KINDS = {
     "a plain word added": {"added": ["parc"]},
     "added to what is normalised": {"added": [AddedToken("refund", normalized=True, single_word=True)]},
     "added with room": {"added": [AddedToken("<x>", lstrip=True, rstrip=True)]},
+    "white space kept": {"clean_text": False},
 }
 
 
@@ -61,6 +65,7 @@ pieces = st.one_of(
     st.text(st.characters(), max_size=8),  # surrogates included
     st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=8),
     st.text(LETTERS, max_size=8),
+    st.text(SPACES, max_size=2),
     st.text(st.sampled_from("\u0301\u0327a \u1100\u1161\u11a8Σ\u03c3ςİßK"), max_size=6),
 )
 texts = st.lists(pieces, max_size=12).map("".join) | st.lists(pieces, max_size=12).map(" ".join)
@@ -105,6 +110,13 @@ def test_words_are_remembered(monkeypatch):
     monkeypatch.setattr(quick._quickly.__self__, "_learn_word", None)  # asked about nothing more
     assert quick.encode("where is my parcel?") == first
     assert quick.encode("parcel?  is   my") == reference(wordpiece(), "parcel?  is   my")
+
+
+def test_every_white_space_goes_the_quick_way(monkeypatch):
+    quick = QueryTokenizer(wordpiece(), MAX_LENGTH)
+    text = "\r\nwhere" + "".join(f"{space}parcel" for space in SPACES) + "\n"
+    monkeypatch.setattr(quick, "_by_reference", None)
+    assert quick.encode(text) == reference(wordpiece(), text)
 
 
 def test_one_query_teaches_few_and_short_words_only(monkeypatch):
@@ -232,8 +244,9 @@ def test_nanotoken_is_used_where_it_gives_the_same_ids(fake, tiny_bundle):
     assert {"", "where is my parcel ?", "x" * 100} <= set(fake.asked)  # hard texts and the self-check
     fake.asked.clear()
     assert router.route("Where is my parcel?").intent == "track_order"
-    assert router.route("refund\nplease").intent == "refund"  # not printable: not asked of it
-    assert fake.asked == ["Where is my parcel?"]
+    assert router.route("refund\nplease").intent == "refund"  # read as a space
+    assert router.route("refund\x07 please").intent == "refund"  # not printable: not asked of it
+    assert fake.asked == ["Where is my parcel?", "refund please"]
 
 
 @pytest.mark.parametrize("text", ["where is my parcel ?", "Hello, World!"])
