@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
-__all__ = ["Progress", "is_first_process", "n_processes", "say"]
+__all__ = ["Progress", "is_first_process", "n_processes", "process_number", "say"]
 
 _SECONDS_BETWEEN_LINES = 10.0
 _SECONDS_WORTH_A_LINE = 2.0
@@ -25,9 +25,14 @@ def n_processes() -> int:
     return int(os.environ.get("WORLD_SIZE") or 1)
 
 
+def process_number() -> int:
+    """Which of them this is, from 0 on."""
+    return int(os.environ.get("RANK") or 0) if n_processes() > 1 else 0
+
+
 def is_first_process() -> bool:
     """Whether this is the one of them that writes and speaks."""
-    return n_processes() == 1 or int(os.environ.get("RANK") or 0) == 0
+    return process_number() == 0
 
 
 def say(message: str, *, always: bool = False) -> None:

@@ -24,7 +24,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from distill.data import storage_errors
 from distill.errors import StorageError
-from distill.student.processes import is_first_process, n_processes
+from distill.student.processes import add_up, is_first_process, n_processes, own_share
 from distill.student.quiet import quiet
 from distill.student.tokens import batches_of_like_length, pad
 from distill.types import Task
@@ -447,6 +447,8 @@ def predict(
 ) -> np.ndarray[Any, np.dtype[np.float32]]:
     """Logits of each text: float32 of shape (n, outputs).
 
+    Several processes share the batches out, so all of them must ask the same.
+
     Args:
         model: From ids and mask to logits.
         ids: Token ids of each text.
@@ -456,14 +458,22 @@ def predict(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     logits: np.ndarray[Any, np.dtype[np.float32]] = np.empty((0, 0), np.float32)
     model.eval().to(device)
+    batches = batches_of_like_length(ids, _PREDICT_BATCH)
+    has_one_for_each = len(ids) > (n_processes() - 1) * _PREDICT_BATCH
+    n_sharing = n_processes() if has_one_for_each else 1
+    n_done = 0
     with torch.inference_mode(), _autocast(device, enabled=fast and bfloat16_is_fast()):
-        for positions, (input_ids, mask) in batches_of_like_length(ids, _PREDICT_BATCH):
+        for positions, (input_ids, mask) in own_share(batches) if n_sharing > 1 else batches:
             output = model(torch.from_numpy(input_ids).to(device), torch.from_numpy(mask).to(device))
             if not len(logits):
-                logits = np.empty((len(ids), output.shape[1]), np.float32)
+                logits = np.zeros((len(ids), output.shape[1]), np.float32)
             logits[positions] = output.float().cpu().numpy()
             if progress is not None:
-                progress.advance(len(positions))
+                n_new = min(n_sharing * len(positions), len(ids) - n_done)
+                progress.advance(n_new)
+                n_done += n_new
+    if n_sharing > 1:
+        add_up(logits)
     model.to("cpu")
     return logits
 

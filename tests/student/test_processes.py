@@ -20,14 +20,14 @@ LAUNCH = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"
 """What `accelerate launch` calls where there are GPUs; for processors alone it starts one process, whatever it is told."""
 
 
-FIT = """
+BAG = """
 import json, os, sys
 from pathlib import Path
 
 import numpy as np
 import torch
 from distill.progress import Progress
-from distill.student.trainer import Schedule, TrainingSet, fit
+from distill.student.trainer import Schedule, TrainingSet, fit, predict
 from distill.types import Task
 
 
@@ -43,8 +43,9 @@ class Bag(torch.nn.Module):
 
     def head_parameters(self):
         return []
+"""
 
-
+FIT = """
 chance = np.random.default_rng(0)
 ids = [chance.integers(20, size=4).tolist() for _ in range(64)]
 data = TrainingSet(ids, np.eye(2, dtype=np.float32)[chance.integers(2, size=64)], np.ones(64, np.float32))
@@ -55,6 +56,17 @@ with Progress("x", 192, show=False) as progress:
     fit(model, data, schedule, task=Task.SINGLE, seed=0, work=out / "work", progress=progress)
 rank = os.environ.get("RANK", "alone")
 (out / f"{rank}.json").write_text(json.dumps([model.rows, model.table.weight.tolist(), start]))
+"""
+
+
+ASK = """
+ids = [[number % 20] * (1 + number % 7) for number in range(300)]
+out, model = Path(sys.argv[1]), Bag()
+with Progress("x", len(ids), show=False) as progress:
+    answers = predict(model, ids, progress, fast=True)
+few = predict(model, ids[:100]).tolist()
+rank = os.environ.get("RANK", "alone")
+(out / f"{rank}.json").write_text(json.dumps([model.rows, progress.done, answers.tolist(), few]))
 """
 
 
@@ -102,7 +114,7 @@ def test_two_processes_train_one_router_together(spec_path, tmp_path):
 
 def test_each_of_two_processes_learns_half_of_every_batch_and_ends_with_the_same_weights(tmp_path):
     script = tmp_path / "fit.py"
-    script.write_text(FIT, encoding="utf-8")
+    script.write_text(BAG + FIT, encoding="utf-8")
     run(*LAUNCH, script, tmp_path, OMP_NUM_THREADS="1")
     run(script, tmp_path, OMP_NUM_THREADS="1")
     (rows, weights, start), *others = (
@@ -113,6 +125,18 @@ def test_each_of_two_processes_learns_half_of_every_batch_and_ends_with_the_same
     assert others[0][1] == others[1][1]
     moved = [np.ravel(each) - np.ravel(start) for each in (others[0][1], weights)]
     assert np.corrcoef(moved)[0, 1] > 0.8  # batches are others, but of the same examples that one process learns
+
+
+def test_two_processes_share_out_what_they_ask_and_both_get_all_answers(tmp_path):
+    script = tmp_path / "ask.py"
+    script.write_text(BAG + ASK, encoding="utf-8")
+    run(*LAUNCH, script, tmp_path, OMP_NUM_THREADS="1")
+    run(script, tmp_path, OMP_NUM_THREADS="1")
+    alone, first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in ("alone", "0", "1"))
+    assert alone[0] == [128, 128, 44, 100]
+    assert [first[0], second[0]] == [[128, 44, 100], [128, 100]]  # fewer than a batch for each: all ask all
+    assert [first[1], second[1]] == [300, 256]
+    assert alone[2:] == first[2:] == second[2:]
 
 
 @pytest.mark.parametrize("command", ["label", "run", "bench"])
