@@ -7,8 +7,8 @@
 - ``nanotoken``: the package of that name (the extra ``[fast]``), where it gives the reference's ids for a list of hard texts
   and for the bundle's own self-check. It is quick on words that were never seen before, too.
 
-BERT's rules read every white space as a space, so that line breaks, tabs and no-break spaces go the quick way too. What neither can do goes
-to the reference: other kinds of tokenizers, control characters, surrogates.
+BERT's rules read white space of other kinds as a space, so that line breaks, tabs and no-break spaces go the quick way too. What neither can do
+goes to the reference: other kinds of tokenizers, control characters, surrogates.
 """
 
 from __future__ import annotations
@@ -116,8 +116,9 @@ class _Words:
         self._first, self._last = ends
         self._room = max_length - len(self._last)
         self._lowercase = bool(tokenizer.normalizer.lowercase)
-        added = (token.content for token in tokenizer.get_added_tokens_decoder().values())
-        self._has_plain_words = not any(_PLAIN.fullmatch(content) for content in added) and (
+        added = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
+        looked_for = [*added, *map(tokenizer.normalizer.normalize_str, added)]
+        self._has_plain_words = not any(_PLAIN.fullmatch(content) for content in looked_for) and (
             getattr(self._model, "max_input_chars_per_word", _LONGEST_WORD) >= _LONGEST_WORD
         )
         self._known: dict[str, tuple[int, ...]] = {}

@@ -52,6 +52,9 @@ KINDS = {
     "added to what is normalised": {"added": [AddedToken("refund", normalized=True, single_word=True)]},
     "added with room": {"added": [AddedToken("<x>", lstrip=True, rstrip=True)]},
     "white space kept": {"clean_text": False},
+    "added and plain when normalised": {
+        "added": [AddedToken("pärc", normalized=True), AddedToken("\u212a9", normalized=True)]
+    },
 }
 
 
@@ -61,7 +64,7 @@ def reference(tokenizer, text):
 
 
 pieces = st.one_of(
-    st.sampled_from([*WORDS, *SPECIAL, *HARD_TEXTS, "<x>", "parc", " "]),
+    st.sampled_from([*WORDS, *SPECIAL, *HARD_TEXTS, "<x>", "parc", "k9", " "]),
     st.text(st.characters(), max_size=8),  # surrogates included
     st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=8),
     st.text(LETTERS, max_size=8),
