@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.bundle import MANIFEST, load_bundle
-from distill.data import storage_errors
+from distill.data import atomic_write
 from distill.errors import BundleError, DataError, missing_extra
 
 if TYPE_CHECKING:
@@ -31,6 +31,9 @@ _KEPT = ("base_model", "license", "license_name", "license_link", "language", "d
 _NAME = r"\w([\w.-]{0,94}\w)?"
 _REPOSITORY = re.compile(rf"(?!.*(--|\.\.|\.git$)){_NAME}/{_NAME}", re.ASCII)
 """What huggingface_hub's ``validate_repo_id`` takes, with an organisation or a user."""
+
+_NEVER_UPLOADED = re.compile(r"/(\.git|\.cache/huggingface)(/|$)")
+"""In a path from the folder on: what huggingface_hub leaves out (``DEFAULT_IGNORE_PATTERNS``)."""
 
 _PLACEHOLDER = "YOUR-NAME"
 
@@ -99,8 +102,8 @@ def publish(
     card = _card(bundle.manifest, result, name, header)
     files = (*sorted(bundle.manifest.files), MANIFEST)
     _copy(bundle.path, target, files)
-    with storage_errors(target / _CARD):
-        (target / _CARD).write_text(card, encoding="utf-8", newline="\n")
+    with atomic_write(target / _CARD) as partial:
+        partial.write_text(card, encoding="utf-8", newline="\n")
     load_bundle(target)
     placeholder = f"{_PLACEHOLDER}/{bundle.manifest.name}-{bundle.manifest.student}"
     return Repository(
@@ -132,8 +135,8 @@ def write_card(bundle_path: str | Path, result: BenchResult) -> bool:
         return False
     path = bundle.path / _CARD
     card = _card(bundle.manifest, result, None, _kept_header(path))
-    with storage_errors(path):
-        path.write_text(card, encoding="utf-8", newline="\n")
+    with atomic_write(path) as partial:
+        partial.write_text(card, encoding="utf-8", newline="\n")
     return True
 
 
@@ -147,7 +150,7 @@ def _check_target(bundle: Bundle, target: Path) -> None:
     strangers = {
         path.relative_to(target).as_posix()
         for path in target.rglob("*")
-        if path.is_file() and not {".git", ".cache"} & {*path.relative_to(target).parts}
+        if path.is_file() and not _NEVER_UPLOADED.search(f"/{path.relative_to(target).as_posix()}")
     } - {*bundle.manifest.files, MANIFEST, _CARD, ".gitattributes"}
     if strangers:
         raise BundleError(
@@ -207,6 +210,5 @@ def _card(manifest: Manifest, result: BenchResult | None, name: str | None, head
 
 def _copy(source: Path, target: Path, files: tuple[str, ...]) -> None:
     for name in files:
-        with storage_errors(target / name):
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source / name, target / name)
+        with atomic_write(target / name) as partial:  # a process may have mapped what stands there
+            shutil.copyfile(source / name, partial)

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 import pytest
 from bundles import build_bundle
 from huggingface_hub import ModelCard
 from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import DEFAULT_IGNORE_PATTERNS, filter_repo_objects, validate_repo_id
 from hypothesis import given
 from hypothesis import strategies as st
 from project import distill, fails
@@ -115,6 +117,29 @@ def test_a_second_time_the_copy_is_written_over(bundle, tmp_path):
     (tmp_path / "out" / "config.json").write_text("{}", encoding="utf-8")
     publish(bundle.path, tmp_path / "out")
     assert load_bundle(tmp_path / "out").manifest == bundle.manifest
+
+
+def test_who_serves_from_the_copy_keeps_the_files_it_has(bundle, tmp_path):
+    publish(bundle.path, tmp_path / "out")
+    names = [*bundle.manifest.files, "README.md"]
+    with ExitStack() as stack:
+        served = [stack.enter_context((tmp_path / "out" / name).open("rb")) for name in names]
+        publish(bundle.path, tmp_path / "out")
+        assert all(os.fstat(each.fileno()).st_nlink == 0 for each in served)  # another file has its place
+    assert files_in(tmp_path / "out") == {*names, "manifest.json"}
+
+
+@pytest.mark.parametrize(
+    ("name", "goes_up"),
+    [(".cache/queries.jsonl", True), (".cache/huggingface/x/y.json", False), ("a/.git/x", False), (".github/x", True)],
+)
+def test_what_the_hub_leaves_out_is_no_stranger(bundle, tmp_path, name, goes_up):
+    (tmp_path / "out" / name).parent.mkdir(parents=True)
+    (tmp_path / "out" / name).write_text("{}", encoding="utf-8")
+    kept = [*filter_repo_objects([name], ignore_patterns=DEFAULT_IGNORE_PATTERNS)]
+    assert kept == ([name] if goes_up else [])
+    with pytest.raises(BundleError, match="holds") if goes_up else nullcontext():
+        publish(bundle.path, tmp_path / "out")
 
 
 def test_a_folder_with_something_else_in_it_is_refused(bundle, tmp_path):
