@@ -508,7 +508,10 @@ class _SessionAfterFork:
         with self._lock:
             if router._session is self:  # noqa: SLF001
                 check_graph(router._bundle, verify=router._verifies)  # noqa: SLF001
-                router._session = _open_session(router._bundle, router._threads)  # noqa: SLF001
+                session = _open_session(router._bundle, router._threads)  # noqa: SLF001
+                if not is_in_place(router._bundle):  # noqa: SLF001
+                    raise BundleError(f"{router._bundle.path}: replaced while it was opened; load it again")  # noqa: SLF001
+                router._session = session  # noqa: SLF001
             return router._session  # noqa: SLF001
 
     def run(self, names: list[str], feed: dict[str, Integers]) -> Any:

@@ -598,6 +598,16 @@ def replacing(monkeypatch, folder, labels, times):
     monkeypatch.setattr(router_module, "_open_session", replaced)
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_a_forked_process_takes_no_bundle_that_comes_while_it_opens_its_own(tiny_bundle, tmp_path, monkeypatch):
+    folder = breakable(tiny_bundle, tmp_path)
+    router = Router.load(folder)
+    replacing(monkeypatch, folder, (*reversed(router.labels[:-1]), router.labels[-1]), times=1)
+    said = in_a_fork(lambda: router.route("refund").intent)
+    assert said == f"BundleError {folder}: replaced while it was opened; load it again"
+
+
 def test_a_bundle_that_is_replaced_while_it_is_opened_is_opened_anew(tiny_bundle, tmp_path, monkeypatch):
     folder = breakable(tiny_bundle, tmp_path)
     swapped = ("refund", "cancel_order", "track_order", "oos")
