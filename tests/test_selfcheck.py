@@ -43,6 +43,15 @@ def test_a_selfcheck_that_is_answered_otherwise_fails_and_says_how(tiny_bundle, 
     assert getattr(check, field) > 0.05
 
 
+@pytest.mark.parametrize("ids", [[], [1_000_000], ["a"], [[2], [3]]])
+def test_ids_that_no_graph_takes_are_a_bundle_error(tiny_bundle, tmp_path, ids):
+    folder = breakable(tiny_bundle, tmp_path)
+    line = json.loads((folder / "selfcheck.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    (folder / "selfcheck.jsonl").write_text(json.dumps(line | {"input_ids": ids}), encoding="utf-8")
+    with pytest.raises(BundleError, match=r"selfcheck\.jsonl: not a self-check: .*input_ids"):
+        verify_selfcheck(Router.load(seal(folder, tiny_bundle.manifest).path))
+
+
 @pytest.mark.parametrize("content", ["nonsense", "{}", '{"text": "a", "input_ids": [2, 3], "logits": [1.0]}'])
 def test_a_selfcheck_that_cannot_be_read_is_a_bundle_error(tiny_bundle, tmp_path, content):
     folder = breakable(tiny_bundle, tmp_path)
