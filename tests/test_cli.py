@@ -439,6 +439,16 @@ def test_route_from_arguments(tiny_bundle):
     assert done.stderr == ""
 
 
+def test_route_prints_a_line_for_a_query_of_several_lines(tiny_bundle):
+    done = distill("route", tiny_bundle.path, "where is\nmy\t\x1b[2Jparcel\u2028 ?", "refund")
+    assert [line.split("accepted")[1].strip() for line in done.stdout.splitlines()] == [
+        "where is my [2Jparcel ?",
+        "refund",
+    ]
+    done = distill("route", tiny_bundle.path, "--json", "where is\nmy parcel")
+    assert json.loads(done.stdout)["text"] == "where is\nmy parcel"
+
+
 def test_route_from_stdin_answers_every_line_in_order(tiny_bundle):
     stdin = "\ufeffrefund please\r\n\n   \nwhere is my parcel\nünïcödé 🙂"
     lines = distill("route", tiny_bundle.path, "--json", stdin=stdin).stdout.splitlines()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import asdict
 from enum import StrEnum
@@ -27,6 +28,8 @@ __all__ = ["add_to"]
 
 _ANSWER_WIDTH = 24
 _BYTES_AT_A_TIME = 1 << 16
+_CONTROL = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
+"""What would break a line, or steer the terminal."""
 
 
 class _Engine(StrEnum):
@@ -72,7 +75,7 @@ def route(
                 typer.echo(json.dumps({"text": text, **prediction.as_dict(top)}, ensure_ascii=False))
             else:
                 answer = f"{_answer(prediction):<{width}} {prediction.score:.3f}"
-                typer.echo(f"{answer}  {prediction.reason.value:<14}  {text}".rstrip())
+                typer.echo(f"{answer}  {prediction.reason.value:<14}  {_CONTROL.sub(' ', text)}".rstrip())
 
 
 def _route_file(
