@@ -237,8 +237,13 @@ class Cascade:
         predictions = [self._keep(student, FallbackOutcome.NOT_ASKED) for student in students]
         asked = [position for position, student in enumerate(students) if self.should_ask(student)]
         if asked:
+            callers = [copy_context() for _ in asked]  # one for each: none can be entered twice at a time
             with ThreadPoolExecutor(min(self._guard.max_in_flight, len(asked))) as pool:
-                answers = pool.map(self._consult, [queries[i] for i in asked], [students[i] for i in asked])
+                answers = pool.map(
+                    lambda caller, position: caller.run(self._consult, queries[position], students[position]),
+                    callers,
+                    asked,
+                )
                 for position, answer in zip(asked, answers, strict=True):
                     predictions[position] = answer
         self._tell(queries, predictions, started)
@@ -443,8 +448,9 @@ def _read_answer(answer: Any, policy: Policy) -> Prediction:
     if isinstance(answer, Exception):
         raise answer
     if isinstance(answer, Prediction):
-        _check_names(answer.intents, policy.labels)
-        return answer
+        named = (*answer.intents, *(each for each in (answer.intent, answer.top_intent) if each is not None))
+        _check_names(named, policy.labels)
+        return answer if answer.intents or answer.intent is None else replace(answer, intents=(answer.intent,))
     scores = _as_scores(answer, policy.task)
     outside = 0.0 if OUT_OF_SCOPE_LABEL in policy.labels else scores.pop(OUT_OF_SCOPE_LABEL, 0.0)
     _check_names(scores, policy.labels)
@@ -460,7 +466,7 @@ def _read_answer(answer: Any, policy: Policy) -> Prediction:
     if policy.task.sums_to_one:
         if not vector.any():
             raise ValueError("every score is 0")
-        vector /= vector.sum()
+        vector /= vector.sum() + (outside if policy.task.has_one_label else 0.0)
     prediction = policy.decide(vector)
     return prediction if prediction.score else replace(prediction, top_intent=None)  # then no label is the best
 

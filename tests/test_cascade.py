@@ -161,6 +161,9 @@ def test_confidence_is_that_of_the_decision(task):
         (None, None, Reason.OUT_OF_SCOPE, 0.0),
         ({"refund": 3, "cancel_order": 1}, "refund", Reason.ACCEPTED, 0.75),
         ({"refund": 1, "oos": 3}, None, Reason.OUT_OF_SCOPE, 0.25),
+        ({"refund": 3, "oos": 1}, "refund", Reason.ACCEPTED, 0.75),
+        ({"refund": 0.2}, "refund", Reason.ACCEPTED, 1.0),  # scores are shares
+        (Prediction("refund", 0.6, Reason.ACCEPTED, "refund"), "refund", Reason.ACCEPTED, 0.6),
         (FallbackReply("refund"), "refund", Reason.ACCEPTED, 1.0),
         (Prediction("refund", 0.6, Reason.ACCEPTED, "refund", ("refund",)), "refund", Reason.ACCEPTED, 0.6),
     ],
@@ -218,6 +221,8 @@ def test_an_answer_in_weights(tiny_bundles, scale):
         ({"refund": "much"}, "ValueError: could not convert"),
         (FallbackReply("no such", Decimal(1)), "no intent"),
         (Prediction("no such", 1.0, Reason.ACCEPTED, "no such", ("no such",)), "no intent"),
+        (Prediction("no such", 1.0, Reason.ACCEPTED, "refund"), "no intent"),
+        (Prediction(None, 0.2, Reason.LOW_CONFIDENCE, "no such"), "no intent"),
         (RuntimeError("boom\nand more"), "RuntimeError: boom and more"),
         (TimeoutError("its own"), "TimeoutError: its own"),
     ],
@@ -517,8 +522,10 @@ def test_what_a_caller_is_doing_is_known_in_the_fallbacks_thread(tiny_router):
         return "refund"
 
     request.set("42")
-    Cascade(tiny_router, ask).route(DOUBTED)
-    assert seen == ["42"]
+    cascade = Cascade(tiny_router, ask)
+    cascade.route(DOUBTED)
+    cascade.route_batch([DOUBTED] * 3)
+    assert seen == ["42"] * 4
 
 
 def test_many_queries_are_answered_in_order(tiny_router):
