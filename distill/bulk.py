@@ -463,9 +463,28 @@ def _finish(job: _Job, parts: Sequence[Part], n_resumed: int, task: Task) -> Bul
 def _finish_report(job: _Job, parts: Sequence[Part], task: Task) -> Path:
     joined = job.folder / _ERRORS
     FORMATS[".jsonl"].join([job.errors(part) for part in parts], joined, task)
-    report = _report_of(job)
+    for report in job.reports:
+        if _claim(report, joined, job):
+            return report
+    raise _in_the_way(job.reports[-1])
+
+
+def _claim(report: Path, joined: Path, job: _Job) -> bool:
+    """Moves the joined lines to where they go, unless a file stands there that is not this output's: another run's may come any moment."""
+    if not _is_ours(report, job):
+        _flush(joined)
+        try:
+            os.link(joined, report)
+        except FileExistsError:
+            return False
+        except OSError:  # no such links on this disk, or it is full: moving says which
+            if report.exists():
+                return False
+        else:
+            joined.unlink()
+            return True
     _move(joined, report)
-    return report
+    return True
 
 
 def _counts_of_whole(job: _Job, part: Part) -> dict[str, Any]:

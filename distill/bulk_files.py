@@ -420,9 +420,21 @@ class Parquet:
             kind = kind.value_type
         if str(kind) not in {"string", "large_string", "string_view", "null"}:
             raise DataError(f"{path}: the column `{column}` must hold text, found {kind}")
+        n_bytes = max(n_bytes, self._bytes_by_the_first(path, column, n_rows))
         lines_per_part = max(min(lines_per_part, n_rows * _BYTES_PER_PART // max(n_bytes, 1)), 1)
         starts = range(0, n_rows, lines_per_part)
         return [Part(number, at, at + 1, min(lines_per_part, n_rows - at)) for number, at in enumerate(starts)]
+
+    def _bytes_by_the_first(self, path: Path, column: str, n_rows: int) -> int:
+        """What the column's texts come to if all are like the first ones: the file holds a text that occurs again once."""
+        n_texts = n_bytes = 0
+        for texts in self._columns(path, Part(0, 0, 1, min(n_rows, _ROWS_AT_A_TIME)), column):
+            n_texts += len(texts)
+            n_bytes += sum(
+                len(text.encode(errors="replace") if isinstance(text, str) else text or b"")
+                for text in _texts_in(texts)
+            )
+        return n_bytes * n_rows // max(n_texts, 1)
 
     def read(self, path: Path, part: Part, column: str) -> Iterator[Line]:
         """The rows of one part."""

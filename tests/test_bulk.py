@@ -162,6 +162,36 @@ def test_the_errors_of_another_output_stay(tiny_bundle, tmp_path):
     assert files_in(tmp_path) == ["bad.jsonl", "errors.jsonl", "good.jsonl", "one.jsonl", "two.jsonl"]
 
 
+def test_the_errors_of_a_run_that_ends_at_the_same_time_stay(tiny_bundle, tmp_path, monkeypatch):
+    bad, errors = tmp_path / "bad.jsonl", tmp_path / "errors.jsonl"
+    bad.write_text('{"text": "refund"}\n{', encoding="utf-8")
+    flush = bulk._flush
+
+    def flush_while_another_ends(path):
+        flush(path)
+        if path.name == "errors.jsonl" and not errors.exists():
+            errors.write_text('{"of": "another"}\n', encoding="utf-8")
+
+    monkeypatch.setattr(bulk, "_flush", flush_while_another_ends)
+    summary = route_file(tiny_bundle.path, bad, tmp_path / "one.jsonl")
+    assert summary.errors == tmp_path / "one.jsonl.errors.jsonl"
+    assert [row["output"] for row in read_rows(summary.errors)] == ["one.jsonl"]
+    assert errors.read_text(encoding="utf-8") == '{"of": "another"}\n'
+
+
+def test_a_disk_that_knows_no_links_will_do(tiny_bundle, tmp_path, monkeypatch):
+    bad, errors = tmp_path / "bad.jsonl", tmp_path / "errors.jsonl"
+    bad.write_text('{"text": "refund"}\n{', encoding="utf-8")
+
+    def refuse(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(bulk.os, "link", refuse)
+    assert route_file(tiny_bundle.path, bad, tmp_path / "one.jsonl").errors == errors
+    assert route_file(tiny_bundle.path, bad, tmp_path / "two.jsonl").errors == tmp_path / "two.jsonl.errors.jsonl"
+    assert [row["output"] for row in read_rows(errors)] == ["one.jsonl"]
+
+
 @pytest.mark.parametrize("content", ["{\n[1]\n", "id;text\n1\n2;3;4\n"])
 def test_a_file_in_which_no_line_holds_a_query_is_an_error(tiny_bundle, tmp_path, content):
     source = tmp_path / ("queries.csv" if "id" in content else "queries.jsonl")
@@ -361,6 +391,13 @@ def test_a_part_of_parquet_is_bounded_in_bytes_too(tmp_path, monkeypatch):
     parts = bulk_files.Parquet().plan(tmp_path / "a.parquet", 1000, "text")
     assert 5 <= len(parts) <= 10
     assert sum(part.n_lines for part in parts) == 50
+
+
+def test_a_text_of_parquet_that_occurs_again_counts_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(bulk_files, "_BYTES_PER_PART", 1000)
+    pq.write_table(pa.table({"text": ["x" * 100, None] * 50}), tmp_path / "a.parquet")
+    parts = bulk_files.Parquet().plan(tmp_path / "a.parquet", 1000, "text")
+    assert [part.n_lines for part in parts] == [20] * 5
 
 
 # --- CSV, and other columns ------------------------------------------------------------------------------------------
