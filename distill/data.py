@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
+    "as_known",
     "atomic_write",
     "canonical_json",
     "csv_delimiter",
@@ -286,11 +287,25 @@ def unknown_label(name: Any, labels: Sequence[str], task: Task | None = Task.SIN
 
 
 _NOT_WORD = re.compile(r"[\W_]+")
+_MARKS = frozenset({"Mn", "Mc"})
+"""Categories of signs that belong to a letter: vowels of Hindi and tones of Thai are such."""
+_VARIATION_SELECTORS = range(0xFE00, 0xFE10)
 
 
 def normalise(text: str) -> str:
-    """Text without case, punctuation and repeated white space: two texts that agree here are the same query."""
-    return _NOT_WORD.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip()
+    """Text without case, punctuation and repeated white space: two texts that agree here are the same query.
+
+    Of emoji and punctuation alone nothing is left.
+    """
+    plain = unicodedata.normalize("NFKC", text).casefold()
+    if not plain.isascii():
+        plain = "".join(each if each.isalnum() or _is_mark(each) else " " for each in plain)
+        return " ".join(plain.split())
+    return _NOT_WORD.sub(" ", plain).strip()
+
+
+def _is_mark(character: str) -> bool:
+    return unicodedata.category(character) in _MARKS and ord(character) not in _VARIATION_SELECTORS
 
 
 def read_labels(path: Path) -> Iterator[Label]:
@@ -389,5 +404,10 @@ def ledger_key(model: str, prompt_sha256: str, text: str, sample: int = 0) -> st
 
 def leaked(texts: Iterable[str], gold: Iterable[GoldQuery]) -> list[str]:
     """The texts that are also gold queries, but for case and punctuation."""
-    known = {normalise(query.text) for query in gold}
-    return [text for text in texts if normalise(text) in known]
+    known = {as_known(query.text) for query in gold}
+    return [text for text in texts if as_known(text) in known]
+
+
+def as_known(text: str) -> str:
+    """By which a text is found among others: normalised, or its emoji and other symbols where nothing would be left."""
+    return normalise(text) or "".join(each for each in text if unicodedata.category(each)[0] == "S")

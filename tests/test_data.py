@@ -166,6 +166,17 @@ def test_normalising_twice_changes_nothing_and_case_and_marks_do_not_count(text)
     assert "  " not in plain
 
 
+@pytest.mark.parametrize("texts", [("कि", "का"), ("ไม่", "ไม้"), ("né", "ne")])
+def test_signs_that_belong_to_a_letter_count(texts):
+    assert normalise(texts[0]) != normalise(texts[1])
+
+
+def test_of_emoji_nothing_is_left_but_they_are_known_apart():
+    assert normalise("👍") == normalise("❤\ufe0f!") == ""
+    gold = [GoldQuery("👎", {"x": 1.0}), GoldQuery("❤\ufe0f", {"x": 1.0}), GoldQuery("!", {"x": 1.0})]
+    assert leaked(["👍", "👎 !", "❤", "?"], gold) == ["👎 !", "❤", "?"]
+
+
 def test_leaked_texts_are_named():
     gold = [GoldQuery("Where is my parcel?", {"x": 1.0})]
     assert leaked(["where is MY parcel", "where is my parcel now"], gold) == ["where is MY parcel"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from distill.data import normalise
+from distill.data import as_known, normalise
 from distill.types import Leakage, NearPair
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ def find_leakage(
     """
     if not gold or not training:
         return None
-    known = {normalise(text) for text in training}
-    exact = np.asarray([normalise(query.text) in known for query in gold])
+    known = {as_known(text) for text in training}
+    exact = np.asarray([as_known(query.text) in known for query in gold])
     position, similarity = nearest([query.text for query in gold], training)
     near = (similarity >= NEAR) & ~exact
     worst = sorted(np.flatnonzero(near).tolist(), key=lambda row: -similarity[row])
