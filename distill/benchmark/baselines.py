@@ -111,11 +111,12 @@ class _TfidfModel:
         n_labels = len(train[0].target)
         most = min(_MAX_FEATURES, _MOST_PARAMETERS // (2 * n_labels))
         common: dict[str, Any] = {"sublinear_tf": True, "max_features": most, "dtype": np.float32}
-        self.features = make_union(
-            TfidfVectorizer(ngram_range=(1, 2), **common),
-            TfidfVectorizer(ngram_range=(2, 5), analyzer="char_wb", **common),
-        )
-        matrix = self.features.fit_transform([example.text for example in train]).tocsr()
+        texts = [example.text for example in train]
+        words = TfidfVectorizer(ngram_range=(1, 2), **common)
+        characters = TfidfVectorizer(ngram_range=(2, 5), analyzer="char_wb", **common)
+        has_words = any(map(words.build_analyzer(), texts))  # emoji and single letters are none, and fitting would fail
+        self.features = make_union(*([words] if has_words else []), characters)
+        matrix = self.features.fit_transform(texts).tocsr()
         counts = [len(vectorizer.vocabulary_) for _, vectorizer in self.features.transformer_list]
         self.is_cut = most < _MAX_FEATURES and max(counts) == most
         weights = np.asarray([example.weight for example in train], dtype=np.float64)

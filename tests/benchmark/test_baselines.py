@@ -77,6 +77,13 @@ def test_so_many_labels_that_features_are_left_out(monkeypatch):
         assert not fit_tfidf(examples_of(), LABELS, Task.MULTI).notes
 
 
+@pytest.mark.parametrize("texts", [("1", "2"), ("👍 👍", "👎"), ("a b", "c d")])
+def test_texts_without_a_word_of_two_letters_are_told_apart_too(texts):
+    eye = np.eye(2, dtype=np.float32)
+    model = fit_tfidf([Example(text, row) for text, row in zip(texts, eye, strict=True)] * 5, ("x", "y"), Task.SINGLE)
+    assert [each.top_intent for each in model.route_batch(texts)] == ["x", "y"]
+
+
 def test_held_out_queries_are_not_trained_on():
     secret = Example("zanzibar", np.eye(3, dtype=np.float32)[1], split="held_out")
     baseline = fit_tfidf([*examples_of(held_out=3), secret], LABELS, Task.SINGLE)
