@@ -25,6 +25,7 @@ _SINGLE, _MULTI = Task.SINGLE, Task.MULTI
 _ACCEPTED, _LOW_CONFIDENCE, _OUT_OF_SCOPE = Reason.ACCEPTED, Reason.LOW_CONFIDENCE, Reason.OUT_OF_SCOPE
 _MULTI_DEFAULT = 0.5
 _KEPT_SHARE = 0.99
+_ROUNDING = 1e-9
 _STANDARD_ERRORS = 1.0
 _EQUAL_SHARE = 0.5
 _LEAST_ODDS = 0.25
@@ -347,12 +348,18 @@ def _boundary(scores: Floats, n_rejected: int) -> float:
 
 
 def _threshold_keeping(scores: Floats, right: Floats, share: float) -> float:
-    """The highest threshold that accepts at least ``share`` of the weight in ``right``, lowered to midway."""
-    if right.sum() <= 0.0:
+    """The highest threshold that is to accept at least ``share`` of the right answers to come, lowered to midway.
+
+    Of n right answers at most ``(1 - share) * (n + 1)`` may have a score up to the threshold, as in split conformal prediction (Vovk et al.,
+    2005): with fewer than 99, to keep 99 %, there is none. The lowest of a few says little of what comes.
+    """
+    n_right = int(np.count_nonzero(right))
+    n_up_to = math.floor((1.0 - share) * (n_right + 1) + _ROUNDING)
+    if not n_up_to:
         return 0.0
     order = np.argsort(scores, kind="stable")
     ascending, lost = scores[order], np.cumsum(right[order])
-    first_kept = ascending[int(np.searchsorted(lost, (1.0 - share) * lost[-1], side="right"))]
+    first_kept = ascending[int(np.searchsorted(lost, lost[-1] * n_up_to / n_right * (1.0 - _ROUNDING)))]
     return _boundary(ascending, int(np.searchsorted(ascending, first_kept, side="left")))
 
 

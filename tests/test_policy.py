@@ -242,10 +242,26 @@ def test_without_out_of_scope_targets_at_least_99_percent_of_the_right_answers_a
     assert policy.threshold > 0
 
 
-def test_with_few_held_out_examples_no_right_answer_is_given_up():
+@pytest.mark.parametrize(("n", "most_declined"), [(20, 0.0), (98, 0.0), (400, 0.013)])
+def test_of_right_answers_to_come_one_in_a_hundred_is_declined_at_most_in_the_mean(n, most_declined):
+    rng, declined, thresholds = np.random.default_rng(4), [], []
+    for _ in range(300):
+        best = rng.beta(4, 2, 2 * n)  # of as many held out, and to come
+        probabilities = np.stack([best, 1 - best], axis=1).astype(np.float32)
+        truth = (probabilities[:, 1] > probabilities[:, 0]).astype(int) ^ (rng.random(2 * n) < 0.1)
+        policy = fit_policy(Task.SINGLE, ("a", "b"), probabilities[:n], np.eye(2)[truth[:n]])
+        answers = policy.decide_batch(probabilities[n:])
+        right = [each for each, label in zip(answers, truth[n:], strict=True) if each.top_intent == "ab"[label]]
+        declined.append(sum(each.intent is None for each in right) / len(right))
+        thresholds.append(policy.threshold)
+    assert np.mean(declined) <= most_declined
+    assert any(thresholds) == (n == 400)
+
+
+def test_with_few_held_out_examples_nothing_is_declined():
     probabilities = np.array([[0.6, 0.3, 0.1], [0.2, 0.5, 0.3], [0.34, 0.33, 0.33]], np.float32)
     policy = fit_policy(Task.SINGLE, ("a", "b", "c"), probabilities, np.eye(3)[[0, 1, 2]])
-    assert [each.intent for each in policy.decide_batch(probabilities)] == ["a", "b", None]
+    assert [each.intent for each in policy.decide_batch(probabilities)] == ["a", "b", "a"]
 
 
 @given(

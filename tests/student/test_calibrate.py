@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.optimize import minimize
 from scipy.special import softmax
 from sklearn.metrics import log_loss
 
@@ -39,6 +40,24 @@ def test_never_worse_than_none(task):
 def test_few_examples_are_not_fitted():
     logits, targets = _sample(2, n=19)
     assert fit_temperature(Task.SINGLE, logits, targets) == 1.0
+
+
+def test_where_every_answer_is_right_scores_are_not_sharpened_without_bound():
+    logits, _ = _sample(3, n=40)
+    targets = np.eye(4, dtype=np.float32)[logits.argmax(axis=1)]
+    expected = minimize(
+        lambda t: log_loss(targets.argmax(1), softmax(logits / np.exp(t[0]), axis=1)) * 40 + t[0] ** 2 / 2, [0.0]
+    )
+    assert 0.1 < fit_temperature(Task.SINGLE, logits, targets) == pytest.approx(np.exp(expected.x[0]), rel=1e-3)
+
+
+def test_what_has_no_label_says_nothing():
+    logits, targets = _sample(4, n=50)
+    weights = np.random.default_rng(0).uniform(0.5, 2, 100).astype(np.float32)
+    others, none = 9 * np.ones((50, 4), np.float32), np.zeros((50, 4), np.float32)
+    both = np.concatenate([logits, others]), np.concatenate([targets, none])
+    assert fit_temperature(Task.SINGLE, *both, weights) == fit_temperature(Task.SINGLE, logits, targets, weights[:50])
+    assert fit_temperature(Task.SINGLE, np.tile(others, (2, 1)), np.tile(none, (2, 1))) == 1.0
 
 
 @given(st.integers(0, 10_000), st.integers(2, 6))
