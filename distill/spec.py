@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from distill.errors import SpecError, missing_extra
+from distill.split import MOST_SEED
 from distill.types import HUMAN_LABELS, OUT_OF_SCOPE_LABEL, Intent, Task
 
 if TYPE_CHECKING:
@@ -328,7 +329,7 @@ class Spec(_Strict):
     """What a student must keep."""
     bench: BenchSpec = BenchSpec()
     """What the benchmark's cost figures assume."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, le=MOST_SEED)] = 0
     """Of everything drawn by chance."""
     budget_minutes: Annotated[float, Field(ge=0)] = 60.0
     """What training may take on two cores, about: encoders that teach the students, and texts made for them, are left out where they do not fit. Reckoned for AVX-512 with bfloat16; without these it takes several times as long."""

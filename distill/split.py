@@ -11,11 +11,14 @@ if TYPE_CHECKING:
 
     Integers = np.ndarray[Any, np.dtype[np.int64]]
 
-__all__ = ["HELD_OUT_SHARE", "stratified_holdout"]
+__all__ = ["HELD_OUT_SHARE", "MOST_SEED", "stratified_holdout"]
 
 HELD_OUT_SHARE = 0.1
 """Share of the labelled queries that is held out where nothing else is said."""
 
+
+MOST_SEED = 4_294_000_000
+"""The highest seed there is: scikit-learn takes 32 bits, and other seeds are counted on from it."""
 
 _MOST = 2.0
 """Of the fraction that is wanted: most that is held out so that each stratum has a member there."""

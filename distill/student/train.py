@@ -20,7 +20,7 @@ from distill.bundle import Bundle, load_bundle
 from distill.data import canonical_json, sha256_json, storage_errors
 from distill.errors import BundleError, TrainingError, missing_extra
 from distill.progress import Progress, say
-from distill.split import HELD_OUT_SHARE, stratified_holdout
+from distill.split import HELD_OUT_SHARE, MOST_SEED, stratified_holdout
 from distill.student.calibrate import FEWEST_EXAMPLES
 from distill.student.processes import is_first_process, wait_for_all
 from distill.student.recipe import (
@@ -207,6 +207,8 @@ def _run(
     _require_libraries()
     from distill.student.weights import base_model_fingerprint, larger_model
 
+    if not 0 <= seed <= MOST_SEED:
+        raise TrainingError(f"the seed must be from 0 to {MOST_SEED:,}, found {seed}")
     fingerprint = base_model_fingerprint(base_model)
     if assistant_model is None and base_model == DEFAULT_BASE_MODEL:
         assistant_model = larger_model()
@@ -287,11 +289,27 @@ def _split(data: TrainingData, seed: int) -> tuple[Part, Part]:
     if not held_out:
         strata = [_stratum(data.task, example) for example in training]
         kept, chosen = stratified_holdout(strata, HELD_OUT_SHARE, seed)
+        if not data.task.sums_to_one:
+            kept, chosen = _with_every_label(training, kept, chosen)
         if chosen:
             held_out = [training[position] for position in chosen]
             training = [training[position] for position in kept]
     n_labels = len(data.labels)
     return Part.of(training, n_labels), Part.of(_few_enough(held_out, n_labels, seed), n_labels)
+
+
+def _with_every_label(examples: Sequence[Example], kept: list[int], held_out: list[int]) -> tuple[list[int], list[int]]:
+    """Both parts, what is held out that alone has a label given back; ``examples`` have any number of labels each."""
+    known = np.zeros(examples[0].target.shape, bool)
+    for position in kept:
+        known |= examples[position].target >= _MULTI_DEFAULT
+    back = set()
+    for position in held_out:
+        has = examples[position].target >= _MULTI_DEFAULT
+        if (has & ~known).any():
+            back.add(position)
+            known |= has
+    return sorted([*kept, *back]), [position for position in held_out if position not in back]
 
 
 def _few_enough(examples: list[Example], n_labels: int, seed: int) -> list[Example]:
@@ -457,8 +475,11 @@ class _Run:
                 "no threshold is fitted"
             )
             return
-        if len(self.held_out.texts) < FEWEST_EXAMPLES:
-            say(f"train: {len(self.held_out.texts)} held-out queries are too few to calibrate probabilities on")
+        n_telling = len(self.held_out.texts)
+        if self.data.task.sums_to_one:  # what is of no label says nothing of probabilities
+            n_telling = int(np.count_nonzero(self.held_out.targets[:].any(axis=1)))
+        if n_telling < FEWEST_EXAMPLES:
+            say(f"train: {n_telling} held-out queries with a label are too few to calibrate probabilities on")
         if not self.data.task.is_mixture:
             taught, held_out = (_known_labels(self.data.task, part.targets) for part in (self.training, self.held_out))
             names = [self.data.labels[number] for number in np.flatnonzero(taught & ~held_out)]

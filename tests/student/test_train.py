@@ -322,6 +322,20 @@ def test_a_tenth_is_held_out_where_none_is(base_model, data):
     assert set(held_out.targets.argmax(1)) == {0, 1, 2}
 
 
+def test_of_several_labels_each_one_is_trained_on():
+    chance = np.random.default_rng(0)
+    targets = (chance.random((200, 30)) < 0.3).astype(np.float32)
+    targets[:, 20:] = 0
+    targets[chance.permutation(200)[:10], np.arange(20, 30)] = 1  # the one query with this label
+    examples = tuple(Example(str(number), target) for number, target in enumerate(targets))
+    data = train.TrainingData("x", Task.MULTI, tuple(f"label {number}" for number in range(30)), examples)
+    for seed in range(5):
+        training, held_out = train._split(data, seed)
+        assert training.targets[:].any(axis=0).all()
+        assert sorted(map(int, [*training.texts, *held_out.texts])) == list(range(200))
+        assert len(held_out.texts) > 10
+
+
 @pytest.mark.parametrize("task", Task)
 def test_intents_without_a_held_out_query_are_named(base_model, tmp_path, capsys, monkeypatch, task):
     monkeypatch.setattr(train, "FEWEST_EXAMPLES", 1)
@@ -356,14 +370,15 @@ def test_too_few_held_out_queries_to_calibrate_on_are_pointed_out(base_model, da
     few = tuple(
         replace(each, split="held_out" if number < 19 else "train") for number, each in enumerate(data.examples)
     )
-    for n_held_out, examples in ((19, few), (20, (*few, replace(few[0], text="one more")))):
+    none = replace(few[0], text="of no label", target=np.zeros_like(few[0].target))
+    for n_held_out, examples in ((19, (*few, none)), (20, (*few, replace(few[0], text="one more")))):
         run = train._run(
             replace(data, examples=examples), tmp_path, ("static",), base_model, None, 0, 0, show_progress=False
         )
         run._say_what_is_not_held_out()
-        assert ("19 held-out queries are too few to calibrate probabilities on" in capsys.readouterr().err) == (
-            n_held_out == 19
-        )
+        assert (
+            "19 held-out queries with a label are too few to calibrate probabilities on" in capsys.readouterr().err
+        ) == (n_held_out == 19)
 
 
 def test_bad_input_gets_one_clear_line(data, tmp_path, base_model):
@@ -375,6 +390,9 @@ def test_bad_input_gets_one_clear_line(data, tmp_path, base_model):
     for message, wrong in cases.items():
         with pytest.raises(TrainingError, match=message):
             train_students(wrong, tmp_path, base_model=base_model)
+    for seed in (-1, 2**32):
+        with pytest.raises(TrainingError, match="the seed must be from 0 to 4,294,000,000, found"):
+            train_students(data, tmp_path, seed=seed, base_model=base_model)
     with pytest.raises(TrainingError, match="there is no student 'big'"):
         train_students(data, tmp_path, students=("big",), base_model=base_model)
     assert not list(tmp_path.iterdir())
