@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from provenance import ROOT
 
-from distill.data import read_jsonl
+from distill.data import read_jsonl, storage_errors
 from distill.student.recipe import DEFAULT_BUDGET_MINUTES
 
 if TYPE_CHECKING:
@@ -40,11 +40,29 @@ _NOT_KNOWN = (0, 0, "")
 Opening = dict[str, Any]
 
 
+def check_writable(path: Path) -> None:
+    """Returns where ``note`` can be expected to write.
+
+    Raises:
+        StorageError: It cannot.
+    """
+    _append("", path)
+
+
 def note(line: Opening, path: Path) -> None:
-    """Appends what is known of an opening so far; ``rows`` is empty until it was measured."""
-    path.parent.mkdir(exist_ok=True)
-    with path.open("a", encoding="utf-8", newline="\n") as lines:
-        lines.write(json.dumps(line) + "\n")
+    """Appends what is known of an opening so far; ``rows`` is empty until it was measured.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    _append(json.dumps(line) + "\n", path)
+
+
+def _append(text: str, path: Path) -> None:
+    with storage_errors(path):
+        path.parent.mkdir(exist_ok=True)
+        with path.open("a", encoding="utf-8", newline="\n") as lines:
+            lines.write(text)
 
 
 def read_openings(path: Path) -> list[Opening]:

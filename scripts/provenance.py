@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import distill
 from distill.errors import DistillError
 from distill.progress import n_processes
 
@@ -33,7 +34,14 @@ def busy(environment: Mapping[str, Any]) -> str:
 
 
 def tree_commit() -> str:
-    """The commit, with a plus sign where distill/ or scripts/ differ from it; ``unknown`` outside of a checkout."""
+    """The commit, with a plus sign where distill/ or scripts/ differ from it; ``unknown`` outside of a checkout.
+
+    Raises:
+        DistillError: The package that is imported is not this checkout's.
+    """
+    imported = Path(distill.__file__).resolve()
+    if ROOT not in imported.parents:
+        raise DistillError(f"distill is imported from {imported.parent}, not from this checkout; set PYTHONPATH={ROOT}")
     try:
         commit = _git("rev-parse", "--short=10", "HEAD")
         changed = _git("status", "--porcelain", "--untracked-files=no", "--", "distill", "scripts")

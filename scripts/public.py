@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -86,7 +87,10 @@ def read_folder(path: Path) -> Folder:
     descriptions = _descriptions(path / "intents.json")
     if OUT_OF_SCOPE_LABEL in descriptions and task is not Task.SINGLE:
         raise DataError(f"{path / 'intents.json'}: {OUT_OF_SCOPE_LABEL!r} is no name of an intent; {_WITHOUT[task]}")
-    names = set(descriptions).union(*(query.target for query in train))
+    taught: set[str] = set().union(*(query.target for query in train))
+    if OUT_OF_SCOPE_LABEL not in taught:  # as a label that nobody learns it would only mislead
+        descriptions.pop(OUT_OF_SCOPE_LABEL, None)
+    names = {*descriptions, *taught}
     if len(names) < _FEWEST_LABELS:
         raise DataError(f"{train_path}: students need two labels or more, found {', '.join(names) or 'none'}")
     if not any(query.target for query in train):
@@ -195,6 +199,7 @@ def measure(
     """
     refuse_several_processes()
     commit = tree_commit()
+    openings.check_writable(OPENINGS)
     folder = read_folder(folder_path)
     if not (folder.path / "test.jsonl").exists():
         raise DataError(f"{folder.path / 'test.jsonl'}: is missing; students are measured on it")
@@ -206,7 +211,7 @@ def measure(
         intents=folder.intents,
         teacher="human labels",
     )
-    bundles, training = train(data, out, seed, budget_minutes)
+    bundles, training = train(data, out, seed, budget_minutes, commit)
     hashes = part_hashes(folder.path)
     bench_path = out / "bench.json"
     if bench_path.exists():
@@ -248,11 +253,13 @@ def part_hashes(folder: Path) -> dict[str, str]:
     return {f"{path.stem}_sha256": sha256_file(path) for path in parts if path.exists()}
 
 
-def train(data: TrainingData, out: Path, seed: int, budget_minutes: float) -> tuple[dict[str, Bundle], dict[str, Any]]:
+def train(
+    data: TrainingData, out: Path, seed: int, budget_minutes: float, commit: str
+) -> tuple[dict[str, Bundle], dict[str, Any]]:
     """The bundles, and what is known of their training; training.json keeps it, as a later run cannot know.
 
-    Minutes and peak memory are None where several processes trained, one after another, and memory also where an earlier
-    training in this process took more.
+    Minutes, peak memory, cores and the commit that trained are None where several processes trained, one after another, and memory also where
+    an earlier training in this process took more.
     """
     wanted: dict[str, Any] = {"seed": seed, "budget_minutes": budget_minutes}
     untrained = untrained_students(data, out, students=STUDENTS, base_model=DEFAULT_BASE_MODEL, **wanted)
@@ -277,6 +284,8 @@ def train(data: TrainingData, out: Path, seed: int, budget_minutes: float) -> tu
         **plan(data, out, seed, budget_minutes),
         "train_minutes": None if is_begun else minutes,
         "train_peak_rss_mb": None if is_begun or peak == peak_before else peak,
+        "train_cores": None if is_begun else n_cores(),
+        "trained_commit": None if is_begun else commit,
     }
     write_json(path, known)
     return bundles, known
@@ -293,6 +302,15 @@ def plan(data: TrainingData, out: Path, seed: int, budget_minutes: float) -> dic
     n_own = run.encoder_recipe.assistants
     assistant = run.assistant_model if run.encoder_recipe.larger else f"{n_own} encoders" if n_own else "none"
     return {"assistant": assistant, "estimated_minutes": round(run.estimated_minutes(STUDENTS), 1)}
+
+
+def n_cores() -> int | None:
+    """Those that training may use; None where a GPU trains."""
+    import torch
+
+    if torch.cuda.is_available():
+        return None
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def figures(result: BenchResult) -> dict[str, Any]:

@@ -5,6 +5,8 @@ import sys
 import pytest
 from project import TESTS
 
+from distill.errors import DistillError
+
 sys.path.append(str(TESTS.parent / "scripts"))
 import demo_pages
 import provenance
@@ -24,3 +26,10 @@ def test_the_sentence_stands_below_a_demos_tables_as_long_as_they_are_older(monk
     assert part().endswith("\n\nThe encoder's figures are older than the int8 graph that training makes now.\n")
     monkeypatch.setattr(provenance, "INT8_GRAPH_SINCE", "2000-01-01T00:00:00+00:00")
     assert "older" not in part()
+
+
+def test_other_code_than_the_checkouts_is_not_taken_for_it(monkeypatch, tmp_path):
+    assert provenance.tree_commit()
+    monkeypatch.setattr(provenance.distill, "__file__", str(tmp_path / "distill" / "__init__.py"))
+    with pytest.raises(DistillError, match=f"not from this checkout; set PYTHONPATH={provenance.ROOT}"):
+        provenance.tree_commit()

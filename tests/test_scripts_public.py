@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from distill.bundle import ONNX_FP32, ONNX_INT8
-from distill.errors import DataError, DistillError
+from distill.errors import DataError, DistillError, StorageError
 from distill.types import BenchResult, BenchRow, Task
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
@@ -111,6 +111,21 @@ def test_a_label_of_the_test_part_alone_is_a_label_that_no_student_gives(tmp_pat
     assert "students cannot know 'pya'" in capsys.readouterr().err
 
 
+def test_out_of_scope_that_is_described_and_that_no_query_has_is_no_label(tmp_path):
+    write(tmp_path, "train", [PAY, SEND])
+    (tmp_path / "intents.json").write_text(json.dumps({"pay": "x", "oos": "fits none"}), encoding="utf-8")
+    assert public.read_folder(tmp_path).labels == ("pay", "send")
+    write(tmp_path, "train", [PAY, SEND, {"text": "?", "intent": "oos"}])
+    assert public.read_folder(tmp_path).labels == ("pay", "send", "oos")
+
+
+def test_where_openings_cannot_be_noted_nothing_is_trained(run):
+    run.path.mkdir()
+    with pytest.raises(StorageError, match=r"openings\.jsonl: cannot be written"):
+        run.measure()
+    assert run.trained == 0
+
+
 def test_what_is_out_of_scope_in_the_test_part_alone_is_left_to_the_policy(tmp_path):
     write(tmp_path, "train", [PAY, SEND])
     write(tmp_path, "test", [PAY, {"text": "?", "intent": "oos"}])
@@ -205,6 +220,8 @@ def test_an_opening_says_what_was_measured_and_how_it_was_made(run):
     assert (line["recipe"], line["budget_minutes"], line["assistant"]) == (public.VERSION, 60.0, "none")
     assert line["estimated_minutes"] == 12.3
     assert (line["train_minutes"], line["train_peak_rss_mb"]) == (0.0, 101)
+    assert line["train_cores"] in {None, *range(1, 10_000)}
+    assert (line["commit"], line["trained_commit"]) == ("abc", "abc")
     assert {len(line[f"{part}_sha256"]) for part in ("train", "test")} == {64}
     assert len(run.path.read_text("utf-8").splitlines()) == 2  # begun, and measured
 
@@ -236,7 +253,8 @@ def test_minutes_and_memory_of_a_training_that_went_on_are_not_known(run, when):
     run.measure(when)
     run.measure()
     assert run.trained == 1
-    assert (run.openings[0]["train_minutes"], run.openings[0]["train_peak_rss_mb"]) == (None, None)
+    facts = ("train_minutes", "train_peak_rss_mb", "train_cores", "trained_commit")
+    assert [run.openings[0][fact] for fact in facts] == [None] * 4
 
 
 def test_a_missing_test_part_is_told_before_training_and_a_wrong_one_costs_no_training(run):
@@ -349,11 +367,15 @@ def test_a_limit_that_is_for_three_seeds_says_how_many_there_were():
 
 
 def test_what_training_took_stands_beside_its_limits():
-    last = public_table.table([opening(set="banking77", train_minutes=70.5)], OPENED).splitlines()[-1]
+    two = {"set": "banking77", "train_cores": 2}
+    last = public_table.table([opening(train_minutes=70.5, **two)], OPENED).splitlines()[-1]
     assert last.endswith("70.5 minutes, missed (at most 60 minutes on two cores); 2,000 MB, stands (at most 6,000 MB on two cores).")  # fmt: skip
-    unknown = public_table.table([opening(set="banking77", train_minutes=None)], OPENED).splitlines()[-1]
+    unknown = public_table.table([opening(train_minutes=None, **two)], OPENED).splitlines()[-1]
     assert ": not known (at most 60 minutes on two cores); 2,000 MB" in unknown
     assert ": not known (at most 60 minutes" in public_table.table([], OPENED)
+    for cores, said in (({}, "on how many cores is not known"), ({"train_cores": 16}, "on other machines")):
+        line = public_table.table([opening(set="banking77", train_minutes=10.5, **cores)], OPENED).splitlines()[-1]
+        assert f"10.5 minutes, {said} (at most 60 minutes on two cores)" in line
 
 
 def test_the_noise_floor_stands_beside_ece():
