@@ -61,7 +61,7 @@ def _losses(task: Task, logits: Array, targets: Array) -> np.ndarray[Any, np.dty
 def fit_temperature(task: Task, logits: Array, targets: Array, weights: Array | None = None) -> float:
     """The most probable temperature T, by the likelihood of ``logits / T`` and a normal prior of log T around 0 (maximum a posteriori).
 
-    Of one or two held-out examples in a hundred the prior decides something, of hundreds nothing.
+    The prior counts where few examples were held out, and next to nothing where hundreds were.
 
     Args:
         task: Picks softmax or sigmoid.
