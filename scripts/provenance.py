@@ -34,20 +34,29 @@ def busy(environment: Mapping[str, Any]) -> str:
 
 
 def tree_commit() -> str:
-    """The commit, with a plus sign where distill/ or scripts/ differ from it; ``unknown`` outside of a checkout.
-
-    Raises:
-        DistillError: The package that is imported is not this checkout's.
-    """
-    imported = Path(distill.__file__).resolve()
-    if ROOT not in imported.parents:
-        raise DistillError(f"distill is imported from {imported.parent}, not from this checkout; set PYTHONPATH={ROOT}")
+    """The commit, with a plus sign where distill/ or scripts/ differ from it; ``unknown`` outside of a checkout, or where another's code runs."""
+    if _imported_from() != ROOT / "distill":
+        return "unknown"
     try:
         commit = _git("rev-parse", "--short=10", "HEAD")
         changed = _git("status", "--porcelain", "--untracked-files=no", "--", "distill", "scripts")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return f"{commit}+" if changed else commit
+
+
+def refuse_other_code() -> None:
+    """Goes on where this checkout's own package runs.
+
+    Raises:
+        DistillError: Another is imported: what it does would be noted as this checkout's.
+    """
+    if (imported := _imported_from()) != ROOT / "distill":
+        raise DistillError(f"distill is imported from {imported}, not from this checkout; set PYTHONPATH={ROOT}")
+
+
+def _imported_from() -> Path:
+    return Path(distill.__file__).resolve().parent
 
 
 def refuse_several_processes() -> None:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import openings
 from openings import OPENINGS
-from provenance import refuse_several_processes, tree_commit
+from provenance import refuse_other_code, refuse_several_processes, tree_commit
 
 from distill.benchmark.bench import BenchInputs, run_bench
 from distill.benchmark.results import read_result, result_as_json
@@ -198,6 +198,7 @@ def measure(
         DistillError: The data cannot be read or trained on, or several processes were started together.
     """
     refuse_several_processes()
+    refuse_other_code()
     commit = tree_commit()
     openings.check_writable(OPENINGS)
     folder = read_folder(folder_path)

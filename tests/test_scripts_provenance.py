@@ -29,7 +29,9 @@ def test_the_sentence_stands_below_a_demos_tables_as_long_as_they_are_older(monk
 
 
 def test_other_code_than_the_checkouts_is_not_taken_for_it(monkeypatch, tmp_path):
-    assert provenance.tree_commit()
+    assert provenance.tree_commit() != "unknown"
+    provenance.refuse_other_code()
     monkeypatch.setattr(provenance.distill, "__file__", str(tmp_path / "distill" / "__init__.py"))
     with pytest.raises(DistillError, match=f"not from this checkout; set PYTHONPATH={provenance.ROOT}"):
-        provenance.tree_commit()
+        provenance.refuse_other_code()
+    assert provenance.tree_commit() == "unknown"
