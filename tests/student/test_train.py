@@ -441,6 +441,7 @@ def test_many_labels_of_many_queries_are_kept_by_what_is_not_zero(base_model, da
     """The same students, but for the thinner calibration: targets and answers are never an array as a whole."""
     recipe = replace(ENCODER_RECIPE, assistants=1, augmentation=2, epochs_again=3, learning_rate_again=3e-3)
     monkeypatch.setattr(train, "encoder_recipe", lambda *_: recipe)
+    monkeypatch.setattr(train, "static_recipe", lambda *_: replace(STATIC_RECIPE, epochs=2 * STATIC_RECIPE.epochs))
     monkeypatch.setattr(targets, "_MOST_CELLS", 60)
     monkeypatch.setattr(targets, "KEPT", 2)
     training, held_out = train._split(data, seed=0)
