@@ -11,12 +11,12 @@ import torch
 
 from distill.data import atomic_write
 from distill.progress import Progress, say
-from distill.student.calibrate import fit_temperature, probabilities
+from distill.student.calibrate import fit_temperature
 from distill.student.encoder import Encoder, Pooled
 from distill.student.probe import linear_probe, most_iterations
 from distill.student.processes import is_first_process
 from distill.student.static import Static
-from distill.student.targets import SparseTargets, fits_array, highest, mapped, mean, mixed, most_rows, stacked
+from distill.student.targets import mixed, stacked
 from distill.student.tokens import bundle_tokenizer, encode
 from distill.student.trainer import Schedule, TrainingSet, checkpoint_errors, fit, predict
 from distill.student.vectors import first_gates
@@ -24,8 +24,6 @@ from distill.student.vectors import first_gates
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
-
-    from tokenizers import Tokenizer
 
     from distill.student.recipe import EncoderRecipe, StaticRecipe
     from distill.student.targets import Targets
@@ -36,7 +34,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[np.float32]]
 
-__all__ = ["Assistant", "Lesson", "Part", "ask_assistants", "distilled", "learn_encoder", "learn_static", "mean_answer"]
+__all__ = ["Lesson", "Part", "distilled", "learn_encoder", "learn_static"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -134,54 +132,6 @@ def learn_encoder(
             shutil.rmtree(checkpoints, ignore_errors=True)
             _keep(encoder, finished)
     return encoder, _calibrate(encoder, encode(tokenizer, lesson.held_out.texts), lesson)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Assistant:
-    """A trained and calibrated encoder that labels for others.
-
-    Attributes:
-        encoder: Its model.
-        tokenizer: Made by ``bundle_tokenizer``; the vocabulary may be another than the student's.
-    """
-
-    encoder: Encoder
-    tokenizer: Tokenizer
-
-
-def ask_assistants(assistants: Sequence[Assistant], texts: Sequence[str], *, show_progress: bool) -> list[Targets]:
-    """What each of the assistants says of texts: logits, float32 of shape (n, n_labels).
-
-    Of many texts over many labels only the highest logits of each text are kept.
-
-    Args:
-        assistants: One or more.
-        texts: What to ask.
-        show_progress: Whether to show progress on stderr.
-    """
-    with Progress("ask encoders", len(texts) * len(assistants), show=show_progress) as progress:
-        return [_logits(each, texts, progress) for each in assistants]
-
-
-def _logits(assistant: Assistant, texts: Sequence[str], progress: Progress) -> Targets:
-    ids, n_labels = encode(assistant.tokenizer, texts), assistant.encoder.head.out_features
-    if fits_array(len(ids), n_labels):
-        return predict(assistant.encoder, ids, progress, fast=True)
-    step = most_rows(n_labels)
-    parts = (ids[start : start + step] for start in range(0, len(ids), step))
-    return SparseTargets.joined([highest(predict(assistant.encoder, part, progress, fast=True)) for part in parts])
-
-
-def mean_answer(task: Task, logits: Sequence[Targets], temperature: float) -> Targets:
-    """Mean of the assistants' probabilities, float32 of shape (n, n_labels).
-
-    Args:
-        task: Picks softmax or sigmoid.
-        logits: Of one assistant or more. Labels whose logit was not kept get the probability 0.
-        temperature: Softens the answers.
-    """
-    answers = [mapped(each, lambda values: probabilities(task, values / np.float32(temperature))) for each in logits]
-    return mean(answers)
 
 
 def distilled(training: Part, new_texts: Sequence[str], answers: Targets, label_share: float) -> Part:

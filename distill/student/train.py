@@ -137,8 +137,8 @@ def train_students(  # noqa: PLR0913  # each is a setting of router.yaml
     """Trains students and writes their bundles to ``out/encoder`` and ``out/static``.
 
     Bundles that were made from the same data, recipe and seed are left as they are. Training that was killed goes on: an encoder
-    that was finished is not trained again, a longer training goes on from its last epoch. The static student needs the encoder as
-    its assistant; it is trained for that even when it is not asked for.
+    that was finished is not trained again, a longer training goes on from its last epoch, and what encoders have answered is not asked again.
+    The static student needs the encoder as its assistant; it is trained for that even when it is not asked for.
 
     Args:
         data: Labelled examples.
@@ -541,14 +541,14 @@ class _Run:
         self, answers: list[Targets], encoder: Encoder, base: BaseModel, more_texts: list[str], max_length: int
     ) -> Targets:
         """The probabilities that the static student learns: the mean of the ``answers``, then the encoder's about more texts."""
-        from distill.student.learn import mean_answer
+        from distill.student.answers import mean_answer
 
         temperature = self.static_recipe.assistant_temperature
         mean = mean_answer(self.data.task, answers, temperature)
         if not more_texts:
             return mean
-        more = self._ask(encoder, base, more_texts, max_length)
-        return joined([mean, mean_answer(self.data.task, more, temperature)])
+        more = self._ask("encoder", encoder, base, more_texts, max_length)
+        return joined([mean, mean_answer(self.data.task, [more], temperature)])
 
     def _make_static(
         self, base: BaseModel, lesson: Lesson, words: Lexicon, answers: Targets | None, new_texts: list[str]
@@ -594,13 +594,14 @@ class _Run:
         groups = likeliest(self.training.targets, 0.0 if self.data.task.sums_to_one else _MULTI_DEFAULT).tolist()
         return more_texts(self.training.texts, groups, wanted, seed, words.neighbours, known)
 
-    def _ask(self, encoder: Encoder, base: BaseModel, texts: list[str], max_length: int) -> list[Targets]:
-        """The logits that an encoder of ``base`` gives texts, as a list of one."""
-        from distill.student.learn import Assistant, ask_assistants
+    def _ask(self, name: str, encoder: Encoder, base: BaseModel, texts: list[str], max_length: int) -> Targets:
+        """The logits that an encoder of ``base``, which ``name`` is kept by, gives texts."""
+        from distill.student.answers import Assistant, ask
         from distill.student.tokens import bundle_tokenizer
 
         assistant = Assistant(encoder, bundle_tokenizer(base.tokenizer, max_length))
-        return ask_assistants([assistant], texts, show_progress=self.show_progress)
+        kept = self._kept("encoder") / f"answers of {name}"
+        return ask(assistant, texts, kept, show_progress=self.show_progress)
 
     def _learn_encoders(
         self, base: BaseModel, lesson: Lesson, new_texts: list[str], *, answer_all: bool
@@ -610,7 +611,8 @@ class _Run:
         Where the recipe has assistants, the encoder is born again (Furlanello et al., ICML 2018): it learns from their mean answer as
         well as from the labels, and about varied texts too.
         """
-        from distill.student.learn import distilled, learn_encoder, mean_answer
+        from distill.student.answers import mean_answer
+        from distill.student.learn import distilled, learn_encoder
 
         recipe, kept = self.encoder_recipe, self._kept("encoder")
         n_known, texts = len(lesson.training.texts), [*lesson.training.texts, *new_texts]
@@ -627,7 +629,7 @@ class _Run:
         else:
             encoder, temperature = learn_encoder(base, lesson, recipe, kept)
         if answer_all:
-            answers += self._ask(encoder, base, texts, lesson.max_length)
+            answers.append(self._ask("encoder", encoder, base, texts, lesson.max_length))
         return encoder, temperature, answers
 
     def _ask_new_assistants(self, lesson: Lesson, texts: list[str]) -> list[Targets]:
@@ -644,8 +646,9 @@ class _Run:
                 seed=lesson.seed + _SEEDS_APART * number,
                 max_length=min(lesson.max_length, base.max_length),
             )
-            encoder, _ = learn_encoder(base, own, recipe.assistant(number), kept, f"assistant {number + 1}")
-            answers += self._ask(encoder, base, texts, own.max_length)
+            name = f"assistant {number + 1}"
+            encoder, _ = learn_encoder(base, own, recipe.assistant(number), kept, name)
+            answers.append(self._ask(name, encoder, base, texts, own.max_length))
         return answers
 
     def _kept(self, student: str) -> Path:

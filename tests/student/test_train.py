@@ -20,7 +20,7 @@ from distill.data import canonical_json
 from distill.errors import TrainingError
 from distill.policy import Policy
 from distill.selfcheck import verify_selfcheck
-from distill.student import learn, targets, train, trainer, weights
+from distill.student import answers, learn, targets, train, trainer, weights
 from distill.student.encoder import Encoder
 from distill.student.export import onnx_logits
 from distill.student.tokens import encode, pad
@@ -195,6 +195,29 @@ def test_killed_after_the_encoder_goes_on_with_static(base_model, data, tmp_path
     assert fits == ["Static"]
     assert bundles["static"].manifest.student == "static"
     assert "goes on with the encoder" in capsys.readouterr().err
+
+
+def test_killed_after_its_assistants_were_asked_asks_nothing_twice(base_model, data, tmp_path, quick, monkeypatch):
+    recipe = replace(ENCODER_RECIPE, epochs=1, assistants=2, augmentation=1, epochs_again=1)
+    monkeypatch.setattr(train, "encoder_recipe", lambda *_: recipe)
+    monkeypatch.setattr(train, "static_recipe", lambda *_: replace(STATIC_RECIPE, epochs=1, more_texts=50))
+    predict, asked = answers.predict, []
+    monkeypatch.setattr(
+        answers,
+        "predict",
+        lambda model, ids, *rest, **options: asked.append(ids) or predict(model, ids, *rest, **options),
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(learn, "learn_static", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            train_students(data, tmp_path / "killed", base_model=base_model, show_progress=False)
+    assert len(asked) == 4  # two assistants, the encoder, and it about more texts
+    killed = train_students(data, tmp_path / "killed", base_model=base_model, show_progress=False)
+    assert len(asked) == 4
+    whole = train_students(data, tmp_path / "whole", base_model=base_model, show_progress=False)
+    for student, bundle in killed.items():
+        assert bundle.manifest.files == whole[student].manifest.files
+    assert not (tmp_path / "killed" / ".work").exists()
 
 
 @pytest.mark.parametrize(("task", "more_texts"), [(Task.SINGLE, 0), (Task.SINGLE, 200), (Task.MULTI, 200)])
