@@ -246,6 +246,9 @@ def _alone(job: _Job) -> Iterator[None]:
 
 def _check(job: _Job) -> None:
     """Finds what cannot end well before anything is routed."""
+    for name in (str(job.source), str(job.output), job.column):
+        if not _is_utf8(name):
+            raise DataError(f"{name!r}: is not UTF-8, so nothing could name it; give another name")
     source_of(job.source)
     format_of(job.output)
     if job.source == job.output or (job.output.exists() and job.source.exists() and job.output.samefile(job.source)):
@@ -256,6 +259,14 @@ def _check(job: _Job) -> None:
         if report in {job.source, job.output}:
             raise _in_the_way(report)
     _report_of(job)
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _report_of(job: _Job) -> Path:
@@ -341,8 +352,10 @@ def _remove(folder: Path) -> None:
     """Empties the parts' folder but for the lock, the file that says whose it is last: one that is cut here can go on."""
     for file in folder.iterdir():
         if file.name not in {_JOB, _LOCK}:
-            file.unlink()
-    (folder / _JOB).unlink()
+            with storage_errors(file):
+                file.unlink()
+    with storage_errors(folder):
+        (folder / _JOB).unlink()
 
 
 def _route_parts(router: PartRouter, parts: Sequence[Part], engine: str, *, show_progress: bool) -> None:
@@ -449,7 +462,8 @@ def _finish(job: _Job, parts: Sequence[Part], n_resumed: int, task: Task) -> Bul
     report = _finish_report(job, parts, task) if n_errors else None
     for other in job.reports:
         if other != report and _is_ours(other, job):  # of an earlier run to this output
-            other.unlink()
+            with storage_errors(other):
+                other.unlink()
     if report is not None and not n_queries:
         _remove(job.folder)
         raise DataError(f"{job.source}: no line holds a query: {report} says for each why")

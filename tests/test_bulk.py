@@ -816,6 +816,25 @@ def test_what_cannot_be_routed_is_one_line(tiny_bundle, tmp_path, source, output
     assert files_in(tmp_path) == before
 
 
+@pytest.mark.parametrize("which", ["source", "output", "column"])
+def test_a_name_that_is_not_utf8_is_refused_before_anything_is_written(tiny_bundle, tmp_path, which):
+    names = {"source": "queries.jsonl", "output": "answers.jsonl", "column": "text"}
+    names[which] = os.fsdecode(b"caf\xe9" + names[which].encode())
+    write_texts(tmp_path / names["source"], ["refund"])
+    before = files_in(tmp_path)
+    with pytest.raises(DataError, match="is not UTF-8"):
+        route_file(tiny_bundle.path, tmp_path / names["source"], tmp_path / names["output"], column=names["column"])
+    assert files_in(tmp_path) == before
+
+
+def test_what_cannot_be_removed_of_old_parts_is_named(cut):
+    bundle, source, output = cut
+    folder = output.with_name(f"{output.name}.parts")
+    (folder / ".snap").mkdir()
+    with pytest.raises(StorageError, match=r"\.snap: cannot be written"):
+        route_file(bundle, source, output, lines_per_part=7)
+
+
 @pytest.mark.parametrize("fault", ["no bundle", "an altered bundle", "no Ray"])
 def test_a_start_that_fails_reads_nothing_and_leaves_nothing(tmp_path, monkeypatch, fault):
     source, bundle = write_texts(tmp_path / "queries.jsonl", ["refund"]), tmp_path / "bundle"
