@@ -49,6 +49,8 @@ class TeacherFallback:
     Raises:
         SpecError: The spec's teacher cannot be asked.
         MissingKeyError: The key's variable is not set, and the endpoint is not on this machine.
+        TeacherError: A sentence encoder is needed, and there is no ``open_embedder``.
+        DistillError: Whatever ``open_embedder`` raises.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class TeacherFallback:
         _fallbacks.add(self)
         if self._function is None:
             self._request, self._dialect = requester(spec, open_embedder)
+            self._request("x")  # a sentence encoder that is needed is opened now, not while the first query waits
             self._open()
 
     @property

@@ -11,7 +11,8 @@ from decimal import Decimal
 
 import pytest
 from fake_server import FakeServer
-from teacher_specs import PRICE, TEXTS, ledger_lines
+from teacher_specs import INTENTS, PRICE, TEXTS, ledger_lines
+from words import ByWords
 
 from distill import Cascade, pipeline
 from distill.cascade import Budget, FallbackOutcome
@@ -161,6 +162,19 @@ def test_a_callable_teacher(make_fallback, tiny_router, tmp_path, monkeypatch):
     assert Cascade(tiny_router, fallback, ask_below=1.0).route(DOUBTED).intent == "refund"
     assert fallback.usd_per_call is None
     monkeypatch.delitem(sys.modules, "sorting")
+
+
+def test_a_sentence_encoder_that_is_needed_is_opened_before_the_first_query(make_spec, server):
+    many = {f"intent_{number}": f"About subject {number}" for number in range(400)}
+    spec = make_spec(server.base_url, intents=INTENTS | many)
+    opened = []
+    fallback = TeacherFallback(spec, timeout_s=20, open_embedder=lambda: opened.append(1) or ByWords())
+    assert (len(opened), server.requests) == (1, [])
+    fallback("where is my parcel")
+    fallback.close()
+    assert len(opened) == 1
+    with pytest.raises(TeacherError, match="too many for one prompt"):
+        TeacherFallback(spec)
 
 
 def test_human_labels_cannot_be_asked(make_spec, tmp_path):
