@@ -311,9 +311,12 @@ def _fit_single(probabilities: Floats, targets: Floats, weights: Floats, n_in_sc
     if not n_out:
         return 1.0, _threshold_keeping(scores[answered], right[answered], _KEPT_SHARE)
     rejectable = np.where(is_out, max(1.0, _LEAST_ODDS * n_in / n_out) * weights, 0.0)
-    share = scores[answered] / (scores[answered] + out_of_scope[answered])
-    limit = _lowest_as_good(share, right[answered], rejectable[answered])
-    ratio = max((1.0 - limit) / limit, 0.0) if limit > _EQUAL_SHARE else 1.0
+    ratio = 1.0
+    if n_in_scope < probabilities.shape[1]:
+        share = scores[answered] / (scores[answered] + out_of_scope[answered])
+        limit = _lowest_as_good(share, right[answered], rejectable[answered])
+        if limit > _EQUAL_SHARE:
+            ratio = max((1.0 - limit) / limit, 0.0)
     kept = out_of_scope < scores * ratio
     return ratio, _lowest_as_good(scores[kept], right[kept], rejectable[kept])
 

@@ -212,6 +212,14 @@ def test_a_query_that_fits_no_label_is_out_of_scope_where_that_is_no_label():
     assert fit_policy(Task.SINGLE, ("a", "b"), probabilities, first_intent_holds).threshold < 0.5
 
 
+def test_scores_of_one_fit_a_threshold_where_out_of_scope_is_no_label():
+    probabilities = np.array([[1.0, 0.0]] * 3 + [[0.6, 0.4]] * 2, np.float32)
+    targets = np.concatenate([np.eye(2)[[0] * 3], np.zeros((2, 2))])
+    policy = fit_policy(Task.SINGLE, ("a", "b"), probabilities, targets)
+    assert policy.out_of_scope_ratio == 1.0
+    assert 0.0 <= policy.threshold <= 1.0
+
+
 def test_rare_out_of_scope_examples_count_for_one_query_in_five():
     probabilities = np.array([[0.375, 0.3, 0.125]] * 12 + [[0.75, 0.0, 0.25]] * 480, np.float32)
     truth = [2] * 10 + [0] * 2 + [0] * 480
