@@ -120,13 +120,12 @@ def measure(
     examples = tuple(
         Example(text, targets[label]) for text, label in zip(texts, labels, strict=True) if label is not None
     )
-    bundles = train_students(
-        TrainingData(name, Task.SINGLE, names, examples, teacher="human labels"),
-        out,
-        students=options.students,
-        seed=options.seed,
-        budget_minutes=options.budget_minutes,
-    )
+    data = TrainingData(name, Task.SINGLE, names, examples, teacher="human labels")
+    options_of_training = {"seed": options.seed, "budget_minutes": options.budget_minutes}
+    bundles = {  # each for itself, as otherwise the encoder would teach the static student
+        student: train_students(data, out / student, students=(student,), **options_of_training)[student]
+        for student in options.students
+    }
     queries, intents = [line["text"] for line in aside], [line["intent"] for line in aside]
     answers = {student: Router.load(bundle.path).predict_proba(queries) for student, bundle in bundles.items()}
     return {

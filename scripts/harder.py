@@ -3,7 +3,7 @@
 python scripts/harder.py FOLDER --out DIR [--seed 0] [--noise 0.15] [--per-intent 10]
 
 Makes two data set folders from FOLDER under DIR, named after FOLDER, what is hard in them, and the seed: one in which a share of the training
-labels is turned to the intent that it is most often taken for, and one with some examples an intent; measures students on both and on FOLDER itself as scripts/public.py does, and
+labels is turned to the intent that it is most readily taken for, and one with some examples an intent; measures students on both and on FOLDER itself as scripts/public.py does, and
 prints what they lose, beside the pretrained vectors with a logistic regression on the same few examples. The few examples come first, as they
 take least time. What was measured already (DIR/models holds bench.json of that folder) is not measured again. results/harder.jsonl gets a line, which
 grows with each folder, and of each part what its students were made by; scripts/public_table.py makes a table of it.
@@ -47,7 +47,7 @@ _MADE = ("commit", "opened_at", "recipe", "export", "assistant")
 
 
 def confusable(lines: list[Line]) -> dict[str, str]:
-    """For each intent the one that a TF-IDF classifier, asked about queries it has not seen, takes it for most often.
+    """For each intent the other one that a TF-IDF classifier, asked about queries it has not seen, gives the most probability in the mean.
 
     Args:
         lines: Two or more of each intent.

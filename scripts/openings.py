@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 from provenance import ROOT
@@ -61,8 +62,12 @@ def note(line: Opening, path: Path) -> None:
 def _append(text: str, path: Path) -> None:
     with storage_errors(path):
         path.parent.mkdir(exist_ok=True)
-        with path.open("a", encoding="utf-8", newline="\n") as lines:
-            lines.write(text)
+        with path.open("a+b") as lines:
+            if lines.seek(0, os.SEEK_END) and text:
+                lines.seek(-1, os.SEEK_END)
+                if lines.read(1) != b"\n":  # a killed run's line: it alone is lost, and reading names it
+                    lines.write(b"\n")
+            lines.write(text.encode())
 
 
 def read_openings(path: Path) -> list[Opening]:

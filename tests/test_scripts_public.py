@@ -298,6 +298,21 @@ def test_anybodys_folder_of_a_known_name_is_not_the_projects(tmp_path):
     assert [line["opened_at"] for line in openings.read_openings(path)] == [opening()["opened_at"], "b", "e"]
 
 
+def test_a_line_that_a_killed_run_tore_is_lost_alone(tmp_path):
+    path = tmp_path / "openings.jsonl"
+    openings.note(opening(), path)
+    with path.open("a", encoding="utf-8") as lines:
+        lines.write('{"opened_at": "torn')
+    openings.check_writable(path)
+    openings.note(opening(opened_at="b"), path)
+    openings.note(opening(opened_at="c"), path)
+    with pytest.raises(DistillError, match=r":2"):
+        openings.read_openings(path)
+    kept = path.read_text("utf-8").splitlines()
+    path.write_text("\n".join([kept[0], *kept[2:]]) + "\n", "utf-8")
+    assert [line["opened_at"] for line in openings.read_openings(path)] == [opening()["opened_at"], "b", "c"]
+
+
 def test_every_opening_of_a_test_part_counts_under_whatever_name_and_with_whatever_else(tmp_path):
     path = tmp_path / "openings.jsonl"
     known = openings.SHA256["clinc150"]
@@ -440,8 +455,13 @@ def test_what_of_wrong_and_few_labels_was_not_measured_yet_says_so():
     del begun["clean"], begun["noisy"]
     later = begun | {"commit": "later", "few": begun["few"] | {"recipe": 1}}
     expected = public_table.harder_table([harder()])
-    expected = expected.replace("abc, 2026-11-26, one |", "later, 2026-11-26, one, recipe 1; abc, 2026-11-26, one |")
+    expected = expected.replace(
+        "abc, 2026-11-26, one, recipe not known |",
+        "later, 2026-11-26, one, recipe 1, older; abc, 2026-11-26, one, recipe not known |",
+    )
     assert public_table.harder_table([harder(), later]) == expected
+    newest = begun | {"commit": "newest", "few": begun["few"] | {"recipe": public_table.VERSION}}
+    assert "| newest, 2026-11-26, one |" in public_table.harder_table([newest])
     clean = {name: value for name, value in harder(commit="later").items() if name not in {"few", "noisy"}}
     assert "| encoder | 0.9400 | not run |" in public_table.harder_table([harder(), clean])
     assert public_table.harder_table([begun | {"commit": "older"}, begun]) == public_table.harder_table([begun])
@@ -450,7 +470,15 @@ def test_what_of_wrong_and_few_labels_was_not_measured_yet_says_so():
 
 
 @pytest.mark.parametrize(
-    "changes", [{"set": "mine"}, {"test_sha256": "another"}, {"noise": 0.5}, {"per_intent": 3}, {"budget_minutes": 5.0}]
+    "changes",
+    [
+        {"set": "mine"},
+        {"set": "clinc150"},
+        {"test_sha256": "another"},
+        {"noise": 0.5},
+        {"per_intent": 3},
+        {"budget_minutes": 5.0},
+    ],
 )
 def test_lines_that_the_limits_are_not_for_take_nothings_place(changes):
     own, other = harder(), harder(few={"encoder": 0.1, "static": 0.1, "frozen": 0.1}, **changes)
