@@ -129,8 +129,8 @@ def learn_encoder(
         with Progress(f"train {name}", recipe.epochs * len(data), show=lesson.show_progress) as progress:
             fit(encoder, data, schedule, task=lesson.task, seed=lesson.seed, work=checkpoints, progress=progress)
         if is_first_process():
-            shutil.rmtree(checkpoints, ignore_errors=True)
             _keep(encoder, finished)
+            shutil.rmtree(checkpoints, ignore_errors=True)
     return encoder, _calibrate(encoder, encode(tokenizer, lesson.held_out.texts), lesson)
 
 
