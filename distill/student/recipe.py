@@ -25,7 +25,7 @@ __all__ = [
 VERSION = 11
 """Part of every recipe's hash: raised when the code of a student changes what is learnt."""
 
-EXPORT_VERSION = 3
+EXPORT_VERSION = 4
 """Part of the hash as well: raised when export, quantisation, gate or policy make another bundle of the same student."""
 
 DEFAULT_BUDGET_MINUTES = 60.0

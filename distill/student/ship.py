@@ -129,7 +129,8 @@ def ship_encoder(model: Encoder, shipment: Shipment, staging: Path, target: Path
         "integers": partial(quantise, fp32, calibration=calibration),
         "blocks": partial(quantise_in_blocks, fp32),
     }
-    return _finish(shipment, staging, target, {**figures, **_first_to_pass(candidates, fp32, int8, shipment)})
+    policy, gate_figures = _first_to_pass(candidates, fp32, int8, shipment)
+    return _finish(shipment, staging, target, policy, {**figures, **gate_figures})
 
 
 def ship_static(model: Static, shipment: Shipment, staging: Path, target: Path) -> Bundle:
@@ -144,7 +145,8 @@ def ship_static(model: Static, shipment: Shipment, staging: Path, target: Path) 
     export_static(folded, fp32)
     figures = {"parity_max_abs_difference": parity(model, fp32, shipment.tokenizer.get_vocab_size())}
     candidates = {"rows": partial(export_static, folded, table=np.int8)}
-    return _finish(shipment, staging, target, {**figures, **_first_to_pass(candidates, fp32, int8, shipment)})
+    policy, gate_figures = _first_to_pass(candidates, fp32, int8, shipment)
+    return _finish(shipment, staging, target, policy, {**figures, **gate_figures})
 
 
 def _fresh(staging: Path) -> tuple[Path, Path]:
@@ -156,12 +158,12 @@ def _fresh(staging: Path) -> tuple[Path, Path]:
 
 def _first_to_pass(
     candidates: Mapping[str, Callable[[Path], None]], reference: Path, smaller: Path, shipment: Shipment
-) -> dict[str, Any]:
-    """Leaves the first candidate that passes the gate at ``smaller``, or nothing; gives the figures of all that were tried.
+) -> tuple[Policy, dict[str, Any]]:
+    """Leaves the first candidate that passes the gate at ``smaller``, or nothing; gives the policy and the figures of all that were tried.
 
     A candidate may change ``MOST_FLIPS`` of the reference's answers, of the held-out ones by themselves too where there are enough, and
     cost ``MOST_COST`` of the held-out queries, or one query, their right label (of ``multi``: labels). Answers are what the policy that fits the
-    reference decides: near a threshold that takes less than another top label. Of weights, whose answer is not the top label alone, it may move ``MOST_MOVED`` as well.
+    reference decides, which ships with either graph: near a threshold a change takes less than another top label. Of weights, whose answer is not the top label alone, it may move ``MOST_MOVED`` as well.
 
     Args:
         candidates: What writes a smaller graph, by its name, the quickest graph first.
@@ -195,10 +197,10 @@ def _first_to_pass(
         figures["int8_flips"] = measured["flips"]  # of the last one that was tried
         refusal = _refusal(flipped, moved, n_lost, n_held_out)
         if not refusal:
-            return figures | {"int8_shipped": True, "int8_kind": name}
+            return policy, figures | {"int8_shipped": True, "int8_kind": name}
         smaller.unlink()
     say(f"export {shipment.student}: ships in float32, as int8 {refusal}")
-    return figures
+    return policy, figures
 
 
 def _refusal(flipped: np.ndarray[Any, np.dtype[np.bool_]], moved: Array | None, n_lost: int, n_held_out: int) -> str:
@@ -275,12 +277,11 @@ def _is_declined(policy: Policy, logits: Array) -> np.ndarray[Any, np.dtype[np.b
     return np.asarray([prediction.intent is None for prediction in predictions])
 
 
-def _finish(shipment: Shipment, staging: Path, target: Path, figures: Mapping[str, Any]) -> Bundle:
+def _finish(shipment: Shipment, staging: Path, target: Path, policy: Policy, figures: Mapping[str, Any]) -> Bundle:
     onnx_file = ONNX_INT8 if (staging / ONNX_INT8).is_file() else ONNX_FP32
     logits = np.empty((0, len(shipment.labels)), np.float32)
     if shipment.held_out_texts:
         logits = onnx_logits(staging / onnx_file, encode(shipment.tokenizer, shipment.held_out_texts))
-    policy = _policy(shipment, logits)
     manifest = Manifest(
         name=shipment.name,
         student=shipment.student,

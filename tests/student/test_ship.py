@@ -85,7 +85,7 @@ def first_to_pass(tmp_path, changes, *, logits=LOGITS, change=lambda logits: log
         return write
 
     candidates = {name: candidate(name, n_changed) for name, n_changed in changes.items()}
-    figures = ship._first_to_pass(candidates, reference, tmp_path / "int8.onnx", shipment)
+    _, figures = ship._first_to_pass(candidates, reference, tmp_path / "int8.onnx", shipment)
     assert figures["int8_shipped"] == (tmp_path / "int8.onnx").exists()
     return figures, written
 
@@ -155,6 +155,23 @@ def doubtful():
 def test_an_answer_that_the_policy_declines_is_changed_though_its_top_label_is_not(tmp_path, n, ships):
     figures, _ = first_to_pass(tmp_path, {"unsure": n}, change=lambda _: [1.0, 0.0, 0.0], **doubtful())
     assert (figures["int8_unsure_flips"], figures["int8_unsure_cost"], figures["int8_shipped"]) == (n, 0, ships)
+
+
+@pytest.mark.parametrize("n", [10, 11])
+def test_the_policy_that_the_gate_asked_ships_with_either_graph(tmp_path, n):
+    """Fitted anew on int8's own logits it would make other changes than those that were counted."""
+    facts = doubtful()
+    reference = graph(tmp_path / "fp32.onnx", facts["logits"])
+    shipment = make_shipment(held_out_targets=facts["held_out_targets"], labels=facts["labels"])
+    changed = facts["logits"].copy()
+    changed[:n] = [1.0, 0.0, 0.0]
+    changed[n:900] = [2.0, -1.0, -4.0]
+    policy, figures = ship._first_to_pass(
+        {"unsure": lambda path: graph(path, changed)}, reference, tmp_path / "int8.onnx", shipment
+    )
+    assert figures["int8_shipped"] == (n == 10)
+    assert policy == ship._policy(shipment, facts["logits"].astype(np.float32))
+    assert policy != ship._policy(shipment, changed.astype(np.float32))
 
 
 def test_a_score_that_moves_on_one_side_of_the_threshold_is_no_change(tmp_path):
@@ -247,7 +264,7 @@ def test_few_held_out_queries_are_joined_by_texts_made_from_them(tmp_path, monke
     monkeypatch.setattr(ship, "encode", lambda _, texts: asked.extend(texts) or [[int(text)] for text in texts])
     reference = graph(tmp_path / "fp32.onnx", LOGITS)
     shipment = make_shipment(tokenizer=None, held_out_texts=TEXTS[:4], held_out_targets=LOGITS[:4])
-    figures = ship._first_to_pass(
+    _, figures = ship._first_to_pass(
         {"same": lambda path: shutil.copyfile(reference, path)}, reference, tmp_path / "int8.onnx", shipment
     )
     assert (len(asked), figures["int8_flips_of"]) == (20, 20)
