@@ -63,8 +63,9 @@ def _of_the_largest(codes: Integers, counts: Integers, fraction: float, most: in
     order = np.lexsort((chance.permutation(len(counts)), -counts))
     order = order[counts[order] >= 2]  # noqa: PLR2004
     shares = np.maximum(np.round(fraction * counts[order]).astype(np.int64), 1)
+    by_stratum, ends = np.argsort(codes, kind="stable"), counts.cumsum()
     chosen = [
-        chance.choice(np.flatnonzero(codes == code), share, replace=False)
+        chance.choice(by_stratum[ends[code] - counts[code] : ends[code]], share, replace=False)
         for code, share in zip(order[shares.cumsum() <= most].tolist(), shares.tolist(), strict=False)
     ]
     return np.concatenate([np.empty(0, np.int64), *chosen])
