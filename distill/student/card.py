@@ -230,8 +230,8 @@ def _has_held_out(manifest: Manifest) -> bool:
 
 
 def _is_calibrated(manifest: Manifest) -> bool:
-    n_held_out = manifest.figures.get("n_held_out")
-    return n_held_out is None or n_held_out >= FEWEST_EXAMPLES
+    n_calibrating = manifest.figures.get("n_calibrating", manifest.figures.get("n_held_out"))
+    return n_calibrating is None or n_calibrating >= FEWEST_EXAMPLES
 
 
 def _limits(manifest: Manifest, result: BenchResult | None) -> str:

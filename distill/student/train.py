@@ -475,11 +475,8 @@ class _Run:
                 "no threshold is fitted"
             )
             return
-        n_telling = len(self.held_out.texts)
-        if self.data.task.sums_to_one:  # what is of no label says nothing of probabilities
-            n_telling = int(np.count_nonzero(self.held_out.targets[:].any(axis=1)))
-        if n_telling < FEWEST_EXAMPLES:
-            say(f"train: {n_telling} held-out queries with a label are too few to calibrate probabilities on")
+        if self._n_calibrating < FEWEST_EXAMPLES:
+            say(f"train: {self._n_calibrating} held-out queries with a label are too few to calibrate probabilities on")
         if not self.data.task.is_mixture:
             taught, held_out = (_known_labels(self.data.task, part.targets) for part in (self.training, self.held_out))
             names = [self.data.labels[number] for number in np.flatnonzero(taught & ~held_out)]
@@ -487,6 +484,13 @@ class _Run:
                 say(
                     f"train: no held-out query has the label {_named(names)}; calibration and thresholds take no account of it"
                 )
+
+    @property
+    def _n_calibrating(self) -> int:
+        """Held-out queries that tell of probabilities: where they sum to 1, a query of no label does not."""
+        if not self.data.task.sums_to_one:
+            return len(self.held_out.texts)
+        return int(np.count_nonzero(self.held_out.targets[:].any(axis=1)))
 
     def _say_the_recipe(self, wanted: Sequence[str]) -> None:
         from distill.student.trainer import bfloat16_is_fast
@@ -708,6 +712,7 @@ class _Run:
             figures={
                 "n_train": len(self.training.texts),
                 "n_held_out": len(self.held_out.texts),
+                "n_calibrating": self._n_calibrating,
                 "temperature": round(temperature, 4),
             },
         )

@@ -181,6 +181,8 @@ def test_where_too_few_were_held_out_to_calibrate_the_card_claims_thresholds_alo
     assert "but thresholds were fitted on them" in card
     assert "is not calibrated" in card
     assert "Probabilities are not calibrated: fewer than 20 queries were held out" in card
+    of_no_label = {"n_train": 100, "n_held_out": 45, "n_calibrating": 19, "temperature": 1.0}
+    assert "is not calibrated" in model_card(replace(MANIFEST, task=task, figures=of_no_label))
     card = model_card(replace(MANIFEST, task=task, figures={"n_train": 100, "n_held_out": 20, "temperature": 1.1}))
     assert "but temperature and thresholds were fitted on them" in card
     assert "not calibrated" not in card

@@ -20,7 +20,7 @@ from distill.data import canonical_json
 from distill.errors import TrainingError
 from distill.policy import Policy
 from distill.selfcheck import verify_selfcheck
-from distill.student import answers, learn, targets, train, trainer, weights
+from distill.student import answers, learn, ship, targets, train, trainer, weights
 from distill.student.encoder import Encoder
 from distill.student.export import onnx_logits
 from distill.student.tokens import encode, pad
@@ -302,6 +302,13 @@ def test_killed_between_assistants_does_not_train_the_first_again(base_model, da
     assert len(asked) == 4  # the first, the second twice, the encoder
 
 
+def test_a_bundle_has_the_policy_that_its_gate_asked(base_model, data, tmp_path, quick, monkeypatch):
+    true_policy, fitted = ship._policy, []
+    monkeypatch.setattr(ship, "_policy", lambda *arguments: fitted.append(true_policy(*arguments)) or fitted[-1])
+    bundles = train_students(data, tmp_path, base_model=base_model, students=("static",), show_progress=False)
+    assert [policy.as_dict() for policy in fitted] == [bundles["static"].manifest.policy]
+
+
 def test_same_seed_same_student(base_model, data, tmp_path, quick, trained):
     bundles = train_students(data, tmp_path, base_model=base_model, show_progress=False)
     for student, bundle in bundles.items():
@@ -399,6 +406,7 @@ def test_too_few_held_out_queries_to_calibrate_on_are_pointed_out(base_model, da
             replace(data, examples=examples), tmp_path, ("static",), base_model, None, 0, 0, show_progress=False
         )
         run._say_what_is_not_held_out()
+        assert run._n_calibrating == n_held_out
         assert (
             "19 held-out queries with a label are too few to calibrate probabilities on" in capsys.readouterr().err
         ) == (n_held_out == 19)
