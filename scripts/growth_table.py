@@ -21,8 +21,8 @@ QUERIES = {"static": (1_000, 10_000, 200_000), "encoder": (1_000, 5_000)}
 PASSES = 6
 """The encoder's passes over many queries."""
 
-_TELLING = 1.5
-"""How many times the quickest training's time one takes at least that shows how time grows."""
+_TELLING = {"seconds": 1.5, "peak_rss_mb": 1.2}
+"""How many times what the least training takes one takes at least that shows how it grows."""
 
 SLOW_MS, CLOSE = 1.0, 0.01
 """When an answer is late for a static student, and how far below the encoder's its accuracy may lie."""
@@ -92,28 +92,42 @@ def _student_rows(lines: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _growth(what: str, lines: list[dict[str, Any]]) -> Iterator[str]:
-    """How much longer it takes where only the queries, or only the intents, are more: with quadratic growth by more than these are.
+    """How much more it takes where only the queries, or only the intents, are more: with quadratic growth by more than these are.
 
-    What the quickest cell takes is about what every training takes, whatever it learns, and is taken off; cells that take little more say nothing.
+    What the least cell takes is about what every training takes, whatever it learns, and is taken off; cells that take little more say nothing.
     """
     if not lines:
         return
-    fixed = min(line["seconds"] for line in lines)
     for many, few, name in (("n", "intents", "queries"), ("intents", "n", "intents")):
-        pairs = [
-            ((line["seconds"] - fixed) / (other["seconds"] - fixed), line[many] / other[many])
-            for line, other in itertools.permutations(lines, 2)
-            if line[few] == other[few] and line[many] > other[many] and other["seconds"] >= _TELLING * fixed
-        ]
-        if pairs:
+        fixed = min(line["seconds"] for line in lines)
+        if pairs := _pairs(lines, "seconds", many, few):
             longer, more = max(pairs, key=lambda pair: pair[0] / pair[1])
-            verdict = "slower than their number" if longer <= more else "faster than their number"
             yield (
-                f"{what}: with more {name} time grows {verdict}: at most {longer:.1f} times as long for {more:g} times as many, "
+                f"{what}: with more {name} time grows {_pace(longer, more)}: at most {longer:.1f} times as long for {more:g} times as many, "
                 f"{fixed:.0f} s taken off that the quickest training takes."
             )
         else:
             yield f"{what}: too few trainings take much longer than the quickest, {fixed:.0f} s, to say how time grows with more {name}."
+        if pairs := _pairs(lines, "peak_rss_mb", many, few):
+            larger, more = max(pairs, key=lambda pair: pair[0] / pair[1])
+            yield (
+                f"{what}: with more {name} memory grows {_pace(larger, more)}: at most {larger:.1f} times as much for {more:g} times as many, "
+                f"{min(line['peak_rss_mb'] for line in lines):,} MB taken off that the least training takes."
+            )
+
+
+def _pairs(lines: list[dict[str, Any]], key: str, many: str, few: str) -> list[tuple[float, float]]:
+    """How many times as much the one of two cells takes, and how many times as large it is, where all else is alike."""
+    fixed = min(line[key] for line in lines)
+    return [
+        ((line[key] - fixed) / (other[key] - fixed), line[many] / other[many])
+        for line, other in itertools.permutations(lines, 2)
+        if line[few] == other[few] and line[many] > other[many] and other[key] >= _TELLING[key] * fixed
+    ]
+
+
+def _pace(times: float, more: float) -> str:
+    return "slower than their number" if times <= more else "faster than their number"
 
 
 def _static_limits(static: list[dict[str, Any]], encoder: list[dict[str, Any]]) -> Iterator[str]:

@@ -94,6 +94,22 @@ def test_the_table_says_whether_time_grows_faster_than_what_is_learnt(seconds, w
     )
 
 
+@pytest.mark.parametrize("peak_rss_mb", [1_400, 3_300])
+def test_the_table_says_whether_memory_grows_faster_than_what_is_learnt(peak_rss_mb):
+    sizes = ((100, 1_000), (1_000, 1_100), (10_000, peak_rss_mb))
+    lines = [line("static", intents, 10_000, peak_rss_mb=peak) for intents, peak in sizes]
+    page = growth.table([line("static", 10, 1_000, peak_rss_mb=1_000), *lines])
+    assert "with more intents memory grows" not in page  # a tenth above the least says nothing
+    page = growth.table([line("static", 10, 1_000, peak_rss_mb=900), *lines])
+    assert "with more queries memory grows" not in page
+    larger = (peak_rss_mb - 900) / 200
+    assert (
+        f"static: with more intents memory grows {'slower' if larger < 10 else 'faster'} than their number: at most {larger:.1f}"
+        in page
+    )
+    assert "900 MB taken off that the least training takes" in page
+
+
 def test_what_is_there_already_is_not_measured_again(tmp_path, monkeypatch):
     monkeypatch.setattr(growth, "RESULTS", tmp_path / "growth.jsonl")
     monkeypatch.setattr(growth, "PAGE", tmp_path / "growth.md")
