@@ -65,6 +65,7 @@ check: $(READY) ## Format, lint, types, import rules, generated documentation up
 docs: $(READY) ## Write the generated parts of README.md and docs/ anew.
 	@$(BIN)/python scripts/readme.py
 	@$(BIN)/python scripts/public_table.py
+	@$(BIN)/python scripts/budget.py --page
 	@$(BIN)/python scripts/api.py
 
 record: $(READY) ## The demo, live where the recording lacks answers; its figures are kept for the README.
