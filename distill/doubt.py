@@ -27,18 +27,29 @@ from distill.embed import nearest
 from distill.types import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     Booleans = np.ndarray[Any, np.dtype[np.bool_]]
     Floats = np.ndarray[Any, np.dtype[np.floating[Any]]]
     Integers = np.ndarray[Any, np.dtype[np.integer[Any]]]
 
-__all__ = ["Findings", "confident_joint", "find_doubts", "find_label_errors", "given_decisions", "unanimity"]
+__all__ = [
+    "Findings",
+    "confident_joint",
+    "find_doubts",
+    "find_label_errors",
+    "given_decisions",
+    "labels_mislead",
+    "probable_labels",
+    "unanimity",
+]
 
 _FOLDS = 5
 _INVERSE_PENALTY = 3.0
 """``C`` of the logistic regression: wrong labels punish weaker penalties, which fit them."""
 _ITERATIONS = 200
+_FOLDS_OF_A_LOOK, _ITERATIONS_OF_A_LOOK = 3, 30
+"""Of models that only tell whether anything is wrong."""
 _FEWEST_NEIGHBOURS, _MOST_NEIGHBOURS, _SHARPNESS = 5, 20, 10.0
 _FEWEST_TRUSTED = 2
 """Of an option: where fewer are left, all its queries stay."""
@@ -49,6 +60,11 @@ _LEAST_MOVED = 0.25
 """``weights``: share of the weight that may always be elsewhere."""
 _FENCE = 1.5
 """Tukey's, in interquartile ranges."""
+_STANDARD_ERRORS, _MOST_WRONG = 3.0, 0.35
+"""By how many leaving the doubted labels out must predict the others better, to say that they mislead; and the share of labels that may seem
+wrong: where more do, it is the vectors that cannot tell them apart."""
+_LEAST_LIKELY = 1e-3
+"""Share of a label's queries that may be given any other label, whatever the joint says."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -213,6 +229,68 @@ def find_doubts(
     )
 
 
+def labels_mislead(vectors: Floats, targets: Floats, *, seed: int = 0) -> bool:
+    """Whether so many labels are wrong that a model learns better without those that the others speak against (``single``).
+
+    Where they are right, and only hard to tell from vectors, it learns worse without them. So two models of each fold are asked about the other
+    queries, and must agree with the labels given there: these are no more wrong for the one model than for the other (McNemar's test).
+
+    Args:
+        vectors: float32 of shape (n, d), rows of length 1.
+        targets: float32 of shape (n, n_labels); not all rows have the same best label.
+        seed: Of the folds.
+    """
+    given = given_decisions(targets, Task.SINGLE)
+    own, labels = given[:, 0], given[:, 0].argmax(axis=1)
+    everything, quick = np.ones(len(given), bool), {"n_folds": _FOLDS_OF_A_LOOK, "iterations": _ITERATIONS_OF_A_LOOK}
+    with_all = _out_of_fold(vectors, own, everything, seed, **quick)
+    near = _of_neighbours(vectors, given, everything[:, None], _neighbours_wanted(own.sum(axis=0)))[:, 0]
+    verdict = _judge_options((with_all + near) / 2, own)
+    if verdict.n_wrong is None or verdict.n_wrong > _MOST_WRONG * len(labels):
+        return False
+    agrees, agrees_without = (
+        scores.argmax(axis=1) == labels
+        for scores in (with_all, _out_of_fold(vectors, own, ~verdict.is_listed, seed, **quick))
+    )
+    gained, lost = int((agrees_without & ~agrees).sum()), int((agrees & ~agrees_without).sum())
+    return bool(gained - lost > _STANDARD_ERRORS * np.sqrt(gained + lost))
+
+
+def probable_labels(vectors: Sequence[Floats], targets: Floats, *, seed: int = 0) -> Floats:
+    """What the labels probably are (``single``), given what they are said to be: float32 of shape (n, n_labels), rows summing to 1.
+
+    By Bayes' rule: the mean of the views of what a query's label is, times how often queries of that label are given the label that
+    this one has. Confident learning estimates the latter, as it does for forward correction (Patrini et al., CVPR 2017). A soft target counts as each of
+    its labels, by its share.
+
+    Args:
+        vectors: Of one encoder or several, float32 of shape (n, d) each, rows of length 1: each makes both views.
+        targets: float32 of shape (n, n_labels); not all rows have the same best label.
+        seed: Of the folds.
+    """
+    given = given_decisions(targets, Task.SINGLE)
+    own, labels = given[:, 0], given[:, 0].argmax(axis=1)
+    k, is_trusted = _neighbours_wanted(own.sum(axis=0)), np.ones(len(given), bool)
+    for turn in range(_ONE_OF_ALL.turns):
+        views = [
+            view
+            for each in vectors
+            for view in (
+                _out_of_fold(each, own, is_trusted, seed + turn),
+                _of_neighbours(each, given, is_trusted[:, None], k)[:, 0],
+            )
+        ]
+        mean: Floats = np.mean(views, axis=0, dtype=np.float64)
+        is_trusted = _trusted(_judge_options(mean, own).margin, own)
+    joint = confident_joint(mean, labels)
+    given_by_true = joint / np.maximum(joint.sum(axis=0), np.finfo(float).tiny)
+    given_by_true = (1 - _LEAST_LIKELY) * given_by_true + _LEAST_LIKELY / len(joint)
+    likelihood = np.maximum(mean, np.finfo(np.float32).eps)
+    shares = targets / targets.sum(axis=1, keepdims=True)
+    probable: Floats = likelihood * ((shares / (likelihood @ given_by_true.T)) @ given_by_true)
+    return np.asarray(probable, np.float32)
+
+
 def _overlap(one: Floats, other: Floats) -> Floats:
     """What two distributions have in common, 1 where they are the same: over the last axis."""
     common: Floats = np.minimum(one, other).sum(axis=-1)
@@ -254,16 +332,24 @@ def _has_others(given: Floats) -> Booleans:
 # --- two views -------------------------------------------------------------------------------------------------------
 
 
-def _out_of_fold(vectors: Floats, given: Floats, is_trusted: Booleans, seed: int) -> Floats:
+def _out_of_fold(
+    vectors: Floats,
+    given: Floats,
+    is_trusted: Booleans,
+    seed: int,
+    *,
+    n_folds: int = _FOLDS,
+    iterations: int = _ITERATIONS,
+) -> Floats:
     """Probability of each option, shape (n, n_options), by models that were fitted on the trusted rows of other folds."""
     from warnings import catch_warnings, simplefilter
 
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
-    folds = _stratified_folds(given.argmax(axis=1), seed)
+    folds = _stratified_folds(given.argmax(axis=1), seed, n_folds)
     scores = np.zeros(given.shape, np.float32)
-    for fold in range(_FOLDS):
+    for fold in range(n_folds):
         asked, fitted = folds == fold, np.flatnonzero((folds != fold) & is_trusted)
         rows, options = np.nonzero(given[fitted])  # a shared decision stands once for each option, by its share
         known = np.unique(options)
@@ -274,18 +360,18 @@ def _out_of_fold(vectors: Floats, given: Floats, is_trusted: Booleans, seed: int
             continue
         with catch_warnings():
             simplefilter("ignore", ConvergenceWarning)  # nearly converged is as good here
-            model = LogisticRegression(C=_INVERSE_PENALTY, max_iter=_ITERATIONS)
+            model = LogisticRegression(C=_INVERSE_PENALTY, max_iter=iterations)
             model.fit(vectors[fitted[rows]], options, sample_weight=given[fitted[rows], options])
         scores[np.ix_(asked, model.classes_)] = model.predict_proba(vectors[asked])
     return scores
 
 
-def _stratified_folds(given: Integers, seed: int) -> Integers:
+def _stratified_folds(given: Integers, seed: int, n_folds: int) -> Integers:
     """A fold from 0 for each row: the rows of an option are dealt out in turn, so that the fewest are in all folds but one."""
     chance = np.random.default_rng(seed)
     folds = np.empty(len(given), np.int64)
     order = np.lexsort((chance.random(len(given)), given))
-    folds[order] = np.arange(len(given)) % _FOLDS
+    folds[order] = np.arange(len(given)) % n_folds
     return folds
 
 

@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from distill import doubt as module
-from distill.doubt import find_doubts, given_decisions, unanimity
+from distill.doubt import find_doubts, given_decisions, labels_mislead, probable_labels, unanimity
 from distill.types import Task
 
 N_WRONG = 10
@@ -126,7 +126,7 @@ def test_a_query_is_as_plausible_as_its_least_plausible_decision():
     found = find_doubts(vectors, targets, Task.MULTI, seed=3)
     least = np.ones(len(targets))
     for column in targets.T:
-        folds = module._stratified_folds(column.astype(int), 3)
+        folds = module._stratified_folds(column.astype(int), 3, 5)
         for fold in range(5):
             model = LogisticRegression(C=3.0, max_iter=200).fit(vectors[folds != fold], column[folds != fold])
             present = model.predict_proba(vectors[folds == fold])[:, 1]
@@ -205,3 +205,63 @@ def test_samples_of_weights_agree_as_far_as_their_weight_is_that_of_the_label(n,
     label = samples.mean(axis=0)
     total_variation = np.abs(samples - label).sum(axis=1) / 2
     assert unanimity(samples, label, Task.WEIGHTS) == pytest.approx([1 - total_variation.mean()], abs=1e-5)
+
+
+# --- what misleads, and what is probable ------------------------------------------------------------------------------
+
+
+def some_labels(n=900, n_labels=6, seed=0):
+    return np.eye(n_labels, dtype=np.float32)[np.random.default_rng(seed).integers(n_labels, size=n)]
+
+
+def turned(targets, share, seed=0):
+    """So many labels turned to the next one, as when one intent is taken for another."""
+    rows = np.random.default_rng(seed + 50).permutation(len(targets))[: round(share * len(targets))]
+    given_targets = targets.copy()
+    given_targets[rows] = np.roll(targets[rows], 1, axis=1)
+    return given_targets
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("noise", [0.1, 0.4, 0.8])
+def test_right_labels_do_not_mislead_however_hard_they_are_to_tell(noise, seed):
+    targets = some_labels(seed=seed)
+    assert not labels_mislead(queries(targets, seed, noise=noise), targets)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_labels_of_which_one_in_six_is_wrong_mislead(seed):
+    targets = some_labels(seed=seed)
+    assert labels_mislead(queries(targets, seed, noise=0.3), turned(targets, 1 / 6, seed))
+
+
+def test_what_is_probable_is_nearer_to_the_truth_than_what_was_given():
+    targets = some_labels()
+    given_targets = turned(targets, 0.15)
+    vectors = queries(targets, 0, noise=0.25), queries(targets, 1, noise=0.25)
+    wrong = []
+    for views in (vectors[:1], vectors):
+        found = probable_labels(views, given_targets)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found.sum(axis=1), 1.0, atol=1e-5)
+        wrong.append(np.mean(found.argmax(axis=1) != targets.argmax(axis=1)))
+        assert np.mean(found[targets > 0]) > np.mean(given_targets[targets > 0])
+    assert wrong[0] < 0.08
+    assert wrong[1] < 0.04  # two encoders see more than one
+
+
+def test_what_is_probable_follows_from_bayes_rule(monkeypatch):
+    chance = np.random.default_rng(0)
+    view, joint = chance.dirichlet(np.ones(4), 30), chance.uniform(size=(4, 4)) * 30
+    monkeypatch.setattr(module, "_out_of_fold", lambda *_: view)
+    monkeypatch.setattr(module, "_of_neighbours", lambda *_: view[:, None])
+    monkeypatch.setattr(module, "confident_joint", lambda *_: joint)
+    monkeypatch.setattr(module, "_LEAST_LIKELY", 0.0)
+    targets = chance.dirichlet(np.full(4, 0.3), 30).astype(np.float32)
+    found = probable_labels([np.zeros((30, 2), np.float32)], targets)
+    for row, expected in enumerate(found):
+        total = np.zeros(4)
+        for label, share in enumerate(targets[row]):
+            odds = np.asarray([view[row, true] * joint[label, true] / joint[:, true].sum() for true in range(4)])
+            total += share * odds / odds.sum()
+        np.testing.assert_allclose(expected, total, atol=1e-5)

@@ -188,9 +188,9 @@ def _held_out(figures: Mapping[str, Any]) -> str:
     """What training measured on the queries that it held out, and what became of the smaller graph."""
     shown = [f"{words} {_number(figures[name])}" for name, words in _HELD_OUT.items() if name in figures]
     n_train, n_held_out = figures.get("n_train"), figures.get("n_held_out")
-    parts = (
-        [f"{', '.join(shown)}, on {_number(n_held_out)} queries; {_number(n_train)} were trained on"] if shown else []
-    )
+    put_right = f", {_number(figures['n_corrected'])} of their labels put right" if "n_corrected" in figures else ""
+    trained_on = f"{_number(n_train)} were trained on{put_right}"
+    parts = [f"{', '.join(shown)}, on {_number(n_held_out)} queries; {trained_on}"] if shown else []
     if "int8_flips" in figures:
         runs = "runs" if figures.get("int8_shipped") else "was refused"
         of = _number(figures.get("int8_flips_of"))

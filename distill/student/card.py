@@ -234,13 +234,20 @@ def _is_calibrated(manifest: Manifest) -> bool:
     return n_calibrating is None or n_calibrating >= FEWEST_EXAMPLES
 
 
+def _corrected(manifest: Manifest) -> str:
+    n_corrected = manifest.figures.get("n_corrected")
+    if not n_corrected:
+        return ""
+    return f" but for {n_corrected:,} of {manifest.figures.get('n_train', 0):,} labels that the others spoke against and that were put right by them"
+
+
 def _limits(manifest: Manifest, result: BenchResult | None) -> str:
     row = _own_row(manifest, result)
     source = "people's labels" if _has_human_teacher(manifest) else "its teacher's answers"
     limits = [
         _limit_of_scope(manifest, row),
         (
-            f"It learnt from {source}, mistakes included, and from the language and wording of the queries it was "
+            f"It learnt from {source}, mistakes included{_corrected(manifest)}, and from the language and wording of the queries it was "
             "trained on. Measure it on queries of your own before you rely on it."
         ),
         _of_the_scores(manifest),

@@ -22,7 +22,7 @@ __all__ = [
     "static_recipe_alone",
 ]
 
-VERSION = 11
+VERSION = 12
 """Part of every recipe's hash: raised when the code of a student changes what is learnt."""
 
 EXPORT_VERSION = 4

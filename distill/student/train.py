@@ -281,21 +281,36 @@ def _require_libraries() -> None:
 
 
 def _split(data: TrainingData, seed: int) -> tuple[Part, Part]:
-    """What trains and what calibrates; nothing does where there are too few examples to hold any out."""
+    """What trains and what calibrates; nothing does where there are too few examples to hold any out.
+
+    Repeats of a query stand on one side, as what was learnt would calibrate otherwise.
+    """
     from distill.student.learn import Part
 
     held_out = [example for example in data.examples if example.split == "held_out"]
     training = [example for example in data.examples if example.split != "held_out"]
-    if not held_out:
-        strata = [_stratum(data.task, example) for example in training]
-        kept, chosen = stratified_holdout(strata, HELD_OUT_SHARE, seed)
-        if not data.task.sums_to_one:
-            kept, chosen = _with_every_label(training, kept, chosen)
-        if chosen:
-            held_out = [training[position] for position in chosen]
-            training = [training[position] for position in kept]
+    if held_out:
+        learnt = {example.text for example in training}
+        held_out = [example for example in held_out if example.text not in learnt]
+    else:
+        training, held_out = _tenth_held_out(training, data.task, seed)
     n_labels = len(data.labels)
     return Part.of(training, n_labels), Part.of(_few_enough(held_out, n_labels, seed), n_labels)
+
+
+def _tenth_held_out(examples: list[Example], task: Task, seed: int) -> tuple[list[Example], list[Example]]:
+    first: dict[str, Example] = {}
+    for example in examples:
+        first.setdefault(example.text, example)
+    distinct = list(first.values())
+    kept, chosen = stratified_holdout([_stratum(task, example) for example in distinct], HELD_OUT_SHARE, seed)
+    if not task.sums_to_one:
+        kept, chosen = _with_every_label(distinct, kept, chosen)
+    texts = {distinct[position].text for position in chosen}
+    return (
+        [example for example in examples if example.text not in texts],
+        [example for example in examples if example.text in texts],
+    )
 
 
 def _with_every_label(examples: Sequence[Example], kept: list[int], held_out: list[int]) -> tuple[list[int], list[int]]:
@@ -443,11 +458,11 @@ class _Run:
         if self.show_progress:
             self._say_the_recipe(students)
         base = load_base_model(self.base_model)
-        lesson = self._lesson(base)
         words = lexicon(base, self.training.texts, self.static_recipe.dimension)  # before an encoder trains it in place
         if is_first_process():
             self._forget(all_of_it=force)
         wait_for_all()
+        lesson = self._lesson(base)
         bundles: dict[str, Bundle] = {}
         if self.is_alone:
             say(
@@ -595,7 +610,7 @@ class _Run:
 
         if not wanted:
             return []
-        groups = likeliest(self.training.targets, 0.0 if self.data.task.sums_to_one else _MULTI_DEFAULT).tolist()
+        groups = likeliest(self._corrected.targets, 0.0 if self.data.task.sums_to_one else _MULTI_DEFAULT).tolist()
         return more_texts(self.training.texts, groups, wanted, seed, words.neighbours, known)
 
     def _ask(self, name: str, encoder: Encoder, base: BaseModel, texts: list[str], max_length: int) -> Targets:
@@ -668,13 +683,32 @@ class _Run:
                 if path.is_dir() and path.name not in keep:
                     shutil.rmtree(path)
 
+    @cached_property
+    def _corrected(self) -> Part:
+        """What trains, with its labels put right where they mislead."""
+        from distill.student.correct import corrected
+
+        models = [self.base_model]
+        if self.encoder_recipe.larger and self.assistant_model and not self.is_alone:
+            models.append(self.assistant_model)
+        kept = self._kept("encoder") / "labels.safetensors"
+        return corrected(self.training, self.data.task, models, MAX_LENGTH, kept, show_progress=self.show_progress)
+
+    @property
+    def _n_corrected(self) -> int:
+        """Training queries whose best label was held for wrong."""
+        if self._corrected is self.training:
+            return 0
+        best = (likeliest(part.targets) for part in (self.training, self._corrected))
+        return int(np.count_nonzero(np.not_equal(*best)))
+
     def _lesson(self, base: BaseModel) -> Lesson:
         from distill.student.learn import Lesson
 
         return Lesson(
             task=self.data.task,
             n_labels=len(self.data.labels),
-            training=self.training,
+            training=self._corrected,
             held_out=self.held_out,
             max_length=self._max_length(base),
             seed=self.seed,
@@ -711,6 +745,7 @@ class _Run:
             seed=self.seed,
             figures={
                 "n_train": len(self.training.texts),
+                **({"n_corrected": self._n_corrected} if self._n_corrected else {}),
                 "n_held_out": len(self.held_out.texts),
                 "n_calibrating": self._n_calibrating,
                 "temperature": round(temperature, 4),

@@ -352,6 +352,26 @@ def test_a_tenth_is_held_out_where_none_is(base_model, data):
     assert set(held_out.targets.argmax(1)) == {0, 1, 2}
 
 
+@pytest.mark.parametrize("task", [Task.SINGLE, Task.MULTI])
+def test_repeats_of_a_query_are_held_out_together(task):
+    texts = [f"query {number}" for number in range(100) for _ in range(1 + number % 3)]
+    examples = tuple(Example(text, np.eye(2, dtype=np.float32)[int(text.removeprefix("query ")) % 2]) for text in texts)
+    data = train.TrainingData("x", task, ("even", "odd"), examples)
+    training, held_out = train._split(data, seed=0)
+    assert sorted([*training.texts, *held_out.texts]) == sorted(texts)
+    assert not set(training.texts) & set(held_out.texts)
+    assert len(set(held_out.texts)) == 10
+
+
+def test_a_query_that_is_trained_on_is_not_held_out_too():
+    targets = np.eye(2, dtype=np.float32)
+    examples = [Example(str(number), targets[number % 2]) for number in range(10)]
+    held_out = [Example(str(number), targets[number % 2], split="held_out") for number in range(8, 14)]
+    data = train.TrainingData("x", Task.SINGLE, ("even", "odd"), (*examples, *held_out))
+    training, found = train._split(data, seed=0)
+    assert (training.texts, found.texts) == ([str(n) for n in range(10)], [str(n) for n in range(10, 14)])
+
+
 def test_of_several_labels_each_one_is_trained_on():
     chance = np.random.default_rng(0)
     targets = (chance.random((200, 30)) < 0.3).astype(np.float32)

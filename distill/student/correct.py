@@ -1,0 +1,121 @@
+"""Labels that mislead, put right before students learn them: a teacher's mistakes are learnt as readily as the rest."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from distill.data import atomic_write
+from distill.doubt import labels_mislead, probable_labels
+from distill.progress import Progress, say
+from distill.student.encoder import Encoder, Pooled
+from distill.student.processes import is_first_process, wait_for_all
+from distill.student.tokens import bundle_tokenizer, encode
+from distill.student.trainer import checkpoint_errors, predict
+from distill.student.weights import load_base_model
+from distill.types import Task
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from distill.student.learn import Part
+
+    Array = np.ndarray[Any, np.dtype[np.float32]]
+
+__all__ = ["corrected"]
+
+_FEWEST, _MOST = 500, 50_000
+"""Queries between which labels are looked at: fewer tell too little of each other, and every query is compared with every other."""
+_MOST_CELLS = 5_000_000
+"""Queries times labels up to which they are: what fitting a model to them takes."""
+
+
+def corrected(
+    training: Part, task: Task, models: Sequence[str], max_length: int, kept: Path, *, show_progress: bool
+) -> Part:
+    """The training part with what its labels probably are, where they mislead; otherwise as it is.
+
+    Only ``single`` is looked at, as vectors of the pretrained transformers see it: whether labels mislead by those of the first alone.
+
+    Args:
+        training: What is to be learnt.
+        task: What its targets mean.
+        models: Pretrained transformers, as local folders or names; the first one is asked first.
+        max_length: Tokens after which a query is cut.
+        kept: File of the new targets, from which an interrupted training goes on.
+        show_progress: Whether to show progress on stderr.
+
+    Raises:
+        StorageError: The new targets could not be written.
+    """
+    targets = training.targets
+    if task is not Task.SINGLE or not isinstance(targets, np.ndarray) or not _can_be_judged(targets):
+        return training
+    found = _read(kept, targets.shape)
+    wait_for_all()  # whoever looks later would find what the first one has just written
+    if found is None:
+        found = _put_right(training.texts, targets, models, max_length, show_progress=show_progress)
+        if is_first_process():
+            _write(kept, found)
+    n_changed = int(np.count_nonzero(found.argmax(axis=1) != targets.argmax(axis=1)))
+    if not n_changed:
+        return training
+    say(
+        f"train: labels contradict each other: {n_changed:,} of {len(targets):,} are probably wrong, and students learn what they probably are "
+        "(`distill audit` lists them)"
+    )
+    return replace(training, targets=found)
+
+
+def _can_be_judged(targets: Array) -> bool:
+    n_labels_given = len(np.unique(targets.argmax(axis=1)))
+    return (
+        _FEWEST <= len(targets) <= _MOST
+        and targets.size <= _MOST_CELLS
+        and n_labels_given > 1
+        and bool(targets.any(axis=1).all())
+    )
+
+
+def _put_right(
+    texts: Sequence[str], targets: Array, models: Sequence[str], max_length: int, *, show_progress: bool
+) -> Array:
+    first = _vectors(models[0], texts, max_length, show_progress=show_progress)
+    with Progress("look for wrong labels", 1, "looks", show=show_progress) as progress:
+        if not labels_mislead(first, targets):
+            return targets
+        progress.advance()
+    vectors = [first, *(_vectors(each, texts, max_length, show_progress=show_progress) for each in models[1:])]
+    with Progress("put labels right", 1, "looks", show=show_progress) as progress:
+        probable = probable_labels(vectors, targets)
+        progress.advance()
+    return probable
+
+
+def _vectors(model: str, texts: Sequence[str], max_length: int, *, show_progress: bool) -> Array:
+    base = load_base_model(model)
+    ids = encode(bundle_tokenizer(base.tokenizer, min(max_length, base.max_length)), texts)
+    with Progress("compare queries", len(ids), show=show_progress) as progress:
+        return predict(Pooled(Encoder(base, 2, 0.0)), ids, progress, fast=True)
+
+
+def _write(file: Path, targets: Array) -> None:
+    from safetensors.numpy import save_file
+
+    with checkpoint_errors(file), atomic_write(file) as partial:
+        save_file({"targets": targets}, str(partial))
+
+
+def _read(file: Path, shape: tuple[int, ...]) -> Array | None:
+    """What ``_write`` wrote; what cannot be read is as if it were not there."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        targets: Array = load_file(file)["targets"]
+    except (OSError, SafetensorError, KeyError):
+        return None
+    return targets if targets.shape == shape else None
