@@ -11,14 +11,14 @@ from distill.data import atomic_write
 from distill.doubt import labels_mislead, probable_labels
 from distill.progress import Progress, say
 from distill.student.encoder import Encoder, Pooled
-from distill.student.processes import is_first_process, wait_for_all
+from distill.student.processes import add_up, is_first_process, wait_for_all
 from distill.student.tokens import bundle_tokenizer, encode
 from distill.student.trainer import checkpoint_errors, predict
 from distill.student.weights import load_base_model
 from distill.types import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from distill.student.learn import Part
@@ -85,14 +85,22 @@ def _put_right(
 ) -> Array:
     first = _vectors(models[0], texts, max_length, show_progress=show_progress)
     with Progress("look for wrong labels", 1, "looks", show=show_progress) as progress:
-        if not labels_mislead(first, targets):
-            return targets
+        misleads = _by_the_first(lambda: np.asarray([labels_mislead(first, targets)], np.float32), (1,))
         progress.advance()
+    if not misleads[0]:
+        return targets
     vectors = [first, *(_vectors(each, texts, max_length, show_progress=show_progress) for each in models[1:])]
     with Progress("put labels right", 1, "looks", show=show_progress) as progress:
-        probable = probable_labels(vectors, targets)
+        probable = _by_the_first(lambda: probable_labels(vectors, targets), targets.shape)
         progress.advance()
     return probable
+
+
+def _by_the_first(make: Callable[[], Array], shape: tuple[int, ...]) -> Array:
+    """What the first of several processes makes, for all of them: a last bit that differs would part their ways."""
+    made = make() if is_first_process() else np.zeros(shape, np.float32)
+    add_up(made)
+    return made
 
 
 def _vectors(model: str, texts: Sequence[str], max_length: int, *, show_progress: bool) -> Array:

@@ -69,6 +69,26 @@ rank = os.environ.get("RANK", "alone")
 (out / f"{rank}.json").write_text(json.dumps([model.rows, progress.done, answers.tolist(), few]))
 """
 
+CORRECT = """
+import json, os, sys
+from pathlib import Path
+
+import numpy as np
+from distill.student import correct
+from distill.student.learn import Part
+from distill.types import Task
+
+rank, out = os.environ.get("RANK", "alone"), Path(sys.argv[1])
+texts = [f"{word} {other} {number}" for number in range(60) for word in ("pay", "fly", "hi") for other in ("bill", "hotel", "morning")]
+targets = np.eye(3, dtype=np.float32)[np.arange(len(texts)) % 3]
+correct.labels_mislead = lambda *_: rank != "1"  # as the last bit of a vector may have it
+correct.probable_labels = lambda _, given: np.roll(given, 1, axis=1) if rank != "1" else given
+part = Part(texts, targets, np.ones(len(texts), np.float32))
+models = [str(out / "tiny-bert")] * 2
+found = correct.corrected(part, Task.SINGLE, models, 32, out / "labels", show_progress=False)
+(out / f"{rank}.json").write_text(json.dumps(found.targets.tolist()))
+"""
+
 
 @pytest.fixture
 def spec_path(tmp_path):
@@ -158,3 +178,15 @@ def test_the_first_of_several_processes_speaks(monkeypatch, capsys, variables, n
     say("a note")
     say("an error", always=True)
     assert capsys.readouterr().err.splitlines() == [*(["a note"] if is_first else []), "an error"]
+
+
+def test_two_processes_learn_the_labels_that_the_first_one_has_put_right(tmp_path):
+    make_base_model(tmp_path / "tiny-bert")
+    script = tmp_path / "correct.py"
+    script.write_text(CORRECT, encoding="utf-8")
+    run(*LAUNCH, script, tmp_path, OMP_NUM_THREADS="1")
+    (tmp_path / "labels").unlink()
+    run(script, tmp_path, OMP_NUM_THREADS="1")
+    alone, first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in ("alone", "0", "1"))
+    assert alone == first == second
+    assert alone[0] == [0.0, 1.0, 0.0]
