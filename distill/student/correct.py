@@ -15,13 +15,13 @@ from distill.student.processes import add_up, is_first_process, wait_for_all
 from distill.student.tokens import bundle_tokenizer, encode
 from distill.student.trainer import checkpoint_errors, predict
 from distill.student.weights import load_base_model
-from distill.types import Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from distill.student.learn import Part
+    from distill.types import Task
 
     Array = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -52,7 +52,7 @@ def corrected(
         StorageError: The new targets could not be written.
     """
     targets = training.targets
-    if task is not Task.SINGLE or not isinstance(targets, np.ndarray) or not _can_be_judged(targets):
+    if not task.has_one_label or not isinstance(targets, np.ndarray) or not _can_be_judged(targets):
         return training
     found = _read(kept, targets.shape)
     wait_for_all()  # whoever looks later would find what the first one has just written

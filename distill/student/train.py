@@ -560,7 +560,7 @@ class _Run:
         self, answers: list[Targets], encoder: Encoder, base: BaseModel, more_texts: list[str], max_length: int
     ) -> Targets:
         """The probabilities that the static student learns: the mean of the ``answers``, then the encoder's about more texts."""
-        from distill.student.answers import mean_answer
+        from distill.student.soft_labels import mean_answer
 
         temperature = self.static_recipe.assistant_temperature
         mean = mean_answer(self.data.task, answers, temperature)
@@ -615,7 +615,7 @@ class _Run:
 
     def _ask(self, name: str, encoder: Encoder, base: BaseModel, texts: list[str], max_length: int) -> Targets:
         """The logits that an encoder of ``base``, which ``name`` is kept by, gives texts."""
-        from distill.student.answers import Assistant, ask
+        from distill.student.soft_labels import Assistant, ask
         from distill.student.tokens import bundle_tokenizer
 
         assistant = Assistant(encoder, bundle_tokenizer(base.tokenizer, max_length))
@@ -630,8 +630,8 @@ class _Run:
         Where the recipe has assistants, the encoder is born again (Furlanello et al., ICML 2018): it learns from their mean answer as
         well as from the labels, and about varied texts too.
         """
-        from distill.student.answers import mean_answer
         from distill.student.learn import distilled, learn_encoder
+        from distill.student.soft_labels import mean_answer
 
         recipe, kept = self.encoder_recipe, self._kept("encoder")
         n_known, texts = len(lesson.training.texts), [*lesson.training.texts, *new_texts]

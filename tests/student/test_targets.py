@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 
 from distill.student import targets
-from distill.student.answers import mean_answer
+from distill.student.soft_labels import mean_answer
 from distill.student.targets import SparseTargets, highest, joined, likeliest, mapped, mean, mixed, stacked, taken
 from distill.types import Task
 

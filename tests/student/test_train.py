@@ -20,7 +20,7 @@ from distill.data import canonical_json
 from distill.errors import TrainingError
 from distill.policy import Policy
 from distill.selfcheck import verify_selfcheck
-from distill.student import answers, learn, ship, targets, train, trainer, weights
+from distill.student import learn, ship, soft_labels, targets, train, trainer, weights
 from distill.student.encoder import Encoder
 from distill.student.export import onnx_logits
 from distill.student.tokens import encode, pad
@@ -201,9 +201,9 @@ def test_killed_after_its_assistants_were_asked_asks_nothing_twice(base_model, d
     recipe = replace(ENCODER_RECIPE, epochs=1, assistants=2, augmentation=1, epochs_again=1)
     monkeypatch.setattr(train, "encoder_recipe", lambda *_: recipe)
     monkeypatch.setattr(train, "static_recipe", lambda *_: replace(STATIC_RECIPE, epochs=1, more_texts=50))
-    predict, asked = answers.predict, []
+    predict, asked = soft_labels.predict, []
     monkeypatch.setattr(
-        answers,
+        soft_labels,
         "predict",
         lambda model, ids, *rest, **options: asked.append(ids) or predict(model, ids, *rest, **options),
     )

@@ -8,9 +8,9 @@ import torch
 from safetensors.numpy import save_file
 from tiny import make_texts
 
-from distill.student import answers, targets
-from distill.student.answers import Assistant, ask
+from distill.student import soft_labels, targets
 from distill.student.encoder import Encoder
+from distill.student.soft_labels import Assistant, ask
 from distill.student.tokens import bundle_tokenizer
 from distill.student.weights import load_base_model
 
@@ -27,10 +27,10 @@ def assistant(base_model):
 @pytest.fixture
 def asked(monkeypatch):
     """How many texts were asked at a time; a part is eight."""
-    counts, predict = [], answers.predict
-    monkeypatch.setattr(answers, "_MOST_IN_A_PART", 8)
+    counts, predict = [], soft_labels.predict
+    monkeypatch.setattr(soft_labels, "_MOST_IN_A_PART", 8)
     monkeypatch.setattr(
-        answers,
+        soft_labels,
         "predict",
         lambda model, ids, *rest, **options: counts.append(len(ids)) or predict(model, ids, *rest, **options),
     )
@@ -52,7 +52,7 @@ def logits_of(assistant, texts):
 def test_killed_asks_only_the_part_that_it_was_at_again(assistant, asked, tmp_path, monkeypatch, sparse):
     if sparse:
         monkeypatch.setattr(targets, "_MOST_CELLS", 10 * 80)
-    predict, last = answers.predict, []
+    predict, last = soft_labels.predict, []
 
     def killed_at_the_last(model, ids, *rest, **options):
         if len(ids) < 8:
@@ -61,7 +61,7 @@ def test_killed_asks_only_the_part_that_it_was_at_again(assistant, asked, tmp_pa
         return predict(model, ids, *rest, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(answers, "predict", killed_at_the_last)
+        patch.setattr(soft_labels, "predict", killed_at_the_last)
         with pytest.raises(KeyboardInterrupt):
             ask(assistant, TEXTS, tmp_path / "kept", show_progress=False)
     assert asked == [8, 8]
@@ -103,7 +103,7 @@ def test_other_texts_are_asked(assistant, asked, tmp_path):
 def test_progress_counts_what_is_known_as_done(assistant, asked, tmp_path, monkeypatch):
     ask(assistant, TEXTS[:16], tmp_path, show_progress=False)
     skipped = []
-    monkeypatch.setattr(answers.Progress, "skip", lambda _, units: skipped.append(units))
+    monkeypatch.setattr(soft_labels.Progress, "skip", lambda _, units: skipped.append(units))
     ask(assistant, TEXTS, tmp_path, show_progress=False)
     assert skipped == [16]
     assert asked == [8, 8, 6]
