@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from distill.data import atomic_write
 from distill.doubt import labels_mislead, probable_labels
 from distill.progress import Progress, say
 from distill.student.encoder import Encoder, Pooled
+from distill.student.kept import keep_arrays, kept_arrays
 from distill.student.processes import add_up, is_first_process, wait_for_all
 from distill.student.tokens import bundle_tokenizer, encode
-from distill.student.trainer import checkpoint_errors, predict
+from distill.student.trainer import predict
 from distill.student.weights import load_base_model
 
 if TYPE_CHECKING:
@@ -54,12 +54,12 @@ def corrected(
     targets = training.targets
     if not task.has_one_label or not isinstance(targets, np.ndarray) or not _can_be_judged(targets):
         return training
-    found = _read(kept, targets.shape)
+    found = kept_arrays(kept).get("targets")
     wait_for_all()  # whoever looks later would find what the first one has just written
-    if found is None:
+    if found is None or found.shape != targets.shape:
         found = _put_right(training.texts, targets, models, max_length, show_progress=show_progress)
         if is_first_process():
-            _write(kept, found)
+            keep_arrays(kept, {"targets": found})
     n_changed = int(np.count_nonzero(found.argmax(axis=1) != targets.argmax(axis=1)))
     if not n_changed:
         return training
@@ -108,22 +108,3 @@ def _vectors(model: str, texts: Sequence[str], max_length: int, *, show_progress
     ids = encode(bundle_tokenizer(base.tokenizer, min(max_length, base.max_length)), texts)
     with Progress("compare queries", len(ids), show=show_progress) as progress:
         return predict(Pooled(Encoder(base, 2, 0.0)), ids, progress, fast=True)
-
-
-def _write(file: Path, targets: Array) -> None:
-    from safetensors.numpy import save_file
-
-    with checkpoint_errors(file), atomic_write(file) as partial:
-        save_file({"targets": targets}, str(partial))
-
-
-def _read(file: Path, shape: tuple[int, ...]) -> Array | None:
-    """What ``_write`` wrote; what cannot be read is as if it were not there."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        targets: Array = load_file(file)["targets"]
-    except (OSError, SafetensorError, KeyError):
-        return None
-    return targets if targets.shape == shape else None

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from distill.data import atomic_write, sha256_json
+from distill.data import sha256_json
 from distill.progress import Progress
 from distill.student.calibrate import probabilities
+from distill.student.kept import keep_arrays, kept_arrays
 from distill.student.processes import is_first_process, wait_for_all
 from distill.student.targets import SparseTargets, fits_array, highest, joined, mapped, mean, most_rows
 from distill.student.tokens import encode
-from distill.student.trainer import checkpoint_errors, predict
+from distill.student.trainer import predict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,7 +65,7 @@ def ask(assistant: Assistant, texts: Sequence[str], kept: Path, *, show_progress
     all_labels, step = fits_array(len(texts), n_labels), min(_MOST_IN_A_PART, most_rows(n_labels))
     parts = [texts[start : start + step] for start in range(0, len(texts), step)]
     files = [kept / f"{sha256_json(list(part))[:16]}.safetensors" for part in parts]
-    answers = [_read(file, len(part), n_labels) for file, part in zip(files, parts, strict=True)]
+    answers = [_kept_answer(file, len(part), n_labels) for file, part in zip(files, parts, strict=True)]
     wait_for_all()  # whoever looks later would find what the first one has just written
     with Progress("ask encoders", len(texts), show=show_progress) as progress:
         if n_known := sum(len(answer) for answer in answers if answer is not None):
@@ -75,34 +76,22 @@ def ask(assistant: Assistant, texts: Sequence[str], kept: Path, *, show_progress
             logits = predict(assistant.encoder, encode(assistant.tokenizer, part), progress, fast=True)
             answers[number] = answer = logits if all_labels else highest(logits)
             if is_first_process():
-                _write(files[number], answer)
+                keep_arrays(files[number], _as_arrays(answer))
     return joined([answer for answer in answers if answer is not None])
 
 
-def _write(file: Path, answer: Targets) -> None:
-    from safetensors.numpy import save_file
-
-    arrays = {"values": answer[:]} if not isinstance(answer, SparseTargets) else _columns_and_values(answer)
-    with checkpoint_errors(file), atomic_write(file) as partial:
-        save_file(arrays, str(partial))
-
-
-def _columns_and_values(answer: SparseTargets) -> dict[str, np.ndarray[Any, Any]]:
+def _as_arrays(answer: Targets) -> dict[str, np.ndarray[Any, Any]]:
+    if not isinstance(answer, SparseTargets):
+        return {"values": answer}
     shape = len(answer), -1
     return {"columns": answer.matrix.indices.reshape(shape), "values": answer.matrix.data.reshape(shape)}
 
 
-def _read(file: Path, n: int, n_labels: int) -> Targets | None:
-    """What ``_write`` wrote of so many texts; what cannot be read is as if it were not there."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        arrays = load_file(file)
-    except (OSError, SafetensorError):
-        return None
-    values: Array = arrays["values"]
-    if len(values) != n:
+def _kept_answer(file: Path, n: int, n_labels: int) -> Targets | None:
+    """What is kept of so many texts, if just that is."""
+    arrays = kept_arrays(file)
+    values = arrays.get("values")
+    if values is None or len(values) != n:
         return None
     if "columns" in arrays:
         return SparseTargets.of(arrays["columns"], values, n_labels)

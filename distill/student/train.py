@@ -485,10 +485,13 @@ class _Run:
 
     def _say_what_is_not_held_out(self) -> None:
         if not self.held_out.texts:
-            say(
-                f"train: {len(self.training.texts)} labelled queries are too few to hold any out; probabilities are not calibrated and "
-                "no threshold is fitted"
+            is_given = any(example.split == "held_out" for example in self.data.examples)
+            why = (
+                "every held-out query is trained on too"
+                if is_given
+                else f"{len(self.training.texts)} labelled queries are too few to hold any out"
             )
+            say(f"train: {why}; probabilities are not calibrated and no threshold is fitted")
             return
         if self._n_calibrating < FEWEST_EXAMPLES:
             say(f"train: {self._n_calibrating} held-out queries with a label are too few to calibrate probabilities on")
@@ -745,7 +748,7 @@ class _Run:
             seed=self.seed,
             figures={
                 "n_train": len(self.training.texts),
-                **({"n_corrected": self._n_corrected} if self._n_corrected else {}),
+                **({"n_corrected": n_corrected} if (n_corrected := self._n_corrected) else {}),
                 "n_held_out": len(self.held_out.texts),
                 "n_calibrating": self._n_calibrating,
                 "temperature": round(temperature, 4),

@@ -372,6 +372,15 @@ def test_a_query_that_is_trained_on_is_not_held_out_too():
     assert (training.texts, found.texts) == ([str(n) for n in range(10)], [str(n) for n in range(10, 14)])
 
 
+def test_where_every_held_out_query_is_trained_on_too_that_is_said(base_model, data, tmp_path, capsys):
+    examples = tuple(replace(each, split=split) for each in data.examples[:5] for split in ("train", "held_out"))
+    run = train._run(
+        replace(data, examples=examples), tmp_path, ("static",), base_model, None, 0, 0, show_progress=False
+    )
+    run._say_what_is_not_held_out()
+    assert "every held-out query is trained on too; probabilities are not calibrated" in capsys.readouterr().err
+
+
 def test_of_several_labels_each_one_is_trained_on():
     chance = np.random.default_rng(0)
     targets = (chance.random((200, 30)) < 0.3).astype(np.float32)
