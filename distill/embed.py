@@ -15,7 +15,7 @@ import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
 
-from distill.errors import BundleError
+from distill.errors import BundleError, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -63,9 +63,8 @@ class Embedder:
                 str(folder / GRAPH), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # neither library's errors have a common base but Exception
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise BundleError(
-                f"{folder}: not a sentence encoder: {reason}; remove the folder to have it made anew"
+                f"{folder}: not a sentence encoder: {first_line(error)}; remove the folder to have it made anew"
             ) from error
         self._tokenizer.no_padding()
         self.dimension = int(self._session.get_outputs()[0].shape[1])

@@ -37,6 +37,7 @@ __all__ = [
     "StorageError",
     "TeacherError",
     "TrainingError",
+    "first_line",
     "missing_extra",
 ]
 
@@ -98,6 +99,11 @@ class QueryError(DistillError, TypeError):
 
 class GateError(DistillError):
     """A benchmark gate is broken."""
+
+
+def first_line(error: Exception) -> str:
+    """What another library's error says, in one line: its first, or the error's kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def missing_extra(module: str) -> MissingExtraError:

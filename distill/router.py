@@ -46,7 +46,7 @@ from distill.bundle import (
     load_bundle,
     mark_of,
 )
-from distill.errors import BundleError, QueryError, missing_extra
+from distill.errors import BundleError, QueryError, first_line, missing_extra
 from distill.hooks import notify
 from distill.outline import PROBABILITIES, outline
 from distill.policy import Policy
@@ -449,7 +449,7 @@ class Router:
             if shape == (len(self.labels),):
                 self._ask([self._pad_id])
         except Exception as error:  # onnxruntime's errors have no common base but Exception
-            raise BundleError(f"{self._bundle.onnx_path}: the graph cannot be run: {_first_line(error)}") from error
+            raise BundleError(f"{self._bundle.onnx_path}: the graph cannot be run: {first_line(error)}") from error
         if shape != (len(self.labels),):
             raise BundleError(
                 f"{self._bundle.onnx_path}: the graph gives {shape[-1] if shape else 'no'} logits, "
@@ -556,7 +556,7 @@ def _read_tokenizer(bundle: Bundle) -> tuple[QueryTokenizer, int]:
         tokenizer.no_padding()
         quick = QueryTokenizer(tokenizer, bundle.manifest.max_length, file=path, texts=_selfcheck_texts(bundle))
     except Exception as error:  # tokenizers raises Exception itself
-        raise BundleError(f"{path}: not a tokenizer: {_first_line(error)}") from error
+        raise BundleError(f"{path}: not a tokenizer: {first_line(error)}") from error
     return quick, _read_pad_id(bundle, padding)
 
 
@@ -572,7 +572,7 @@ def _read_pad_id(bundle: Bundle, padding: Mapping[str, Any] | None) -> int:
     try:
         pad_id = json.loads((bundle.path / CONFIG).read_bytes()).get("pad_token_id")
     except (OSError, ValueError, AttributeError) as error:
-        raise BundleError(f"{bundle.path / CONFIG}: not a model's configuration: {_first_line(error)}") from error
+        raise BundleError(f"{bundle.path / CONFIG}: not a model's configuration: {first_line(error)}") from error
     if type(pad_id) is int and pad_id >= 0:
         return pad_id
     return int(padding["pad_id"]) if padding else 0
@@ -585,7 +585,7 @@ def _open_session(bundle: Bundle, threads: int) -> onnxruntime.InferenceSession:
             str(bundle.onnx_path), _options(threads)
         )
     except Exception as error:  # onnxruntime's errors have no common base but Exception
-        raise BundleError(f"{bundle.onnx_path}: not a graph that can be loaded: {_first_line(error)}") from error
+        raise BundleError(f"{bundle.onnx_path}: not a graph that can be loaded: {first_line(error)}") from error
 
 
 def _open_mapped(path: Path, threads: int, *, is_softmax: bool) -> onnxruntime.InferenceSession | None:
@@ -648,7 +648,7 @@ def _fetch(name: str, revision: str | None) -> Path:
             folder = download(folder.name, *_HUB_FILES, _graph_of(folder))
     except Exception as error:  # the hub's errors, and those of the network, have no common base but Exception
         raise BundleError(
-            f"{name}: neither a folder here nor fetched from the Hugging Face hub ({_first_line(error)})"
+            f"{name}: neither a folder here nor fetched from the Hugging Face hub ({first_line(error)})"
         ) from error
     if not is_bundle:
         raise BundleError(f"{name}: a repository without {MANIFEST}, so no bundle; `distill publish` lays one out")
@@ -661,10 +661,6 @@ def _graph_of(folder: Path) -> str:
         return str(json.loads((folder / MANIFEST).read_bytes())["onnx_file"])
     except (OSError, ValueError, KeyError, TypeError):
         return "onnx/*"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _as_list(texts: Any) -> list[str]:

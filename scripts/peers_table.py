@@ -7,6 +7,7 @@ nobody measured here from results/published.json, with its source.
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,65 +49,11 @@ def table() -> str:
 def limits() -> str:
     """What the runtime is to reach beside other libraries, and by how much it misses."""
     run = json.loads(PEERS.read_text(encoding="utf-8"))
-    rows = {row["name"]: row for row in run["rows"]}
     late = json.loads(THROUGHPUT.read_text(encoding="utf-8"))["bundles"]["encoder"]["late"]
     budgets = json.loads(BUDGET.read_text(encoding="utf-8"))["bundles"]
     begun = next(each["start"] for each in budgets if each["student"] == "encoder")
-
-    def above_bare(name: str) -> float:
-        row = rows[name]
-        return float(row["cold_start_ms"] - row.get("bare_imports_ms", run["bare_imports_ms"]))
-
-    def over(first: str, second: str) -> float:
-        return float(rows[first]["p50_ms"] / rows[second]["p50_ms"])
-
-    def memory(name: str) -> float:
-        return float(rows[name].get("serving_rss_mb") or rows[name]["peak_rss_mb"])
-
-    def tail(name: str) -> float:
-        return float(rows[name]["p99_ms"] / rows[name]["p50_ms"])
-
-    most: list[tuple[str, Callable[[], float], float]] = [
-        ("`static`, p50, µs", lambda: 1000 * rows["static"]["p50_ms"], 35),
-        ("`static` with `[fast]`, p50, µs", lambda: 1000 * rows["static [fast]"]["p50_ms"], 22),
-        ("`static`, p50 over that of model2vec", lambda: over("static", "model2vec"), 0.35),
-        ("`encoder`, p50 over that of semantic-router", lambda: over("encoder", "semantic-router"), 0.125),
-        ("`static`, p99 over p50", lambda: tail("static"), 3),
-        ("`static` with `[fast]`, p99 over p50", lambda: tail("static [fast]"), 3),
-        ("`encoder`, p99 over p50", lambda: tail("encoder"), 3),
-        ("`static`, first answer above bare imports, ms", lambda: above_bare("static"), 250),
-        ("`encoder`, first answer above bare imports, ms", lambda: above_bare("encoder"), 250),
-        (
-            "`encoder`, the same in the budget above, ms",
-            lambda: sum(begun[f"{step}_ms"] for step in STEPS_OF_START),
-            250,
-        ),
-        ("`encoder`, longest that a loop waits beside batches of 256, ms", lambda: late["busy"]["p100_ms"], HELD_MS),
-        ("`static`, memory, MB", lambda: memory("static"), 90),
-        ("`static` with `[fast]`, memory, MB", lambda: memory("static [fast]"), 90),
-        ("default install, MB", lambda: rows["static"]["install_mb"], 240),
-    ]
-    least: list[tuple[str, Callable[[], float], float]] = [
-        ("`static`, queries a second in batches", lambda: rows["static"]["queries_per_s"], 100_000),
-        (
-            "`encoder`, in batches over one by one",
-            lambda: rows["encoder"]["queries_per_s"] * rows["encoder"]["p50_ms"] / 1000,
-            4,
-        ),
-    ]
     lines = ["| | measured | limit | |", "| --- | ---: | ---: | --- |"]
-    for limits_of, is_most in ((most, True), (least, False)):
-        for what, measured, limit in limits_of:
-            shown_limit = f"{limit:g}" if is_most else f"at least {limit:,}"
-            try:
-                figure = measured()
-            except KeyError as missing:  # who could not run, or was not asked to
-                lines.append(f"| {what} | | {shown_limit} | not measured: {missing.args[0]} did not run |")
-                continue
-            stands = figure <= limit if is_most else figure >= limit
-            verdict = "stands" if stands else f"missed: {figure / limit:.2f} times the limit"
-            shown = f"{figure:.3g}" if is_most else f"{float(f'{figure:.3g}'):,g}"
-            lines.append(f"| {what} | {shown} | {shown_limit} | {verdict} |")
+    lines += [_judged(limit) for limit in _limits_beside_peers(run) + _limits_alone(begun, late)]
     source = f"But for the budget's start and the loop, from {_run(run)}, {run['data']['name']}; percentiles are the medians of {run['runs']} runs."
     if "queries_per_s_by_run" not in run["rows"][0]:  # runs of before say no more than one figure
         source += " Batches and bare imports were not yet asked in turns then."
@@ -115,6 +62,85 @@ def limits() -> str:
     how = "; ".join(f"{row['name']}: {row['how']}" for row in run["rows"] if not row["bundle_id"])
     notes = [f"{source}{older_graph(run['environment'])}", f"How each was set up: {how}.", _who_holds_the_loop(late)]
     return "\n".join([*lines, *(line for note in notes for line in ("", note)), ""])
+
+
+@dataclass(frozen=True, slots=True)
+class _Limit:
+    """A figure, and what it is to be at most, or at least.
+
+    Attributes:
+        what: Its name and unit.
+        measured: The figure; raises KeyError with the name of a contender that it needs and that did not run.
+        limit: What it is to reach.
+        is_most: Whether it is to be at most that; else at least.
+    """
+
+    what: str
+    measured: Callable[[], float]
+    limit: float
+    is_most: bool = True
+
+
+def _limits_beside_peers(run: Row) -> list[_Limit]:
+    """Of one run of scripts/peers.py."""
+    rows = {row["name"]: row for row in run["rows"]}
+
+    def over(first: str, second: str) -> float:
+        return float(rows[first]["p50_ms"] / rows[second]["p50_ms"])
+
+    def tail(name: str) -> float:
+        return float(rows[name]["p99_ms"] / rows[name]["p50_ms"])
+
+    def above_bare(name: str) -> float:
+        row = rows[name]
+        return float(row["cold_start_ms"] - row.get("bare_imports_ms", run["bare_imports_ms"]))
+
+    def memory(name: str) -> float:
+        return float(rows[name].get("serving_rss_mb") or rows[name]["peak_rss_mb"])
+
+    def batches_over_single(name: str) -> float:
+        return float(rows[name]["queries_per_s"] * rows[name]["p50_ms"] / 1000)
+
+    return [
+        _Limit("`static`, p50, µs", lambda: 1000 * rows["static"]["p50_ms"], 35),
+        _Limit("`static` with `[fast]`, p50, µs", lambda: 1000 * rows["static [fast]"]["p50_ms"], 22),
+        _Limit("`static`, p50 over that of model2vec", lambda: over("static", "model2vec"), 0.35),
+        _Limit("`encoder`, p50 over that of semantic-router", lambda: over("encoder", "semantic-router"), 0.125),
+        _Limit("`static`, p99 over p50", lambda: tail("static"), 3),
+        _Limit("`static` with `[fast]`, p99 over p50", lambda: tail("static [fast]"), 3),
+        _Limit("`encoder`, p99 over p50", lambda: tail("encoder"), 3),
+        _Limit(
+            "`static`, queries a second in batches", lambda: rows["static"]["queries_per_s"], 100_000, is_most=False
+        ),
+        _Limit("`encoder`, in batches over one by one", lambda: batches_over_single("encoder"), 4, is_most=False),
+        _Limit("`static`, memory, MB", lambda: memory("static"), 90),
+        _Limit("`static` with `[fast]`, memory, MB", lambda: memory("static [fast]"), 90),
+        _Limit("default install, MB", lambda: rows["static"]["install_mb"], 240),
+        _Limit("`static`, first answer above bare imports, ms", lambda: above_bare("static"), 250),
+        _Limit("`encoder`, first answer above bare imports, ms", lambda: above_bare("encoder"), 250),
+    ]
+
+
+def _limits_alone(begun: Row, late: Mapping[str, Row]) -> list[_Limit]:
+    """Of the encoder's start (scripts/budget.py), and of what waits beside it (scripts/throughput.py)."""
+    start_ms, longest_ms = sum(begun[f"{step}_ms"] for step in STEPS_OF_START), late["busy"]["p100_ms"]
+    return [
+        _Limit("`encoder`, the same in the budget above, ms", lambda: start_ms, 250),
+        _Limit("`encoder`, longest that a loop waits beside batches of 256, ms", lambda: longest_ms, HELD_MS),
+    ]
+
+
+def _judged(limit: _Limit) -> str:
+    """A line of the table."""
+    bound = f"{limit.limit:g}" if limit.is_most else f"at least {limit.limit:,}"
+    try:
+        figure = limit.measured()
+    except KeyError as missing:  # who could not run, or was not asked to
+        return f"| {limit.what} | | {bound} | not measured: {missing.args[0]} did not run |"
+    stands = figure <= limit.limit if limit.is_most else figure >= limit.limit
+    verdict = "stands" if stands else f"missed: {figure / limit.limit:.2f} times the limit"
+    shown = f"{figure:.3g}" if limit.is_most else f"{float(f'{figure:.3g}'):,g}"
+    return f"| {limit.what} | {shown} | {bound} | {verdict} |"
 
 
 def _who_holds_the_loop(late: Mapping[str, Row]) -> str:

@@ -5,7 +5,7 @@ import inspect
 import pytest
 
 from distill import errors
-from distill.errors import DistillError, MissingExtraError, QueryError, missing_extra
+from distill.errors import DistillError, MissingExtraError, QueryError, first_line, missing_extra
 
 
 def error_classes():
@@ -54,3 +54,10 @@ def test_a_missing_module_names_its_extra(module, hint):
     assert isinstance(error, MissingExtraError)
     assert str(error).startswith(f"{module.partition('.')[0]} is not installed")
     assert hint in str(error)
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"), [("no\nat 0x1", "no"), ("\n  no\n", "no"), ("", "ValueError"), (" \n", "ValueError")]
+)
+def test_what_another_library_says_is_one_line(said, shown):
+    assert first_line(ValueError(said)) == shown

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from distill.data import storage_errors, write_json, write_jsonl
-from distill.errors import ExportError
+from distill.errors import ExportError, first_line
 from distill.student.quiet import quiet
 from distill.student.static import BIGRAM_MULTIPLIER
 from distill.student.tokens import batches_of_like_length, encode, pad
@@ -86,8 +86,7 @@ def export_encoder(model: Encoder, path: Path) -> None:
                 verbose=False,
             )
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ExportError(f"torch cannot export {type(model.body).__name__} to ONNX: {reason}") from error
+        raise ExportError(f"torch cannot export {type(model.body).__name__} to ONNX: {first_line(error)}") from error
     if program is None:
         raise ExportError(f"torch gave no ONNX graph for {type(model.body).__name__}")
     with storage_errors(path):

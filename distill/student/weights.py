@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.data import atomic_write, sha256_file, sha256_json, storage_errors
-from distill.errors import TrainingError
+from distill.errors import TrainingError, first_line
 from distill.student.quiet import quiet
 from distill.student.tokens import bundle_tokenizer, encode
 
@@ -208,7 +208,7 @@ def load_base_model(base_model: str) -> BaseModel:
     except TrainingError:
         raise
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line(error)
         if folder is not None:
             raise TrainingError(f"{folder}: cannot be loaded as a Hugging Face encoder: {reason}") from error
         package = (
