@@ -380,7 +380,7 @@ def read_texts(path: Path) -> list[str]:
         texts = [query.text for query in read_queries(path)]
     else:
         try:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
+            lines = path.read_text(encoding="utf-8-sig").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"{path}: cannot be read as UTF-8 text ({error})") from error
         texts = list(dict.fromkeys(line.strip() for line in lines if line.strip()))

@@ -303,10 +303,30 @@ def test_a_log_that_is_ready_is_named_not_copied():
     assert sorted(path.name for path in Path().iterdir()) == [".gitignore", "logs.jsonl", "router.yaml"]
 
 
+def test_labels_that_not_all_rows_have_are_left_aside_and_that_is_said():
+    rows = [
+        {"text": "where is it", "intent": "find"},
+        {"text": "stop it", "intent": ""},
+        {"text": "off", "intent": None},
+    ]
+    write("logs.jsonl", jsonl(*rows))
+    done = distill("init", "shop", "--from", "logs.jsonl", "--intent", "a", "--intent", "b")
+    aside = "labels in the column 'intent' left aside: 2 of 3 rows have none, the first in line 2"
+    assert f"3 queries in the column 'text'; {aside}" in done.stderr
+    write("bare.jsonl", jsonl(*({**row, "intent": None} for row in rows)))
+    assert "left aside" not in distill("init", "shop2", "--from", "bare.jsonl", "--intent", "a", "--intent", "b").stderr
+
+
 def test_lines_of_text_are_queries():
     spec = made("--from", write("logs.txt", "where is it\n\nstop it\nwhere is it\n"))
     assert [query.text for query in read_queries(spec.queries_path)] == ["where is it", "stop it"]
     assert str(spec.queries) == "logs.queries.jsonl"
+
+
+def test_a_line_ends_where_an_editor_ends_it():
+    Path("logs.txt").write_bytes("where\u2028is it\r\nstop\x0bit\rgo on\n".encode())
+    spec = made("--from", "logs.txt")
+    assert [query.text for query in read_queries(spec.queries_path)] == ["where\u2028is it", "stop\x0bit", "go on"]
 
 
 @pytest.mark.parametrize(
@@ -493,6 +513,18 @@ WRONG = {
     "empty.txt": ("\n \n", "is empty"),
     "router.yaml.yaml": ("name: a\nintents: {a: b, c: d}\nteacher: {model: m}\n", "is a router.yaml already"),
     "latin.csv": (b"text\n\xe9t\xe9\n", "latin.csv:2: not UTF-8"),
+    "comma.csv": (
+        "text\nwhere is it\nhi, where is it\n",
+        "comma.csv:3: expected as many values as the header has (1), found 2",
+    ),
+    "short.csv": (
+        "text;intent\na b;c\nc d\n",
+        "short.csv:3: expected as many values as the header has (2), found 1; put a value that holds ';'",
+    ),
+    "quote.csv": ('text,intent\n"so where is it,a\nstop it,b\na 10" screen,b\n', "quote.csv:2: not CSV: "),
+    "open.csv": ('text\nwhere\n"stop\nit\n', "open.csv:3: not CSV: unexpected end of data"),
+    "half.json": (b'{"a\\ud800": "b", "c": "d"}', "half.json: holds half a surrogate pair ('\\ud800')"),
+    "half.jsonl": (jsonl({"text": "x", "intent": "a\ud800"}), "half.jsonl:1: the label holds half a surrogate pair"),
     "blank.csv": ("id,text\n1,\n", "the column 'text' holds no text"),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import unicodedata
@@ -107,7 +108,7 @@ def _text(path: Path) -> str:
 
 def _lines(path: Path) -> tuple[str, ...]:
     """The lines that are not blank."""
-    return tuple(line.strip() for line in _text(path).splitlines() if line.strip())
+    return tuple(line.strip() for line in io.StringIO(_text(path), newline=None) if line.strip())
 
 
 def _distinct(texts: Iterable[str]) -> tuple[str, ...]:
@@ -133,9 +134,15 @@ def _json(path: Path, text: str) -> Any:
         return value
 
     try:
-        return json.loads(text, object_pairs_hook=unique)
+        value = json.loads(text, object_pairs_hook=unique)
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        half = ascii(error.object[error.start])
+        raise DataError(f"{path}: holds half a surrogate pair ({half}); mend or remove it") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not JSON: {error}") from error
+    return value
 
 
 def _yaml(path: Path) -> Any:
@@ -258,19 +265,31 @@ def _read_rows(
         queries=queries,
         is_ready=column == "text" and not n_left_out and table.path.suffix.lower() in {".jsonl", ".ndjson"},
         n_left_out=n_left_out,
-        note=f"{len(queries):,} queries in the column {column!r}{_left_out(n_left_out, 'repeated or blank')}",
+        note=f"{len(queries):,} queries in the column {column!r}{_left_out(n_left_out, 'repeated or blank')}{_labels_aside(table)}",
     )
+
+
+def _labels_aside(table: Table) -> str:
+    """The end of a note: labels that are not used, because some rows have none."""
+    column = next((name for name in _LABEL_COLUMNS if name in table.columns), None)
+    without = [number for number, row in table.rows if column is None or _is_blank(row.get(column))]
+    if len(without) == len(table.rows):
+        return ""
+    return (
+        f"; labels in the column {column!r} left aside: {len(without):,} of {len(table.rows):,} rows have none, the first in "
+        f"line {without[0]}"
+    )
+
+
+def _is_blank(label: Any) -> bool:
+    return label is None or label == ""
 
 
 def _cell(table: Table, number: int, row: dict[str, Any], column: str) -> str:
     value = row.get(column)
     if value is not None and not isinstance(value, str):
         raise DataError(f"{table.path}:{number}: {column!r} must be text, found {value!r}")
-    try:
-        (value or "").encode()
-    except UnicodeEncodeError as error:
-        raise DataError(f"{table.path}:{number}: the text holds half a surrogate pair; mend or remove it") from error
-    return value or ""
+    return _encodable(value or "", f"{table.path}:{number}: the text")
 
 
 _LABEL_COLUMNS = {"intent": Task.SINGLE, "intents": Task.MULTI, "weights": Task.WEIGHTS}
@@ -286,7 +305,7 @@ def _labelled(table: Table, column: str, label_column: str | None) -> Source | N
     examples: dict[str, list[str]] = {}
     for number, row in table.rows:
         text, label = _cell(table, number, row, column), row.get(column_of_labels)
-        if label is None or label == "":
+        if _is_blank(label):
             if label_column is None:
                 return None
             raise DataError(f"{table.path}:{number}: has no label in the column {label_column!r}")
@@ -312,7 +331,15 @@ def _names(table: Table, number: int, label: Any, task: Task) -> list[str]:
     names: list[Any] = [label] if task.has_one_label else list(label) if isinstance(label, list | dict) else [None]
     if not all(isinstance(name, str) for name in names):
         raise DataError(f"{table.path}:{number}: not a label: {label!r}")
-    return names
+    return [_encodable(name, f"{table.path}:{number}: the label") for name in names]
+
+
+def _encodable(text: str, what: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{what} holds half a surrogate pair; mend or remove it") from error
+    return text
 
 
 # --- JSON and text ---------------------------------------------------------------------------------------------------

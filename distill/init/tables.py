@@ -75,12 +75,23 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise DataError(f"{path}:{line}: not UTF-8 (byte {error.start}); save the file as UTF-8") from error
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=csv_delimiter(text.partition("\n")[0]))
+    delimiter = csv_delimiter(text.partition("\n")[0])
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    header: list[str] = []
+    begins = 1
     try:
-        for row in reader:
-            yield reader.line_num, {name: value for name, value in row.items() if name}
+        for values in reader:
+            if header and values and len(values) != len(header):
+                raise DataError(
+                    f"{path}:{begins}: expected as many values as the header has ({len(header)}), found {len(values)}; "
+                    f"put a value that holds {delimiter!r} in quotes"
+                )
+            if header and values:
+                yield begins, {name: value for name, value in zip(header, values, strict=True) if name}
+            header = header or values
+            begins = reader.line_num + 1
     except csv.Error as error:
-        raise DataError(f"{path}:{reader.line_num}: not CSV: {error}") from error
+        raise DataError(f"{path}:{begins}: not CSV: {error}; a quote may not be closed") from error
 
 
 def _flat(row: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
