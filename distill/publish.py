@@ -96,9 +96,10 @@ def publish(
         raise BundleError(f"{name!r} is not the name of a repository; give one such as org/{bundle.manifest.name}")
     _check_target(bundle, target)
     found, result = _measured(bundle, None if bench is None else Path(bench))
-    header = _kept_header(bundle.path / _CARD) | {
-        key: value for key, value in (("license", license_name), ("teacher_terms", teacher_terms)) if value
-    }
+    header = _kept_header(bundle.path / _CARD)
+    if license_name:
+        header = {key: value for key, value in header.items() if not key.startswith("license_")}
+    header |= {key: value for key, value in (("license", license_name), ("teacher_terms", teacher_terms)) if value}
     card = _card(bundle.manifest, result, name, header)
     files = (*sorted(bundle.manifest.files), MANIFEST)
     _copy(bundle.path, target, files)

@@ -97,6 +97,20 @@ def test_an_option_wins_over_the_header(bundle, tmp_path):
     assert ModelCard.load(tmp_path / "out" / "README.md").data.license == "apache-2.0"
 
 
+def test_another_licence_leaves_nothing_of_the_one_before(bundle, tmp_path):
+    own = "license: other\nlicense_name: ours\nlicense_link: https://example.org/ours\n"
+    (bundle.path / "README.md").write_text(CARD.replace("license: mit\n", own), "utf-8")
+    publish(bundle.path, tmp_path / "kept")
+    kept = ModelCard.load(tmp_path / "kept" / "README.md")
+    assert (kept.data.license, kept.data.license_name) == ("other", "ours")
+    assert "| licence of this model | ours |" in kept.text
+    publish(bundle.path, tmp_path / "out", license_name="apache-2.0")
+    card = ModelCard.load(tmp_path / "out" / "README.md")
+    assert card.data.license == "apache-2.0"
+    assert "| licence of this model | apache-2.0 |" in card.text
+    assert "ours" not in str(card)
+
+
 def test_figures_of_another_bundle_are_left_out(bundle, tmp_path):
     write_bench(bundle, bundle_id="0" * 16)
     assert publish(bundle.path, tmp_path / "out").bench is None
