@@ -15,19 +15,27 @@ def expected_calibration_error(
 ) -> float:
     """Expected calibration error with bins of equal mass (Nguyen and O'Connor, 2015): mean of abs(accuracy - score).
 
+    Equal scores share a bin, so that the order of the queries means nothing.
+
     Args:
         score: float array of shape (n,), n at least 1.
         right: bool array of shape (n,).
         bins: How many.
     """
-    edges = bin_edges(len(score), bins)
     order = np.argsort(score, kind="stable")
+    edges = bin_edges(score[order], bins)
     gaps = np.add.reduceat(right[order] - score[order].astype(np.float64), edges)
     return float(np.abs(gaps).sum() / len(score))
 
 
-def bin_edges(n: int, bins: int) -> npt.NDArray[np.int64]:
-    """Where each bin that is not empty begins, as ``numpy.array_split`` parts them."""
-    sizes = np.full(bins, n // bins)
-    sizes[: n % bins] += 1
-    return np.concatenate([[0], np.cumsum(sizes[sizes > 0])[:-1]])
+def bin_edges(score: npt.NDArray[np.floating], bins: int = CALIBRATION_BINS) -> npt.NDArray[np.int64]:
+    """Where each bin that is not empty begins: as ``numpy.array_split`` parts them, but before the first of equal scores.
+
+    Args:
+        score: Shape (n,), rising; n at least 1.
+        bins: How many at most.
+    """
+    sizes = np.full(bins, len(score) // bins)
+    sizes[: len(score) % bins] += 1
+    edges = np.concatenate([[0], np.cumsum(sizes[sizes > 0])[:-1]])
+    return np.unique(np.searchsorted(score, score[edges], side="left"))

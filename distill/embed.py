@@ -114,7 +114,7 @@ def nearest(queries: Floats, known: Floats, k: int) -> tuple[Integers, Floats]:
         k: How many; fewer where there are not as many.
 
     Returns:
-        Rows of ``known``, int64, and their cosines, float32, both of shape (n, min(k, m)). Of equally near ones the first stands first.
+        Rows of ``known``, int64, and their cosines, float32, both of shape (n, min(k, m)), nearest first.
     """
     k = max(min(k, len(known)), 0)
     positions, cosines = np.zeros((len(queries), k), np.int64), np.zeros((len(queries), k), np.float32)

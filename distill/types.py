@@ -368,7 +368,7 @@ class GateVerdict:
         p_value: Whether the two differ at all: exact McNemar, two-sided (``accuracy_drop``).
         verdict: ``shown``, ``not shown`` or ``refuted``: what gold says at 95 % about the limit (``accuracy_drop``).
         more_gold: How many more gold queries would show it, if student and teacher went on differing as they do; None
-            where it is shown already or no number would.
+            where it is shown already, or only millions or no number would (``more_would_show``).
     """
 
     row: str
@@ -381,6 +381,11 @@ class GateVerdict:
     p_value: float | None = None
     verdict: str | None = None
     more_gold: int | None = None
+
+    @property
+    def more_would_show(self) -> bool:
+        """Whether enough gold would show it, be it millions of queries: what was measured is below the limit."""
+        return self.figure is not None and self.figure < self.limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -418,7 +423,7 @@ class IntentFigures:
 
 @dataclass(frozen=True, slots=True)
 class ReliabilityBin:
-    """One of 15 equally full bins of scores, lowest first: is a score of 0.8 right in 80 of 100 cases?
+    """One of 15 equally full bins of scores at most (equal scores share one), lowest first: is a score of 0.8 right in 80 of 100 cases?
 
     Attributes:
         row: Name of the row.

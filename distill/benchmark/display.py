@@ -234,7 +234,9 @@ def _p_value(gate: GateVerdict) -> str:
 def _more_gold(gate: GateVerdict) -> str:
     if gate.verdict != _NOT_SHOWN:
         return MISSING
-    return "no number would" if gate.more_gold is None else f"about {float(f'{gate.more_gold:.2g}'):,.0f}"
+    if gate.more_gold is None:
+        return "millions" if gate.more_would_show else "no number would"
+    return f"about {float(f'{gate.more_gold:.2g}'):,.0f}"
 
 
 GATE_COLUMNS = (
@@ -318,9 +320,14 @@ def score_caption(result: BenchResult) -> str:
     if not any(row.ece is not None or row.aurc is not None for row in result.rows):
         return ""
     scores = "of the scores of every intent" if result.task is Task.MULTI else "of the scores of in-scope queries"
+    room = (
+        " Scores leave room for out-of-scope, which no in-scope query is: the more they leave, the more ECE is above chance."
+        if result.n_oos and result.task is Task.SINGLE
+        else ""
+    )
     return (
         "coverage: accepted by the policy. AURC: wrong answers among the surest, over all coverages; 0 is best. "
-        f"ECE: {scores}, 15 equally full bins; chance: what scores that are exactly right would show on as many queries."
+        f"ECE: {scores}, 15 equally full bins; chance: what scores that are exactly right would show on as many queries.{room}"
     )
 
 

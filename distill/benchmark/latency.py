@@ -183,15 +183,19 @@ def cold_start(bundle: Path) -> ColdStart:
     search_path = os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH"))))
     found = []
     for _ in range(_COLD_STARTS):
-        process = subprocess.run(  # noqa: S603
-            [sys.executable, "-c", _COLD_START_PROGRAM, str(bundle)],
-            capture_output=True,
-            check=False,
-            text=True,
-            encoding="utf-8",
-            timeout=_COLD_START_TIMEOUT_S,
-            env={**os.environ, "PYTHONPATH": search_path},
-        )
+        try:
+            process = subprocess.run(  # noqa: S603
+                [sys.executable, "-c", _COLD_START_PROGRAM, str(bundle)],
+                capture_output=True,
+                check=False,
+                text=True,
+                encoding="utf-8",
+                timeout=_COLD_START_TIMEOUT_S,
+                env={**os.environ, "PYTHONPATH": search_path},
+            )
+        except subprocess.TimeoutExpired as error:
+            message = f"{bundle}: was not loaded in a new process within {_COLD_START_TIMEOUT_S:g} s"
+            raise BundleError(message) from error
         if process.returncode:
             reason = process.stderr.strip().splitlines()[-1:] or ["no reason given"]
             raise BundleError(f"{bundle}: could not be loaded in a new process: {reason[0]}")

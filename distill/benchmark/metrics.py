@@ -215,7 +215,7 @@ def coverage(answers: Answers) -> float:
 
 
 def f1_figures(truth: Bools, chosen: Bools) -> dict[str, Any]:
-    """Macro and micro F1 (scikit-learn) with bootstrap intervals, as fields of ``BenchRow``.
+    """Macro and micro F1 with bootstrap intervals, as fields of ``BenchRow``.
 
     Macro is over the labels that occur in ``truth``, and in a resample over those that occur there; micro counts what is
     given to the others too, as wrong. Empty where no label occurs.
@@ -224,18 +224,14 @@ def f1_figures(truth: Bools, chosen: Bools) -> dict[str, Any]:
         truth: bool array of shape (n, n_labels).
         chosen: bool array of shape (n, n_labels).
     """
-    from sklearn.metrics import f1_score
-
-    occurring = np.flatnonzero(truth.any(axis=0))
-    if not len(occurring):
+    if not truth.any():
         return {}
-    macro = float(f1_score(truth[:, occurring], chosen[:, occurring], average="macro", zero_division=0))
-    micro = float(f1_score(truth, chosen, average="micro", zero_division=0))
     by_average = _f1_statistics(truth, chosen)
+    macro, micro = by_average(np.arange(len(truth))[None])
     return {
-        "macro_f1": macro,
+        "macro_f1": float(macro[0]),
         "macro_f1_ci95": bootstrap_interval([len(truth)], lambda positions: by_average(positions)[0]),
-        "micro_f1": micro,
+        "micro_f1": float(micro[0]),
         "micro_f1_ci95": bootstrap_interval([len(truth)], lambda positions: by_average(positions)[1]),
     }
 

@@ -225,7 +225,8 @@ def _more(gate: GateVerdict) -> str:
     if gate.verdict != _NOT_SHOWN:
         return ""
     if gate.more_gold is None:
-        return "; more gold would not show it if the two go on differing as they do"
+        would = "only millions of gold queries would show it" if gate.more_would_show else "more gold would not show it"
+        return f"; {would} if the two go on differing as they do"
     return f"; about {float(f'{gate.more_gold:.2g}'):,.0f} more gold queries would show it"
 
 

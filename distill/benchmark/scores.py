@@ -53,7 +53,7 @@ def calibration_noise_floor(score: Floats, bins: int = CALIBRATION_BINS, *, seed
         Mean of the error over the draws, and what it stays under in 95 of 100.
     """
     score = np.clip(np.sort(score), 0.0, 1.0)
-    edges = bin_edges(len(score), bins)
+    edges = bin_edges(score, bins)
     chance = np.random.default_rng(seed)
     n_draws = max(_FEWEST_DRAWS, min(_MOST_DRAWS, _MOST_NUMBERS // len(score)))
     errors = [
@@ -64,7 +64,9 @@ def calibration_noise_floor(score: Floats, bins: int = CALIBRATION_BINS, *, seed
 
 
 def reliability_bins(row: str, score: Floats, right: Bools, bins: int = CALIBRATION_BINS) -> list[ReliabilityBin]:
-    """The bins of ``expected_calibration_error``, lowest score first. Arguments as there."""
+    """The bins of ``expected_calibration_error``, lowest score first. Arguments as there; none where there are no scores."""
+    if not len(score):
+        return []
     order = np.argsort(score, kind="stable")
     return [
         ReliabilityBin(
@@ -74,8 +76,7 @@ def reliability_bins(row: str, score: Floats, right: Bools, bins: int = CALIBRAT
             accuracy=float(right[part].mean()),
             accuracy_ci95=wilson_interval(int(right[part].sum()), len(part)) or (0.0, 1.0),
         )
-        for part in np.array_split(order, bins)
-        if len(part)
+        for part in np.split(order, bin_edges(score[order], bins)[1:])
     ]
 
 
@@ -105,10 +106,22 @@ def _mean_risk(wrong: Floats | Bools) -> Floats:
 
 
 def _aurc_statistic(score: Floats, right: Bools) -> Callable[[npt.NDArray[np.int64]], Floats]:
-    """AURC of resamples; equal scores stand in a random order, so that a resample differs among them too."""
-    shuffled = np.random.default_rng(0).permutation(len(score))
-    wrong = ~right[shuffled][np.argsort(-score[shuffled], kind="stable")]
-    return lambda positions: _mean_risk(wrong[np.sort(positions, axis=-1)])
+    """AURC of resamples: from positions of shape (batch, n) to shape (batch,). Equal scores count as in AURC itself."""
+    order = np.argsort(-score, kind="stable")
+    wrong = ~right[order]
+    _, group = np.unique(-score[order], return_inverse=True)
+
+    def statistic(positions: npt.NDArray[np.int64]) -> Floats:
+        drawn = np.sort(positions, axis=-1)
+        if group[-1] == len(group) - 1:  # no two are equal
+            return _mean_risk(wrong[drawn])
+        runs = (group[drawn] + len(group) * np.arange(len(drawn))[:, None]).ravel()
+        starts = np.flatnonzero(np.diff(runs, prepend=-1))
+        sizes = np.diff(starts, append=len(runs))
+        means = np.add.reduceat(wrong[drawn].ravel().astype(np.float64), starts) / sizes
+        return _mean_risk(np.repeat(means, sizes).reshape(drawn.shape))
+
+    return statistic
 
 
 def _sureness(task: Task, answers: Answers) -> Floats:

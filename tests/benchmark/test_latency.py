@@ -115,6 +115,12 @@ def test_a_bundle_that_a_new_process_cannot_load_is_one_clear_line(tmp_path):
     assert "\n" not in str(caught.value)
 
 
+def test_a_process_that_takes_too_long_is_one_clear_line(tiny_bundle, monkeypatch):
+    monkeypatch.setattr(latency, "_COLD_START_TIMEOUT_S", 0.001)
+    with pytest.raises(BundleError, match=r"not loaded in a new process within 0\.001 s"):
+        cold_start(tiny_bundle.path)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the parent's memory shows through on Linux alone")
 def test_peak_memory_is_that_of_the_process_itself_and_not_of_its_parent():
     program = (

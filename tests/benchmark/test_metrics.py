@@ -149,6 +149,16 @@ def test_what_goes_to_a_label_that_gold_has_nothing_of_is_wrong_by_micro_f1_and_
     assert figures["micro_f1_ci95"][0] < figures["micro_f1"] < figures["micro_f1_ci95"][1]
 
 
+@pytest.mark.parametrize("n_labels", [1, 3])
+def test_gold_of_one_intent_has_that_intents_f1(n_labels):
+    truth, chosen = np.zeros((20, n_labels), dtype=bool), np.zeros((20, n_labels), dtype=bool)
+    truth[:, 0], chosen[:15, 0] = True, True
+    figures = f1_figures(truth, chosen)
+    expected = f1_score(truth[:, 0], chosen[:, 0])
+    assert (figures["macro_f1"], figures["micro_f1"]) == pytest.approx((expected, expected))
+    assert figures["macro_f1_ci95"][0] < expected < figures["macro_f1_ci95"][1]
+
+
 def test_a_resample_without_an_intent_leaves_it_out():
     truth = np.zeros((40, 2), dtype=bool)
     truth[:, 0], truth[0] = True, [False, True]

@@ -111,7 +111,8 @@ def test_what_is_not_shown_says_how_much_gold_would_show_it(result):
         "static: not shown at 95 % that it may replace the teacher at a margin of 2 points of accuracy_policy "
         "(0.3 points better, -2.6 to +2.1); about 1,200 more gold queries would show it."
     )
-    assert "more gold would not show it" in sentence(result, gate("not shown", figure=0.02))[1]
+    assert "; more gold would not show it if" in sentence(result, gate("not shown", figure=0.02))[1]
+    assert "; only millions of gold queries would show it if" in sentence(result, gate("not shown", figure=0.0199))[1]
 
 
 def test_a_student_that_is_too_slow_is_not_let_off(result):

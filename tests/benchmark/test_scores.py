@@ -10,6 +10,7 @@ from test_metrics import INTENTS, LABELS, answers_of, gold_of, random_case
 
 from distill.benchmark.metrics import Answers, Gold
 from distill.benchmark.scores import (
+    _aurc_statistic,
     area_under_risk_coverage,
     calibration_noise_floor,
     reliability,
@@ -100,6 +101,38 @@ def test_aurc_is_the_mean_of_the_risks_whatever_the_order_of_equal_scores(case):
         risks.append((np.cumsum(~right[order]) / np.arange(1, len(order) + 1)).mean())
     found = area_under_risk_coverage(score, right)
     assert found == pytest.approx(np.mean(risks), abs=5 * np.std(risks) / np.sqrt(200) + 1e-9)
+
+
+@pytest.mark.parametrize("decimals", [0, 1, 9])
+def test_the_interval_of_aurc_is_of_the_same_figure_over_resamples_equal_scores_or_not(decimals):
+    score, right = scores_and_right((2, 150), decimals=decimals)
+    rng = np.random.default_rng(1)
+    drawn = rng.integers(150, size=(200, 150))
+    expected = [area_under_risk_coverage(score[each], right[each]) for each in drawn]
+    assert _aurc_statistic(score, right)(np.argsort(np.argsort(-score, kind="stable"))[drawn]) == pytest.approx(
+        expected
+    )
+
+
+@settings(max_examples=20)
+@given(cases, st.integers(0, 1))
+def test_calibration_means_the_same_in_any_order_of_the_queries(case, decimals):
+    score, right = scores_and_right(case, decimals=decimals)
+    shuffled = np.random.default_rng(0).permutation(len(score))
+    error = expected_calibration_error(score, right)
+    assert expected_calibration_error(score[shuffled], right[shuffled]) == pytest.approx(error)
+    found, again = reliability_bins("a", score, right), reliability_bins("a", score[shuffled], right[shuffled])
+    assert [(each.n, each.accuracy) for each in again] == [(each.n, each.accuracy) for each in found]
+
+
+def test_one_score_for_all_is_judged_by_the_share_that_is_right_however_gold_is_sorted():
+    right = np.arange(450) < 30
+    score = np.full(450, 0.06)
+    assert expected_calibration_error(score, right) == pytest.approx(30 / 450 - 0.06)
+    (one,) = reliability_bins("majority", score, right)
+    assert (one.n, one.accuracy) == (450, pytest.approx(30 / 450))
+    floor, _ = calibration_noise_floor(score)
+    assert floor == pytest.approx(np.sqrt(2 / np.pi * 0.06 * 0.94 / 450), rel=0.1)  # mean of abs(normal)
 
 
 def test_the_best_order_has_the_least_area_and_no_order_has_the_error_rate():

@@ -180,8 +180,8 @@ def test_the_teachers_latency_says_how_it_came_by_it(result, in_flight, words):
     assert words in text
 
 
-def gate(verdict, more_gold=None, passed=True):
-    return GateVerdict("static", "accuracy_drop", 0.03, 0.02, passed, "", (-0.001, 0.041), 0.0004, verdict, more_gold)
+def gate(verdict, more_gold=None, passed=True, limit=0.03):
+    return GateVerdict("static", "accuracy_drop", limit, 0.02, passed, "", (-0.001, 0.041), 0.0004, verdict, more_gold)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def gate(verdict, more_gold=None, passed=True):
         ("shown", None, ["shown", "-0.1 to +4.1"]),
         ("refuted", None, ["refuted"]),
         ("not shown", 1234, ["not shown", "about 1,200"]),
-        ("not shown", None, ["not shown", "no number would"]),
+        ("not shown", None, ["not shown", "millions"]),
     ],
 )
 def test_the_verdict_at_95_per_cent_stands_beside_the_gate(result, verdict, more_gold, words):
@@ -200,6 +200,12 @@ def test_the_verdict_at_95_per_cent_stands_beside_the_gate(result, verdict, more
         assert "<0.001" in text
         assert all(word in text for word in words)
     assert ("More gold" in printed(one)) == (verdict == "not shown")
+
+
+def test_no_number_shows_what_gold_speaks_against(result):
+    one = replace(result, gates=(gate("not shown", limit=0.02),))
+    assert "no number would" in printed(one)
+    assert "no number would" in markdown_table(one)
 
 
 def test_the_cascade_shows_accuracy_and_what_it_costs_over_the_share_asked(result):
