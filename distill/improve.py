@@ -513,7 +513,8 @@ def _kinds(spec: Spec) -> tuple[str, ...]:
 def _numbers(spec: Spec) -> list[int]:
     """Of the rounds that were begun, in order."""
     plans = round_folder(spec, 1).parent.glob("round-*/plan.json")
-    return sorted(int(path.parent.name.removeprefix("round-")) for path in plans)
+    numbers = (path.parent.name.removeprefix("round-") for path in plans)
+    return sorted(int(number) for number in numbers if number.isdecimal())
 
 
 def _next_number(spec: Spec) -> int:
@@ -550,6 +551,11 @@ def _pending(spec: Spec) -> _Plan | None:
         raise DataError(
             f"{path}: not the plan of a round ({error!r}); remove {path.parent} to begin it anew"
         ) from error
+    if unmeasured := set(spec.students) - right.keys():
+        raise DataError(
+            f"{path}: the round was begun without the student {min(unmeasured)}; finish it without, or remove {path.parent} to begin "
+            "it anew"
+        )
     known = {*spec.labels, *_kinds(spec), *((OUT_OF_SCOPE_LABEL,) if FORMS[spec.task].may_be_empty else ())}
     unknown = set(plan.targets) - known
     if unknown:
@@ -714,7 +720,8 @@ def _writers_spec(spec: Spec, plan: _Plan, limit_usd: Decimal | None) -> Spec:
     """What synth is given: the labels that are mixed up alone, or the kinds; it writes to the round's folder."""
     targets = plan.targets
     raw = spec.model_dump(by_alias=True)
-    raw["teacher"] |= {"answer_map": {}, "prompt": None, "evidence": None, "max_usd": None, "logprobs": False}
+    raw["teacher"] |= {"answer_map": {}, "prompt": None, "evidence": None, "max_usd": None}
+    raw["teacher"] |= {"logprobs": False, "samples": 1}  # of answers; a writer gives none
     n_misses = plan.per_intent * len(targets.get(OUT_OF_SCOPE_LABEL, ()))
     raw["synth"] |= {"per_intent": plan.per_intent, "out_of_scope": n_misses}
     raw |= {

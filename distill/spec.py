@@ -581,6 +581,8 @@ def _parse_yaml(path: Path, source: str) -> tuple[Any, dict[tuple[Any, ...], int
         raise SpecError(f"{where}: not YAML: {error.problem or error}") from error
     except yaml.YAMLError as error:
         raise SpecError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    except ValueError as error:  # a date that does not exist
+        raise SpecError(f"{path}: not YAML: {error}") from error
     except RecursionError as error:
         raise SpecError(f"{path}: not YAML: an alias contains itself, or values lie too deep") from error
 

@@ -286,6 +286,31 @@ def test_a_plan_that_cannot_be_read_is_named(spec, out):
         run(spec, out=out)
 
 
+def test_a_student_that_came_after_a_round_was_begun_is_named(spec, out, server):
+    assert run(spec, out=out, per_intent=20, max_usd=Decimal("0.0075")).stopped
+    plan = round_folder(spec, 1) / "plan.json"
+    value = json.loads(plan.read_text("utf-8"))
+    del value["right"]["encoder"]
+    plan.write_text(json.dumps(value), "utf-8")
+    n_requests = server.n_requests
+    with pytest.raises(DataError, match=r"begun without the student encoder; finish it without, or remove .*round-1"):
+        run(spec, out=out, per_intent=20, max_usd=Decimal(1))
+    assert server.n_requests == n_requests
+
+
+def test_a_round_that_somebody_put_aside_is_none(spec, out):
+    aside = round_folder(spec, 1).with_name("round-1.bak")
+    aside.mkdir(parents=True)
+    (aside / "plan.json").write_text("{", encoding="utf-8")
+    assert run(spec, out=out, rounds=1, per_intent=10).rounds[0].number == 1
+
+
+def test_a_teacher_of_several_weighed_answers_has_a_writer_of_one(tmp_path, server, out):
+    settings = f", {PRICED}, max_output_tokens: 99, logprobs: true, samples: 3"
+    spec = label_from_elsewhere(write_improvable(tmp_path / "several", server.base_url, teacher=settings))
+    assert run(spec, out=out, rounds=1, per_intent=10).rounds[0].n_written > 0
+
+
 # --- planning --------------------------------------------------------------------------------------------------------
 
 

@@ -180,7 +180,10 @@ def test_a_key_in_the_place_of_its_variable_is_refused_and_not_shown(load, key):
     assert not key or key not in shown
 
 
-@pytest.mark.parametrize("text", ["name: a\x00b\n", "name: shop\nintents: &a {x: *a, y: b}\nteacher: {model: m}\n"])
+@pytest.mark.parametrize(
+    "text",
+    ["name: a\x00b\n", "name: shop\nintents: &a {x: *a, y: b}\nteacher: {model: m}\n", BASE + "date: 2026-02-30\n"],
+)
 def test_yaml_that_is_none(load, text):
     with pytest.raises(SpecError, match=r"router\.yaml: not YAML") as caught:
         load(text)
