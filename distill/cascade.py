@@ -485,7 +485,8 @@ def _as_scores(answer: Any, task: Task) -> dict[str, float]:
 
 
 def _check_names(names: Iterable[str], labels: Sequence[str]) -> None:
-    unknown = [name for name in names if name not in labels]
+    known = frozenset(labels)
+    unknown = [name for name in names if name not in known]
     if unknown:
         raise ValueError(f"the answer is no intent: {unknown[0]!r}")
 

@@ -171,8 +171,11 @@ _AROUND_NAMES = " \t\r-*"
 
 def _names_by_text(intents: Sequence[Intent]) -> dict[str, list[str]]:
     """Examples in turn, each once, with all intents that list it."""
-    texts = dict.fromkeys(text for text, _ in examples_of(tuple(intents)))
-    return {text: [intent.name for intent in intents if text in intent.examples] for text in texts}
+    names: dict[str, list[str]] = {text: [] for text, _ in examples_of(tuple(intents))}
+    for intent in intents:
+        for text in dict.fromkeys(intent.examples):
+            names[text].append(intent.name)
+    return names
 
 
 def _example_weights(intents: Sequence[Intent]) -> list[tuple[str, Any]]:
@@ -434,7 +437,8 @@ def function_scores(answer: Any, labels: Sequence[str], task: Task) -> dict[str,
     if numbers is None:
         wanted = "a list of names" if form.may_be_empty else "the name of an intent"
         raise TypeError(f"the function must return {wanted} or {{name: score}}, found {_described(answer, labels)}")
-    unknown = next((str(name) for name in numbers if name not in labels), None)
+    known = frozenset(labels)
+    unknown = next((str(name) for name in numbers if name not in known), None)
     if unknown is not None or not (numbers or form.may_be_empty):
         hint = "" if unknown is None else f" ({unknown_label(unknown, labels, task)})"
         raise UnmatchedError(unknown or str(answer), hint)

@@ -78,7 +78,7 @@ class Teacher:
         """What does not fit, of what the prompt shows."""
         if self.spec.teacher.model is None or self.form.label_template_by_query is None:
             return ByQuery()
-        found = ByQuery.of(len(self.spec.intents), len(self._examples))
+        found = ByQuery.of(len(self.spec.intents), len(self.examples))
         if own is None:
             return found
         return ByQuery(found.intents and "{intents}" in own, found.examples and "{examples}" in own)
@@ -183,7 +183,8 @@ class Teacher:
         )
 
     @cached_property
-    def _examples(self) -> list[tuple[str, Any]]:
+    def examples(self) -> list[tuple[str, Any]]:
+        """What is known of the intents, as pairs of text and answer."""
         return self.form.examples(self.intents)
 
     def excerpt(self, text: str) -> Excerpt:
@@ -196,17 +197,17 @@ class Teacher:
 
     def typical_messages(self, text: str) -> Messages:
         """Messages about as long as those that are sent; takes no vectors."""
-        return self.messages(text, self.by_query.first(self.spec.intent_list, self._examples))
+        return self.messages(text, self.by_query.first(self.spec.intent_list, self.examples))
 
     @cached_property
     def retriever(self) -> Retriever:
         """Finds what is shown of what does not fit; the first time, all of it is read."""
         if self._open_embedder is None:
             raise TeacherError(
-                f"{self.spec.path}: {len(self.spec.intents)} intents with {len(self._examples)} known examples are too many for one prompt; "
+                f"{self.spec.path}: {len(self.spec.intents)} intents with {len(self.examples)} known examples are too many for one prompt; "
                 "the nearest to each query are found by a sentence encoder, which `open_embedder` opens"
             )
-        known = self.spec.intent_list, self._examples, self.by_query
+        known = self.spec.intent_list, self.examples, self.by_query
         return Retriever(*known, self._open_embedder(), show_progress=self._show_progress)
 
     def request(self, text: str, excerpt: Excerpt | None = None, sample: int = 0) -> Request:

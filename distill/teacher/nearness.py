@@ -48,7 +48,10 @@ class Nearness:
         with Progress("embed", len(texts), show=show_progress) as progress:
             self._vectors = embedder.embed(texts, progress.advance)
         names = sorted({name for own in labels for name in own} - {OUT_OF_SCOPE_LABEL})
-        has = np.asarray([[name in own for name in names] for own in labels], bool).reshape(len(labels), len(names))
+        columns = {name: column for column, name in enumerate(names)}
+        has = np.zeros((len(labels), len(names)), bool)
+        for row, own in enumerate(labels):
+            has[row, [columns[name] for name in own if name in columns]] = True
         means = has.T.astype(np.float32) @ self._vectors
         means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), np.finfo(np.float32).tiny)
         cosines = self._vectors @ means.T
