@@ -512,6 +512,9 @@ class BatchRun(Generic[_Question]):
             content, usage, cut_off, tokens = self._client.read(_completion(line))
         except RequestFailedError as failed:
             error = self._client.scrub(str(failed))
+            if failed.usage is not None:
+                usage = failed.usage
+                budget.count(usage)
         else:
             budget.count(usage)
             try:

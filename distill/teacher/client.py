@@ -53,6 +53,7 @@ __all__ = [
 _T = TypeVar("_T")
 _Item = TypeVar("_Item")
 _CUT_OFF = "length"
+_NO_COMPLETION = "the server's reply is not a chat completion"
 
 THIS_MACHINE = "this machine"
 """``server_of`` a loopback address."""
@@ -136,7 +137,17 @@ class Reply:
 
 
 class RequestFailedError(TeacherError):
-    """One request failed for good; the run may go on with the next query."""
+    """One request failed for good; the run may go on with the next query.
+
+    Attributes:
+        usage: Tokens that the server counted all the same; None where nothing was answered.
+        latency_ms: As ``Reply`` has it, where tokens were counted; else None.
+    """
+
+    def __init__(self, message: str, usage: Usage | None = None) -> None:
+        super().__init__(message)
+        self.usage = None if usage is None or usage.prompt_tokens is None else usage
+        self.latency_ms: float | None = None
 
 
 def endpoint_of(base_url: str | None) -> str | None:
@@ -359,6 +370,9 @@ class ChatClient:
         except OpenAIError as error:
             # No cause: its text may hold what the server echoed, the key included.
             raise self._explain(error) from None
+        except RequestFailedError as error:
+            usage = error.usage
+            raise
         else:
             return reply
         finally:
@@ -391,7 +405,11 @@ class ChatClient:
         except ValueError:
             raise RequestFailedError("the server's reply is not JSON") from None
         latency_ms = (time.perf_counter() - started) * 1000
-        content, usage, cut_off, tokens = self.read(completion)
+        try:
+            content, usage, cut_off, tokens = self.read(completion)
+        except RequestFailedError as error:
+            error.latency_ms = None if error.usage is None else latency_ms
+            raise
         if request.logprobs and dialect.logprobs and content and not tokens:
             dialect = self.dialect = replace(dialect, logprobs=False)
             self._say_once(f"{self.model}: the server gives no log-probabilities; its answers count as they stand")
@@ -500,17 +518,18 @@ def read_completion(completion: Any) -> tuple[str, Usage, bool, tuple[Token, ...
     """Content, usage, whether the answer was cut off, and its tokens where given, of a chat completion as openai's client gives it.
 
     Raises:
-        RequestFailedError: It is none.
+        RequestFailedError: It is none; if the server counted its tokens, it was paid for all the same.
     """
+    usage = _usage(getattr(completion, "usage", None))
     content: Any
     try:
         choice = completion.choices[0]
         content, cut_off = choice.message.content, choice.finish_reason == _CUT_OFF
     except (AttributeError, IndexError, TypeError):
-        raise RequestFailedError("the server's reply is not a chat completion") from None
+        raise RequestFailedError(_NO_COMPLETION, usage) from None
     if not isinstance(content, str | None):
-        raise RequestFailedError("the server's reply is not a chat completion")
-    return content or "", _usage(getattr(completion, "usage", None)), cut_off, read_tokens(choice)
+        raise RequestFailedError(_NO_COMPLETION, usage)
+    return content or "", usage, cut_off, read_tokens(choice)
 
 
 def unusable(problem: ValueError, usage: Usage, *, cut_off: bool) -> str:

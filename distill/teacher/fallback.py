@@ -14,7 +14,7 @@ from weakref import WeakSet
 from distill.cascade import FallbackReply
 from distill.errors import SpecError, TeacherError
 from distill.teacher.answers import read_scores
-from distill.teacher.client import ChatClient
+from distill.teacher.client import ChatClient, RequestFailedError
 from distill.teacher.functions import load_function, redactor
 from distill.teacher.label import requester
 from distill.teacher.prices import Budget, cost_usd, is_counted, teacher_price
@@ -89,7 +89,7 @@ class TeacherFallback:
     def __call__(self, text: str) -> FallbackReply:
         """The teacher's answer to one query, and what it cost.
 
-        Where it names no intent, the answer is the ``ValueError`` that says so, as it is paid for.
+        Where it names no intent or is no answer, though it was paid for, the answer is the error that says so.
 
         Raises:
             TeacherError: The request failed, or the callable raised an error.
@@ -101,12 +101,20 @@ class TeacherFallback:
             except Exception as error:  # noqa: BLE001 - the user's own function may raise anything
                 raise TeacherError(shown_error(error, self._spec)) from shown_cause(error, self._spec)
         request = self._request(text)
-        reply = self._open().ask(request)
-        usd = cost_usd(self._price, reply.usage) if self._price is not None and is_counted(reply.usage) else None
         try:
-            return FallbackReply(read_scores(reply.content, self._spec, reply.tokens, shown=request.shown), usd)
+            reply = self._open().ask(request)
+        except RequestFailedError as error:
+            if error.usage is None:
+                raise
+            return FallbackReply(error, self._cost_usd(error.usage))
+        try:
+            scores = read_scores(reply.content, self._spec, reply.tokens, shown=request.shown)
         except ValueError as error:
-            return FallbackReply(error, usd)
+            return FallbackReply(error, self._cost_usd(reply.usage))
+        return FallbackReply(scores, self._cost_usd(reply.usage))
+
+    def _cost_usd(self, usage: Usage) -> Decimal | None:
+        return cost_usd(self._price, usage) if self._price is not None and is_counted(usage) else None
 
     def close(self) -> None:
         """Closes the connection; the next call opens it again."""

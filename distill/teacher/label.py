@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -37,7 +36,7 @@ from distill.teacher.client import (
     unusable,
 )
 from distill.teacher.earlier import described, earlier_answers
-from distill.teacher.functions import load_function
+from distill.teacher.functions import call_function, let_run_at_once, load_function
 from distill.teacher.in_flight import Asked, all_open_batches, open_batches
 from distill.teacher.ledger import AppendLog, Ledger, time_now
 from distill.teacher.prices import batch_price, check_limit_is_enforceable, teacher_price
@@ -451,7 +450,7 @@ def label(
 def _say_what_is_read_anew(n: int) -> None:
     if n:
         say(
-            f"label: {n} recorded answers read anew, by answer_path and answer_map as they are now; nothing was asked for them"
+            f"label: {n} recorded answers read anew, by answer_path, answer_map and the prompt's name as they are now; nothing was asked for them"
         )
 
 
@@ -591,6 +590,7 @@ class _Run:
         if not questions and not (self.by_batch and open_batches(self.teacher.spec)):
             return
         if self.teacher.spec.teacher.callable is not None:
+            let_run_at_once(self.teacher.spec.teacher.concurrency)
             await for_each(questions, self._counted(self._ask_callable), self.teacher.spec.teacher.concurrency)
             return
         dialect = self.teacher.dialect_in(self.ledger)
@@ -692,7 +692,9 @@ class _Run:
             request = self.teacher.request(question.text, excerpt, question.sample)
             reply = await self._client.ask(request)
         except RequestFailedError as error:
-            self._write(question, self._client.dialect, asked_at, error=str(error), more=shown)
+            self._write(
+                question, self._client.dialect, asked_at, None, str(error), error.usage, error.latency_ms, shown
+            )
             self._finish(str(error))
             return
         said = as_said(reply.content, tokens=reply.tokens, shown=request.shown, cut_off=reply.cut_off)
@@ -720,20 +722,17 @@ class _Run:
 
     async def _ask_callable(self, question: Question) -> None:
         function = load_function(str(self.teacher.spec.teacher.callable), self.teacher.spec)
-        asked_at, started = time_now(), time.perf_counter()
-        scores, error_line = None, None
-        try:
-            answer = await asyncio.to_thread(function, question.text)
-        except Exception as error:  # noqa: BLE001 - the user's own function may raise anything; it is recorded as failed
-            error_line = shown_error(error, self.teacher.spec)
+        asked_at, scores, error_line = time_now(), None, None
+        called = await call_function(function, question.text)
+        if called.error is not None:
+            error_line = shown_error(called.error, self.teacher.spec)
         else:
             try:
-                scores = function_scores(answer, self.teacher.spec.labels, self.teacher.spec.task)
+                scores = function_scores(called.answer, self.teacher.spec.labels, self.teacher.spec.task)
             except (TypeError, ValueError, ArithmeticError) as error:
                 self._count_unmatched(error)
                 error_line = str(error)
-        latency_ms = (time.perf_counter() - started) * 1000
-        self._write(question, DIALECTS[0], asked_at, scores, error_line, latency_ms=latency_ms)
+        self._write(question, DIALECTS[0], asked_at, scores, error_line, latency_ms=called.latency_ms)
         self._finish(error_line)
 
     def _write(

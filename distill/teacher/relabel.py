@@ -12,7 +12,6 @@ once more changes nothing.
 from __future__ import annotations
 
 import asyncio
-import time
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping
@@ -37,7 +36,7 @@ from distill.teacher.client import (
     run_sync,
     server_of,
 )
-from distill.teacher.functions import load_function
+from distill.teacher.functions import call_function, let_run_at_once, load_function
 from distill.teacher.label import check_can_label, new_lines, recorded_samples, requester
 from distill.teacher.ledger import AppendLog, Ledger, time_now
 from distill.teacher.prices import check_limit_is_enforceable, teacher_price
@@ -219,12 +218,11 @@ class _Again:
         )
 
     def _examples_beside(self, case: Case) -> tuple[tuple[str, Any], ...]:
-        return _others(self.form.examples(self.teacher.intents), case.text)
+        return _others(self.teacher.examples, case.text)
 
     def typical_messages(self, case: Case) -> Messages:
         """Messages about as long as those that are sent; takes no vectors."""
-        examples = self.form.examples(self.teacher.intents)
-        return self.messages(case, self.teacher.by_query.first(self.spec.intent_list, examples))
+        return self.messages(case, self.teacher.by_query.first(self.spec.intent_list, self.teacher.examples))
 
     def request(self, case: Case, excerpt: Excerpt) -> Request:
         limits, shown = (self.temperature, self.spec.teacher.max_output_tokens), self.teacher.shown(excerpt)
@@ -390,6 +388,7 @@ class _Run:
             return
         spec = self.again.spec
         if spec.teacher.callable is not None:
+            let_run_at_once(spec.teacher.concurrency)
             await for_each(questions, self._ask_function, spec.teacher.concurrency)
             return
         _, dialect = requester(spec)
@@ -413,7 +412,7 @@ class _Run:
             request = self.again.request(case, excerpt)
             reply = await self._client.ask(request)
         except RequestFailedError as error:
-            self._write(question, self._client.dialect, asked_at, error=str(error))
+            self._write(question, self._client.dialect, asked_at, None, str(error), error.usage, error.latency_ms)
             return
         scores, problem = None, None
         try:
@@ -425,15 +424,16 @@ class _Run:
     async def _ask_function(self, question: tuple[Case, int]) -> None:
         spec = self.again.spec
         function = load_function(str(spec.teacher.callable), spec)
-        asked_at, started = time_now(), time.perf_counter()
-        scores, problem = None, None
-        try:
-            answer = await asyncio.to_thread(function, question[0].text)
-            scores = function_scores(answer, spec.labels, spec.task)
-        except Exception as error:  # noqa: BLE001 - the user's own function may raise anything; it is recorded as failed
-            problem = shown_error(error, spec)
-        latency_ms = (time.perf_counter() - started) * 1000
-        self._write(question, DIALECTS[0], asked_at, scores, problem, latency_ms=latency_ms)
+        asked_at, scores, problem = time_now(), None, None
+        called = await call_function(function, question[0].text)
+        if called.error is not None:
+            problem = shown_error(called.error, spec)
+        else:
+            try:
+                scores = function_scores(called.answer, spec.labels, spec.task)
+            except (TypeError, ValueError, ArithmeticError) as error:
+                problem = str(error)
+        self._write(question, DIALECTS[0], asked_at, scores, problem, latency_ms=called.latency_ms)
 
     def _write(
         self,

@@ -1,4 +1,4 @@
-"""Answers that were read by another ``answer_path`` or ``answer_map``: read anew from what was said, and nothing is asked.
+"""Answers that were read by another ``answer_path`` or ``answer_map``, or asked by a prompt file of another name: read anew, and nothing is asked.
 
 A line of the ledger holds for the settings that it was read by. Where these alone differ from today's, a line of today's settings carries it over.
 """
@@ -112,8 +112,13 @@ def hash_of(settings: Any, today: Mapping[str, Mapping[str, Any]]) -> str | None
     """The hash of those of today's settings that ask just what some recorded ones did; None where these asked something else."""
     if not isinstance(settings, dict):
         return None
-    asked = settings | {"answer": None}
-    return next((hash_ for hash_, own in today.items() if {**own, "answer": None} == asked), None)
+    return next((hash_ for hash_, own in today.items() if _as_asked(own) == _as_asked(settings)), None)
+
+
+def _as_asked(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without what does not change the question: how answers are read, and the name of the prompt's file."""
+    unasked = {"answer", "template"} if "template_sha256" in settings else {"answer"}
+    return {name: value for name, value in settings.items() if name not in unasked}
 
 
 def _place(text: str, sample: int) -> tuple[str, int]:

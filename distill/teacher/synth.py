@@ -28,7 +28,6 @@ from distill.teacher.client import (
     DIALECTS,
     ChatClient,
     Dialect,
-    Reply,
     RequestFailedError,
     api_key,
     for_each,
@@ -475,7 +474,8 @@ class _Run:
         try:
             reply = await self._client.ask(self.writer.request(round_))
         except RequestFailedError as error:
-            self._record({**line, "error": str(error)}, self._client.dialect, None, asked_at)
+            failed = {**line, "error": str(error)}
+            self._record(failed, self._client.dialect, error.usage, error.latency_ms, asked_at)
             return
         repeats: list[Repeat] = []
         try:
@@ -485,12 +485,14 @@ class _Run:
         else:
             repeats = self._comparison.repeats(round_.target, self.pool.fresh(round_, line["queries"]))
             line["repeats"] = [asdict(repeat) for repeat in repeats]
-        self._record(line, reply.dialect, reply, asked_at)
+        self._record(line, reply.dialect, reply.usage, reply.latency_ms, asked_at)
         new = self.pool.add(round_, line.get("queries", []), repeats)
         self._progress.advance(new, spend_usd=self._client.budget.known_spend_usd, note=round_.target)
 
-    def _record(self, line: dict[str, Any], dialect: Dialect, reply: Reply | None, asked_at: str) -> None:
-        usage = reply.usage if reply else Usage()
+    def _record(
+        self, line: dict[str, Any], dialect: Dialect, counted: Usage | None, latency_ms: float | None, asked_at: str
+    ) -> None:
+        usage = counted or Usage()
         line |= {
             "teacher": self.writer.model,
             "prompt_sha256": self.writer.settings_sha256,
@@ -498,10 +500,10 @@ class _Run:
             "prompt_tokens": usage.prompt_tokens,
             "completion_tokens": usage.completion_tokens,
             "cached_tokens": usage.cached_tokens,
-            "latency_ms": round(reply.latency_ms, 1) if reply else None,
+            "latency_ms": None if latency_ms is None else round(latency_ms, 1),
             "asked_at": asked_at,
             "server": server_of(self.writer.spec.teacher.base_url),
-            **cost_line(self._client.budget.price, reply.usage if reply else None),
+            **cost_line(self._client.budget.price, counted),
         }
         self._log.append(line)
         self.n_asked += 1

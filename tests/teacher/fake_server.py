@@ -152,6 +152,10 @@ class FakeServer:
     def _profile_parts(self, body, query):
         return self.completion([{"type": "text", "text": good_answer(body, query)}])
 
+    def _profile_no_choices(self, body, query):
+        status, reply, headers = self.completion(None)
+        return status, reply | {"choices": []}, headers
+
     def _profile_empty(self, body, query):
         return self.completion(None)
 

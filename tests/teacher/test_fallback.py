@@ -156,6 +156,15 @@ def test_without_a_price_or_a_count_the_cost_is_unknown(make_fallback, server):
     assert make_fallback(server.base_url, teacher={"price": PRICE})("refund").usd is None
 
 
+def test_a_reply_without_an_answer_costs_what_the_server_counted(make_fallback, server):
+    server.profile = "parts"
+    reply = make_fallback(server.base_url, teacher={"price": PRICE})("refund")
+    assert (str(reply.answer), reply.usd) == ("the server's reply is not a chat completion", Decimal("0.0002"))
+    server.usage = None
+    with pytest.raises(TeacherError, match="not a chat completion"):
+        make_fallback(server.base_url, teacher={"price": PRICE})("refund")
+
+
 def test_a_callable_teacher(make_fallback, tiny_router, tmp_path, monkeypatch):
     (tmp_path / "sorting.py").write_text("def sort(text):\n    return {'refund': 2, 'oos': 1}\n", encoding="utf-8")
     fallback = make_fallback(teacher={"model": None, "callable": "sorting:sort"})

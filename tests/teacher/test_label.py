@@ -13,9 +13,12 @@ from teacher_specs import INTENTS, PRICE, TEXTS, ledger_lines, write_queries
 
 from distill.data import ledger_key, sha256_json
 from distill.errors import DataError, MissingKeyError, SpecError, SpendLimitError, TeacherError, TrainingError
+from distill.spec import load_spec
 from distill.teacher import batch as batch_module
+from distill.teacher.functions import load_function
 from distill.teacher.label import label, plan_labels, recorded_labels
 from distill.teacher.retrieve import CANDIDATES, EXAMPLES
+from distill.teacher.spend import open_budget
 from distill.teacher.synth import synthesise
 
 sys.path.append(str(Path(__file__).parents[1]))
@@ -525,6 +528,54 @@ def test_a_callable_is_a_teacher(make_spec, tmp_path):
     assert answers["parcel 2"].teacher == "callable:shop_teacher:route"
     assert "RuntimeError: no idea" in str(answers["sing a song"].error)
     assert answers["tell a joke"].scores is answers["what is the weather"].scores is None
+
+
+def test_as_many_functions_run_at_once_as_router_yaml_says_and_waiting_is_no_latency(make_spec, tmp_path):
+    """More than the threads that asyncio has of itself."""
+    (tmp_path / "together.py").write_text(
+        "import threading, time\n"
+        "all_here = threading.Barrier(40, timeout=30)\n"
+        "def route(text):\n"
+        "    if text != 'alone': all_here.wait()\n"
+        "    else: time.sleep(0.05)\n"
+        "    return 'refund'\n"
+    )
+    teacher = {"model": None, "callable": "together:route"}
+    spec = make_spec(None, [f"text {number}" for number in range(40)], teacher=teacher | {"concurrency": 40})
+    assert label(spec, show_progress=False).n_failed == 0
+    one_by_one = make_spec(None, ["alone"], teacher=teacher | {"concurrency": 1})
+    label(one_by_one, show_progress=False)
+    assert ledger_lines(one_by_one)[-1]["latency_ms"] >= 50
+
+
+@pytest.mark.parametrize("key", ["callable", "redact"])
+def test_a_module_of_another_folder_does_not_stand_in_for_ones_own(make_spec, tmp_path, key):
+    name = f"same_name_{key}"
+    specs = []
+    for folder in ("first", "second"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / f"{name}.py").write_text("def function(text):\n    return 'refund'\n", "utf-8")
+        teacher = {key: f"{name}:function"} | ({"model": None} if key == "callable" else {})
+        path = make_spec(None, ["parcel"], teacher=teacher).path
+        specs.append(load_spec(path.rename(tmp_path / folder / path.name)))
+    load_function(f"{name}:function", specs[0])
+    load_function(f"{name}:function", specs[0])
+    with pytest.raises(SpecError, match=rf"is not that of .*second.{name}\.py: .*first.{name}\.py has its name too"):
+        load_function(f"{name}:function", specs[1])
+    assert load_function("json:dumps", specs[1]) is json.dumps
+
+
+@pytest.mark.parametrize("profile", ["parts", "no-choices"])
+def test_a_reply_without_an_answer_that_was_counted_is_paid_for(server, make_spec, profile):
+    server.profile = profile
+    spec = make_spec(server.base_url, ["a", "b"], teacher={"price": PRICE, "max_usd": 1})
+    assert label(spec, show_progress=False).spent_usd == 2 * Decimal("0.0002")
+    assert all(line["prompt_tokens"] and line["latency_ms"] and line["usd"] == "0.0002" for line in ledger_lines(spec))
+    assert open_budget(spec, "fake").spent_usd == 2 * Decimal("0.0002")
+    server.usage = None
+    spec = make_spec(server.base_url, ["c"], teacher={"price": PRICE, "max_usd": 1})
+    label(spec, show_progress=False)
+    assert ledger_lines(spec)[-1]["latency_ms"] is None
 
 
 def test_the_spend_limit_is_never_passed(server, make_spec, tmp_path):

@@ -126,3 +126,15 @@ def test_before_a_decision_stands_what_it_was_decided_from(mapped):
     answer = recorded_labels(more, ["hello"])["hello"]
     assert [line.scores for line in _first_answers(more, ledger, {answer.key}).values()] == [{"refund": 1.0}]
     assert label(more, show_progress=False).n_read_anew == 0
+
+
+def test_another_name_of_the_prompts_file_asks_nothing(server, make_spec, tmp_path):
+    (tmp_path / "mine.txt").write_text("{intents}: {query}", encoding="utf-8")
+    label(make_spec(server.base_url, ["refund"], teacher={"prompt": "mine.txt"}), show_progress=False)
+    (tmp_path / "mine.txt").rename(tmp_path / "yours.txt")
+    spec = make_spec(server.base_url, ["refund"], teacher={"prompt": "yours.txt"})
+    assert (plan_labels(spec).n_missing, plan_labels(spec).n_read_anew) == (0, 1)
+    label(spec, show_progress=False)
+    assert (scores_of(spec, "refund"), server.n_requests) == (ledger_lines(spec)[0]["scores"], 1)
+    (tmp_path / "yours.txt").write_text("Pick one of {intents}: {query}", encoding="utf-8")
+    assert plan_labels(spec).n_missing == 1
