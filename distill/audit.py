@@ -61,7 +61,7 @@ class Suspect:
         self_confidence: Probability of the label by the logistic regression that has not seen it (``multi``: of its least
             plausible decision; ``weights``: the share of the weight on which they agree).
         neighbours: The same by the nearest other queries: for ``single`` the share of them with the same label, by nearness.
-        agreement: The same by the teacher's answers to this query; 1 where all say the same, or there is one.
+        agreement: The same by the teacher's answers to this query; 1 where all say the same. Of one answer with scores, how sure it is.
         listed_under: The intent that is doubted most; for ``single`` and ``weights`` the label, or the strongest one.
         missing: Intents that the label probably lacks (``multi``).
         superfluous: Intents that it probably has for no good reason (``multi``).
@@ -174,7 +174,7 @@ def _answers(spec: Spec, targets: Floats) -> list[Answer]:
     """Targets as labels are shown."""
     from distill.teacher.answers import FORMS
 
-    return [FORMS[spec.task].answer(dict(zip(spec.labels, target, strict=True))) for target in targets.tolist()]
+    return [FORMS[spec.task].answer(dict(zip(spec.labels, target.tolist(), strict=True))) for target in targets]
 
 
 def _evidence(

@@ -26,6 +26,7 @@ from distill.data import read_jsonl, read_labels
 from distill.errors import DataError, SpecError
 from distill.spec import load_spec
 from distill.teacher.label import label
+from distill.teacher.relabel import votes_of
 
 LABELS = (*SHOP, "oos")
 
@@ -458,6 +459,17 @@ def test_a_label_that_is_confirmed_stays_and_is_marked(noisy):
     assert (summary.n_confirmed, summary.n_changed) == (1, WRONG - 1)
     (suspect,) = audit(stubborn, show_progress=False).suspects
     assert (suspect.text, suspect.asked_again) == (text, {wrong_for(wrong[text]): 2})
+
+
+def test_what_was_said_of_an_intent_that_is_no_more_is_no_vote(noisy):
+    spec, wrong = noisy
+    relabel(spec, audit(spec, show_progress=False), samples=2, show_progress=False)
+    assert set(votes_of(spec, wrong).keys()) == set(wrong)
+    gone = wrong[next(iter(wrong))]
+    path = spec.folder / "fewer.yaml"
+    path.write_text(spec.path.read_text("utf-8").replace(f'"{gone}"', '"another"'), encoding="utf-8")
+    fewer = load_spec(path)
+    assert votes_of(fewer, wrong).keys() == {text for text, name in wrong.items() if name != gone}
 
 
 def test_the_limit_asks_the_worst_ones(noisy):

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from distill.data import ledger_key, normalise, sha256_json
+from distill.data import as_known, ledger_key, sha256_json
 from distill.errors import SpecError, SpendLimitError, TeacherError
 from distill.progress import Progress
 from distill.teacher.answers import FORMS, Answer, function_scores, in_words, read_scores
@@ -231,7 +231,7 @@ class _Again:
 
 def _others(examples: Iterable[tuple[str, Any]], text: str) -> tuple[tuple[str, Any], ...]:
     """Those that are not the query itself, but for case and punctuation: it is not told its own answer."""
-    return tuple(pair for pair in examples if normalise(pair[0]) != normalise(text))
+    return tuple(pair for pair in examples if as_known(pair[0]) != as_known(text))
 
 
 def plan_relabel(spec: Spec, cases: Sequence[Case], *, samples: int = SAMPLES) -> RelabelPlan:
@@ -274,7 +274,10 @@ def check_can_relabel(spec: Spec, *, max_usd: Decimal | None = None) -> None:
 
 
 def votes_of(spec: Spec, texts: Iterable[str]) -> dict[str, dict[str, int]]:
-    """What was answered when the teacher was asked again, for those of some redacted texts it was: how often each answer."""
+    """What was answered when the teacher was asked again, for those of some redacted texts it was: how often each answer.
+
+    Answers that name an intent that is none any more are left out.
+    """
     wanted = {unicodedata.normalize("NFC", text): text for text in texts}
     last = {
         line.key: line
@@ -283,6 +286,7 @@ def votes_of(spec: Spec, texts: Iterable[str]) -> dict[str, dict[str, int]]:
         and line.teacher == spec.teacher_name
         and _is_of_this_stage(line)
         and _nfc(line) in wanted
+        and {name for name, score in (line.scores or {}).items() if score}.issubset(spec.labels)
     }
     votes: dict[str, Counter[str]] = {}
     for line in last.values():
