@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from distill.data import atomic_write, normalise, sha256_json
+from distill.data import as_known, atomic_write, sha256_json
 from distill.embed import nearest
 from distill.progress import Progress
 from distill.teacher.combine import fit_combination, fit_vote
@@ -64,10 +64,14 @@ class Combined:
 
     def __call__(self, targets: Mapping[str, Floats]) -> dict[str, Floats]:
         """The soft label of each query, float32 of shape (n_labels,), by its redacted text."""
-        if not targets:
-            return {}
-        votes = self._neighbours.votes(list(targets), self.vote)
-        return dict(zip(targets, self.combination(np.stack(list(targets.values())), votes), strict=True))
+        texts = list(targets)
+        combined: dict[str, Floats] = {}
+        for start in range(0, len(texts), _BATCH):
+            batch = texts[start : start + _BATCH]
+            votes = self._neighbours.votes(batch, self.vote)
+            said = np.stack([targets[text] for text in batch])
+            combined |= zip(batch, self.combination(said, votes), strict=True)
+        return combined
 
 
 def combine_with_evidence(
@@ -144,14 +148,14 @@ class _Neighbours:
         from distill.student.embedder import embedder_of
 
         embedder = embedder_of(self._spec, show_progress=self._show_progress)
-        by_key = {normalise(text): row for row, (text, _) in enumerate(self._known)}
+        by_key = {as_known(text): row for row, (text, _) in enumerate(self._known)}
         with Progress("evidence", len(texts) + len(self._known), show=self._show_progress) as progress:
             known = embedder.embed([text for text, _ in self._known], progress.advance)
             found: list[tuple[Integers, Floats]] = []
             for start in range(0, len(texts), _BATCH):
                 batch = texts[start : start + _BATCH]
                 rows, cosines = nearest(embedder.embed(batch, progress.advance), known, _NEIGHBOURS + 1)
-                itself = np.asarray([by_key.get(normalise(text), -1) for text in batch])
+                itself = np.asarray([by_key.get(as_known(text), -1) for text in batch])
                 cosines = np.where(rows == itself[:, None], -np.inf, cosines).astype(np.float32)
                 found += zip(rows.astype(np.int32), cosines, strict=True)
         return found
@@ -166,7 +170,7 @@ class _Neighbours:
                         range(0, len(keys), 64), zip(kept["rows"], kept["cosines"], strict=True), strict=True
                     )
                 }
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile):  # not there yet, or torn: found again
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):  # not there yet, or torn: found again
             return {}
 
     def _write(self) -> None:

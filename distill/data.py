@@ -7,9 +7,11 @@ import json
 import math
 import os
 import re
+import sys
 import threading
 import unicodedata
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from distill.errors import DataError, LedgerError, StorageError
@@ -226,9 +228,12 @@ def _target(path: Path, number: int, line: dict[str, Any], task: Task | None) ->
     raise DataError(f'{path}:{number}: no label; expected {expected} beside "text", found {found}')
 
 
+_LARGEST = sys.float_info.max
+
+
 def _weights(path: Path, number: int, weights: dict[str, Any]) -> dict[str, float]:
     for name, weight in weights.items():
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight <= _LARGEST:
             raise DataError(f"{path}:{number}: the weight of {name!r} must be a number from 0 on, found {weight!r}")
     largest = max(weights.values(), default=0)
     if not largest:
@@ -279,11 +284,17 @@ def unknown_label(name: Any, labels: Sequence[str], task: Task | None = Task.SIN
         return f"the intent {name!r} needs `out_of_scope: true` in router.yaml"
     if not task.is_mixture and normalise(str(name)) in _FITS_NONE:
         return f"the intent {name!r} does not exist; a query that fits none is {OUT_OF_SCOPE_LABEL!r}"
+    near = _nearest_name(str(name), tuple(labels))
+    hint = f"; did you mean {near!r}?" if near else f"; it is none of the {len(labels)} labels there are"
+    return f"the {'channel' if task.is_mixture else 'intent'} {name!r} does not exist{hint}"
+
+
+@lru_cache(maxsize=1_000)
+def _nearest_name(name: str, labels: tuple[str, ...]) -> str | None:
+    """Kept, as what a teacher says wrongly it says often, and among many labels this takes long."""
     from difflib import get_close_matches
 
-    near = get_close_matches(str(name), labels, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else f"; it is none of the {len(labels)} labels there are"
-    return f"the {'channel' if task.is_mixture else 'intent'} {name!r} does not exist{hint}"
+    return next(iter(get_close_matches(name, labels, n=1)), None)
 
 
 _NOT_WORD = re.compile(r"[\W_]+")
@@ -327,7 +338,7 @@ def read_labels(path: Path) -> Iterator[Label]:
         for number, raw in enumerate(stream, 1):
             try:
                 yield _label(json.loads(raw), known)
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            except (ValueError, ArithmeticError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 if not raw.strip() or not raw.endswith(b"\n"):
                     continue
                 raise LedgerError(f"{path}:{number}: not a ledger line ({error!r}); remove it to go on") from error

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Labelled", "answers_to_queries", "labelled_queries", "redacted_gold", "target_of"]
 
-_LARGEST = 1e30
+_SMALLEST, _LARGEST = 1e-30, 1e30
 _SHOWN_TEXTS = 5
 
 
@@ -165,11 +165,11 @@ def target_of(answer: Label, spec: Spec) -> Target | None:
             numbers[column] = score
     if not np.isfinite(numbers).all() or (numbers < 0).any():
         return None
-    if numbers.max() > _LARGEST:  # the sum would overflow
+    if not spec.task.sums_to_one:
+        return numbers.astype(np.float32)
+    if numbers.any() and not _SMALLEST < numbers.max() < _LARGEST:  # float32 would hold neither them nor their sum
         numbers = numbers / numbers.max()
     target = numbers.astype(np.float32)
-    if not spec.task.sums_to_one:
-        return target
     total = target.sum()
     return (target / total).astype(np.float32) if total > 0 else None
 

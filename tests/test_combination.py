@@ -13,7 +13,7 @@ from improvable import train_by_number
 from project import SHOP, make_texts, write_lines, write_project
 from words import ByWords
 
-from distill import labelled, pipeline
+from distill import combination, labelled, pipeline
 from distill.audit import audit
 from distill.combination import LEAST_EXAMPLES, combines
 from distill.data import read_jsonl
@@ -106,10 +106,19 @@ def test_a_query_is_turned_into_a_vector_once(tmp_path, embedder):
     assert [each.target.tolist() for each in again] == [each.target.tolist() for each in first]
     (kept,) = (tmp_path / ".distill").glob("neighbours-*.npz")
     assert not any(each.text.encode() in kept.read_bytes() for each in first)
-    kept.write_bytes(kept.read_bytes()[:1000])
-    assert [each.target.tolist() for each in pipeline.examples(spec, show_notes=False)] == [
-        each.target.tolist() for each in first
-    ]
+    for n_left in (1000, 0):
+        kept.write_bytes(kept.read_bytes()[:n_left])
+        assert [each.target.tolist() for each in pipeline.examples(spec, show_notes=False)] == [
+            each.target.tolist() for each in first
+        ]
+
+
+def test_queries_are_combined_some_at_a_time(tmp_path, embedder, monkeypatch):
+    spec = make(tmp_path)
+    whole = pipeline.examples(spec, show_notes=False)
+    monkeypatch.setattr(combination, "_BATCH", 7)
+    for one, other in zip(pipeline.examples(spec, show_notes=False), whole, strict=True):
+        assert (one.text, one.target.tolist()) == (other.text, pytest.approx(other.target.tolist(), abs=1e-6))
 
 
 def test_other_known_examples_are_looked_at_anew_and_the_old_file_goes(tmp_path, embedder):

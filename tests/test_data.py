@@ -153,6 +153,11 @@ def test_weights_of_any_size_become_shares(write):
     assert (str(first), second) == ("{'x': 0.5, 'y': 0.5, 'z': 0.0}", {"x": 1.0})
 
 
+def test_a_weight_beyond_any_number_is_named(write):
+    with pytest.raises(DataError, match=r":1: the weight of 'y' must be a number from 0 on"):
+        read_gold(write('{"text": "a", "weights": {"x": 0.5, "y": 1' + 400 * "0" + "}}\n"))
+
+
 def test_gold_without_a_query(write):
     with pytest.raises(DataError, match="holds no query"):
         read_gold(write("\n"))

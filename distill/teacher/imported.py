@@ -388,7 +388,8 @@ def _usage(where: str, line: Mapping[str, Any]) -> Usage:
             f'{where}: "usage" is {{"prompt_tokens": ..., "completion_tokens": ...}}, found {_shown(nested)}'
         )
     details = nested.get("prompt_tokens_details", nested.get("input_tokens_details"))
-    counts = {**(details if isinstance(details, dict) else {}), **nested, **line}
+    sources = (details if isinstance(details, dict) else {}, nested, line)
+    counts = {name: value for each in sources for name, value in each.items() if value is not None}
     if "prompt_tokens" in counts or "completion_tokens" in counts:
         return Usage(*(_count(where, counts, name) for name in ("prompt_tokens", "completion_tokens", "cached_tokens")))
     prompt, answer, cached = (

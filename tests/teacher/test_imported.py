@@ -118,6 +118,14 @@ def test_tokens_are_counted_however_the_provider_spells_them(make_spec, tmp_path
     assert second == Usage(3, None, None)
 
 
+def test_what_is_null_beside_the_text_hides_no_usage(make_spec, tmp_path):
+    usage = {"prompt_tokens": 5, "completion_tokens": 2}
+    line = {"text": "where is it", "intent": "refund", "prompt_tokens": None, "cached_tokens": None, "usage": usage}
+    spec = make_spec(UNPAID)
+    import_answers(spec, write_lines(tmp_path / "answers.jsonl", [line]))
+    assert next(iter(read_labels(spec.ledger_path))).usage == Usage(5, 2, None)
+
+
 def test_importing_twice_adds_nothing(make_spec, answers):
     spec = make_spec(UNPAID)
     import_answers(spec, answers)

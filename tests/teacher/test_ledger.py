@@ -83,6 +83,8 @@ def test_the_last_good_line_of_a_key_wins_and_a_failed_one_hides_nothing(tmp_pat
         b"not json", b"{}", b"[]", b"\xff", b'{"key": 1, "text": "", "teacher": "", "prompt_sha256": ""}',
         b'{"key": "a", "text": "", "teacher": "", "prompt_sha256": "", "scores": ["x"]}',
         b'{"key": "a", "text": "", "teacher": "", "prompt_sha256": "", "prompt_tokens": "many"}', b"[" * 100_000,
+        b'{"key": "a", "text": "", "teacher": "", "prompt_sha256": "", "prompt_tokens": Infinity}',
+        b'{"key": "a", "text": "", "teacher": "", "prompt_sha256": "", "scores": {"x": 1' + b"0" * 400 + b"}}",
     ],
 )  # fmt: skip
 def test_a_damaged_line_names_its_place(tmp_path, line):
