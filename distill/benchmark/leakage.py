@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from distill.data import as_known, normalise
+from distill.data import as_known
 from distill.types import Leakage, NearPair
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def nearest(texts: Sequence[str], others: Sequence[str]) -> tuple[npt.NDArray[np
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     grams = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True, dtype=np.float32)
-    plain = [normalise(text) or _NOTHING for text in (*texts, *others)]
+    plain = [as_known(text) or _NOTHING for text in (*texts, *others)]
     matrix = grams.fit_transform(plain).tocsr()
     rows, columns = matrix[: len(texts)], matrix[len(texts) :].T.tocsr()
     block = max(1, _MOST_CELLS // len(others))

@@ -8,7 +8,7 @@ from enum import Enum
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from distill.data import normalise, read_gold
+from distill.data import as_known, read_gold
 from distill.errors import DataError, SpecError
 from distill.types import Intent, Task
 
@@ -230,18 +230,18 @@ def _brief(intent: Intent, gold: frozenset[str], *, bare: bool) -> Intent:
 
 def _shown(examples: Iterable[str], gold: frozenset[str]) -> tuple[str, ...]:
     """The first examples that are not gold too, which the teacher must not be shown."""
-    return tuple(islice((text for text in examples if normalise(text) not in gold), _EXAMPLES))
+    return tuple(islice((text for text in examples if as_known(text) not in gold), _EXAMPLES))
 
 
 def _gold_texts(labelled: Source | None) -> frozenset[str]:
     if labelled is None or labelled.gold is None:
         return frozenset()
-    return frozenset(normalise(query.text) for query in read_gold(labelled.gold))
+    return frozenset(as_known(query.text) for query in read_gold(labelled.gold))
 
 
 def _without_gold(labelled: Source, gold: frozenset[str]) -> Source:
     """Evidence must not be gold: where some is, the file itself cannot be named, and what is left is written beside router.yaml."""
-    lines = tuple(line for line in labelled.labelled if normalise(line["text"]) not in gold)
+    lines = tuple(line for line in labelled.labelled if as_known(line["text"]) not in gold)
     return labelled if len(lines) == len(labelled.labelled) else replace(labelled, labelled=lines, is_ready=False)
 
 

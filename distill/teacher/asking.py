@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from distill.data import ledger_key, normalise, sha256_json
+from distill.data import as_known, ledger_key, sha256_json
 from distill.errors import DataError, SpecError, TeacherError
 from distill.teacher.answers import FORMS, answer_schema
 from distill.teacher.client import DIALECTS, Dialect, Request
@@ -141,8 +141,8 @@ class Teacher:
         """
         redact, gold = str if redacted else self.redact, list(gold)
         texts = self.sendable([*queries, *gold], redacted=redacted)
-        once = {normalise(redact(text)) for text in gold}
-        often = [text for text in texts if normalise(text) not in once] if self.spec.teacher.samples > 1 else []
+        once = {as_known(redact(text)) for text in gold}
+        often = [text for text in texts if as_known(text) not in once] if self.spec.teacher.samples > 1 else []
         more = (Question(text, sample) for sample in range(1, self.spec.teacher.samples) for text in often)
         return [*(Question(text) for text in texts), *more]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from distill.data import normalise, read_gold
+from distill.data import as_known, read_gold
 from distill.errors import DataError
 from distill.teacher.functions import redactor
 
@@ -48,9 +48,9 @@ def evidence_by_label(spec: Spec) -> dict[str, tuple[str, ...]]:
     """
     if spec.evidence_path is None:
         return {}
-    own = {normalise(text) for each in known_intents(spec, with_evidence=False) for text in each.examples}
+    own = {as_known(text) for each in known_intents(spec, with_evidence=False) for text in each.examples}
     return {
-        each.name: tuple(text for text in each.examples if normalise(text) not in own) for each in known_intents(spec)
+        each.name: tuple(text for text in each.examples if as_known(text) not in own) for each in known_intents(spec)
     }
 
 
@@ -61,7 +61,7 @@ def _check_examples(spec: Spec, intents: tuple[Intent, ...]) -> None:
     gold = _gold_texts(spec)
     for intent in intents:
         for text in intent.examples:
-            if normalise(text) in gold:
+            if as_known(text) in gold:
                 raise DataError(
                     f"{spec.path}: {text!r}, an example of {intent.name!r}, is in {spec.gold_path} too; take it out of one of "
                     "them: what a router is measured on must never help to label it"
@@ -76,7 +76,7 @@ def _read_evidence(spec: Spec, path: Path) -> dict[str, list[str]]:
     redact = redactor(spec)
     found: dict[str, list[str]] = {}
     for number, line in enumerate(read_gold(path, spec.labels, spec.task), 1):
-        if normalise(line.text) in gold:
+        if as_known(line.text) in gold:
             raise DataError(
                 f"{path}: query {number}, {line.text!r}, is in {spec.gold_path} too; take it out of one of them: "
                 "what a router is measured on must never help to label it"
@@ -95,11 +95,11 @@ def known_examples(spec: Spec) -> list[tuple[str, str]]:
     found: dict[str, dict[str, str]] = {}
     for intent in known_intents(spec):
         for text in intent.examples:
-            found.setdefault(normalise(text), {}).setdefault(intent.name, text)
+            found.setdefault(as_known(text), {}).setdefault(intent.name, text)
     return [(text, name) for by_name in found.values() if len(by_name) == 1 for name, text in by_name.items()]
 
 
 def _gold_texts(spec: Spec) -> set[str]:
     if spec.gold_path is None:
         return set()
-    return {normalise(query.text) for query in read_gold(spec.gold_path, spec.labels, spec.task)}
+    return {as_known(query.text) for query in read_gold(spec.gold_path, spec.labels, spec.task)}

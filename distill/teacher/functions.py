@@ -8,6 +8,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.errors import SpecError
@@ -15,7 +16,6 @@ from distill.teacher.scrub import shown_cause, shown_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from distill.spec import Spec
 
@@ -76,7 +76,7 @@ def load_function(reference: str, spec: Spec) -> Callable[..., Any]:
         shown = shown_error(error, spec)
         raise SpecError(f"{spec.path}: {reference} cannot be imported ({shown})") from shown_cause(error, spec)
     beside, found = _module_beside(spec, module), getattr(imported, "__file__", None)
-    if beside is not None and (found is None or not beside.samefile(found)):
+    if beside is not None and not (found and _are_the_same(beside, Path(found))):
         raise SpecError(
             f"{spec.path}: {reference} is not that of {beside}: {found or 'a module'} has its name too and was imported first; "
             "rename one of them"
@@ -91,6 +91,14 @@ def _module_beside(spec: Spec, module: str) -> Path | None:
     path = spec.folder.resolve().joinpath(*module.split("."))
     candidates = (path / "__init__.py", path.with_name(f"{path.name}.py"))  # as Python looks for them
     return next((each for each in candidates if each.is_file()), None)
+
+
+def _are_the_same(one: Path, other: Path) -> bool:
+    """Whether two modules' files are one, or copies."""
+    try:
+        return one.samefile(other) or one.read_bytes() == other.read_bytes()
+    except OSError:  # one that was imported from an archive has no file
+        return False
 
 
 def redactor(spec: Spec) -> Callable[[str], str]:

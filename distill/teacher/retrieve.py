@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from distill.data import normalise, sha256_json
+from distill.data import as_known, sha256_json
 from distill.progress import Progress
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class Retriever:
     ) -> None:
         self._intents, self._examples, self._by_query = tuple(intents), tuple(examples), by_query
         self._embedder = embedder
-        self._keys = np.asarray([normalise(text) for text, _ in examples], object)
+        self._keys = np.asarray([as_known(text) for text, _ in examples], object)
         column = {intent.name: position for position, intent in enumerate(self._intents)}
         names = [[answer] if isinstance(answer, str) else answer for _, answer in examples]
         pairs = [(row, column[name]) for row, own in enumerate(names) for name in own if name in column]
@@ -148,7 +148,7 @@ class Retriever:
     def __call__(self, text: str) -> Excerpt:
         """What to show beside one query."""
         vector = self._embedder.embed([text])[0]
-        cosines = np.where(self._keys == normalise(text), -np.inf, self._known @ vector)
+        cosines = np.where(self._keys == as_known(text), -np.inf, self._known @ vector)
         candidates = None
         if self._by_query.intents:
             nearness = self._described @ vector

@@ -69,6 +69,13 @@ def test_texts_without_a_letter_do_not_matter():
     assert (found.n_exact, found.n_near) == (1, 0)
 
 
+def test_other_emoji_are_other_queries():
+    assert (
+        (found := find_leakage(gold_of("👍", "a joke"), ["👎", "is my card frozen"], {})).n_near == found.n_exact == 0
+    )
+    assert find_leakage(gold_of("👍", "a joke"), ["👍!", "is my card frozen"], {}).n_exact == 1
+
+
 @pytest.mark.parametrize(("gold", "training"), [([], TRAINING), (gold_of("a joke"), [])])
 def test_nothing_to_compare(gold, training):
     assert find_leakage(gold, training, {}) is None

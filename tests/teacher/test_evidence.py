@@ -65,6 +65,15 @@ def test_what_stands_under_two_intents_speaks_for_neither(with_seeds):
     assert "where is it" not in {text.casefold() for text, _ in known_examples(spec)}
 
 
+def test_emoji_are_queries_of_their_own(with_seeds):
+    spec = with_seeds(
+        [{"text": "👍", "intent": "refund"}, {"text": "👎", "intent": "cancel_order"}], [{"text": "❤️", "intent": "oos"}]
+    )
+    assert {("👍", "refund"), ("👎", "cancel_order")} <= set(known_examples(spec))
+    with pytest.raises(DataError, match=r"'👍', is in .*gold\.jsonl too"):
+        known_intents(with_seeds([{"text": "👍", "intent": "refund"}], [{"text": "👍!", "intent": "oos"}]))
+
+
 def test_evidence_is_redacted(with_seeds, tmp_path):
     (tmp_path / "hide_numbers.py").write_text("def hide(text):\n    return text.replace('4711', '#')\n")
     spec = with_seeds([{"text": "order 4711", "intent": "track_order"}], redact="hide_numbers:hide")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import shutil
 import sys
 from decimal import Decimal
 from pathlib import Path
@@ -554,7 +555,7 @@ def test_a_module_of_another_folder_does_not_stand_in_for_ones_own(make_spec, tm
     specs = []
     for folder in ("first", "second"):
         (tmp_path / folder).mkdir()
-        (tmp_path / folder / f"{name}.py").write_text("def function(text):\n    return 'refund'\n", "utf-8")
+        (tmp_path / folder / f"{name}.py").write_text(f"def function(text):\n    return '{folder}'\n", "utf-8")
         teacher = {key: f"{name}:function"} | ({"model": None} if key == "callable" else {})
         path = make_spec(None, ["parcel"], teacher=teacher).path
         specs.append(load_spec(path.rename(tmp_path / folder / path.name)))
@@ -563,6 +564,8 @@ def test_a_module_of_another_folder_does_not_stand_in_for_ones_own(make_spec, tm
     with pytest.raises(SpecError, match=rf"is not that of .*second.{name}\.py: .*first.{name}\.py has its name too"):
         load_function(f"{name}:function", specs[1])
     assert load_function("json:dumps", specs[1]) is json.dumps
+    shutil.copy(tmp_path / "first" / f"{name}.py", tmp_path / "second")
+    assert load_function(f"{name}:function", specs[1])("parcel") == "first"
 
 
 @pytest.mark.parametrize("profile", ["parts", "no-choices"])
