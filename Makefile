@@ -50,7 +50,7 @@ DEMO_STUDENT ?= $(if $(filter video-search,$(NAME)),encoder,static)
 DEMO_QUERIES ?= $(if $(filter video-search,$(NAME)),$(VIDEO_QUERIES),$(if $(filter bank-requests,$(NAME)),$(REQUESTS_QUERIES),$(BANKING_QUERIES)))
 
 test: $(READY) ## Run the tests.
-	@$(BIN)/python -m pytest -n auto --dist loadgroup
+	@$(BIN)/python -m pytest -n auto --dist loadgroup --max-worker-restart 0
 
 check: $(READY) ## Format, lint, types, import rules, generated documentation up to date: what CI checks.
 	$(BIN)/ruff format --check .
