@@ -6,8 +6,9 @@ The first folder holds intents.json, names and descriptions written by hand. DAT
 queries of just these intents are drawn: five an intent as known examples, 1,000 as texts without labels, and all of test as gold; without
 it those that lie in the folder are taken. Each condition is a spec in a folder of its own, run through the public stages. Students learn
 from 1,000 queries each. What the model answered is recorded in the folder, so that a run which was killed goes on, and one with the
-recordings asks nothing. Which queries each was right on goes to results.json there, and what stands there is measured once more with
---again alone; scripts/readme.py makes the table of all folders in results/teacher.md from these.
+recordings asks nothing. Which queries each was right on goes to results.json there. What stands there is measured once more with --again
+alone: the teachers, and the students that another recipe than the present one trained. scripts/readme.py makes the table of all folders in
+results/teacher.md from these; students of different recipes are not compared there.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from distill.improve import improve
 from distill.progress import Progress, say
 from distill.router import Router
 from distill.spec import Spec, load_spec
+from distill.student.recipe import VERSION
 from distill.teacher.client import api_key
 from distill.teacher.rounds import round_folder
 
@@ -46,7 +48,7 @@ TEACHER_GOLD = 400
 DRAWN = ("known.jsonl", "gold.jsonl", "texts.jsonl", "texts-by-people.jsonl", "teacher-gold.jsonl", "names.json")
 ROUNDS = 2
 BUDGET_MINUTES = 2.813
-"""With which the students' recipes are those of the results, trained with 2 while training was reckoned shorter."""
+"""Of every student here; the number is 2 minutes, as training was reckoned when the specs were written."""
 BUNDLES = ROOT / "models"
 NAIVE_PER_REQUEST = 20
 NAIVE_IN_VAIN = 10
@@ -236,7 +238,7 @@ def _outcome(right: list[bool]) -> Line:
 def run(
     folder: Path, data: Path | None, base_url: str | None, model: str, until: str | None = None, *, again: bool = False
 ) -> None:
-    """Runs every condition that has no result yet, or all of them ``again``; none after ``until``."""
+    """Runs every condition that has no result yet; ``again`` also the teachers, and students of another recipe; none after ``until``."""
     prepare(folder, data, model)
     path = folder / "results.json"
     results: Line = json.loads(path.read_text()) if path.exists() else {"teachers": {}, "students": {}}
@@ -245,7 +247,10 @@ def run(
         return load_spec(folder / condition / "router.yaml", base_url=base_url)
 
     for condition in [*TEACHERS, *STUDENTS]:
-        if again or (condition not in results["teachers"] and condition not in results["students"]):
+        trained = results["students"].get(condition)
+        if (again and (condition in TEACHERS or trained is None or trained["recipe"] != VERSION)) or (
+            condition not in results["teachers"] and trained is None
+        ):
             say(f"{folder.name}: {condition}")
             spec = spec_of(condition)
             _ask(folder, condition, spec, spec_of("ours"))
@@ -280,7 +285,7 @@ def _trained(folder: Path, condition: str, spec: Spec) -> Line:
         if len(rounds) < ROUNDS and all(each["kept"] for each in rounds):
             improve(spec, out=BUNDLES / spec.name, rounds=ROUNDS - len(rounds))
             rounds = rounds_of(folder)
-    return student_outcomes(folder, spec) | ({"rounds": rounds} if rounds else {})
+    return {"recipe": VERSION} | student_outcomes(folder, spec) | ({"rounds": rounds} if rounds else {})
 
 
 def rounds_of(folder: Path) -> list[Line]:
@@ -319,8 +324,8 @@ def _part(path: Path) -> str:
             right = _bits(results["teachers"][name])
             lines.append(f"| {title.format(examples=_examples_shown(folder))} | {_share(right)} |")
     lines += [
-        "\n| student | queries, also gold | | accuracy | minus naive | minus the teacher with known examples |",
-        "| --- | ---: | --- | ---: | ---: | ---: |",
+        "\n| student | recipe | queries, also gold | | accuracy | minus naive | minus the teacher with known examples |",
+        "| --- | --- | ---: | --- | ---: | ---: | ---: |",
     ]
     at = [gold.index(text) for text in asked]
     together = _bits(results["teachers"]["together"]) if "together" in results["teachers"] else None
@@ -329,14 +334,25 @@ def _part(path: Path) -> str:
         for student, outcome in found["students"].items():
             right = _bits(outcome)
             naive = results["students"].get("naive")
-            against = "" if naive is None or name == "naive" else _difference(right, _bits(naive["students"][student]))
+            against = ""
+            if naive is not None and name != "naive":
+                alike = _made_alike(found, naive)
+                against = _difference(right, _bits(naive["students"][student])) if alike else "of another recipe"
             under = "" if together is None else _difference(right[at], together)
             lines.append(
-                f"| {title} | {found['n_queries']}, {found['n_also_gold']} | {student} | {_share(right)} | {against} | {under} |"
+                f"| {title} | {_recipe(found)} | {found['n_queries']}, {found['n_also_gold']} | {student} | {_share(right)} | {against} | {under} |"
             )
     lines += _aims(results["students"], together, at)
     lines += _rounds(results["students"].get("improved", {}))
     return "\n".join([*lines, ""])
+
+
+def _recipe(found: Line) -> str:
+    return f"{found['recipe']}{'' if found['recipe'] == VERSION else ', older'}"
+
+
+def _made_alike(first: Line, second: Line) -> bool:
+    return bool(first["recipe"] == second["recipe"])
 
 
 def _examples_shown(folder: Path) -> str:
@@ -359,6 +375,9 @@ def _aims(students: Line, together: np.ndarray[Any, Any] | None, at: list[int]) 
                 right = _bits(outcome)
                 if rival == "teacher" and together is not None:
                     gain = compare_paired(together, right[at]).drop
+                elif rival in students and not _made_alike(students[condition], students[rival]):
+                    lines.append(f"| {_aim(condition, rival, least)} | {student} |  | not known: of another recipe |")
+                    continue
                 elif rival in students:
                     gain = compare_paired(_bits(students[rival]["students"][student]), right).drop
                 else:
@@ -416,7 +435,9 @@ def main() -> None:
     parser.add_argument("--base-url", help="Of the server, where something is to be asked.")
     parser.add_argument("--teacher-model", default="qwen2.5-coder-1.5b-instruct-q4_k_m")
     parser.add_argument("--until", choices=[*TEACHERS, *STUDENTS], help="The last condition to run.")
-    parser.add_argument("--again", action="store_true", help="Measure what has a result too, from the recordings.")
+    parser.add_argument(
+        "--again", action="store_true", help="Measure teachers and students of other recipes anew, from the recordings."
+    )
     options = parser.parse_args()
     try:
         data = None if options.data is None else options.data.resolve()

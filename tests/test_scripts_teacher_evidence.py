@@ -77,6 +77,10 @@ def test_every_condition_is_run_once_and_the_table_needs_no_model(folder, server
     for condition in ("ours", "real", "human", "naive"):
         assert found["students"][condition]["n_queries"] >= 20
     assert run(folder, server) == found
+    older = json.loads(json.dumps(found))
+    for condition in ("naive", "ours"):
+        older["students"][condition] |= {"recipe": 1, "n_queries": 0}
+    (folder / "results.json").write_text(json.dumps(older))
     teacher_evidence.run(folder, None, None, "fake", again=True)  # from the recordings, and the queries that were drawn
     assert json.loads((folder / "results.json").read_text()) == found
     assert len(server.requests) == n_requests
@@ -104,9 +108,9 @@ def outcome(n_right, n=1000):
 
 def test_every_aim_is_judged_for_each_student():
     students = {
-        "naive": {"students": {"static": outcome(850), "encoder": outcome(900)}},
-        "ours": {"students": {"static": outcome(880), "encoder": outcome(929)}},
-        "real": {"students": {"static": outcome(945), "encoder": outcome(944)}},
+        "naive": {"recipe": 2, "students": {"static": outcome(850), "encoder": outcome(900)}},
+        "ours": {"recipe": 2, "students": {"static": outcome(880), "encoder": outcome(929)}},
+        "real": {"recipe": 1, "students": {"static": outcome(945), "encoder": outcome(944)}},
     }
     together = teacher_evidence._bits(outcome(945))
     assert teacher_evidence._aims(students, together, list(range(1000)))[2:] == [
@@ -116,6 +120,11 @@ def test_every_aim_is_judged_for_each_student():
         "| ours, at most 1.5 points under the teacher with known examples | encoder | -0.016 | missed |",
         "| real, at or above the teacher with known examples | static | +0.000 | reached |",
         "| real, at or above the teacher with known examples | encoder | -0.001 | missed |",
+    ]
+    students["naive"]["recipe"] = 1
+    assert teacher_evidence._aims(students, together, list(range(1000)))[2:4] == [
+        "| ours, at least 3 points above naive | static |  | not known: of another recipe |",
+        "| ours, at least 3 points above naive | encoder |  | not known: of another recipe |",
     ]
 
 
