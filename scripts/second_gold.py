@@ -69,12 +69,11 @@ def on_channels(name: str, answers: Sequence[Mapping[str, float]], channels: Seq
     return Row(name, scaled, np.maximum(1 - total[:, 0], 0.0))
 
 
-def rows_of(spec: Spec, gold: Sequence[GoldQuery], models: Path, channels: Sequence[str]) -> list[Row]:
+def rows_of(spec: Spec, gold: Sequence[GoldQuery], routers: Mapping[str, Router], channels: Sequence[str]) -> list[Row]:
     """The teacher, the students, and what asks nobody: equal weights, each channel alone, and the mean of the gold.
 
     Raises:
         DataError: The teacher has not answered one of the texts.
-        BundleError: A student cannot be loaded.
     """
     texts = [query.text for query in gold]
     answers = recorded_labels(spec, texts)
@@ -93,7 +92,7 @@ def rows_of(spec: Spec, gold: Sequence[GoldQuery], models: Path, channels: Seque
     contestants: list[tuple[str, Classifier, list[str]]] = [("teacher", teacher, redacted)]
     if often := _often(spec, texts):
         contestants.append((often.name, often, redacted))
-    contestants += [(student, Router.load(models / student), texts) for student in spec.students]
+    contestants += [(student, router, texts) for student, router in routers.items()]
     found = [
         on_channels(name, [dict(answer.weights or {}) for answer in contestant.route_batch(asked)], channels)
         for name, contestant, asked in contestants
@@ -141,12 +140,18 @@ def _targets(gold: Sequence[GoldQuery], channels: Sequence[str]) -> Floats:
 
 
 def measure(spec: Spec, path: Path, models: Path) -> dict[str, Any]:
-    """Every contestant against the gold's channels."""
+    """Every contestant against the gold's channels.
+
+    Raises:
+        DataError: The gold is not of this spec, or the teacher has not answered one of its texts.
+        BundleError: A student cannot be loaded.
+    """
     gold = read_gold(path, spec.labels, Task.WEIGHTS)
     named = {channel for query in gold for channel in query.target}
     channels = tuple(label for label in spec.labels if label in named)
     targets = _targets(gold, channels)
-    rows = rows_of(spec, gold, models, channels)
+    routers = {student: Router.load(models / student) for student in spec.students}
+    rows = rows_of(spec, gold, routers, channels)
     teacher_right = nearest_weights(rows[0].weights, targets)
     distinct, counts = np.unique(targets, axis=0, return_counts=True)
     return {
@@ -154,6 +159,7 @@ def measure(spec: Spec, path: Path, models: Path) -> dict[str, Any]:
         "n_gold": len(gold),
         "gold": [{"weights": one.tolist(), "n": int(n)} for one, n in zip(distinct, counts, strict=True)],
         "rows": [figures(row, targets, teacher_right) for row in rows],
+        "routers": {student: router.manifest.bundle_id for student, router in routers.items()},
     }
 
 

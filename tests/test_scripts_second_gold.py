@@ -13,6 +13,7 @@ from project import TESTS, write_lines
 sys.path.append(str(TESTS.parent / "scripts"))
 import second_gold
 
+from distill.router import Router
 from distill.spec import load_spec
 from distill.teacher.imported import import_answers
 from distill.types import Task
@@ -126,7 +127,9 @@ def test_the_command_prints_a_table_and_writes_json(project, monkeypatch, capsys
     printed = capsys.readouterr().out
     assert "| teacher | 0.750 [" in printed
     assert "4 queries of people; weights over track_order, cancel_order: 2 of 0/1, 1 of 0.5/0.5, 1 of 1/0." in printed
-    assert json.loads((project / "f.json").read_text("utf-8"))["n_gold"] == 4
+    written = json.loads((project / "f.json").read_text("utf-8"))
+    assert written["n_gold"] == 4
+    assert written["routers"] == {"static": Router.load(project / "models" / "static").manifest.bundle_id}
 
 
 def test_lines_are_drawn_unchanged_and_always_the_same(tmp_path, monkeypatch):
