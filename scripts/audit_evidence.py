@@ -32,6 +32,7 @@ from distill.progress import Progress, say
 from distill.router import Router
 from distill.split import stratified_holdout
 from distill.student.embedder import open_embedder
+from distill.student.recipe import VERSION
 from distill.student.train import DEFAULT_BASE_MODEL, STUDENTS, TrainingData, train_students
 from distill.types import Example, Task
 
@@ -183,9 +184,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     return outcome
 
 
-def measured_with() -> dict[str, str]:
+def measured_with() -> dict[str, Any]:
     """With what a figure is measured now."""
-    return {"commit": tree_commit(), "date": datetime.now(UTC).date().isoformat(), "processor": processor_name()}
+    today = datetime.now(UTC).date().isoformat()
+    return {"recipe": VERSION, "commit": tree_commit(), "date": today, "processor": processor_name()}
 
 
 def joined(before: dict[str, Any] | None, outcome: dict[str, Any]) -> dict[str, Any]:

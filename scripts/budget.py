@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
-from provenance import busy, older_graph, tree_commit
+from provenance import busy, older_students, tree_commit
 
 from distill import Router, router
 from distill import outline as outlines
@@ -285,7 +285,7 @@ def tables(result: Mapping[str, Any]) -> dict[str, str]:
     where = result["environment"]
     queries = f"`{result['queries']}`" if "queries" in result else "the demo's gold"  # which it was before it was noted
     parts["machine"] = [
-        f"{where['processor']}, one thread, onnxruntime {where['versions']['onnxruntime']}, {result['n_queries']} queries of {queries}.{_of(result)}{older_graph(where)}{busy(where)}"
+        f"{where['processor']}, one thread, onnxruntime {where['versions']['onnxruntime']}, {result['n_queries']} queries of {queries}.{_of(result)}{older_students(where)}{busy(where)}"
     ]
     return {name: "\n".join(lines) + "\n" for name, lines in parts.items()}
 

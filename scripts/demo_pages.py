@@ -10,7 +10,7 @@ import sampled_weights
 import search_fusion
 import second_gold
 import weak_labels
-from provenance import older_graph
+from provenance import older_students
 
 from distill.benchmark.display import number, usd
 from distill.benchmark.results import read_result
@@ -35,7 +35,7 @@ def results(folder: Path) -> Callable[[], str]:
 
     def part() -> str:
         result = read_result(folder / "results.json")
-        older = older_graph(result.environment).strip()
+        older = older_students(result.environment).strip()
         return markdown_table(result) + (f"\n{older}\n" if older else "")
 
     return part

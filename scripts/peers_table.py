@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from provenance import busy, older_graph
+from provenance import busy, older_students
 from throughput import HELD_MS
 
 from distill.benchmark.statistics import wilson_interval
@@ -60,7 +60,7 @@ def limits() -> str:
     if "serving_rss_mb" not in run["rows"][0]:
         source += " Memory was read after one answer then, not after those to the test part."
     how = "; ".join(f"{row['name']}: {row['how']}" for row in run["rows"] if not row["bundle_id"])
-    notes = [f"{source}{older_graph(run['environment'])}", f"How each was set up: {how}.", _who_holds_the_loop(late)]
+    notes = [f"{source}{older_students(run['environment'])}", f"How each was set up: {how}.", _who_holds_the_loop(late)]
     return "\n".join([*lines, *(line for note in notes for line in ("", note)), ""])
 
 
@@ -228,8 +228,8 @@ def _notes(run: Row) -> str:
     return (
         f"{data['name']}, {data['n_test']:,} test queries{outside}. Accuracy: in scope, no rejection. Bold: this project, with the "
         f"bundles {' and '.join(f'{name} {bundle}' for name, bundle in bundles.items())}. All in {_run(run)}; "
-        f"from the first line of a program to the first answer: bare imports of numpy, onnxruntime and "
-        f"tokenizers are {run['bare_imports_ms']:.0f} ms of ours.{older_graph(run['environment'])}"
+        f"first answer: from a program's first line on; bare imports of numpy, onnxruntime and "
+        f"tokenizers are {run['bare_imports_ms']:.0f} ms of ours.{older_students(run['environment'])}"
         + (f" Not run: {not_run}." if not_run else "")
         + busy(run["environment"])
     )

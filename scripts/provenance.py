@@ -17,13 +17,19 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 INT8_GRAPH_SINCE = "2026-11-26T18:30:47+00:00"
 """When distill/student/quantise.py last changed which graph it makes."""
+RECIPE_SINCE = "2026-11-28T01:33:37+00:00"
+"""When distill/student/recipe.py last changed its VERSION."""
 
 
-def older_graph(environment: Mapping[str, Any]) -> str:
-    """A sentence to stand behind others where the encoder that was measured is of an earlier graph; otherwise empty."""
-    if datetime.fromisoformat(environment["measured_at"]) >= datetime.fromisoformat(INT8_GRAPH_SINCE):
-        return ""
-    return " The encoder's figures are older than the int8 graph that training makes now."
+def older_students(environment: Mapping[str, Any]) -> str:
+    """Sentences to stand behind others where what was measured is older than what training makes now; otherwise empty."""
+    measured_at = datetime.fromisoformat(environment["measured_at"])
+    older = ""
+    if measured_at < datetime.fromisoformat(RECIPE_SINCE):
+        older += " The students are older than the recipe that trains now."
+    if measured_at < datetime.fromisoformat(INT8_GRAPH_SINCE):
+        older += " The encoder's figures are older than the int8 graph that training makes now."
+    return older
 
 
 def busy(environment: Mapping[str, Any]) -> str:

@@ -21,7 +21,7 @@ import peers_table
 import teacher_evidence
 import throughput
 import when_not
-from provenance import older_graph
+from provenance import older_students
 from pydantic import BaseModel
 
 from distill.benchmark.display import headline, number, share
@@ -41,7 +41,7 @@ DEMO = ROOT / "data" / "banking-assistant"
 def summary() -> str:
     """What the demo comes to, in one small table."""
     result = read_result(DEMO / "results.json")
-    lines = ["| | right answers | half of them within | reads, MB |", "|---|---:|---:|---:|"]
+    lines = ["| | right answers | half of them within | size, MB |", "|---|---:|---:|---:|"]
     for row in result.rows:
         if row.name in _SUMMARISED:
             right = share(row.accuracy_policy, row.accuracy_policy_ci95)
@@ -50,7 +50,7 @@ def summary() -> str:
     caption = (
         f"{result.n_gold:,} human queries to a bank, {n_intents} intents; {result.n_oos:,} queries fit none of them and must be declined. "
         "Brackets: 95 % intervals. No human query was trained on. "
-        f"{headline(result)}{older_graph(result.environment)}"
+        f"{headline(result)}{older_students(result.environment)}"
     )
     return "\n".join([*lines, "", f"{caption}\n"])
 

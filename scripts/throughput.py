@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from provenance import busy, older_graph, tree_commit
+from provenance import busy, older_students, tree_commit
 
 from distill import Router
 from distill.benchmark.latency import environment
@@ -123,7 +123,7 @@ def table(result: Mapping[str, Any]) -> str:
     rounds = f"Medians of {ROUNDS} rounds, in brackets the least and the most. " if in_rounds else "One window each. "
     where = (
         f"{rounds}{machine['processor']}, {machine['cores']} cores, {machine['measured_at'][:10]}; {n_queries} queries, one thread a worker."
-        f"{_tokenizers(result['bundles'])}{older_graph(machine)}{busy(machine)}"
+        f"{_tokenizers(result['bundles'])}{older_students(machine)}{busy(machine)}"
     )
     return "\n".join([*lines, "", where, ""])
 

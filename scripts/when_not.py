@@ -11,6 +11,7 @@ from openings import Opening, last_by_seed, read_openings
 
 from distill.benchmark.display import number, usd
 from distill.benchmark.results import read_result
+from distill.student.recipe import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,8 +57,9 @@ def break_even() -> str:
     return (
         f"{_table(head, lines)}\n\n"
         f"The demo's prompt ({tokens['prompt']:,.0f} tokens in the mean) at the price of {price['model']} ({price['source']}, read {price['date']}): "
-        f"{usd(price['usd_per_1k'])} per 1,000 queries. Distilling took {_n_answers():,} answers, {usd(spent)} at that price. "
-        "The student's machine is not counted.\n"
+        f"{usd(price['usd_per_1k'])} per 1,000 queries. Distilling took {_n_answers():,} answers, those to {_n_gold():,} gold queries included, {usd(spent)} at that price. "
+        "What counts as cached is what the demo's own server reused; a provider caches long prompts alone, and for a while: with few queries a day "
+        "the second column is nearer. The student's machine is not counted.\n"
     )
 
 
@@ -85,7 +87,7 @@ def baselines() -> str:
     head = ["", "figure", "TF-IDF", "static", "encoder", "static, points above TF-IDF"]
     return (
         _table(head, lines)
-        + "\n\nHow often [test parts](../results/public.md) and [gold](../results/README.md#gold-was-opened-more-than-once) were opened.\n"
+        + f"\n\n{_trained_as()} How often [test parts](../results/public.md) and [gold](../results/README.md#gold-was-opened-more-than-once) were opened.\n"
     )
 
 
@@ -93,6 +95,17 @@ def _public_line(name: str, title: str) -> list[str]:
     openings = _openings(name)
     values = [fmean(opening["rows"][row]["accuracy"] for opening in openings) for row in _SHOWN]
     return [title, "accuracy", *_compared(values)]
+
+
+def _trained_as() -> str:
+    """Of which seeds and which recipe the public rows' students are."""
+    sets = [
+        f"{title.partition(',')[0]} is of seed {', '.join(str(opening['seed']) for opening in openings)} and "
+        + (f"recipe {openings[0]['recipe']}" if "recipe" in openings[0] else "an older recipe than is known")
+        for name, title in _SETS.items()
+        if (openings := _openings(name))
+    ]
+    return f"{'; '.join(sets)}; training's recipe now is {VERSION}."
 
 
 def _compared(values: Sequence[float]) -> list[str]:
@@ -122,12 +135,12 @@ def retraining() -> str:
     asked = " and ".join(f"{n:,} answers to {stage}" for stage, n in stages.items())
     price = f"{usd(cost['spent']['priced_as_usd'])} at the price of {cost['priced_as']['model']}"
     trained = [
-        f"{opening['train_minutes']:.0f} minutes of training for {title.partition(',')[0]} ({opening['processor']})"
+        f"{opening['train_minutes']:.0f} minutes of training for {title.partition(',')[0]}, seed {opening['seed']} ({opening['processor']})"
         for name, title in _SETS.items()
         for opening in _openings(name)
         if opening["train_minutes"] is not None
     ]
-    return f"{'; '.join([f'{asked}, {price}', *trained])}.\n"
+    return f"{'; '.join([f'{asked}, those to {_n_gold():,} gold queries included, {price}', *trained])}.\n"
 
 
 def gold() -> str:
@@ -167,6 +180,11 @@ def _demo() -> BenchResult:
 
 def _n_answers() -> int:
     return sum(stage["n_answers"] for stage in _demo().cost["spent"]["by_stage"])
+
+
+def _n_gold() -> int:
+    """Gold queries that the demo's teacher answered: also those set aside."""
+    return _demo().n_gold + read_result(DEMO / "confirmation.results.json").n_gold
 
 
 def _rows(result: BenchResult) -> dict[str, BenchRow]:
