@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distill.combination import combine_with_evidence
-from distill.data import leaked, read_gold, read_queries
+from distill.data import as_known, leaked, read_gold, read_queries
 from distill.errors import DataError
 from distill.progress import say
-from distill.split import HELD_OUT_SHARE, stratified_holdout
+from distill.split import HELD_OUT_SHARE, stratified_holdout, with_every_label
 from distill.teacher.functions import redactor
 from distill.teacher.label import queries_of, recorded_samples
 from distill.teacher.rounds import added_queries_path
@@ -34,6 +34,7 @@ __all__ = ["Labelled", "answers_to_queries", "labelled_queries", "redacted_gold"
 
 _SMALLEST, _LARGEST = 1e-30, 1e30
 _SHOWN_TEXTS = 5
+_MULTI_DEFAULT = 0.5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,12 +69,23 @@ def labelled_queries(spec: Spec, *, with_evidence: bool = True, show_notes: bool
     if with_evidence:
         targets, both = _combined(spec, targets, added, show_notes=show_notes)
     own = {text: target for text, target in targets.items() if text not in added}
-    strata = [int(target.argmax()) if target.any() else None for target in own.values()]
-    _, held_out = stratified_holdout(strata, HELD_OUT_SHARE, spec.seed)
-    own_texts = list(own)
-    chosen = {own_texts[position] for position in held_out}
+    chosen = _held_out(spec, own)
     found = (Example(text, target, split="held_out" if text in chosen else "train") for text, target in targets.items())
     return Labelled(tuple(found), both)
+
+
+def _held_out(spec: Spec, targets: dict[str, Target]) -> set[str]:
+    """The texts to hold out. Those that differ in case and punctuation alone stay together: what was learnt would calibrate otherwise."""
+    alike: dict[str, list[str]] = {}
+    for text in targets:
+        alike.setdefault(as_known(text), []).append(text)
+    texts = list(alike.values())
+    first = [targets[each[0]] for each in texts]
+    strata = [int(target.argmax()) if target.any() else None for target in first]
+    kept, held_out = stratified_holdout(strata, HELD_OUT_SHARE, spec.seed)
+    if not spec.task.sums_to_one:
+        kept, held_out = with_every_label(lambda position: first[position] >= _MULTI_DEFAULT, kept, held_out)
+    return {text for position in held_out for text in texts[position]}
 
 
 def _targets(spec: Spec, answers: Mapping[str, Sequence[Label]]) -> dict[str, Target]:

@@ -5,6 +5,7 @@ Each stage is a function that reads and writes plain files and does nothing when
 
 from __future__ import annotations
 
+import hashlib
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill import __version__
 from distill.bundle import load_bundle
-from distill.data import sha256_json, storage_errors, write_json
+from distill.data import canonical_json, sha256_json, storage_errors, write_json
 from distill.errors import (
     BundleError,
     DataError,
@@ -351,7 +352,7 @@ def train(
     """
     from distill.student.train import train_students
 
-    _keep_out_of_git(spec.output(out))
+    _keep_out_of_git(spec.output(out), spec.folder)
     return train_students(
         _training_data(spec, examples(spec)),
         spec.output(out),
@@ -440,10 +441,13 @@ def bench(
     return BenchOutcome(result, path, changed=True)
 
 
-def _keep_out_of_git(folder: Path) -> None:
-    """Models are large, and figures and report hold what people asked: git leaves the folder alone unless it is told otherwise."""
+def _keep_out_of_git(folder: Path, project: Path) -> None:
+    """Models are large, and figures and report hold what people asked: git leaves the folder alone unless it is told otherwise.
+
+    A folder that holds the project itself is not git's to leave out.
+    """
     path = folder / ".gitignore"
-    if not path.exists():
+    if not path.exists() and not project.resolve().is_relative_to(folder.resolve()):
         with storage_errors(path):
             folder.mkdir(parents=True, exist_ok=True)
             path.write_text("*\n", encoding="utf-8")
@@ -571,7 +575,7 @@ def _provenance(
         "bundles": {name: bundle.manifest.bundle_id for name, bundle in bundles.items()},
         "gold_sha256": sha256_json([[query.text, dict(query.target)] for query in inputs.gold]),
         "answers_sha256": sha256_json([[text, dict(answer.scores or {})] for text, answer in answers.items()]),
-        "training_sha256": sha256_json([[each.text, each.target.tolist(), each.split] for each in inputs.training]),
+        "training_sha256": _training_sha256(inputs.training),
         "n_training": sum(each.split == "train" for each in inputs.training),
         "n_held_out": sum(each.split == "held_out" for each in inputs.training),
         "seed": spec.seed,
@@ -589,6 +593,17 @@ def _provenance(
         "measures": _MEASURES,
     }
     return facts | {"inputs_sha256": sha256_json(facts | settings)}
+
+
+def _training_sha256(examples: Sequence[Example]) -> str:
+    """Of the canonical JSON of texts, targets and parts, one example at a time: as a whole it may take gigabytes."""
+    digest = hashlib.sha256(b"[")
+    for number, each in enumerate(examples):
+        digest.update(
+            f"{',' if number else ''}{canonical_json([each.text, each.target.tolist(), each.split])}".encode()
+        )
+    digest.update(b"]")
+    return digest.hexdigest()
 
 
 def _undated(cost: Any) -> Any:

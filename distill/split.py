@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy as np
 
     Integers = np.ndarray[Any, np.dtype[np.int64]]
 
-__all__ = ["HELD_OUT_SHARE", "MOST_SEED", "stratified_holdout"]
+__all__ = ["HELD_OUT_SHARE", "MOST_SEED", "stratified_holdout", "with_every_label"]
 
 HELD_OUT_SHARE = 0.1
 """Share of the labelled queries that is held out where nothing else is said."""
@@ -45,6 +45,31 @@ def stratified_holdout(strata: Sequence[Any], fraction: float, seed: int) -> tup
         _, held_out = train_test_split(splittable, test_size=n_held_out, stratify=codes[splittable], random_state=seed)
     chosen = set(held_out.tolist())
     return [i for i in range(len(strata)) if i not in chosen], sorted(chosen)
+
+
+def with_every_label(
+    has_label: Callable[[int], np.ndarray[Any, np.dtype[np.bool_]]], kept: list[int], held_out: list[int]
+) -> tuple[list[int], list[int]]:
+    """Both parts, what is held out that alone has a label given back.
+
+    Args:
+        has_label: Gives for a position which labels its example has, any number of them, (n_labels,).
+        kept: Positions that are not held out.
+        held_out: Those that are.
+    """
+    import numpy as np
+
+    if not held_out:
+        return kept, held_out
+    known = np.zeros_like(has_label(held_out[0]))
+    for position in kept:
+        known |= has_label(position)
+    back = set()
+    for position in held_out:
+        if ((has := has_label(position)) & ~known).any():
+            back.add(position)
+            known |= has
+    return sorted([*kept, *back]), [position for position in held_out if position not in back]
 
 
 def _of_the_largest(codes: Integers, counts: Integers, fraction: float, most: int, seed: int) -> Integers:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from project import write_project
 
-from distill.labelled import target_of
+from distill.labelled import _held_out, target_of
 from distill.spec import load_spec
-from distill.types import Label
+from distill.types import Label, Task
 
 
 def says(scores):
@@ -34,3 +36,22 @@ def test_only_the_ratio_of_scores_counts_however_small_or_large_they_are(spec, p
 @pytest.mark.parametrize("scores", [None, {}, {"refund": 0.0}, {"refund": math.nan}, {"refund": -1.0}, {"gone": 1.0}])
 def test_what_says_nothing_is_no_target(spec, scores):
     assert target_of(says(scores), spec) is None
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_differs_in_case_and_punctuation_alone_is_held_out_together(seed):
+    rows = np.eye(2, dtype=np.float32)
+    queries = [f"query number {number}" for number in range(40)]
+    variants = {text: rows[number % 2] for number, each in enumerate(queries) for text in (each, f"{each.upper()}!")}
+    found = _held_out(SimpleNamespace(task=Task.SINGLE, seed=seed), variants)
+    alone = _held_out(SimpleNamespace(task=Task.SINGLE, seed=seed), {each: variants[each] for each in queries})
+    assert len(alone) == 4
+    assert found == alone | {f"{each.upper()}!" for each in alone}
+
+
+def test_the_only_query_of_one_of_several_labels_is_never_held_out():
+    often, seldom = np.array([1, 0, 0], np.float32), np.array([1, 0, 1], np.float32)
+    targets = {f"query number {number}": seldom if number == 7 else often for number in range(30)}
+    found = [_held_out(SimpleNamespace(task=Task.MULTI, seed=seed), targets) for seed in range(40)]
+    assert all(found)
+    assert not any("query number 7" in each for each in found)

@@ -17,7 +17,7 @@ from distill.benchmark import bench
 from distill.benchmark.latency import ColdStart
 from distill.benchmark.results import read_result
 from distill.bundle import load_bundle
-from distill.data import read_jsonl
+from distill.data import read_jsonl, sha256_json
 from distill.errors import BundleError, DataError, SpecError
 from distill.labelled import redacted_gold
 from distill.selfcheck import verify_selfcheck
@@ -126,6 +126,22 @@ def test_a_tenth_of_each_label_is_held_out(line):
     held_out = [int(example.target.argmax()) for example in labelled if example.split == "held_out"]
     assert len(held_out) == pytest.approx(len(labelled) / 10, abs=len(line.spec.labels))
     assert set(held_out) == set(range(len(line.spec.labels)))
+
+
+def test_the_hash_of_what_was_trained_on_is_that_of_its_canonical_json(line):
+    examples = pipeline.examples(line.spec, show_notes=False)
+    whole = sha256_json([[each.text, each.target.tolist(), each.split] for each in examples])
+    assert pipeline._training_sha256(examples) == whole
+    assert read_result(line.out / "bench.json").provenance["training_sha256"] == whole
+    assert pipeline._training_sha256([]) == sha256_json([])
+
+
+def test_a_folder_that_holds_the_project_is_not_left_out_of_git(tmp_path):
+    project = tmp_path / "project"
+    project.mkdir()
+    for folder, is_left_out in ((project, False), (tmp_path, False), (project / "out", True), (tmp_path / "out", True)):
+        pipeline._keep_out_of_git(folder, project)
+        assert (folder / ".gitignore").exists() == is_left_out
 
 
 def test_queries_of_a_certain_label_share_a_row(line):

@@ -218,11 +218,17 @@ def _held_out(manifest: Manifest, gold_figures: str) -> str:
         if _has_human_teacher(manifest)
         else "Measured against the teacher's labels on queries that were not trained on"
     )
-    fitted = "temperature and thresholds" if _is_calibrated(manifest) else "thresholds"
-    return (
-        f"## Held-out figures\n\n{against}, but {fitted} were fitted on them, so they look a little "
-        f"better than they are; accuracy on gold stands {gold_figures}.\n\n{table}"
+    fitted = [
+        *(["temperature"] if _is_calibrated(manifest) else []),
+        *([] if Task(manifest.task).is_mixture else ["thresholds"]),
+    ]
+    were = "was" if fitted == ["temperature"] else "were"
+    but = (
+        f", but {' and '.join(fitted)} {were} fitted on them, so they look a little better than they are"
+        if fitted
+        else ""
     )
+    return f"## Held-out figures\n\n{against}{but}; accuracy on gold stands {gold_figures}.\n\n{table}"
 
 
 def _has_held_out(manifest: Manifest) -> bool:

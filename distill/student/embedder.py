@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from distill.data import sha256_json, storage_errors
@@ -21,6 +23,7 @@ __all__ = ["embedder_of", "open_embedder"]
 _FOLDER = ".distill"
 _VERSION = 1
 _MAX_LENGTH = 256
+_SECONDS_A_DAY = 86_400
 
 
 def embedder_of(spec: Spec, *, show_progress: bool = True) -> Embedder:
@@ -50,6 +53,14 @@ def open_embedder(base_model: str, cache: Path, *, show_progress: bool = True) -
     return Embedder(folder)
 
 
+def _forget_killed(cache: Path) -> None:
+    """Removes what exports that were killed have left; one that runs is younger."""
+    for path in cache.glob("embedder-*.partial"):
+        with suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > _SECONDS_A_DAY:
+                shutil.rmtree(path, ignore_errors=True)
+
+
 def _export(base_model: str, folder: Path) -> None:
     """Writes the folder, which appears when it is whole."""
     from distill.student.encoder import Encoder
@@ -63,6 +74,7 @@ def _export(base_model: str, folder: Path) -> None:
     partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
     model = SentenceEncoder(base, 1, 0.0)
     tokenizer = bundle_tokenizer(base.tokenizer, min(_MAX_LENGTH, base.max_length))
+    _forget_killed(folder.parent)
     with storage_errors(folder):
         partial.mkdir(parents=True, exist_ok=True)
         (folder.parent / ".gitignore").write_text("*\n", encoding="utf-8")
@@ -70,7 +82,7 @@ def _export(base_model: str, folder: Path) -> None:
         export_encoder(model, partial / GRAPH)
         parity(model, partial / GRAPH, tokenizer.get_vocab_size())
         with storage_errors(folder):
-            tokenizer.save(str(partial / TOKENIZER))
+            (partial / TOKENIZER).write_text(tokenizer.to_str(pretty=True), encoding="utf-8", newline="\n")
             if not folder.is_dir():  # another process may have been quicker
                 partial.replace(folder)
     finally:

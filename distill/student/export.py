@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from distill.data import storage_errors, write_json, write_jsonl
+from distill.data import atomic_write, storage_errors, write_json, write_jsonl
 from distill.errors import ExportError, first_line
 from distill.student.quiet import quiet
 from distill.student.static import BIGRAM_MULTIPLIER
@@ -332,8 +332,8 @@ def write_configuration(
             "problem_type": _PROBLEM_TYPES[task],
         },
     )
-    with storage_errors(folder / "tokenizer.json"):
-        tokenizer.save(str(folder / "tokenizer.json"))
+    with atomic_write(folder / "tokenizer.json") as partial:  # its own way of saving raises no OSError
+        partial.write_text(tokenizer.to_str(pretty=True), encoding="utf-8", newline="\n")
     content = json.loads(tokenizer.to_str())
     special = {token["content"] for token in content["added_tokens"] if token["special"]}
     names = {"pad_token": ("[PAD]", "<pad>"), "unk_token": ("[UNK]", "<unk>"), "cls_token": ("[CLS]", "<s>")}

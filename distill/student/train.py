@@ -20,7 +20,7 @@ from distill.bundle import Bundle, load_bundle
 from distill.data import canonical_json, sha256_json, storage_errors
 from distill.errors import BundleError, TrainingError, missing_extra
 from distill.progress import Progress, say
-from distill.split import HELD_OUT_SHARE, MOST_SEED, stratified_holdout
+from distill.split import HELD_OUT_SHARE, MOST_SEED, stratified_holdout, with_every_label
 from distill.student.calibrate import FEWEST_EXAMPLES
 from distill.student.processes import is_first_process, wait_for_all
 from distill.student.recipe import (
@@ -61,6 +61,8 @@ DEFAULT_BASE_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 
 _NEEDED = ("torch", "transformers", "accelerate", "datasets", "safetensors", "onnx", "onnxscript", "scipy", "sklearn")
 _MULTI_DEFAULT = 0.5
+_MOST_GRAPH_BYTES = 2_000_000_000
+"""Of weights: a file of protocol buffers ends at 2 GiB."""
 _MOST_NAMES = 10
 _TEXTS_FOR_RANGES = 256
 _SEEDS_APART = 1_000
@@ -241,9 +243,23 @@ def _check(data: TrainingData, students: Sequence[str]) -> None:
     counts = _label_counts(data.task, trained, len(data.labels))
     if np.count_nonzero(counts) <= 1 and data.task.has_one_label:
         raise TrainingError(f"all {len(trained)} labelled queries have the same intent; a router needs at least two")
-    if data.task.has_one_label and not counts.all():
+    if not counts.any():
+        raise TrainingError(
+            f"none of {len(trained)} labelled queries has an intent; look at what the teacher answered, and how it is read "
+            "(`answer_path`, `answer_map`)"
+        )
+    if not data.task.is_mixture and not counts.all():
         names = [label for label, count in zip(data.labels, counts, strict=True) if not count]
         say(f"train: no labelled query has the label {_named(names)}; the students will not know it")
+
+
+def _check_fits_a_file(base: BaseModel) -> None:
+    n_bytes = sum(each.numel() * each.element_size() for each in base.body.parameters())
+    if n_bytes > _MOST_GRAPH_BYTES:
+        raise TrainingError(
+            f"base_model {base.name!r} has {n_bytes / 1e9:.1f} GB of weights; an ONNX file holds {_MOST_GRAPH_BYTES / 1e9:g} GB: give a smaller "
+            "encoder as `base_model`, and this one as `assistant_model` if it is to teach"
+        )
 
 
 def _named(names: Sequence[str]) -> str:
@@ -305,26 +321,12 @@ def _tenth_held_out(examples: list[Example], task: Task, seed: int) -> tuple[lis
     distinct = list(first.values())
     kept, chosen = stratified_holdout([_stratum(task, example) for example in distinct], HELD_OUT_SHARE, seed)
     if not task.sums_to_one:
-        kept, chosen = _with_every_label(distinct, kept, chosen)
+        kept, chosen = with_every_label(lambda position: distinct[position].target >= _MULTI_DEFAULT, kept, chosen)
     texts = {distinct[position].text for position in chosen}
     return (
         [example for example in examples if example.text not in texts],
         [example for example in examples if example.text in texts],
     )
-
-
-def _with_every_label(examples: Sequence[Example], kept: list[int], held_out: list[int]) -> tuple[list[int], list[int]]:
-    """Both parts, what is held out that alone has a label given back; ``examples`` have any number of labels each."""
-    known = np.zeros(examples[0].target.shape, bool)
-    for position in kept:
-        known |= examples[position].target >= _MULTI_DEFAULT
-    back = set()
-    for position in held_out:
-        has = examples[position].target >= _MULTI_DEFAULT
-        if (has & ~known).any():
-            back.add(position)
-            known |= has
-    return sorted([*kept, *back]), [position for position in held_out if position not in back]
 
 
 def _few_enough(examples: list[Example], n_labels: int, seed: int) -> list[Example]:
@@ -442,11 +444,11 @@ class _Run:
         try:
             with FileLock(self.work / "lock", timeout=0):
                 bundles = self._make(students, force=force)
+                shutil.rmtree(self.work, ignore_errors=True)  # while nobody else may begin here
         except Timeout as error:
             raise TrainingError(
                 f"{self.out}: another process is training here; wait for it, or give another --out"
             ) from error
-        shutil.rmtree(self.work, ignore_errors=True)
         return bundles
 
     def _make(self, students: Sequence[str], *, force: bool) -> dict[str, Bundle]:
@@ -458,6 +460,8 @@ class _Run:
         if self.show_progress:
             self._say_the_recipe(students)
         base = load_base_model(self.base_model)
+        if "encoder" in students:
+            _check_fits_a_file(base)
         words = lexicon(base, self.training.texts, self.static_recipe.dimension)  # before an encoder trains it in place
         if is_first_process():
             self._forget(all_of_it=force)
@@ -662,7 +666,11 @@ class _Run:
         recipe, kept = self.encoder_recipe, self._kept("encoder")
         answers: list[Targets] = []
         for number in range(recipe.assistants):
-            base = load_base_model(self.assistant_model if recipe.larger and self.assistant_model else self.base_model)
+            base = (
+                load_base_model(self.assistant_model, key="assistant_model")
+                if recipe.larger and self.assistant_model
+                else load_base_model(self.base_model)
+            )
             own = replace(
                 lesson,
                 seed=lesson.seed + _SEEDS_APART * number,

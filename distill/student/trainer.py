@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import json
 import shutil
 import sys
 from contextlib import contextmanager
@@ -233,11 +234,19 @@ def _last_checkpoint(work: Path) -> str | None:
     """The newest whole checkpoint: its state is what is written last. What a killed save left is removed."""
     found: dict[int, Path] = {}
     for folder in work.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
-        if (folder / TRAINER_STATE_NAME).is_file():
+        if _is_whole(folder / TRAINER_STATE_NAME):
             found[int(folder.name.rpartition("-")[2])] = folder
         elif is_first_process():
             shutil.rmtree(folder)
     return str(found[max(found)]) if found else None
+
+
+def _is_whole(state: Path) -> bool:
+    try:
+        json.loads(state.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return False
+    return True
 
 
 @contextmanager

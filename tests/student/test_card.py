@@ -186,3 +186,13 @@ def test_where_too_few_were_held_out_to_calibrate_the_card_claims_thresholds_alo
     card = model_card(replace(MANIFEST, task=task, figures={"n_train": 100, "n_held_out": 20, "temperature": 1.1}))
     assert "but temperature and thresholds were fitted on them" in card
     assert "not calibrated" not in card
+
+
+def test_a_card_of_weights_names_no_thresholds():
+    card = model_card(replace(MANIFEST, task=Task.WEIGHTS, figures={"n_held_out": 20, "temperature": 1.1}))
+    assert (
+        "not trained on, but temperature was fitted on them, so they look a little better than they are; accuracy"
+        in card
+    )
+    card = model_card(replace(MANIFEST, task=Task.WEIGHTS, figures={"n_held_out": 19, "temperature": 1.0}))
+    assert "not trained on; accuracy on gold" in card

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -59,3 +62,13 @@ def test_a_damaged_one_says_which_folder_to_remove(cache, base_model, tmp_path):
     damaged.mkdir()
     with pytest.raises(BundleError, match=f"{folder.name}.*remove the folder"):
         open_embedder(base_model, tmp_path)
+
+
+def test_what_killed_exports_left_is_removed_after_a_day(tmp_path, base_model, monkeypatch):
+    for name, age_s in (("embedder-old.1.partial", 90_000), ("embedder-young.2.partial", 60)):
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (time.time() - age_s,) * 2)
+    monkeypatch.setattr("distill.student.export.export_encoder", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        open_embedder(base_model, tmp_path, show_progress=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".gitignore", "embedder-young.2.partial"]

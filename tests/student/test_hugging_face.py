@@ -12,13 +12,15 @@ from safetensors.torch import load_file
 from scipy.special import softmax
 from tiny import byte_pairs, keep_weights, make_base_model, make_data, make_texts, pieces_of_any_script, word_pieces
 
+from distill.errors import StorageError
 from distill.router import Router
 from distill.student.encoder import Encoder
-from distill.student.export import onnx_logits
+from distill.student.export import onnx_logits, write_configuration
 from distill.student.ship import MOST_FLIPS
 from distill.student.tokens import bundle_tokenizer, encode, pad
 from distill.student.train import train_students
 from distill.student.weights import load_base_model
+from distill.types import Task
 
 
 @pytest.fixture(params=["encoder", "static"])
@@ -121,3 +123,15 @@ def test_queries_in_any_script(tmp_path, quick):
         answers = Router.load(bundle.path).route_batch([text for text, _ in texts])
         right = [answer.top_intent == intent for answer, (_, intent) in zip(answers, texts, strict=True)]
         assert np.mean(right) >= 0.85, student
+
+
+def test_a_tokenizer_is_written_as_its_library_does_or_one_clear_line_says_why_not(tmp_path, base_model):
+    base = load_base_model(base_model)
+    tokenizer = bundle_tokenizer(base.tokenizer, 16)
+    parts = {"config": base.config, "labels": ("a", "b"), "task": Task.SINGLE, "tokenizer": tokenizer, "max_length": 16}
+    write_configuration(tmp_path, **parts)
+    tokenizer.save(str(tmp_path / "its own.json"))
+    assert (tmp_path / "tokenizer.json").read_bytes() == (tmp_path / "its own.json").read_bytes()
+    (tmp_path / "taken" / "tokenizer.json" / "something").mkdir(parents=True)
+    with pytest.raises(StorageError, match=r"tokenizer\.json: cannot be written"):
+        write_configuration(tmp_path / "taken", **parts)

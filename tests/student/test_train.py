@@ -447,6 +447,8 @@ def test_bad_input_gets_one_clear_line(data, tmp_path, base_model):
         "same intent": replace(data, examples=tuple(each for each in data.examples if each.target[0])),
         "not a number for each": replace(data, examples=(*data.examples, Example("x", np.ones(2, np.float32)))),
     }
+    nothing = tuple(replace(each, target=np.zeros(3, np.float32)) for each in data.examples)
+    cases["none of 90 labelled queries has an intent"] = replace(data, task=Task.MULTI, examples=nothing)
     for message, wrong in cases.items():
         with pytest.raises(TrainingError, match=message):
             train_students(wrong, tmp_path, base_model=base_model)
@@ -458,6 +460,15 @@ def test_bad_input_gets_one_clear_line(data, tmp_path, base_model):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_base_model_that_no_file_holds_is_refused_before_it_learns(data, tmp_path, base_model, quick, monkeypatch):
+    monkeypatch.setattr(train, "_MOST_GRAPH_BYTES", 1000)
+    with pytest.raises(
+        TrainingError, match=r"^base_model '.*' has 0\.0 GB of weights; an ONNX file holds 1e-06 GB: give"
+    ):
+        train_students(data, tmp_path, base_model=base_model)
+    assert "static" in train_students(data, tmp_path, base_model=base_model, students=("static",))
+
+
 def test_two_trainings_in_one_folder(data, tmp_path, base_model, quick):
     from filelock import FileLock
 
@@ -466,10 +477,12 @@ def test_two_trainings_in_one_folder(data, tmp_path, base_model, quick):
         train_students(data, tmp_path, base_model=base_model)
 
 
-def test_a_label_without_examples_is_said(data, tmp_path, quick, monkeypatch, capsys):
+@pytest.mark.parametrize("task", [Task.SINGLE, Task.MULTI])
+def test_a_label_without_examples_is_said(task, data, tmp_path, quick, monkeypatch, capsys):
     monkeypatch.setattr(train._Run, "make", lambda _, students, *, force: dict.fromkeys(students))
     wider = tuple(replace(each, target=np.append(each.target, np.float32(0))) for each in data.examples)
-    train_students(replace(data, labels=(*data.labels, "oos"), examples=wider), tmp_path, base_model="nowhere")
+    wider_data = replace(data, task=task, labels=(*data.labels, "oos"), examples=wider)
+    train_students(wider_data, tmp_path, base_model="nowhere")
     assert "no labelled query has the label oos" in capsys.readouterr().err
 
 

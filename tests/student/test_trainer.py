@@ -177,3 +177,14 @@ def test_full_disk_is_one_clear_line(tmp_path, monkeypatch, error):
     schedule = Schedule(epochs=1, batch_size=2, learning_rate=0.05, warmup=0.1, weight_decay=0.0)
     with pytest.raises(StorageError, match="cannot be written"):
         fit(Bag(), data, schedule, task=Task.SINGLE, seed=0, work=tmp_path, progress=Progress("x", 2, show=False))
+
+
+@pytest.mark.parametrize("state", [None, b"", b'{"epoch": 1', b'{"epoch": 1}'])
+def test_a_checkpoint_whose_state_is_torn_is_removed(tmp_path, state):
+    for number, written in ((1, b"{}"), (2, state)):
+        (tmp_path / f"checkpoint-{number}").mkdir()
+        if written is not None:
+            (tmp_path / f"checkpoint-{number}" / "trainer_state.json").write_bytes(written)
+    is_whole = state == b'{"epoch": 1}'
+    assert trainer._last_checkpoint(tmp_path) == str(tmp_path / f"checkpoint-{2 if is_whole else 1}")
+    assert (tmp_path / "checkpoint-2").exists() == is_whole

@@ -46,6 +46,11 @@ def test_unknown_model_names_all_three_places(offline):
         assert place in message
 
 
+def test_an_unknown_model_is_called_as_in_router_yaml(offline):
+    with pytest.raises(TrainingError, match=r"^assistant_model 'nobody/no-such-model-here' was not found"):
+        load_base_model("nobody/no-such-model-here", key="assistant_model")
+
+
 def test_folder_without_a_model(tmp_path):
     with pytest.raises(TrainingError, match=r"config\.json is missing"):
         load_base_model(str(tmp_path))
