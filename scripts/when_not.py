@@ -101,7 +101,11 @@ def _trained_as() -> str:
     """Of which seeds and which recipe the public rows' students are."""
     sets = [
         f"{title.partition(',')[0]} is of seed {', '.join(str(opening['seed']) for opening in openings)} and "
-        + (f"recipe {openings[0]['recipe']}" if "recipe" in openings[0] else "an older recipe than is known")
+        + (
+            f"recipe {openings[0]['recipe']}"
+            if "recipe" in openings[0]
+            else "an older recipe, which its line does not name"
+        )
         for name, title in _SETS.items()
         if (openings := _openings(name))
     ]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -272,7 +273,7 @@ def _label_counts(task: Task, examples: Sequence[Example], n_labels: int) -> np.
         return np.bincount([example.target.argmax() for example in examples], minlength=n_labels)
     counts = np.zeros(n_labels, np.int64)
     for example in examples:
-        counts += example.target > 0
+        counts += example.target > 0 if task.is_mixture else example.target >= _MULTI_DEFAULT
     return counts
 
 
@@ -444,12 +445,21 @@ class _Run:
         try:
             with FileLock(self.work / "lock", timeout=0):
                 bundles = self._make(students, force=force)
-                shutil.rmtree(self.work, ignore_errors=True)  # while nobody else may begin here
+                self._clear()
         except Timeout as error:
             raise TrainingError(
                 f"{self.out}: another process is training here; wait for it, or give another --out"
             ) from error
         return bundles
+
+    def _clear(self) -> None:
+        """Removes what training needed on the way, the lock after all else: from then on another process may begin here."""
+        for path in self.work.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+        with suppress(OSError):
+            (self.work / "lock").unlink()
+            self.work.rmdir()
 
     def _make(self, students: Sequence[str], *, force: bool) -> dict[str, Bundle]:
         from distill.student.ship import ship_encoder

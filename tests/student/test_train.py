@@ -447,7 +447,7 @@ def test_bad_input_gets_one_clear_line(data, tmp_path, base_model):
         "same intent": replace(data, examples=tuple(each for each in data.examples if each.target[0])),
         "not a number for each": replace(data, examples=(*data.examples, Example("x", np.ones(2, np.float32)))),
     }
-    nothing = tuple(replace(each, target=np.zeros(3, np.float32)) for each in data.examples)
+    nothing = tuple(replace(each, target=np.full(3, 0.4, np.float32)) for each in data.examples)
     cases["none of 90 labelled queries has an intent"] = replace(data, task=Task.MULTI, examples=nothing)
     for message, wrong in cases.items():
         with pytest.raises(TrainingError, match=message):
