@@ -106,11 +106,16 @@ def storage_errors(path: Path) -> Iterator[None]:
 def atomic_write(path: Path) -> Iterator[Path]:
     """Gives a temporary path beside ``path`` and moves it there when the block ends without an error.
 
+    A device or a pipe, such as /dev/stdout, is given itself: a file in its place would be the end of it.
+
     Raises:
         StorageError: The disk is full, or the file may not be written; what stood at ``path`` is untouched.
     """
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     with storage_errors(path):
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            yield path
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield partial

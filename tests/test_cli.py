@@ -612,7 +612,7 @@ def test_ctrl_c_in_any_command_is_130(spec_path, monkeypatch):
 
 
 @ON_LINUX
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="no device that is always full")
 def test_output_that_cannot_be_written_is_one_line(tiny_bundle):
     with Path("/dev/full").open("w", encoding="utf-8") as full:
         process = program("route", tiny_bundle.path, "refund", stdout=full)

@@ -85,7 +85,7 @@ class AppendLog:
             if stream is not None:
                 with storage_errors(self.path):
                     stream.close()
-                    if self.path.stat().st_size == 0:
+                    if self.path.is_file() and self.path.stat().st_size == 0:
                         self.path.unlink()
         finally:
             self._lock.release()
