@@ -27,7 +27,6 @@ from distill.agreement import MEASURES, NEAR
 from distill.bundle import load_bundle
 from distill.data import (
     leaked,
-    read_gold,
     read_jsonl,
     read_queries,
     sha256_json,
@@ -37,9 +36,11 @@ from distill.data import (
 )
 from distill.embed import Distinct
 from distill.errors import BundleError, DataError, SpecError, SpendLimitError
+from distill.labelled import redacted_gold
 from distill.router import Router
 from distill.spec import Spec
 from distill.teacher.answers import FORMS
+from distill.teacher.functions import redactor
 from distill.teacher.rounds import SOURCE, added_queries_path, round_folder
 from distill.types import OUT_OF_SCOPE_LABEL, Example, Task
 
@@ -485,7 +486,6 @@ def _label_errors(
 
 def _weak_kinds(spec: Spec, held_out: Sequence[Example], right: Mapping[str, Floats]) -> tuple[WeakKind, ...]:
     """The kinds of queries that the worst held-out queries are of; none where queries are not written by kinds, or have none."""
-    from distill.teacher.functions import redactor
     from distill.teacher.label import queries_of
 
     known = set(_kinds(spec))
@@ -656,11 +656,12 @@ def _have_written(spec: Spec, plan: _Plan, limit_usd: Decimal | None, *, show_pr
 
 
 def _is_new(spec: Spec, texts: Sequence[str], *, show_progress: bool) -> list[bool]:
-    """Which texts are no gold query, and no near-duplicate of a labelled query or of an earlier text."""
+    """Which texts are, redacted, no gold query, and no near-duplicate of a labelled query or of an earlier text."""
     from distill.student.embedder import embedder_of
 
-    gold = () if spec.gold_path is None else read_gold(spec.gold_path, spec.labels, spec.task)
-    also_gold = set(leaked(texts, gold))
+    redact = redactor(spec)
+    texts = [redact(text) for text in texts]
+    also_gold = set(leaked(texts, redacted_gold(spec)))
     embedder = embedder_of(spec, show_progress=show_progress)
     distinct = Distinct()
     distinct.add(embedder.embed([example.text for example in pipeline.examples(spec, show_notes=False)]))
@@ -689,7 +690,6 @@ def _move(source: Path, target: Path) -> None:
 
 
 def _compared(spec: Spec, plan: _Plan, texts: Sequence[str], after: Mapping[str, Floats]) -> Round:
-    from distill.teacher.functions import redactor
 
     before = {name: np.asarray(plan.right[name], np.float64) for name in after}
     difference = np.mean([after[name] - before[name] for name in after], axis=0)

@@ -131,9 +131,12 @@ def _combined(
 
 
 def _added(spec: Spec) -> set[str]:
-    """What ``improve`` added. It is never held out, so that rounds are compared on the same queries."""
+    """What ``improve`` alone added. It is never held out, so that rounds are compared on the same queries."""
     path, redact = added_queries_path(spec), redactor(spec)
-    return {redact(query.text) for query in read_queries(path)} if path.exists() else set()
+    if not path.exists():
+        return set()
+    own = {redact(query.text) for query in read_queries(spec.queries_path)}
+    return {redact(query.text) for query in read_queries(path)} - own
 
 
 def answers_to_queries(spec: Spec) -> tuple[int, set[str], dict[str, tuple[Label, ...]]]:

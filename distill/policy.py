@@ -265,7 +265,8 @@ def fit_policy(
     nothing says what rejecting costs: the ratio is 1 and the threshold 0.
 
     ``multi``: for each label the threshold with the highest F1 (a target of 0.5 or more is a positive), drawn towards
-    the one best for all labels together as if by ten more positives, so that rare labels do not overfit.
+    the one best for all labels together as if by ten more positives, so that rare labels do not overfit. With fewer than ten positives in
+    all it is a half.
 
     A row of zeros is of a query that fits none of the labels: it is out of scope where ``oos`` is no label too.
 
@@ -369,7 +370,7 @@ def _threshold_keeping(scores: Floats, right: Floats, share: float) -> float:
 def _fit_multi(probabilities: Floats, targets: Floats, weights: Floats) -> tuple[float, ...]:
     positives = targets >= _MULTI_DEFAULT
     n_positives = positives.sum(axis=0)
-    if not n_positives.any():
+    if n_positives.sum() < _PRIOR_POSITIVES:  # the best of so few may well be to accept every label
         return (_MULTI_DEFAULT,) * int(targets.shape[1])
     columns = np.repeat(weights[:, None], targets.shape[1], axis=1)
     (common,) = _best_f1_thresholds(

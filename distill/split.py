@@ -1,4 +1,4 @@
-"""Which examples are held out: for calibration, thresholds and gates, never trained on."""
+"""Which examples are held out: for calibration, thresholds and gates, while the others are trained on."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ MOST_SEED = 4_294_000_000
 """The highest seed there is: scikit-learn takes 32 bits, and other seeds are counted on from it."""
 
 _MOST = 2.0
-"""Of the fraction that is wanted: most that is held out so that each stratum has a member there."""
+"""Of the fraction that is wanted: what is held out at most."""
 
 
 def stratified_holdout(strata: Sequence[Any], fraction: float, seed: int) -> tuple[list[int], list[int]]:
     """Positions of two disjoint parts, the second about ``fraction`` of each stratum (scikit-learn's split).
 
-    Strata with fewer than two members stay whole in the first part. Where there are so many small strata that a member of each would
-    be more than twice ``fraction``, the largest have one, by chance among equals, and the others stay whole too.
+    Strata with fewer than two members stay whole in the first part. Where the others are so many that a member of each would be more than
+    twice ``fraction`` of all, each gives its share, or one member, the largest first, by chance among equals, until that much is held out.
     """
     import numpy as np
     from sklearn.model_selection import train_test_split

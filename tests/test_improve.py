@@ -19,6 +19,7 @@ from distill.bundle import load_bundle
 from distill.data import label_as_line, read_jsonl, read_labels
 from distill.errors import DataError, DistillError, SpecError, SpendLimitError
 from distill.improve import improve, plan_improvement
+from distill.labelled import redacted_gold
 from distill.spec import load_spec
 from distill.student import train
 from distill.teacher.ledger import AppendLog
@@ -99,6 +100,15 @@ def test_what_was_held_out_stays_so_and_is_never_shown_to_the_writer(spec, out, 
     assert {each.text for each in after if each.split == "held_out"} == held_out
     assert {line["text"] for line in added(spec)} <= {each.text for each in after if each.split == "train"}
     assert not any(text in sent for sent in texts_sent(server) for text in held_out | gold)
+
+
+def test_a_written_query_that_is_redacted_to_a_known_one_is_not_new(tmp_path):
+    path = write_project(tmp_path, teacher="{callable: 'project:answer', redact: 'project:without_please'}")
+    spec = load_spec(path)
+    pipeline.label(spec, show_progress=False)
+    known, gold = pipeline.examples(spec)[0].text, redacted_gold(spec)[0].text
+    texts = [f"{known} please", f"please {gold}", "something else", "something else please"]
+    assert module._is_new(spec, texts, show_progress=False) == [False, False, True, False]
 
 
 def test_the_writer_is_told_of_the_rivals(spec, out, server):

@@ -23,6 +23,7 @@ from distill.labelled import redacted_gold
 from distill.selfcheck import verify_selfcheck
 from distill.spec import load_spec
 from distill.student import train
+from distill.teacher.rounds import added_queries_path
 from distill.types import BenchRow
 
 pytestmark = pytest.mark.timeout(600)
@@ -389,6 +390,16 @@ def test_a_redacted_word_is_nowhere_in_training_and_gold(tmp_path):
     assert "please" in spec.queries_path.read_text(encoding="utf-8")
     assert not [text for text in texts if "please" in text]
     assert "please" not in spec.ledger_path.read_text(encoding="utf-8")
+
+
+def test_an_added_query_that_is_redacted_to_an_own_one_moves_no_query(tmp_path):
+    spec = load_spec(write_project(tmp_path, teacher="{callable: 'project:answer', redact: 'project:without_please'}"))
+    pipeline.label(spec, show_progress=False)
+    splits = {example.text: example.split for example in pipeline.examples(spec)}
+    held_out = [text for text, split in splits.items() if split == "held_out"]
+    added_queries_path(spec).parent.mkdir()
+    write_lines(added_queries_path(spec), [{"text": f"{text} please"} for text in held_out])
+    assert {example.text: example.split for example in pipeline.examples(spec)} == splits
 
 
 def test_a_run_checks_gold_before_anything_is_asked(tmp_path):

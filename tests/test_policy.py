@@ -309,12 +309,19 @@ def test_multi_draws_rare_labels_towards_the_common_threshold():
 
 
 def test_a_label_without_positives_gets_the_common_threshold_and_none_at_all_a_half():
-    probabilities = np.array([[0.9, 0.2], [0.1, 0.3], [0.8, 0.1]], np.float32)
-    targets = np.array([[1.0, 0.0], [0.0, 0.0], [1.0, 0.0]])
+    probabilities = np.tile(np.array([[0.9, 0.2], [0.1, 0.3], [0.8, 0.1]], np.float32), (5, 1))
+    targets = np.tile([[1.0, 0.0], [0.0, 0.0], [1.0, 0.0]], (5, 1))
     first, second = fit_policy(Task.MULTI, ("a", "b"), probabilities, targets).thresholds
     assert second == pytest.approx((0.3 + 0.8) / 2)
     assert 0.1 < first < 0.8
     assert fit_policy(Task.MULTI, ("a", "b"), probabilities, targets * 0).thresholds == (0.5, 0.5)
+
+
+def test_a_few_positives_fit_no_multi_threshold():
+    probabilities, targets = np.array([[0.9, 0.2]], np.float32), np.array([[1.0, 1.0]])
+    assert fit_policy(Task.MULTI, ("a", "b"), probabilities, targets).thresholds == (0.5, 0.5)
+    enough = fit_policy(Task.MULTI, ("a", "b"), np.tile(probabilities, (5, 1)), np.tile(targets, (5, 1)))
+    assert enough.thresholds == (0.0, 0.0)
 
 
 def test_out_of_scope_examples_alone_fit_no_limit():

@@ -148,7 +148,7 @@ class StaticRecipe:
         warmup: Share of the steps in which the rate rises.
         weight_decay: Of the dense layers.
         augmentation: Augmented texts for each training example; the assistants and the encoder label them.
-        label_share: Share of the teacher's label in the target of a training example; the rest is the encoder's answer.
+        label_share: Share of the teacher's label in the target of a training example; the rest is the mean of the encoders' answers.
         more_texts: Augmented texts beyond those, in all, which the encoder alone labels.
         assistant_temperature: Softens the encoder's answers.
         dimension: Principal components that are kept of the encoder's token vectors.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import metadata
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[np.float32]]
 
-__all__ = ["Shipment", "ship_encoder", "ship_static"]
+__all__ = ["Shipment", "put_back", "ship_encoder", "ship_static"]
 
 MOST_FLIPS = 0.01
 """Share of answers that a smaller graph may change."""
@@ -82,7 +83,7 @@ class Shipment:
         config: Its config.json.
         tokenizer: Made by ``bundle_tokenizer``.
         max_length: Tokens after which a query is cut.
-        held_out_texts: Never trained on. Without any there is nothing to fit a policy on, or to measure.
+        held_out_texts: The student did not learn their labels. Without any there is nothing to fit a policy on, or to measure.
         held_out_targets: float32 of shape (n, n_labels).
         held_out_weights: float32 of shape (n,).
         calibration_texts: Some that were trained on, which show how large the activations get.
@@ -343,9 +344,22 @@ def _bundle_id(path: Path) -> str | None:
         return None
 
 
+def put_back(staging: Path, out: Path) -> None:
+    """Puts back the bundle that a killed training had moved aside, to ``out/encoder`` or ``out/static``, where nothing stands there."""
+    old = _moved_aside(staging)
+    with suppress(BundleError), storage_errors(out):
+        target = out / load_bundle(old, verify=False).manifest.student
+        if not target.exists():
+            old.replace(target)
+
+
+def _moved_aside(staging: Path) -> Path:
+    return staging.with_name(f"{staging.name}.old")
+
+
 def _swap(staging: Path, target: Path) -> None:
     """Moves the finished folder to where the old one stands; a reader never sees half a bundle."""
-    old = staging.with_name(f"{staging.name}.old")
+    old = _moved_aside(staging)
     with storage_errors(target):
         shutil.rmtree(old, ignore_errors=True)
         if target.exists():

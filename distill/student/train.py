@@ -141,7 +141,8 @@ def train_students(  # noqa: PLR0913  # each is a setting of router.yaml
 
     Bundles that were made from the same data, recipe and seed are left as they are. Training that was killed goes on: an encoder
     that was finished is not trained again, a longer training goes on from its last epoch, and what encoders have answered is not asked again.
-    The static student needs the encoder as its assistant; it is trained for that even when it is not asked for.
+    The static student learns from the encoder, which is trained for that even when it is not asked for, unless ``budget_minutes`` has no
+    time for one.
 
     Args:
         data: Labelled examples.
@@ -243,7 +244,10 @@ def _check(data: TrainingData, students: Sequence[str]) -> None:
             raise TrainingError(f"the target of {example.text!r} is not a number for each of {len(data.labels)} labels")
     counts = _label_counts(data.task, trained, len(data.labels))
     if np.count_nonzero(counts) <= 1 and data.task.has_one_label:
-        raise TrainingError(f"all {len(trained)} labelled queries have the same intent; a router needs at least two")
+        raise TrainingError(
+            f"all {len(trained)} labelled queries have the label {data.labels[counts.argmax()]!r}; a router needs at least two (if the teacher answered otherwise, look at "
+            "how it is read: `answer_path`, `answer_map`)"
+        )
     if not counts.any():
         raise TrainingError(
             f"none of {len(trained)} labelled queries has an intent; look at what the teacher answered, and how it is read "
@@ -698,6 +702,9 @@ class _Run:
 
     def _forget(self, *, all_of_it: bool) -> None:
         """Removes what other trainings left, or, to train anew, everything."""
+        from distill.student.ship import put_back
+
+        put_back(self.work / "bundle", self.out)
         keep = set() if all_of_it else {self._kept(student).name for student in STUDENTS}
         with storage_errors(self.work):
             for path in self.work.iterdir():

@@ -10,6 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from distill.bundle import load_bundle
 from distill.student import ship
 from distill.types import Task
 
@@ -48,6 +49,20 @@ def graph(path, logits):
     )
     onnx.save(model, path)
     return path
+
+
+@pytest.mark.parametrize("stands", [False, True])
+def test_a_bundle_that_a_killed_swap_moved_aside_comes_back(tiny_bundle, tmp_path, stands):
+    staging, target = tmp_path / ".work" / "bundle", tmp_path / tiny_bundle.manifest.student
+    ship.put_back(staging, tmp_path)
+    shutil.copytree(tiny_bundle.path, staging.with_name("bundle.old"))
+    if stands:
+        target.mkdir()
+    ship.put_back(staging, tmp_path)
+    if stands:
+        assert not list(target.iterdir())
+    else:
+        assert load_bundle(target).manifest == tiny_bundle.manifest
 
 
 LOGITS = np.tile(np.asarray([4.0, -1.0, -4.0]), (N_TEXTS, 1))

@@ -444,7 +444,9 @@ def test_too_few_held_out_queries_to_calibrate_on_are_pointed_out(base_model, da
 def test_bad_input_gets_one_clear_line(data, tmp_path, base_model):
     cases = {
         "no labelled query": replace(data, examples=()),
-        "same intent": replace(data, examples=tuple(each for each in data.examples if each.target[0])),
+        "have the label 'greet'; a router needs": replace(
+            data, examples=tuple(each for each in data.examples if each.target[0])
+        ),
         "not a number for each": replace(data, examples=(*data.examples, Example("x", np.ones(2, np.float32)))),
     }
     nothing = tuple(replace(each, target=np.full(3, 0.4, np.float32)) for each in data.examples)
