@@ -13,7 +13,7 @@ import numpy as np
 
 from distill.benchmark.metrics import absolute_error
 from distill.benchmark.statistics import mean_interval, paired_difference_interval
-from distill.types import Task
+from distill.types import HOLDS, Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -30,7 +30,6 @@ __all__ = ["MEASURES", "NEAR", "Measure", "Mistake"]
 NEAR = 0.25
 """How likely a mistake that was not made must be to count; ``weights``: how much of a query's weight must lie in other channels."""
 _UNSURE = 0.5
-_HALF = 0.5
 _OF_ONE_QUERY = (-1.0, 1.0)
 
 
@@ -129,7 +128,7 @@ def _paired_shares(differences: Floats) -> Interval:
 
 
 def _at_least_half(targets: Floats) -> Array:
-    chosen: Array = targets >= _HALF
+    chosen: Array = targets >= HOLDS
     return chosen
 
 
@@ -139,17 +138,17 @@ def _about_half(probabilities: Floats, policy: Policy) -> Floats:
     thresholds = np.asarray(policy.thresholds, np.float64)
     tiny = np.finfo(np.float64).tiny
     below = own / np.maximum(thresholds, tiny) / 2
-    above = _HALF + (own - thresholds) / np.maximum(1 - thresholds, tiny) / 2
+    above = HOLDS + (own - thresholds) / np.maximum(1 - thresholds, tiny) / 2
     return np.where(own >= thresholds, np.minimum(above, 1.0), below)
 
 
 def _is_same_set(answers: Floats, given: Array) -> Booleans:
-    right: Booleans = ((answers >= _HALF) == given).all(axis=1)
+    right: Booleans = ((answers >= HOLDS) == given).all(axis=1)
     return right
 
 
 def _some_label_is_near(answers: Floats) -> Booleans:
-    unsure: Booleans = (np.abs(answers - _HALF) < _UNSURE / 2).any(axis=1)
+    unsure: Booleans = (np.abs(answers - HOLDS) < _UNSURE / 2).any(axis=1)
     return unsure
 
 
@@ -160,7 +159,7 @@ def _in_place_of(answers: Floats, given: Array) -> Iterator[Mistake]:
     where there are none, with what the query asks for besides, and otherwise with none.
     """
     for own, wanted in zip(answers, given, strict=True):
-        chosen = own >= _HALF
+        chosen = own >= HOLDS
         missed, false = np.flatnonzero(wanted & ~chosen).tolist(), np.flatnonzero(chosen & ~wanted).tolist()
         wrong, mass, rivals = missed or false, 1.0, false if missed else []
         if not wrong:
@@ -175,7 +174,7 @@ def _in_place_of(answers: Floats, given: Array) -> Iterator[Mistake]:
 
 
 def _wrongly_chosen(answers: Floats, given: Array) -> Floats:
-    return (answers >= _HALF).astype(np.float64) - given
+    return (answers >= HOLDS).astype(np.float64) - given
 
 
 # --- weights ---------------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distill.embed import nearest
-from distill.types import Task
+from distill.types import HOLDS, Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -54,8 +54,6 @@ _FEWEST_NEIGHBOURS, _MOST_NEIGHBOURS, _SHARPNESS = 5, 20, 10.0
 _FEWEST_TRUSTED = 2
 """Of an option: where fewer are left, all its queries stay."""
 _UNANIMOUS = 0.999
-_HOLDS = 0.5
-"""``multi``: the score from which on a query has a label."""
 _LEAST_MOVED = 0.25
 """``weights``: share of the weight that may always be elsewhere."""
 _FENCE = 1.5
@@ -499,7 +497,7 @@ _ONE_OF_ALL = _Form(
 _FORMS: Mapping[Task, _Form] = {
     Task.SINGLE: _ONE_OF_ALL,
     Task.MULTI: _Form(
-        plain=lambda targets: (targets >= _HOLDS).astype(np.float32),
+        plain=lambda targets: (targets >= HOLDS).astype(np.float32),
         decisions=lambda targets: np.stack([1.0 - targets, targets], axis=2),
         targets=lambda decisions: decisions[:, :, 1],
         subject=lambda worst, _: worst,

@@ -19,7 +19,7 @@ from distill.split import HELD_OUT_SHARE, stratified_holdout, with_every_label
 from distill.teacher.functions import redactor
 from distill.teacher.label import queries_of, recorded_samples
 from distill.teacher.rounds import added_queries_path
-from distill.types import Example
+from distill.types import HOLDS, Example
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -34,7 +34,6 @@ __all__ = ["Labelled", "answers_to_queries", "labelled_queries", "redacted_gold"
 
 _SMALLEST, _LARGEST = 1e-30, 1e30
 _SHOWN_TEXTS = 5
-_MULTI_DEFAULT = 0.5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,7 +83,7 @@ def _held_out(spec: Spec, targets: dict[str, Target]) -> set[str]:
     strata = [int(target.argmax()) if target.any() else None for target in first]
     kept, held_out = stratified_holdout(strata, HELD_OUT_SHARE, spec.seed)
     if not spec.task.sums_to_one:
-        kept, held_out = with_every_label(lambda position: first[position] >= _MULTI_DEFAULT, kept, held_out)
+        kept, held_out = with_every_label(lambda position: first[position] >= HOLDS, kept, held_out)
     return {text for position in held_out for text in texts[position]}
 
 

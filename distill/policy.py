@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from distill.types import OUT_OF_SCOPE_LABEL, Prediction, Reason, Task
+from distill.types import HOLDS, OUT_OF_SCOPE_LABEL, Prediction, Reason, Task
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,7 +23,6 @@ __all__ = ["Policy", "confidence", "fit_policy", "least_confidence"]
 
 _SINGLE, _MULTI = Task.SINGLE, Task.MULTI
 _ACCEPTED, _LOW_CONFIDENCE, _OUT_OF_SCOPE = Reason.ACCEPTED, Reason.LOW_CONFIDENCE, Reason.OUT_OF_SCOPE
-_MULTI_DEFAULT = 0.5
 _KEPT_SHARE = 0.99
 _ROUNDING = 1e-9
 _STANDARD_ERRORS = 1.0
@@ -169,7 +168,7 @@ class Policy:
     @classmethod
     def of_answers(cls, task: Task, labels: Sequence[str]) -> Self:
         """What a teacher's own answers are decided by: the best label; for ``multi`` every label that is more likely than not."""
-        return cls(task, tuple(labels), thresholds=(_MULTI_DEFAULT,) * len(labels) if task is _MULTI else None)
+        return cls(task, tuple(labels), thresholds=(HOLDS,) * len(labels) if task is _MULTI else None)
 
     def as_dict(self) -> dict[str, Any]:
         """What stands in a manifest under ``policy``; task and labels stand beside it."""
@@ -368,10 +367,10 @@ def _threshold_keeping(scores: Floats, right: Floats, share: float) -> float:
 
 
 def _fit_multi(probabilities: Floats, targets: Floats, weights: Floats) -> tuple[float, ...]:
-    positives = targets >= _MULTI_DEFAULT
+    positives = targets >= HOLDS
     n_positives = positives.sum(axis=0)
     if n_positives.sum() < _PRIOR_POSITIVES:  # the best of so few may well be to accept every label
-        return (_MULTI_DEFAULT,) * int(targets.shape[1])
+        return (HOLDS,) * int(targets.shape[1])
     columns = np.repeat(weights[:, None], targets.shape[1], axis=1)
     (common,) = _best_f1_thresholds(
         probabilities.reshape(-1, 1), positives.reshape(-1, 1), columns.reshape(-1, 1)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 __all__ = [
+    "HOLDS",
     "HUMAN_LABELS",
     "OUT_OF_SCOPE_LABEL",
     "BenchResult",
@@ -43,6 +44,8 @@ __all__ = [
     "Usage",
 ]
 
+HOLDS = 0.5
+"""``multi``: the score from which on an intent is an answer."""
 HUMAN_LABELS = "human labels"
 """How the name of a teacher begins that is a file of human labels."""
 OUT_OF_SCOPE_LABEL = "oos"

@@ -21,9 +21,8 @@ from distill.benchmark.statistics import wilson_interval
 from distill.data import read_gold, write_json
 from distill.errors import DataError, DistillError
 from distill.spec import load_spec
-from distill.teacher.answers import HOLDS
 from distill.teacher.functions import redactor
-from distill.types import Task
+from distill.types import HOLDS, Task
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

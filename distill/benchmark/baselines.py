@@ -14,6 +14,7 @@ import numpy.typing as npt
 from distill.errors import DataError
 from distill.policy import fit_policy
 from distill.split import HELD_OUT_SHARE, stratified_holdout
+from distill.types import HOLDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -189,7 +190,7 @@ def _without_labels(n_labels: int, n_features: int) -> tuple[Floats, Floats]:
 
 def _fit_independent(matrix: Any, targets: Sequence[Array], weights: Array) -> tuple[Floats, Floats]:
     """One logistic regression a label; a label that always or never occurs has an infinite intercept. Shapes as above."""
-    positives = np.stack(targets) >= 0.5  # noqa: PLR2004
+    positives = np.stack(targets) >= HOLDS
     coefficients = np.zeros((positives.shape[1], matrix.shape[1]), dtype=np.float32)
     intercepts = np.where(positives.any(axis=0), np.inf, -np.inf).astype(np.float32)
     for label in np.flatnonzero(positives.any(axis=0) & ~positives.all(axis=0)):

@@ -34,6 +34,7 @@ from distill.student.export import (
 from distill.student.quantise import quantise, quantise_in_blocks
 from distill.student.targets import LEAST_TARGET, likeliest
 from distill.student.tokens import encode
+from distill.types import HOLDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -65,7 +66,6 @@ _ENOUGH_HELD_OUT = 100
 """With fewer held-out queries ``MOST_FLIPS`` of them is less than one."""
 
 _LIBRARIES = ("torch", "transformers", "onnx", "onnxruntime", "tokenizers", "numpy")
-_MULTI_DEFAULT = 0.5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -246,7 +246,7 @@ def _n_right(answers: np.ndarray[Any, Any], truth: np.ndarray[Any, Any]) -> int:
 def _truth(shipment: Shipment) -> np.ndarray[Any, Any]:
     """What ``_answers`` should give for the held-out queries; -1 for one that fits no label."""
     if not shipment.task.sums_to_one:
-        return np.asarray(shipment.held_out_targets >= _MULTI_DEFAULT)
+        return np.asarray(shipment.held_out_targets >= HOLDS)
     return likeliest(shipment.held_out_targets, LEAST_TARGET)[:, None]
 
 
@@ -326,7 +326,7 @@ def _held_out_figures(shipment: Shipment, logits: Array) -> dict[str, float]:
     figures = {"held_out_nll": round(negative_log_likelihood(shipment.task, logits, targets), 4)}
     scores = probabilities(shipment.task, logits)
     if not shipment.task.sums_to_one:
-        answers, truths = scores >= _MULTI_DEFAULT, targets >= _MULTI_DEFAULT
+        answers, truths = scores >= HOLDS, targets >= HOLDS
         hits = int((answers & truths).sum())
         return figures | {"held_out_micro_f1": round(2 * hits / max(int(answers.sum() + truths.sum()), 1), 4)}
     right = logits.argmax(axis=1) == targets.argmax(axis=1)

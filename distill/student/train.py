@@ -39,6 +39,7 @@ from distill.student.recipe import (
     static_recipe_alone,
 )
 from distill.student.targets import LEAST_TARGET, joined, likeliest, most_rows, taken
+from distill.types import HOLDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,7 +62,6 @@ STUDENTS = ("encoder", "static")
 DEFAULT_BASE_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 
 _NEEDED = ("torch", "transformers", "accelerate", "datasets", "safetensors", "onnx", "onnxscript", "scipy", "sklearn")
-_MULTI_DEFAULT = 0.5
 _MOST_GRAPH_BYTES = 2_000_000_000
 """Of weights: a file of protocol buffers ends at 2 GiB."""
 _MOST_NAMES = 10
@@ -277,7 +277,7 @@ def _label_counts(task: Task, examples: Sequence[Example], n_labels: int) -> np.
         return np.bincount([example.target.argmax() for example in examples], minlength=n_labels)
     counts = np.zeros(n_labels, np.int64)
     for example in examples:
-        counts += example.target > 0 if task.is_mixture else example.target >= _MULTI_DEFAULT
+        counts += example.target > 0 if task.is_mixture else example.target >= HOLDS
     return counts
 
 
@@ -291,7 +291,7 @@ def _known_labels(task: Task, targets: Targets) -> np.ndarray[Any, np.dtype[np.b
         return known
     step = most_rows(n_labels)
     for start in range(0, n, step):
-        known |= (targets[start : start + step] >= _MULTI_DEFAULT).any(axis=0)
+        known |= (targets[start : start + step] >= HOLDS).any(axis=0)
     return known
 
 
@@ -326,7 +326,7 @@ def _tenth_held_out(examples: list[Example], task: Task, seed: int) -> tuple[lis
     distinct = list(first.values())
     kept, chosen = stratified_holdout([_stratum(task, example) for example in distinct], HELD_OUT_SHARE, seed)
     if not task.sums_to_one:
-        kept, chosen = with_every_label(lambda position: distinct[position].target >= _MULTI_DEFAULT, kept, chosen)
+        kept, chosen = with_every_label(lambda position: distinct[position].target >= HOLDS, kept, chosen)
     texts = {distinct[position].text for position in chosen}
     return (
         [example for example in examples if example.text not in texts],
@@ -346,7 +346,7 @@ def _few_enough(examples: list[Example], n_labels: int, seed: int) -> list[Examp
 def _stratum(task: Task, example: Example) -> int:
     """The best label; for ``multi`` the rarest question is whether any label holds, and 0 or the first one stands for it."""
     if not task.sums_to_one:
-        positive = np.flatnonzero(example.target >= _MULTI_DEFAULT)
+        positive = np.flatnonzero(example.target >= HOLDS)
         return int(positive[0]) if len(positive) else -1
     return int(example.target.argmax())
 
@@ -631,7 +631,7 @@ class _Run:
 
         if not wanted:
             return []
-        groups = likeliest(self._corrected.targets, 0.0 if self.data.task.sums_to_one else _MULTI_DEFAULT).tolist()
+        groups = likeliest(self._corrected.targets, 0.0 if self.data.task.sums_to_one else HOLDS).tolist()
         return more_texts(self.training.texts, groups, wanted, seed, words.neighbours, known)
 
     def _ask(self, name: str, encoder: Encoder, base: BaseModel, texts: list[str], max_length: int) -> Targets:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from distill.data import canonical_json, unknown_label
 from distill.teacher.likelihood import label_probabilities
 from distill.teacher.prompt import examples_of
-from distill.types import Task
+from distill.types import HOLDS, Task
 
 if TYPE_CHECKING:
     from distill.spec import Spec
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FORMS",
-    "HOLDS",
     "SAID",
     "Answer",
     "Names",
@@ -188,9 +187,6 @@ def _example_weights(intents: Sequence[Intent]) -> list[tuple[str, Any]]:
 
 
 _WHOLE = 100
-
-HOLDS = 0.5
-"""``multi``: the score from which on an intent is an answer."""
 
 _MOST_NAMED = 20
 """Intents in one answer: a small model may say the same one for ever."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill.data import ledger_key, read_gold, unknown_label
 from distill.errors import SpecError
-from distill.teacher.answers import HOLDS, SAID
+from distill.teacher.answers import SAID
 from distill.teacher.asking import Question, Teacher, brief
 from distill.teacher.client import DIALECTS
 from distill.teacher.earlier import described, earlier_answers, group_of
@@ -15,7 +15,7 @@ from distill.teacher.label import texts_of
 from distill.teacher.ledger import AppendLog, Ledger, time_now
 from distill.teacher.rereading import read_anew
 from distill.teacher.synth import is_recorded, plan_synthesis
-from distill.types import OUT_OF_SCOPE_LABEL
+from distill.types import HOLDS, OUT_OF_SCOPE_LABEL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
