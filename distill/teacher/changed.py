@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from distill.spec import Spec
     from distill.types import Label, Task
 
-__all__ = ["HOLDS", "Case", "IntentChange", "Recorded", "best", "mean"]
+__all__ = ["Case", "IntentChange", "Recorded", "best", "mean"]
 
 
 @dataclass(frozen=True, slots=True)
