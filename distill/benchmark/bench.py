@@ -392,11 +392,12 @@ def _latency_fields(latency: Latency) -> dict[str, Any]:
 
 
 def _compare(measured: Sequence[_Measured], gold: Gold) -> dict[str, Comparison]:
-    """Every row against the teacher on gold, paired; empty without gold or teacher."""
+    """Every row against the teacher on the gold that it answered, paired; empty without gold, teacher or answers."""
     teacher = measured[0]
-    if not len(gold.intent) or teacher.name != _TEACHER:
+    answered = ~teacher.answers.failed
+    if not len(gold.intent) or teacher.name != _TEACHER or not answered.any():
         return {}
-    return {each.name: compare_paired(each.right, teacher.right) for each in measured[1:]}
+    return {each.name: compare_paired(each.right, teacher.right, answered) for each in measured[1:]}
 
 
 def _row(
@@ -418,6 +419,7 @@ def _row(
     if comparison := comparisons.get(each.name):
         notes["against_teacher"] = {
             "n": comparison.n,
+            "n_left_out": comparison.n_left_out,
             "drop": comparison.drop,
             "drop_ci95": comparison.drop_ci95,
             "mcnemar_p": comparison.p_value,

@@ -77,7 +77,7 @@ class CascadePoint:
         share_asked: ``n_asked`` of all.
         accuracy: After the policy, on all gold queries (``accuracy_policy``).
         accuracy_ci95: Its interval (Wilson).
-        drop: The teacher's accuracy minus this one.
+        drop: The teacher's accuracy minus this one, on the queries that the teacher answered.
         drop_ci95: Its interval (Tango, paired). Only where all of it lies below a loss is that loss ruled out at 95 %.
         p95_ms: Over all queries; one that is asked takes the student's time and the teacher's. None where not known.
         asking_usd_per_1k: What asking costs for a thousand queries, the student's machine apart. None where not known.
@@ -109,10 +109,10 @@ def cascade_curve(inputs: CascadeInputs, shares: Sequence[float] = SHARES) -> tu
             ask the same queries give one point.
 
     Returns:
-        The points; none where there is no query.
+        The points; none where there is no query that the teacher answered.
     """
     n = len(inputs.confidence)
-    if not n:
+    if inputs.teacher_failed.all():
         return ()
     asked = {(_POLICY, 0.0): inputs.declined}
     ascending = np.sort(inputs.confidence[~np.isnan(inputs.confidence)])
@@ -143,7 +143,7 @@ def _short_number_between(low: float, high: float) -> float:
 def _point(inputs: CascadeInputs, rule: str, ask_below: float, asked: Bools) -> CascadePoint:
     n, n_asked = len(asked), int(asked.sum())
     right = np.where(asked & ~inputs.teacher_failed, inputs.teacher_right, inputs.student_right)
-    against = compare_paired(right, inputs.teacher_right)
+    against = compare_paired(right, inputs.teacher_right, ~inputs.teacher_failed)
     usd = inputs.teacher_usd_per_1k
     cost = Decimal(0) if not n_asked else None if usd is None else usd * n_asked / n
     return CascadePoint(

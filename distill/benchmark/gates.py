@@ -52,8 +52,9 @@ def _judge_accuracy_drop(row: BenchRow, limit: float, comparison: Comparison | N
     verdict = judge_drop(comparison, limit)
     needed = queries_needed(comparison, limit) if verdict is NonInferiority.NOT_SHOWN else None
     more_gold = None if needed is None else max(1, needed - comparison.n)
+    left_out = f" ({comparison.n_left_out} more got no answer of the teacher)" if comparison.n_left_out else ""
     detail = (
-        f"{found} on {comparison.n} gold queries, limit {100 * limit:g} (drop {100 * low:+.1f} to {100 * high:+.1f} at 95 %); "
+        f"{found} on {comparison.n} gold queries{left_out}, limit {100 * limit:g} (drop {100 * low:+.1f} to {100 * high:+.1f} at 95 %); "
         f"at most {100 * limit:g} point{'s' if limit != _ONE_POINT else ''} worse: {verdict.value} at 95 %"
     )
     if verdict is NonInferiority.NOT_SHOWN:

@@ -20,7 +20,7 @@ from distill.types import OUT_OF_SCOPE_LABEL, Task
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from distill.types import GoldQuery, Prediction
+    from distill.types import GoldQuery, Interval, Prediction
 
 __all__ = [
     "NO_INTENT",
@@ -51,6 +51,7 @@ NO_INTENT = -1
 """Position that stands for no intent: out of scope in gold, rejected (or failed) in an answer."""
 _CLIP = 1e-6
 _DIGITS = 9
+_FEWEST_LABELLED = 5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -218,7 +219,8 @@ def f1_figures(truth: Bools, chosen: Bools) -> dict[str, Any]:
     """Macro and micro F1 with bootstrap intervals, as fields of ``BenchRow``.
 
     Macro is over the labels that occur in ``truth``, and in a resample over those that occur there; micro counts what is
-    given to the others too, as wrong. Empty where no label occurs.
+    given to the others too, as wrong. Empty where no label occurs, and without intervals where fewer than five queries have one: in many a
+    resample none would, which has no F1.
 
     Args:
         truth: bool array of shape (n, n_labels).
@@ -228,11 +230,17 @@ def f1_figures(truth: Bools, chosen: Bools) -> dict[str, Any]:
         return {}
     by_average = _f1_statistics(truth, chosen)
     macro, micro = by_average(np.arange(len(truth))[None])
+
+    def interval(average: int) -> Interval | None:
+        if truth.any(axis=1).sum() < _FEWEST_LABELLED:
+            return None
+        return bootstrap_interval([len(truth)], lambda positions: by_average(positions)[average])
+
     return {
         "macro_f1": float(macro[0]),
-        "macro_f1_ci95": bootstrap_interval([len(truth)], lambda positions: by_average(positions)[0]),
+        "macro_f1_ci95": interval(0),
         "micro_f1": float(micro[0]),
-        "micro_f1_ci95": bootstrap_interval([len(truth)], lambda positions: by_average(positions)[1]),
+        "micro_f1_ci95": interval(1),
     }
 
 

@@ -58,6 +58,7 @@ class Comparison:
         drop: Teacher's accuracy minus the student's.
         drop_ci95: Its interval.
         p_value: Exact McNemar, two-sided.
+        n_left_out: Other queries, which the teacher did not answer.
     """
 
     n: int
@@ -66,6 +67,7 @@ class Comparison:
     drop: float
     drop_ci95: Interval
     p_value: float
+    n_left_out: int = 0
 
 
 def wilson_interval(n_right: int, n: int) -> Interval | None:
@@ -165,13 +167,23 @@ def _only_second_given(delta: float, only_first: float, only_second: float, n: f
     return (sqrt(max(b * b - 4 * a * c, 0.0)) - b) / (2 * a)
 
 
-def compare_paired(student_right: npt.NDArray[np.bool_], teacher_right: npt.NDArray[np.bool_]) -> Comparison:
+def compare_paired(
+    student_right: npt.NDArray[np.bool_],
+    teacher_right: npt.NDArray[np.bool_],
+    answered: npt.NDArray[np.bool_] | None = None,
+) -> Comparison:
     """Compares student and teacher on the same queries.
 
     Args:
         student_right: bool array of shape (n,): the student got the query right.
         teacher_right: bool array of shape (n,): the teacher did.
+        answered: bool array of shape (n,), True at least once: the teacher answered at all. The others are left out, as a server that was
+            down says nothing of how good the student is. None: it answered all.
     """
+    n_left_out = 0
+    if answered is not None:
+        n_left_out = int((~answered).sum())
+        student_right, teacher_right = student_right[answered], teacher_right[answered]
     n = len(student_right)
     only_student = int((student_right & ~teacher_right).sum())
     only_teacher = int((teacher_right & ~student_right).sum())
@@ -182,6 +194,7 @@ def compare_paired(student_right: npt.NDArray[np.bool_], teacher_right: npt.NDAr
         drop=(only_teacher - only_student) / n,
         drop_ci95=paired_difference_interval(only_teacher, only_student, n),
         p_value=mcnemar_p_value(only_student, only_teacher),
+        n_left_out=n_left_out,
     )
 
 

@@ -69,11 +69,12 @@ def test_fidelity_is_against_the_teacher_and_not_against_gold(result):
     assert static.accuracy_policy == 1.0
     assert static.fidelity == pytest.approx(14 / 15)
     assert static.notes["against_teacher"] == {
-        "n": 16,
-        "drop": -2 / 16,
+        "n": 15,
+        "n_left_out": 1,
+        "drop": -1 / 15,
         "drop_ci95": static.notes["against_teacher"]["drop_ci95"],
-        "mcnemar_p": 0.5,
-        "only_student_right": 2,
+        "mcnemar_p": 1.0,
+        "only_student_right": 1,
         "only_teacher_right": 0,
     }
 
@@ -83,7 +84,8 @@ def test_gates_are_judged_for_the_rows_that_have_them(result):
         ("static", "accuracy_drop", True),
         ("static", "p95_ms", True),
     ]
-    assert (result.gates[0].figure, result.gates[0].verdict) == (-2 / 16, "not shown")
+    assert (result.gates[0].figure, result.gates[0].verdict) == (-1 / 15, "not shown")
+    assert "on 15 gold queries (1 more got no answer of the teacher), limit" in result.gates[0].detail
 
 
 def test_gold_is_broken_down_by_intent_for_teacher_and_students(result):
@@ -122,7 +124,7 @@ def test_what_trained_the_students_has_a_row_of_its_own(tiny_bundles):
     rows = run_bench(replace(inputs, with_evidence=with_evidence), show_progress=False).rows
     assert [row.name for row in rows][:2] == ["teacher", "teacher+evidence"]
     assert (rows[1].accuracy_policy, rows[1].fidelity, rows[1].p50_ms) == (1.0, 14 / 15, None)
-    assert rows[1].notes["against_teacher"]["drop"] == -2 / 16
+    assert rows[1].notes["against_teacher"]["drop"] == -1 / 15
 
 
 def test_a_loaded_machine_is_warned_of_on_stderr_and_in_the_result(tiny_bundles, monkeypatch, capsys):
@@ -199,7 +201,7 @@ def test_the_other_tasks_run_through(tiny_bundles, task):
     assert {each.row for each in result.per_intent} == {"teacher", "static"}
     assert len(result.cascades) == 1
     assert bool(result.reliability) == bool(result.risk_coverage) == (task is Task.MULTI)
-    assert rows["static"].notes["against_teacher"]["n"] == 12
+    assert rows["static"].notes["against_teacher"]["n"] == 11
     assert ("mae_policy" in rows["static"].notes) == (task is Task.WEIGHTS)
     value = result_as_json(result)
     assert result_as_json(result_from_json(value)) == value
@@ -254,3 +256,12 @@ def test_a_bundle_of_other_labels_is_one_clear_line(tiny_bundles):
 def test_progress_goes_to_stderr_and_nothing_to_stdout(tiny_bundles, capsys):
     run_bench(make_inputs(tiny_bundles), show_progress=True)
     assert capsys.readouterr().out == ""
+
+
+def test_a_teacher_that_was_down_is_no_reason_to_trust_the_student(tiny_bundles):
+    inputs = make_inputs(tiny_bundles)
+    down = [answer(query.text, None, error="server error") for query in inputs.gold]
+    result = run_bench(replace(inputs, teacher=RecordedTeacher(down, inputs.labels)), show_progress=False)
+    assert "against_teacher" not in rows_of(result)["static"].notes
+    assert (result.gates[0].gate, result.gates[0].passed, result.gates[0].verdict) == ("accuracy_drop", None, None)
+    assert result.cascades == {"static": []}

@@ -49,15 +49,16 @@ def test_every_point_is_what_asking_one_by_one_gives(seed, n):
             answered = asked[row] and not inputs.teacher_failed[row]
             is_right = bool(inputs.teacher_right[row] if answered else inputs.student_right[row])
             right += is_right
-            only_cascade += is_right and not inputs.teacher_right[row]
-            only_teacher += bool(inputs.teacher_right[row]) and not is_right
+            only_cascade += is_right and not inputs.teacher_right[row] and not inputs.teacher_failed[row]
+            only_teacher += bool(inputs.teacher_right[row]) and not is_right and not inputs.teacher_failed[row]
             n_failed += bool(asked[row] and inputs.teacher_failed[row])
         assert (point.n_asked, point.n_failed) == (sum(asked), n_failed)
         assert point.share_asked == sum(asked) / n
         assert point.accuracy == pytest.approx(right / n)
         assert point.accuracy_ci95 == wilson_interval(right, n)
-        assert point.drop == pytest.approx((only_teacher - only_cascade) / n)
-        assert point.drop_ci95 == pytest.approx(paired_difference_interval(only_teacher, only_cascade, n))
+        n_answered = n - int(inputs.teacher_failed.sum())
+        assert point.drop == pytest.approx((only_teacher - only_cascade) / n_answered)
+        assert point.drop_ci95 == pytest.approx(paired_difference_interval(only_teacher, only_cascade, n_answered))
         assert point.asking_usd_per_1k == Decimal("0.30") * sum(asked) / n
 
 

@@ -159,6 +159,15 @@ def test_gold_of_one_intent_has_that_intents_f1(n_labels):
     assert figures["macro_f1_ci95"][0] < expected < figures["macro_f1_ci95"][1]
 
 
+@pytest.mark.parametrize(("n_labelled", "interval"), [(4, None), (5, (1.0, 1.0))])
+def test_of_a_few_labelled_queries_f1_has_no_interval(n_labelled, interval):
+    truth = np.zeros((300, 3), dtype=bool)
+    truth[:n_labelled, 1] = True
+    figures = f1_figures(truth, truth)
+    assert (figures["macro_f1"], figures["micro_f1"]) == (1.0, 1.0)
+    assert figures["macro_f1_ci95"] == figures["micro_f1_ci95"] == interval
+
+
 def test_a_resample_without_an_intent_leaves_it_out():
     truth = np.zeros((40, 2), dtype=bool)
     truth[:, 0], truth[0] = True, [False, True]
