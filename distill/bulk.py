@@ -15,7 +15,7 @@ import json
 import logging
 import os
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -255,6 +255,8 @@ def _check(job: _Job) -> None:
         raise DataError(f"{job.output}: is the input; give another output")
     if job.output.is_dir():
         raise DataError(f"{job.output}: is a folder; give a file")
+    if job.output.exists() and not job.output.is_file():
+        raise DataError(f"{job.output}: is a device or a pipe, which cannot be gone on with after a stop; give a file")
     for report in job.reports:
         if report in {job.source, job.output}:
             raise _in_the_way(report)
@@ -413,7 +415,7 @@ class _RayWorker:
         Returns:
             A column for each key of ``_NOTHING``; ``error`` is the class of what went wrong with a part, empty where nothing did.
         """
-        rows = zip(batch["number"], batch["start"], batch["first_line"], batch["n_lines"], strict=True)
+        rows = zip(*(batch[attribute.name] for attribute in fields(Part)), strict=True)
         done = [self._route(Part(*map(int, row))) for row in rows]
         return {name: [row[name] for row in done] for name in _NOTHING}
 

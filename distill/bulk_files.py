@@ -41,6 +41,9 @@ __all__ = [
 ]
 
 _LONGEST_LINE = 1 << 24
+_LONGEST_OF_SEVERAL_LINES = 1 << 12
+"""Of a row, once quotes that are never closed have had the file read several times over."""
+_MOST_TIMES_READ = 4
 _BYTES_PER_PART = 1 << 24
 _ROWS_AT_A_TIME, _BYTES_AT_A_TIME = 4096, 1 << 20
 _SHOWN_CHARACTERS = 10_000
@@ -59,12 +62,14 @@ class Part:
         start: Where it begins: a byte of JSON lines or CSV, a row of Parquet.
         first_line: Number of its first line, from 1.
         n_lines: How many lines or rows it has.
+        wasted_bytes: Of CSV: what was read before it for rows that turned out to be none, by which is told how long its rows may be.
     """
 
     number: int
     start: int
     first_line: int
     n_lines: int
+    wasted_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,17 +171,18 @@ class JsonLines:
     def plan(self, path: Path, lines_per_part: int, column: str) -> list[Part]:  # noqa: ARG002
         """The parts of a file: so many lines, or 16 MiB, whichever is less."""
         with _open(path) as stream:
-            return _parts(stream, (1 for _ in _whole_lines(stream)), lines_per_part, first_line=1)
+            return _parts(stream, ((1, 0) for _ in _whole_lines(stream)), lines_per_part, first_line=1)
 
     def read(self, path: Path, part: Part, column: str) -> Iterator[Line]:
         """The lines of one part."""
         with _open(path) as stream:
             stream.seek(part.start)
             for number, raw in zip(range(part.first_line, part.first_line + part.n_lines), _whole_lines(stream)):  # noqa: B905
-                if not raw.strip():
+                plain = raw.removeprefix(_MARK) if number == 1 else raw
+                if not plain.strip():
                     continue
                 try:
-                    yield Line(number, _text_of(raw.removeprefix(_MARK) if number == 1 else raw, column))
+                    yield Line(number, _text_of(plain, column))
                 except ValueError as error:
                     yield Line(number, None, str(error), _shown(raw))
 
@@ -207,23 +213,23 @@ def _open(path: Path) -> Iterator[BinaryIO]:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
-def _parts(stream: BinaryIO, n_lines_of_each: Iterable[int], lines_per_part: int, first_line: int) -> list[Part]:
+def _parts(stream: BinaryIO, pieces: Iterable[tuple[int, int]], lines_per_part: int, first_line: int) -> list[Part]:
     """Parts of so many lines, or 16 MiB, whichever is less; what is read in one piece is not parted.
 
     Args:
         stream: Where the first part begins.
-        n_lines_of_each: Reads one piece after another, and says how many lines each has.
+        pieces: Reads one piece after another, and says how many lines each has, and the ``wasted_bytes`` behind it.
         lines_per_part: Lines from which on a part is whole.
         first_line: Number of the first line.
     """
     parts: list[Part] = []
-    start, n_lines = stream.tell(), 0
-    for more in n_lines_of_each:
+    start, n_lines, wasted_before = stream.tell(), 0, 0
+    for more, wasted in pieces:
         n_lines += more
         if n_lines >= lines_per_part or stream.tell() - start >= _BYTES_PER_PART:
-            parts.append(Part(len(parts), start, first_line, n_lines))
-            start, first_line, n_lines = stream.tell(), first_line + n_lines, 0
-    return [*parts, Part(len(parts), start, first_line, n_lines)] if n_lines else parts
+            parts.append(Part(len(parts), start, first_line, n_lines, wasted_before))
+            start, first_line, n_lines, wasted_before = stream.tell(), first_line + n_lines, 0, wasted
+    return [*parts, Part(len(parts), start, first_line, n_lines, wasted_before)] if n_lines else parts
 
 
 def _shown(raw: bytes) -> str:
@@ -289,8 +295,8 @@ class Csv:
         """The parts of a table: so many lines or a row more, or 16 MiB, whichever is less."""
         with _open(path) as stream:
             header = _header(path, stream, column)
-            n_lines_of_each = (row.n_lines for row in _rows(stream, header.delimiter))
-            return _parts(stream, n_lines_of_each, lines_per_part, first_line=1 + header.n_lines)
+            pieces = ((row.n_lines, row.wasted_bytes) for row in _rows(stream, header.delimiter))
+            return _parts(stream, pieces, lines_per_part, first_line=1 + header.n_lines)
 
     def read(self, path: Path, part: Part, column: str) -> Iterator[Line]:
         """The rows of one part, each with the line on which it begins."""
@@ -298,7 +304,7 @@ class Csv:
             header = _header(path, stream, column)
             stream.seek(part.start)
             number = part.first_line
-            for row in _rows(stream, header.delimiter):
+            for row in _rows(stream, header.delimiter, part.wasted_bytes):
                 if row.raw.strip():
                     try:
                         yield Line(number, _value_of(row, header))
@@ -311,10 +317,11 @@ class Csv:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A row of a CSV: its bytes, its lines and its values; ``error`` says why it has no values."""
+    """A row of a CSV: its bytes, its lines and its values; ``error`` says why it has no values. ``wasted_bytes``: up to here, as of ``Part``."""
 
     raw: bytes
     n_lines: int
+    wasted_bytes: int = 0
     values: Sequence[str] = ()
     error: str = ""
 
@@ -350,32 +357,41 @@ def _header(path: Path, stream: BinaryIO, column: str) -> _Header:
     return _Header(row.n_lines, len(row.values), row.values.index(column), delimiter)
 
 
-def _rows(stream: BinaryIO, delimiter: str) -> Iterator[_Row]:
+def _rows(stream: BinaryIO, delimiter: str, wasted_bytes: int = 0) -> Iterator[_Row]:
     """Every row from where the stream stands, which is behind the row then.
 
     Of a row that is not CSV only the first line is one, the next begins on the second: a quote that is never closed costs one
-    line, not all that follow.
+    line, not all that follow. Reading to where it might have been closed costs time: where many are not, rows of several lines have to be
+    short from then on.
     """
     while True:
         lines: list[bytes] = []
         start = stream.tell()
+        is_too_dear = wasted_bytes > _LONGEST_LINE + _MOST_TIMES_READ * start
+        most = _LONGEST_OF_SEVERAL_LINES if is_too_dear else _LONGEST_LINE
         try:
             with csv_fields_up_to(_LONGEST_LINE):
-                values = next(csv.reader(_lines_of_row(stream, lines), delimiter=delimiter, strict=True), None)
+                values = next(csv.reader(_lines_of_row(stream, lines, most), delimiter=delimiter, strict=True), None)
             if values is None:
                 return
             raw = b"".join(lines)
             raw.decode()
-            yield _Row(raw, len(lines), values)
+            yield _Row(raw, len(lines), wasted_bytes, values)
         except UnicodeDecodeError as error:
-            yield _Row(raw, len(lines), error=f"not UTF-8 (byte {error.start})")
+            yield _Row(raw, len(lines), wasted_bytes, error=f"not UTF-8 (byte {error.start})")
         except (csv.Error, ValueError) as error:
+            wasted_bytes += stream.tell() - start
             stream.seek(start)
-            yield _Row(next(_whole_lines(stream)), 1, error=f"not CSV: {error}")
+            yield _Row(next(_whole_lines(stream)), 1, wasted_bytes, error=f"not CSV: {error}")
 
 
-def _lines_of_row(stream: BinaryIO, lines: list[bytes]) -> Iterator[str]:
+def _lines_of_row(stream: BinaryIO, lines: list[bytes], most_bytes: int) -> Iterator[str]:
     """Line after line, as the reader of a row asks for them; each is added to ``lines``.
+
+    Args:
+        stream: Where the row begins.
+        lines: What was read.
+        most_bytes: Of a row of several lines; a single one may have 16 MiB.
 
     Raises:
         ValueError: The row grows too long to be kept in memory.
@@ -384,8 +400,8 @@ def _lines_of_row(stream: BinaryIO, lines: list[bytes]) -> Iterator[str]:
     for raw in _whole_lines(stream):
         lines.append(raw)
         n_bytes += len(raw)
-        if n_bytes >= _LONGEST_LINE:
-            raise ValueError(f"a row of {_LONGEST_LINE} bytes or more; a quote may not be closed")
+        if n_bytes >= (_LONGEST_LINE if len(lines) == 1 else most_bytes):
+            raise ValueError(f"a row of {n_bytes} bytes or more; a quote may not be closed")
         yield raw.decode("utf-8", "surrogateescape")
 
 
@@ -460,7 +476,7 @@ class Parquet:
                 begin = end
             left = part.n_lines
             for batch in _readable(path, file.iter_batches(_ROWS_AT_A_TIME, row_groups=groups, columns=[column])):
-                texts = batch.column(0)[skip : skip + left]
+                texts = batch.column(batch.schema.get_field_index(column))[skip : skip + left]
                 skip, left = max(skip - batch.num_rows, 0), left - len(texts)
                 yield texts
                 if not left:

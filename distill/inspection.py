@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from distill.bundle import SELFCHECK
+from distill.bundle import SELFCHECK, TOKENIZER
 from distill.data import read_jsonl, read_queries
 from distill.errors import DataError, DistillError, missing_extra
 from distill.types import OUT_OF_SCOPE_LABEL, Reason, Task
@@ -194,9 +194,19 @@ def explain(router: Router, text: str, neighbours: Neighbours | None = None) -> 
         because=reason_in_words(prediction, router.policy),
         top=tuple(scores[:_TOP_SCORES]) if prediction.probabilities is not None else (),
         n_tokens=n_tokens,
-        is_cut=n_tokens >= router.manifest.max_length,
+        is_cut=0 < n_tokens < _n_tokens_of_all(router.bundle, text),
         neighbours=None if neighbours is None or prediction.probabilities is None else neighbours.nearest(text),
     )
+
+
+def _n_tokens_of_all(bundle: Bundle, text: str) -> int:
+    """How many tokens a query has if none is cut."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(bundle.path / TOKENIZER))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return len(tokenizer.encode(text).ids)
 
 
 def reason_in_words(prediction: Prediction, policy: Policy) -> str:

@@ -199,7 +199,7 @@ class Policy:
                 thresholds=None if thresholds is None else tuple(float(limit) for limit in thresholds),
                 out_of_scope_ratio=float(value.get("out_of_scope_ratio", 1.0)),  # bundles of format 1 have none
             )
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, OverflowError) as error:
             raise ValueError(f"not a policy: {error!r}") from error
 
 

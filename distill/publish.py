@@ -153,11 +153,22 @@ def _check_target(bundle: Bundle, target: Path) -> None:
         for path in target.rglob("*")
         if path.is_file() and not _NEVER_UPLOADED.search(f"/{path.relative_to(target).as_posix()}")
     } - {*bundle.manifest.files, MANIFEST, _CARD, ".gitattributes"}
+    if (other := _name_of(target)) not in {None, _name_of(bundle.path)}:
+        raise BundleError(f"{target}: holds another bundle, {other}; give an empty folder")
     if strangers:
         raise BundleError(
             f"{target}: holds {min(strangers)}, which is none of the bundle's files and would be uploaded with it; "
             "give an empty folder"
         )
+
+
+def _name_of(folder: Path) -> str | None:
+    """Of the bundle in a folder: router and student; None where there is none, or half of one."""
+    try:
+        manifest = load_bundle(folder, verify=False).manifest
+    except BundleError:
+        return None
+    return f"{manifest.name}, {manifest.student}"
 
 
 def _measured(bundle: Bundle, bench: Path | None) -> tuple[Path | None, BenchResult | None]:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
+from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow as pa
@@ -71,6 +72,7 @@ def files_in(folder):
     return sorted(file.name for file in folder.iterdir())
 
 
+WITH_PIPES = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 FORMATS = pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
 SOURCES = pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
 
@@ -111,6 +113,61 @@ def test_intents_and_weights(tiny_bundles, tmp_path, suffix):
                 assert row[key] is None
             else:
                 assert dict(row[key]) == pytest.approx(prediction.weights, abs=1e-5)
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b'\n{"text": "refund"}\n'])
+def test_a_byte_order_mark_alone_is_a_blank_line(tiny_bundle, tmp_path, content):
+    source, output = tmp_path / "queries.jsonl", tmp_path / "answers.jsonl"
+    source.write_bytes(b"\xef\xbb\xbf" + content)
+    assert route_file(tiny_bundle.path, source, output).n_errors == 0
+    assert [(row["line"], row["intent"]) for row in read_rows(output)] == [(2, "refund")] * (b"refund" in content)
+
+
+def test_a_column_with_a_dot_is_not_one_of_a_struct(tiny_bundle, tmp_path):
+    source, output = tmp_path / "queries.parquet", tmp_path / "answers.jsonl"
+    pq.write_table(pa.table({"a": [{"b": "parcel"}], "a.b": ["refund"]}), source)
+    route_file(tiny_bundle.path, source, output, column="a.b")
+    assert [row["text"] for row in read_rows(output)] == ["refund"]
+
+
+def read_csv(path, lines_per_part):
+    parts = bulk_files.Csv().plan(path, lines_per_part, "text")
+    return parts, [line for part in parts for line in bulk_files.Csv().read(path, part, "text")]
+
+
+@pytest.mark.parametrize("lines_per_part", [7, 10_000])
+def test_quotes_that_are_never_closed_cost_a_limited_time(tmp_path, monkeypatch, lines_per_part):
+    monkeypatch.setattr(bulk_files, "_LONGEST_LINE", 1 << 15)
+    monkeypatch.setattr(bulk_files, "_LONGEST_OF_SEVERAL_LINES", 1 << 8)
+    n_read, whole_lines = 0, bulk_files._whole_lines
+
+    def counted(stream):
+        nonlocal n_read
+        for raw in whole_lines(stream):
+            n_read += len(raw)
+            yield raw
+
+    monkeypatch.setattr(bulk_files, "_whole_lines", counted)
+    path = tmp_path / "queries.csv"
+    path.write_text("id,text\n" + '5",",\n' * 2_000, encoding="utf-8")
+    parts, lines = read_csv(path, lines_per_part)
+    assert [line.number for line in lines] == list(range(2, 2_002))
+    assert all("a quote may not be closed" in line.error or "unexpected end" in line.error for line in lines)
+    size, n_passes = path.stat().st_size, 2
+    dear, long, short = (1 << 15) + 4 * size, 2_000 * (1 << 8), (len(parts) + 1) * 20
+    assert n_read < n_passes * 1.2 * (dear + long + size + short)
+    assert len(parts) == (286 if lines_per_part == 7 else 1)
+
+
+@pytest.mark.parametrize("lines_per_part", [1, 10_000])
+def test_rows_of_several_lines_stay_long_beside_a_few_unclosed_quotes(tmp_path, lines_per_part):
+    path, long = tmp_path / "queries.csv", "refund\n" * 2_000
+    rows = [f'"{long}"' if number % 10 == 5 else "parcel" for number in range(40)]
+    rows[20] = '"never closed'
+    path.write_text("text\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    _, lines = read_csv(path, lines_per_part)
+    assert [line.text for line in lines if line.text is not None and len(line.text) > 100] == [long] * 4
+    assert [line.raw for line in lines if line.error] == ['"never closed']
 
 
 def test_malformed_lines_are_said_counted_and_kept(tiny_bundle, tmp_path, capsys):
@@ -789,6 +846,7 @@ def test_an_input_that_is_a_link_has_the_format_that_its_own_name_says(tiny_bund
         ("missing.csv", "answers.jsonl", "missing.csv: cannot be read"),
         ("queries.jsonl", "queries.jsonl", "is the input"),
         ("queries.jsonl", "folder.jsonl", "folder.jsonl: is a folder; give a file"),
+        pytest.param("queries.jsonl", "pipe.jsonl", "pipe.jsonl: is a device or a pipe", marks=WITH_PIPES),
         ("queries.jsonl", "errors.jsonl", "stands where the lines without a query go"),
         ("errors.jsonl", "answers.jsonl", "stands where the lines without a query go"),
         ("a.jsonl.errors.jsonl", "a.jsonl", "stands where the lines without a query go"),
@@ -810,6 +868,8 @@ def test_what_cannot_be_routed_is_one_line(tiny_bundle, tmp_path, source, output
     (tmp_path / "empty.csv").write_text("", encoding="utf-8")
     (tmp_path / "latin.csv").write_bytes("text;Ä\nrefund;1\n".encode("latin-1"))
     (tmp_path / "folder.jsonl").mkdir()
+    if output.startswith("pipe"):
+        os.mkfifo(tmp_path / output)
     before = files_in(tmp_path)
     line = fails("route", tiny_bundle.path, "--input", tmp_path / source, "--output", tmp_path / output)
     assert complaint in line
@@ -905,7 +965,7 @@ def test_a_missing_extra_is_named(tiny_bundle, tmp_path, monkeypatch, module, ex
 def test_a_worker_on_ray_routes_with_the_bundle_that_the_run_began_with(tiny_bundle, tmp_path):
     source = write_texts(tmp_path / "queries.jsonl", ["refund"])
     job = bulk._Job(tiny_bundle.path, source, tmp_path / "answers.jsonl", "text")
-    part = {name: [value] for name, value in {"number": 0, "start": 0, "first_line": 1, "n_lines": 1}.items()}
+    part = {name: [value] for name, value in asdict(bulk_files.Part(0, 0, 1, 1)).items()}
     done = bulk._RayWorker(job, "another")(part)
     assert done["error"] == ["BundleError"]
     assert "the bundle was replaced while it routed; run the command again" in done["message"][0]

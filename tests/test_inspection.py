@@ -145,6 +145,12 @@ def test_why_in_words(tiny_bundles, task, text, because):
 def test_a_query_that_fills_the_model_is_said(tiny_router):
     assert explain(tiny_router, "where " * 100).is_cut
     assert not explain(tiny_router, "where").is_cut
+    most = tiny_router.manifest.max_length
+    fills = next(n for n in range(most + 1) if len(tiny_router.tokenise("where " * n)) == most)
+    assert not explain(tiny_router, "where " * fills).is_cut
+    assert explain(tiny_router, "where " * (fills + 1)).is_cut
+    assert explain(tiny_router, f"where{' ' * 64 * most}is it").is_cut
+    assert not explain(tiny_router, " ").is_cut
 
 
 def test_the_nearest_training_queries():

@@ -132,6 +132,7 @@ def test_a_policy_survives_json(policy):
     "value",
     [
         *({}, {"threshold": None}, {"threshold": "high"}, {"threshold": math.nan}, {"threshold": -0.1}, [0.5]),
+        {"threshold": 10**400},
         *({"threshold": 0, "out_of_scope_ratio": ratio} for ratio in (-0.1, 1.1, math.nan, None)),
     ],
 )

@@ -156,6 +156,13 @@ def test_what_the_hub_leaves_out_is_no_stranger(bundle, tmp_path, name, goes_up)
         publish(bundle.path, tmp_path / "out")
 
 
+def test_another_bundle_is_not_written_over(bundle, tmp_path):
+    other = build_bundle(tmp_path / "other", student="encoder")
+    with pytest.raises(BundleError, match="other: holds another bundle, tiny, encoder; give an empty folder"):
+        publish(bundle.path, other.path)
+    assert load_bundle(other.path).manifest == other.manifest
+
+
 def test_a_folder_with_something_else_in_it_is_refused(bundle, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "ledger.jsonl").write_text("{}", encoding="utf-8")
