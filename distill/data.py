@@ -41,6 +41,7 @@ __all__ = [
     "storage_errors",
     "text_of",
     "unknown_label",
+    "with_whole_characters",
     "write_json",
     "write_jsonl",
 ]
@@ -278,6 +279,21 @@ def read_gold(path: Path, labels: Sequence[str] | None = None, task: Task | None
 
 
 _FITS_NONE = frozenset({"out of scope", "outofscope", "out of domain", "ood", "none", "no intent", "none of these"})
+
+
+def with_whole_characters(value: Any) -> Any:
+    """What YAML holds, with whole characters: of an emoji that is written as JSON escapes, PyYAML makes two halves.
+
+    Raises:
+        UnicodeDecodeError: There is half a one alone, which is a ``ValueError``.
+    """
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16")
+    if isinstance(value, dict):
+        return {with_whole_characters(key): with_whole_characters(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [with_whole_characters(each) for each in value]
+    return value
 
 
 def unknown_label(name: Any, labels: Sequence[str], task: Task | None = Task.SINGLE) -> str:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
+from distill.data import with_whole_characters
 from distill.errors import SpecError, missing_extra
 from distill.split import MOST_SEED
 from distill.types import HUMAN_LABELS, OUT_OF_SCOPE_LABEL, Intent, Task
@@ -117,7 +118,7 @@ class TeacherSpec(_Strict):
     concurrency: int = Field(default=4, ge=1, le=256)
     """Requests in flight."""
     timeout_s: float = Field(default=60.0, gt=0)
-    """Seconds until a request is given up."""
+    """Seconds until a request is given up; it is asked again, and a provider may charge for both, of which `max_usd` knows nothing."""
     max_retries: int = Field(default=4, ge=0, le=20)
     """Retries of a request, with back-off."""
     temperature: float | None = Field(default=0.0, ge=0)
@@ -574,7 +575,7 @@ def _parse_yaml(path: Path, source: str) -> tuple[Any, dict[tuple[Any, ...], int
     try:
         root = yaml.compose(source, Loader=yaml.SafeLoader)
         lines = dict(_key_lines(root, path)) if root is not None else {}
-        return yaml.safe_load(source), lines
+        return with_whole_characters(yaml.safe_load(source)), lines
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{path}:{mark.line + 1}" if mark else str(path)
@@ -624,7 +625,7 @@ def _read_intents(path: Path, named_at: str) -> Any:
         return _parse_yaml(path, source)[0]
     try:
         return json.loads(source, object_pairs_hook=unique)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SpecError(f"{path}: not JSON: {error}") from error
 
 
@@ -660,7 +661,10 @@ def _problem(problem: Any, path: Path, lines: dict[tuple[Any, ...], int], intent
     if location == ("intents",) and message == "Input should be a mapping":
         message = "should be a mapping: each name with its description, `refund: Wants money back`"
     found = problem.get("input")
-    is_shown = isinstance(found, str | int | float | bool | None) and location[-1:] != ("api_key_env",)
+    is_shown = isinstance(found, str | int | float | bool | None) and location[-1:] not in {
+        ("api_key_env",),
+        ("base_url",),
+    }
     shown = f" (found {found!r})" if is_shown else ""
     return f"{where}: {f'`{name}`: ' if name else ''}{message}{shown}"
 

@@ -524,6 +524,9 @@ WRONG = {
     "quote.csv": ('text,intent\n"so where is it,a\nstop it,b\na 10" screen,b\n', "quote.csv:2: not CSV: "),
     "open.csv": ('text\nwhere\n"stop\nit\n', "open.csv:3: not CSV: unexpected end of data"),
     "half.json": (b'{"a\\ud800": "b", "c": "d"}', "half.json: holds half a surrogate pair ('\\ud800')"),
+    "half.yaml": (b'a: "b\\ud83d"\nc: d\n', "half.yaml: holds half a surrogate pair"),
+    "yes.yaml": ("yes: a\nno: b\n", "yes.yaml: the name of an intent must be text, found True; put it in quotes"),
+    "date.yaml": ("a: x\nb: 2024-02-30\n", "date.yaml: not YAML: day"),
     "half.jsonl": (jsonl({"text": "x", "intent": "a\ud800"}), "half.jsonl:1: the label holds half a surrogate pair"),
     "blank.csv": ("id,text\n1,\n", "the column 'text' holds no text"),
 }
@@ -564,6 +567,40 @@ def test_nothing_is_written_over_without_force():
     assert refused("--from", tools) == "intents.json exists already; --force writes over what is there"
     assert Path("intents.json").read_text() == "mine"
     assert len(made("--from", tools, "--force").intents) == 30
+
+
+def test_a_source_is_never_written_over():
+    tools = [{"name": f"tool_{n}", "description": "x", "parameters": {"type": "object"}} for n in range(30)]
+    before = Path(write("intents.json", tools)).read_bytes()
+    assert refused("--from", "intents.json", "--force") == (
+        "intents.json: would be written over, and it is what is read; move it to another folder"
+    )
+    assert Path("intents.json").read_bytes() == before
+    assert not Path("router.yaml").exists()
+
+
+def test_a_gitignore_keeps_its_ends_of_lines_and_is_read_before_anything_is_written():
+    Path(".gitignore").write_bytes(b"mine\r\n")
+    made()
+    lines = Path(".gitignore").read_bytes().splitlines(keepends=True)
+    assert lines[0] == b"mine\r\n"
+    assert len(lines) > 3
+    assert all(line.endswith(b"\r\n") for line in lines)
+    Path("router.yaml").unlink()
+    Path(".gitignore").write_bytes("mine".encode("utf-16"))
+    assert ".gitignore: cannot be read" in refused()
+    assert not Path("router.yaml").exists()
+
+
+def test_letters_with_marks_in_names_of_files_are_one_character():
+    for name in ("ru\u0308ckgabe", "stop"):
+        write(f"intents/{name}.txt", "a\nb")
+    assert {intent.name for intent in made("--from", "intents").intent_list} == {"rückgabe", "stop"}
+
+
+def test_an_emoji_in_json_escapes_is_an_emoji():
+    write("intents.yaml", 'a: "hello \\ud83d\\ude00"\nb: second\n')
+    assert made("--from", "intents.yaml").intent_list[0].description == "hello 😀"
 
 
 def test_a_gitignore_that_is_there_only_grows():

@@ -180,9 +180,26 @@ def test_a_key_in_the_place_of_its_variable_is_refused_and_not_shown(load, key):
     assert not key or key not in shown
 
 
+def test_a_key_in_an_address_is_not_shown(load):
+    planted = "planted4711"
+    with pytest.raises(SpecError, match="expected an address such as") as caught:
+        load(teacher(f"model: m, base_url: 'api.example.com/v1?api-key={planted}'"))
+    assert planted not in "".join(traceback.format_exception(caught.value))
+
+
+def test_emoji_in_json_escapes_are_whole(load):
+    spec = load('name: shop\nintents: {a: "hello \\ud83d\\ude00", b: c}\nteacher: {model: m}\n')
+    assert spec.intent_list[0].description == "hello 😀"
+
+
 @pytest.mark.parametrize(
     "text",
-    ["name: a\x00b\n", "name: shop\nintents: &a {x: *a, y: b}\nteacher: {model: m}\n", BASE + "date: 2026-02-30\n"],
+    [
+        'name: shop\nintents: {a: "b \\ud83d", c: d}\nteacher: {model: m}\n',
+        "name: a\x00b\n",
+        "name: shop\nintents: &a {x: *a, y: b}\nteacher: {model: m}\n",
+        BASE + "date: 2026-02-30\n",
+    ],
 )
 def test_yaml_that_is_none(load, text):
     with pytest.raises(SpecError, match=r"router\.yaml: not YAML") as caught:

@@ -75,7 +75,7 @@ def init(
         say("\ninit: stopped; nothing was written")
         raise typer.Exit(_INTERRUPTED) from None
     made = draft(path.parent, found, options)
-    written = write_project(path, made, force=force)
+    written = write_project(path, made, force=force, sources=found)
     for note in made.notes:
         say(f"init: {note}")
     if as_json:

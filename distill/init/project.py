@@ -13,7 +13,7 @@ from distill.errors import MissingExtraError, StorageError
 from distill.types import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from distill.init.draft import Draft
@@ -56,7 +56,7 @@ class Written:
     files: tuple[Path, ...]
 
 
-def write_project(spec_path: Path, draft: Draft, *, force: bool = False) -> Written:
+def write_project(spec_path: Path, draft: Draft, *, force: bool = False, sources: Sequence[Source] = ()) -> Written:
     """Writes router.yaml and what belongs to it.
 
     A .gitignore that is there already gets the lines that it lacks; any other file that is there is left alone.
@@ -65,9 +65,10 @@ def write_project(spec_path: Path, draft: Draft, *, force: bool = False) -> Writ
         spec_path: Where router.yaml will stand; the other files lie beside it.
         draft: What it is to say.
         force: Writes over files that are there.
+        sources: What the draft was made of: none of its files is written over.
 
     Raises:
-        StorageError: A file is there already (nothing is written then), or cannot be written.
+        StorageError: A file is there already, or is a source (nothing is written then), or cannot be written.
     """
     folder = spec_path.parent
     files = dict(_files(spec_path, draft))
@@ -75,12 +76,17 @@ def write_project(spec_path: Path, draft: Draft, *, force: bool = False) -> Writ
     if there and not force:
         exist = "exists already" if len(there) == 1 else "exist already"
         raise StorageError(f"{', '.join(map(str, there))} {exist}; --force writes over what is there")
-    ignored = [*_IGNORED, *_own_texts(folder, draft)]
+    for path in there:
+        if any(source.path.samefile(path) for source in sources):
+            raise StorageError(f"{path}: would be written over, and it is what is read; move it to another folder")
+    gitignore = folder / ".gitignore"
+    ignored = _with_lines(gitignore, [*_IGNORED, *_own_texts(folder, draft)])
+    if ignored is not None:
+        files[gitignore] = ignored
     for path, content in files.items():
         with atomic_write(path) as partial:
-            partial.write_text(content, encoding="utf-8", newline="\n")
-    changed = _ignore(folder / ".gitignore", ignored)
-    return Written(spec_path, (*files, *([folder / ".gitignore"] if changed else [])))
+            partial.write_text(content, encoding="utf-8", newline="")
+    return Written(spec_path, tuple(files))
 
 
 def _files(spec_path: Path, draft: Draft) -> Iterator[tuple[Path, str]]:
@@ -119,18 +125,25 @@ def _own_texts(folder: Path, draft: Draft) -> list[str]:
     return [*names, *([draft.queries.path.name] if inside else [])]
 
 
-def _ignore(path: Path, wanted: list[str]) -> bool:
-    """Adds the lines that .gitignore lacks; whether there were any."""
-    before = path.read_text(encoding="utf-8") if path.exists() else ""
+def _with_lines(path: Path, wanted: list[str]) -> str | None:
+    """What .gitignore is to say, with the lines that it lacks, and ends of lines like its own; None where it lacks none.
+
+    Raises:
+        StorageError: It cannot be read.
+    """
+    try:
+        before = path.read_bytes().decode("utf-8") if path.exists() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise StorageError(
+            f"{path}: cannot be read ({error}); lines are to be added to it: save it as UTF-8"
+        ) from error
     missing = [line for line in wanted if line not in before.splitlines()]
     if not missing:
-        return False
-    start = before if not before or before.endswith("\n") else f"{before}\n"
-    gap = "\n" if before else ""
-    with atomic_write(path) as partial:
-        content = f"{start}{gap}{_IGNORED_BECAUSE}\n" + "".join(f"{line}\n" for line in missing)
-        partial.write_text(content, encoding="utf-8", newline="\n")
-    return True
+        return None
+    end = "\r\n" if "\r\n" in before else "\n"
+    start = before if not before or before.endswith("\n") else f"{before}{end}"
+    gap = end if before else ""
+    return f"{start}{gap}{_IGNORED_BECAUSE}{end}" + "".join(f"{line}{end}" for line in missing)
 
 
 # --- router.yaml -----------------------------------------------------------------------------------------------------

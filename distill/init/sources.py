@@ -9,7 +9,7 @@ import unicodedata
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from distill.data import read_gold
+from distill.data import read_gold, with_whole_characters
 from distill.errors import DataError, missing_extra
 from distill.init.tables import Table, read_table, text_column
 from distill.types import OUT_OF_SCOPE_LABEL, Intent, Task
@@ -151,8 +151,10 @@ def _yaml(path: Path) -> Any:
     except ImportError as error:
         raise missing_extra("yaml") from error
     try:
-        return yaml.safe_load(_text(path))
-    except (yaml.YAMLError, RecursionError) as error:
+        return with_whole_characters(yaml.safe_load(_text(path)))
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: holds half a surrogate pair; mend or remove it") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
 
 
@@ -169,7 +171,9 @@ def _read_folder(folder: Path) -> Source:
     )
     if not files:
         raise DataError(f"{folder}: holds neither train.jsonl nor a text file for each intent, such as refund.txt")
-    lines = {path.stem: _lines(path) for path in files}
+    lines = {
+        unicodedata.normalize("NFC", path.stem): _lines(path) for path in files
+    }  # macOS gives letters and their marks apart
     examples = {name: _distinct(texts) for name, texts in lines.items()}
     n_left_out = sum(map(len, lines.values())) - sum(map(len, examples.values()))
     out_of_scope = examples.pop(OUT_OF_SCOPE_LABEL, None)
@@ -403,7 +407,10 @@ def _read_mapping(path: Path, value: Any) -> Source:
         raise DataError(f"{path}: expected intents: name to description")
     if {"name", "intents", "teacher"} <= value.keys():
         raise DataError(f"{path}: is a router.yaml already; `distill run {path}` runs it")
-    intents = tuple(_described(path, str(name), body) for name, body in value.items())
+    for name in value:
+        if not isinstance(name, str):
+            raise DataError(f"{path}: the name of an intent must be text, found {name!r}; put it in quotes")
+    intents = tuple(_described(path, name, body) for name, body in value.items())
     bare = sum(not intent.description for intent in intents)
     note = f", {bare:,} without a description" if bare else ""
     return Source(path, intents=intents, note=f"{_intents(len(intents))}{note}")

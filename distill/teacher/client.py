@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import os
+import re
 import threading
 import time
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 from distill.data import canonical_json
-from distill.errors import MissingKeyError, SpendLimitError, TeacherError, missing_extra
+from distill.errors import MissingKeyError, SpecError, SpendLimitError, TeacherError, missing_extra
 from distill.progress import say
 from distill.teacher.likelihood import TOP_LOGPROBS, read_tokens
 from distill.teacher.scrub import without_key, without_secrets
@@ -53,6 +54,8 @@ __all__ = [
 _T = TypeVar("_T")
 _Item = TypeVar("_Item")
 _CUT_OFF = "length"
+_OF_THE_QUERY = re.compile(r"moderation|flagged|content|safety")
+"""What a 403 says that refuses what was asked, and not who asks."""
 _NO_COMPLETION = "the server's reply is not a chat completion"
 
 THIS_MACHINE = "this machine"
@@ -156,7 +159,12 @@ def endpoint_of(base_url: str | None) -> str | None:
 
 
 def _default_endpoint() -> str | None:
-    return os.environ.get("OPENAI_BASE_URL") or None
+    url = os.environ.get("OPENAI_BASE_URL") or None
+    try:
+        urlsplit(url or "")
+    except ValueError as error:
+        raise SpecError(f"the environment variable OPENAI_BASE_URL holds no address ({error})") from error
+    return url
 
 
 def is_loopback(base_url: str | None) -> bool:
@@ -297,6 +305,7 @@ class ChatClient:
         self.teacher, self.model, self.budget, self.dialect = teacher, model, budget, dialect
         self._length_parameter = "max_tokens" if endpoint_of(teacher.base_url) else "max_completion_tokens"
         self._said: set[str] = set()
+        self._has_answered = False
         self._key = api_key(teacher)
         self._client: AsyncOpenAI | None = None
 
@@ -366,7 +375,7 @@ class ChatClient:
         usage: Usage | None = None
         try:
             reply = await self._send_adapting(request)
-            usage = reply.usage
+            usage, self._has_answered = reply.usage, True
         except OpenAIError as error:
             # No cause: its text may hold what the server echoed, the key included.
             raise self._explain(error) from None
@@ -478,6 +487,8 @@ class ChatClient:
 
         where, variable = _shown(self.teacher.base_url), self.teacher.api_key_env
         match error:
+            case openai.PermissionDeniedError() if self._has_answered or _OF_THE_QUERY.search(_reason(error)):
+                return RequestFailedError(self.scrub(f"the server refused the request (403): {_shown_reason(error)}"))
             case openai.AuthenticationError() | openai.PermissionDeniedError():
                 hopeless = f"the API key in {variable} was refused (401 or 403); check {variable}"
             case openai.NotFoundError():
@@ -525,7 +536,7 @@ def read_completion(completion: Any) -> tuple[str, Usage, bool, tuple[Token, ...
     try:
         choice = completion.choices[0]
         content, cut_off = choice.message.content, choice.finish_reason == _CUT_OFF
-    except (AttributeError, IndexError, TypeError):
+    except (AttributeError, LookupError, TypeError):
         raise RequestFailedError(_NO_COMPLETION, usage) from None
     if not isinstance(content, str | None):
         raise RequestFailedError(_NO_COMPLETION, usage)

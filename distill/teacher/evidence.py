@@ -10,6 +10,7 @@ from distill.errors import DataError
 from distill.teacher.functions import redactor
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from distill.spec import Spec
@@ -58,10 +59,10 @@ def _check_examples(spec: Spec, intents: tuple[Intent, ...]) -> None:
     """The examples stand in the prompt: with gold among them, the teacher would be told what it is measured on."""
     if not any(intent.examples for intent in intents):
         return
-    gold = _gold_texts(spec)
+    gold, redact = _gold_texts(spec), redactor(spec)
     for intent in intents:
         for text in intent.examples:
-            if as_known(text) in gold:
+            if not gold.isdisjoint(_keys(text, redact)):
                 raise DataError(
                     f"{spec.path}: {text!r}, an example of {intent.name!r}, is in {spec.gold_path} too; take it out of one of "
                     "them: what a router is measured on must never help to label it"
@@ -76,7 +77,7 @@ def _read_evidence(spec: Spec, path: Path) -> dict[str, list[str]]:
     redact = redactor(spec)
     found: dict[str, list[str]] = {}
     for number, line in enumerate(read_gold(path, spec.labels, spec.task), 1):
-        if as_known(line.text) in gold:
+        if not gold.isdisjoint(_keys(line.text, redact)):
             raise DataError(
                 f"{path}: query {number}, {line.text!r}, is in {spec.gold_path} too; take it out of one of them: "
                 "what a router is measured on must never help to label it"
@@ -102,4 +103,10 @@ def known_examples(spec: Spec) -> list[tuple[str, str]]:
 def _gold_texts(spec: Spec) -> set[str]:
     if spec.gold_path is None:
         return set()
-    return {as_known(query.text) for query in read_gold(spec.gold_path, spec.labels, spec.task)}
+    redact = redactor(spec)
+    return {key for query in read_gold(spec.gold_path, spec.labels, spec.task) for key in _keys(query.text, redact)}
+
+
+def _keys(text: str, redact: Callable[[str], str]) -> set[str]:
+    """By which a text is found, as it stands and as it is sent: what becomes the same by redaction tells the answer too."""
+    return {as_known(text), as_known(redact(text)) or as_known(text)}

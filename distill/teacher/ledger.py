@@ -51,13 +51,14 @@ class AppendLog:
 
         with storage_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = FileLock(f"{self.path}.lock", timeout=0)
+            self._lock = FileLock(f"{self.path.resolve()}.lock", timeout=0)  # of a link, too, one writer alone
             try:
                 self._lock.acquire()
             except Timeout as error:
                 raise LedgerError(f"{self.path}: another process is writing to it; wait until it ends") from error
         try:
             with storage_errors(self.path):
+                self._is_new = not self.path.exists()
                 self._stream = self.path.open("a+b")
                 _cut_torn_line(self._stream)
         except BaseException:
@@ -85,7 +86,7 @@ class AppendLog:
             if stream is not None:
                 with storage_errors(self.path):
                     stream.close()
-                    if self.path.is_file() and self.path.stat().st_size == 0:
+                    if self._is_new and self.path.is_file() and self.path.stat().st_size == 0:
                         self.path.unlink()
         finally:
             self._lock.release()

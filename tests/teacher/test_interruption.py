@@ -187,6 +187,19 @@ def test_a_full_device(tmp_path):
         log.append({"key": "a"})
 
 
+def test_links_to_one_file_have_one_writer_and_stay(tmp_path):
+    shared = tmp_path / "shared.jsonl"
+    shared.touch()
+    links = [tmp_path / name for name in ("one.jsonl", "other.jsonl")]
+    for link in links:
+        link.symlink_to(shared)
+    first, second = map(AppendLog, links)
+    with first, pytest.raises(LedgerError, match="another process is writing to it"), second:
+        pass
+    assert all(link.is_symlink() for link in links)
+    assert shared.exists()
+
+
 def test_a_second_writer_is_refused(server, make_spec):
     spec = make_spec(server.base_url)
     with AppendLog(spec.ledger_path), pytest.raises(LedgerError, match="another process is writing to it"):

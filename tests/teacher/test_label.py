@@ -303,6 +303,37 @@ def test_the_error_names_the_setting_that_differs_from_the_recording(make_spec, 
         label(make_spec(None, teacher=teacher, **keys), show_progress=False)
 
 
+@pytest.mark.parametrize("reason", ["Your input was flagged by moderation", "You may not"])
+def test_a_query_that_the_provider_refuses_stops_no_other(server, make_spec, reason):
+    texts = [*TEXTS[:4], "a bad word", *TEXTS[4:]]
+    fine = server.respond
+
+    def respond(body, query):
+        if "bad" in query:
+            return 403, {"error": {"message": reason, "code": 403}}, {}
+        return fine(body, query)
+
+    server.respond = respond
+    spec = make_spec(server.base_url, texts, teacher={"concurrency": 1})
+    summary = label(spec, show_progress=False)
+    assert (summary.n_texts, summary.n_failed) == (len(texts), 1)
+    (failed,) = (line for line in ledger_lines(spec) if line.get("error"))
+    assert reason in failed["error"]
+
+
+def test_a_key_that_may_nothing_stops_at_once(server, make_spec):
+    server.respond = lambda *_: (403, {"error": {"message": "You may not", "code": 403}}, {})
+    with pytest.raises(TeacherError, match="was refused"):
+        label(make_spec(server.base_url, teacher={"concurrency": 1}), show_progress=False)
+    assert server.n_requests == 1
+
+
+def test_an_address_in_the_environment_that_is_none_is_named(make_spec, monkeypatch):
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://[::1")
+    with pytest.raises(SpecError, match="OPENAI_BASE_URL holds no address"):
+        label(make_spec(None), show_progress=False)
+
+
 @pytest.mark.parametrize("batch", [False, True])
 def test_another_answer_map_reads_what_was_said_and_asks_nothing(
     server, make_spec, monkeypatch, capsys, tmp_path, batch
