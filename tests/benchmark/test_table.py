@@ -132,7 +132,7 @@ def test_markdown_tables_are_whole(result):
     assert all(len({line.count("|") for line in block}) == 1 for block in blocks)
     assert "Some CPU" in text
     assert "2026-02-01" in text
-    assert "| static accuracy_drop | -12.5 points | 1 point | kept |" in text
+    assert "| static accuracy_drop | -6.67 points | 1 point | kept |" in text
     assert text.endswith("\n")
 
 
