@@ -114,7 +114,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     with storage_errors(path):
-        if path.exists() and not (path.is_file() or path.is_dir()):
+        if _is_stream(path):
             yield path
             return
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -124,6 +124,14 @@ def atomic_write(path: Path) -> Iterator[Path]:
         finally:
             with suppress(FileNotFoundError):
                 partial.unlink()
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether it is a device or a pipe, or leads to one of a process's own streams, which may be a file."""
+    names = [str(path.absolute()), *([str(path.readlink())] if path.is_symlink() else [])]
+    if any(name.startswith(("/dev/std", "/dev/fd/", "/proc/")) for name in names):
+        return True
+    return path.exists() and not (path.is_file() or path.is_dir())
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -169,8 +169,8 @@ class TeacherSpec(_Strict):
         try:
             parts = urlsplit(value)
             is_usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
-        except ValueError as error:
-            raise ValueError(f"{hint} ({error})") from error
+        except ValueError:
+            raise ValueError(hint) from None  # what it says may hold a key
         if not is_usable or not value.isprintable() or " " in value:
             raise ValueError(hint)
         return value

@@ -5,6 +5,7 @@ import json
 import os
 import unicodedata
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -235,6 +236,16 @@ def test_what_is_no_file_is_written_to_and_stays(tmp_path):
     finally:
         os.close(reader)
     assert path.is_fifo()
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="this system has no /proc")
+def test_a_stream_that_is_a_file_is_written_to(tmp_path):
+    link, redirected = tmp_path / "stdout", tmp_path / "redirected.json"
+    with redirected.open("w") as stream:
+        link.symlink_to(f"/proc/self/fd/{stream.fileno()}")
+        write_json(link, {"a": 1})
+        assert link.is_symlink()
+    assert json.loads(redirected.read_text()) == {"a": 1}
 
 
 def test_a_place_that_cannot_be_written_to(tmp_path):

@@ -579,6 +579,17 @@ def test_a_source_is_never_written_over():
     assert not Path("router.yaml").exists()
 
 
+def test_what_describes_a_data_set_is_not_written_over_but_what_init_wrote_is():
+    names = [f"name_{number}" for number in range(30)]
+    write("train.jsonl", jsonl(*({"text": f"{name} {n}", "intent": name} for name in names for n in range(4))))
+    made("--from", ".")
+    made("--from", ".", "--force")
+    write("intents.json", {name: {"description": "mine", "examples": ["my own"]} for name in names})
+    before = Path("intents.json").read_bytes()
+    assert "intents.json: would be written over" in refused("--from", ".", "--force")
+    assert Path("intents.json").read_bytes() == before
+
+
 def test_a_gitignore_keeps_its_ends_of_lines_and_is_read_before_anything_is_written():
     Path(".gitignore").write_bytes(b"mine\r\n")
     made()
@@ -593,9 +604,10 @@ def test_a_gitignore_keeps_its_ends_of_lines_and_is_read_before_anything_is_writ
 
 
 def test_letters_with_marks_in_names_of_files_are_one_character():
-    for name in ("ru\u0308ckgabe", "stop"):
-        write(f"intents/{name}.txt", "a\nb")
-    assert {intent.name for intent in made("--from", "intents").intent_list} == {"rückgabe", "stop"}
+    for name, text in (("ru\u0308ckgabe", "a\nb"), ("r\u00fcckgabe", "c"), ("stop", "d\ne")):
+        write(f"intents/{name}.txt", text)
+    examples = {intent.name: len(intent.examples) for intent in made("--from", "intents").intent_list}
+    assert examples == {"r\u00fcckgabe": 3, "stop": 2}
 
 
 def test_an_emoji_in_json_escapes_is_an_emoji():

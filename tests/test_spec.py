@@ -180,10 +180,11 @@ def test_a_key_in_the_place_of_its_variable_is_refused_and_not_shown(load, key):
     assert not key or key not in shown
 
 
-def test_a_key_in_an_address_is_not_shown(load):
+@pytest.mark.parametrize("address", ["api.example.com/v1?api-key={}", "https://h:{}/v1", "https://user:{}/x@h/v1"])
+def test_a_key_in_an_address_is_not_shown(load, address):
     planted = "planted4711"
     with pytest.raises(SpecError, match="expected an address such as") as caught:
-        load(teacher(f"model: m, base_url: 'api.example.com/v1?api-key={planted}'"))
+        load(teacher(f"model: m, base_url: '{address.format(planted)}'"))
     assert planted not in "".join(traceback.format_exception(caught.value))
 
 

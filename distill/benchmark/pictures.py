@@ -179,11 +179,14 @@ def _asked(row: str, point: Mapping[str, Any]) -> str:
 
 def _limits(result: BenchResult) -> list[tuple[str, float]]:
     """The teacher's accuracy, and for each student the least that its gate allows."""
-    teacher = next((row.accuracy_policy for row in result.rows if row.name == _TEACHER), None)
-    if teacher is None:
+    teacher = next((row for row in result.rows if row.name == _TEACHER), None)
+    if teacher is None or teacher.accuracy_policy is None:
         return []
-    margins = [(gate.row, teacher - gate.limit) for gate in result.gates if gate.gate == "accuracy_drop"]
-    return [(_TEACHER, teacher), *((row, height) for row, height in margins if row in result.cascades)]
+    height = teacher.accuracy_policy
+    if teacher.n_failed:  # the gates go by what it answered, where it is better
+        return [(_TEACHER, height)]
+    margins = [(gate.row, height - gate.limit) for gate in result.gates if gate.gate == "accuracy_drop"]
+    return [(_TEACHER, height), *((row, least) for row, least in margins if row in result.cascades)]
 
 
 def _reliability(result: BenchResult) -> Picture | None:

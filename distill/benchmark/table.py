@@ -66,7 +66,7 @@ def _renderables(result: BenchResult) -> list[RenderableType]:
             parts.append(_table(shown, result.rows))
             parts += [Text(line, style="bold yellow" if line.startswith("WARNING") else "dim") for line in captions]
     parts += [Text(f"  {line}", style="dim") for line in _near_pairs(result)]
-    if result.cascades:
+    if any(result.cascades.values()):
         parts += [_cascade_table(result), Text(_cascade_caption(result), style="dim")]
     if result.gates:
         parts += [_gate_table(result.gates), Text(gate_caption(result), style="dim")]
@@ -96,7 +96,7 @@ def _cascade_caption(result: BenchResult) -> str:
     return (
         "A cascade asks the teacher where the student's policy declines (policy: Cascade(router, fallback)), or in place of that where its "
         "confidence is under a number (Cascade(router, fallback, ask_when=(), ask_below=...)). "
-        f"drop: the teacher's accuracy_policy minus the cascade's, in points.{cost}"
+        f"drop: the teacher's accuracy_policy minus the cascade's, on what the teacher answered, in points.{cost}"
     )
 
 

@@ -76,8 +76,9 @@ def write_project(spec_path: Path, draft: Draft, *, force: bool = False, sources
     if there and not force:
         exist = "exists already" if len(there) == 1 else "exist already"
         raise StorageError(f"{', '.join(map(str, there))} {exist}; --force writes over what is there")
+    read = [path for source in sources for path in (source.path, source.also) if path is not None]
     for path in there:
-        if any(source.path.samefile(path) for source in sources):
+        if any(each.samefile(path) for each in read) and path.read_bytes() != files[path].encode():
             raise StorageError(f"{path}: would be written over, and it is what is read; move it to another folder")
     gitignore = folder / ".gitignore"
     ignored = _with_lines(gitignore, [*_IGNORED, *_own_texts(folder, draft)])

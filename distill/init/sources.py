@@ -38,6 +38,7 @@ class Source:
         is_ready: Whether the file itself can be named in router.yaml, as it is.
         prompt: Whether it is a routing prompt.
         gold: Human labels that are not for training, where they lie beside the others.
+        also: Another file that was read.
         n_left_out: Lines that were not taken: repeated ones, or such without a text.
         note: One line for people: what was found, and what was left out.
     """
@@ -51,6 +52,7 @@ class Source:
     is_ready: bool = False
     prompt: bool = False
     gold: Path | None = None
+    also: Path | None = None
     n_left_out: int = 0
     note: str = field(default="", compare=False)
 
@@ -171,9 +173,10 @@ def _read_folder(folder: Path) -> Source:
     )
     if not files:
         raise DataError(f"{folder}: holds neither train.jsonl nor a text file for each intent, such as refund.txt")
-    lines = {
-        unicodedata.normalize("NFC", path.stem): _lines(path) for path in files
-    }  # macOS gives letters and their marks apart
+    lines: dict[str, tuple[str, ...]] = {}
+    for path in files:
+        name = unicodedata.normalize("NFC", path.stem)  # macOS gives a letter and its mark apart
+        lines[name] = lines.get(name, ()) + _lines(path)
     examples = {name: _distinct(texts) for name, texts in lines.items()}
     n_left_out = sum(map(len, lines.values())) - sum(map(len, examples.values()))
     out_of_scope = examples.pop(OUT_OF_SCOPE_LABEL, None)
@@ -223,6 +226,7 @@ def _read_data_set(folder: Path) -> Source:
         task=source.task,
         is_ready=True,
         gold=gold if gold.is_file() and read_gold(gold) else None,
+        also=described if described.is_file() else None,
         n_left_out=source.n_left_out,
         note=f"{source.note}{_not_read(folder)}",
     )

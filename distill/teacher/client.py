@@ -54,7 +54,7 @@ __all__ = [
 _T = TypeVar("_T")
 _Item = TypeVar("_Item")
 _CUT_OFF = "length"
-_OF_THE_QUERY = re.compile(r"moderation|flagged|content|safety")
+_OF_THE_QUERY = re.compile(r"moderation|flagged|content[ _-](policy|filter|management)|safety (system|policy)")
 """What a 403 says that refuses what was asked, and not who asks."""
 _NO_COMPLETION = "the server's reply is not a chat completion"
 
@@ -162,8 +162,8 @@ def _default_endpoint() -> str | None:
     url = os.environ.get("OPENAI_BASE_URL") or None
     try:
         urlsplit(url or "")
-    except ValueError as error:
-        raise SpecError(f"the environment variable OPENAI_BASE_URL holds no address ({error})") from error
+    except ValueError:
+        raise SpecError("the environment variable OPENAI_BASE_URL holds no address") from None  # it may hold a key
     return url
 
 
@@ -369,7 +369,7 @@ class ChatClient:
             TeacherError: No request can succeed: the key is refused, the model does not exist, nothing listens.
             SpendLimitError: It could exceed the spend limit; nothing was sent.
         """
-        from openai import OpenAIError
+        from openai import OpenAIError, PermissionDeniedError
 
         reserved_usd = self.budget.reserve(request.prompt_bytes, request.max_output_tokens)
         usage: Usage | None = None
@@ -378,6 +378,11 @@ class ChatClient:
             usage, self._has_answered = reply.usage, True
         except OpenAIError as error:
             # No cause: its text may hold what the server echoed, the key included.
+            if isinstance(error, PermissionDeniedError) and (
+                self._has_answered or _OF_THE_QUERY.search(_reason(error))
+            ):
+                said = f"the server refused the request (403): {_shown_reason(error)}"
+                raise RequestFailedError(self.scrub(said)) from None
             raise self._explain(error) from None
         except RequestFailedError as error:
             usage = error.usage
@@ -487,8 +492,6 @@ class ChatClient:
 
         where, variable = _shown(self.teacher.base_url), self.teacher.api_key_env
         match error:
-            case openai.PermissionDeniedError() if self._has_answered or _OF_THE_QUERY.search(_reason(error)):
-                return RequestFailedError(self.scrub(f"the server refused the request (403): {_shown_reason(error)}"))
             case openai.AuthenticationError() | openai.PermissionDeniedError():
                 hopeless = f"the API key in {variable} was refused (401 or 403); check {variable}"
             case openai.NotFoundError():

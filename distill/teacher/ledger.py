@@ -51,14 +51,15 @@ class AppendLog:
 
         with storage_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = FileLock(f"{self.path.resolve()}.lock", timeout=0)  # of a link, too, one writer alone
+            shared = self.path.resolve() if self.path.is_file() else self.path  # two links to one file have one writer
+            self._lock = FileLock(f"{shared}.lock", timeout=0)
             try:
                 self._lock.acquire()
             except Timeout as error:
                 raise LedgerError(f"{self.path}: another process is writing to it; wait until it ends") from error
         try:
             with storage_errors(self.path):
-                self._is_new = not self.path.exists()
+                self._is_new = not (self.path.exists() or self.path.is_symlink())
                 self._stream = self.path.open("a+b")
                 _cut_torn_line(self._stream)
         except BaseException:
@@ -86,7 +87,7 @@ class AppendLog:
             if stream is not None:
                 with storage_errors(self.path):
                     stream.close()
-                    if self._is_new and self.path.is_file() and self.path.stat().st_size == 0:
+                    if self._is_new and self.path.stat().st_size == 0:
                         self.path.unlink()
         finally:
             self._lock.release()

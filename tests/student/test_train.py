@@ -471,6 +471,14 @@ def test_a_base_model_that_no_file_holds_is_refused_before_it_learns(data, tmp_p
     assert "static" in train_students(data, tmp_path, base_model=base_model, students=("static",))
 
 
+def test_what_a_killed_swap_moved_aside_is_put_back(data, tmp_path, base_model, tiny_bundle):
+    run = train._run(data, tmp_path, ("static",), base_model, None, 0, 0, show_progress=False)
+    shutil.copytree(tiny_bundle.path, run.work / "bundle.old")
+    run._forget(all_of_it=True)
+    assert load_bundle(tmp_path / "static").manifest == tiny_bundle.manifest
+    assert not list(run.work.iterdir())
+
+
 def test_two_trainings_in_one_folder(data, tmp_path, base_model, quick):
     from filelock import FileLock
 

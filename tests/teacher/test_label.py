@@ -322,7 +322,8 @@ def test_a_query_that_the_provider_refuses_stops_no_other(server, make_spec, rea
 
 
 def test_a_key_that_may_nothing_stops_at_once(server, make_spec):
-    server.respond = lambda *_: (403, {"error": {"message": "You may not", "code": 403}}, {})
+    page = '<html><meta name="viewport" content="width=device-width">You may not</html>'
+    server.respond = lambda *_: (403, page, {"Content-Type": "text/html"})
     with pytest.raises(TeacherError, match="was refused"):
         label(make_spec(server.base_url, teacher={"concurrency": 1}), show_progress=False)
     assert server.n_requests == 1
