@@ -169,7 +169,7 @@ def _cascade(result: BenchResult) -> Picture | None:
         title,
         plane(title, x, y, curves=curves, marks=marks),
         "The lines ask by confidence. The marks ask where the policy declines, with their 95 % interval. Dotted: the teacher "
-        "alone, and under it each student's margin. A point picked for looking best here looks better than it is.",
+        "alone, and under it, if it answered every query, each student's margin. A point picked for looking best here looks better than it is.",
     )
 
 

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 import pytest
 from shop import make_inputs
 
+from distill.benchmark import pictures
 from distill.benchmark.bench import run_bench
 from distill.benchmark.report import report_html, report_markdown, verdicts, write_report
 from distill.benchmark.results import result_as_json, result_from_json
@@ -258,3 +259,11 @@ def test_where_nothing_can_be_written_there_is_one_clear_line(result, tmp_path):
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(StorageError, match="cannot be written"):
         write_report(result, tmp_path / "file" / "report.html")
+
+
+def test_margins_are_drawn_where_the_gates_go_by_what_the_picture_shows(result):
+    teacher, *others = result.rows
+    whole = replace(result, rows=(replace(teacher, n_failed=0), *others))
+    assert teacher.n_failed == 1
+    assert [name for name, _ in pictures._limits(result)] == ["teacher"]
+    assert dict(pictures._limits(whole))["static"] == teacher.accuracy_policy - whole.gates[0].limit
