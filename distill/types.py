@@ -8,12 +8,12 @@ Dictionaries appear at the JSON edge only.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from decimal import Decimal
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from decimal import Decimal
 
     import numpy as np
 
@@ -166,6 +166,7 @@ class StageSpend:
         n_uncounted: Of these, without a count of tokens.
         usage: Tokens of all the others together.
         usd: What they cost; None where the price or the tokens of an answer are not known.
+        unanswered_usd: What a provider may bill at most for requests that brought no answer.
     """
 
     stage: str
@@ -173,6 +174,7 @@ class StageSpend:
     n_uncounted: int
     usage: Usage
     usd: Decimal | None
+    unanswered_usd: Decimal = Decimal(0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -204,6 +204,7 @@ def _spent(inputs: CostInputs) -> dict[str, Any] | None:
     return {
         "usd": as_number(spent_usd(inputs.spent)),
         "priced_as_usd": as_number(spent_usd(inputs.spent, inputs.priced_as) if inputs.priced_as else None),
+        "unanswered_usd": as_number(sum((stage.unanswered_usd for stage in inputs.spent), Decimal(0))),
         "by_stage": [
             {
                 "stage": stage.stage,

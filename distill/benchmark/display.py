@@ -438,6 +438,8 @@ def _paid_back(cost: Mapping[str, Any]) -> list[str]:
         return []
     n_answers = sum(stage["n_answers"] for stage in spent["by_stage"])
     text = f"Spent on distilling: {usd(spent['usd'])} for {n_answers:,} answers"
+    if lost := spent.get("unanswered_usd"):
+        text += f" (requests without an answer may be billed with {usd(lost)} more, at most)"
     if even is None:
         return [f"{text}; the break-even is unknown."]
     if not even["is_the_teachers_own"]:

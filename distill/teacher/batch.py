@@ -35,6 +35,7 @@ from distill.teacher.in_flight import (
 )
 from distill.teacher.ledger import as_time
 from distill.teacher.prices import LIMIT, NO_LIMIT, batch_price, cost_usd, teacher_price
+from distill.teacher.sending import Charge
 from distill.teacher.spend import cost_line, hold_in_flight
 from distill.types import Label, Usage
 
@@ -540,7 +541,7 @@ class BatchRun(Generic[_Question]):
                 **said,
                 "batch": remote.id,
                 **self._labelling.facts,
-                **cost_line(budget.price, usage),
+                **cost_line(budget.price, Charge(usage)),
             },
         )
         self._labelling.record(label, problem)

@@ -1,6 +1,6 @@
 """One chat request at a time to any OpenAI-compatible server: dialects, the spend limit, errors in one line.
 
-Retries with back-off are the openai client's own; there is no second layer.
+Retries with back-off are the openai client's own; there is no second layer. ``sending`` counts what they may cost.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 import threading
 import time
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import urlsplit
 
@@ -20,6 +21,7 @@ from distill.errors import MissingKeyError, SpecError, SpendLimitError, TeacherE
 from distill.progress import say
 from distill.teacher.likelihood import TOP_LOGPROBS, read_tokens
 from distill.teacher.scrub import without_key, without_secrets
+from distill.teacher.sending import Charge, Sending, http_client
 from distill.types import Usage
 
 if TYPE_CHECKING:
@@ -129,6 +131,7 @@ class Reply:
         dialect: In which it was given.
         cut_off: Whether it was longer than allowed.
         tokens: Those of the answer, where log-probabilities were wanted and given.
+        unanswered_usd: As ``Charge`` has it.
     """
 
     content: str
@@ -137,6 +140,12 @@ class Reply:
     dialect: Dialect
     cut_off: bool
     tokens: tuple[Token, ...] = ()
+    unanswered_usd: Decimal = Decimal(0)
+
+    @property
+    def charge(self) -> Charge:
+        """What it came to."""
+        return Charge(self.usage, self.latency_ms, self.unanswered_usd)
 
 
 class RequestFailedError(TeacherError):
@@ -145,12 +154,19 @@ class RequestFailedError(TeacherError):
     Attributes:
         usage: Tokens that the server counted all the same; None where nothing was answered.
         latency_ms: As ``Reply`` has it, where tokens were counted; else None.
+        unanswered_usd: As ``Charge`` has it.
     """
 
     def __init__(self, message: str, usage: Usage | None = None) -> None:
         super().__init__(message)
         self.usage = None if usage is None or usage.prompt_tokens is None else usage
         self.latency_ms: float | None = None
+        self.unanswered_usd = Decimal(0)
+
+    @property
+    def charge(self) -> Charge:
+        """What it came to all the same."""
+        return Charge(self.usage, self.latency_ms, self.unanswered_usd)
 
 
 def endpoint_of(base_url: str | None) -> str | None:
@@ -307,6 +323,7 @@ class ChatClient:
         self._said: set[str] = set()
         self._has_answered = False
         self._key = api_key(teacher)
+        self._unanswered_before_usd = budget.unanswered_usd
         self._client: AsyncOpenAI | None = None
 
     async def __aenter__(self) -> Self:
@@ -319,6 +336,7 @@ class ChatClient:
             base_url=self.teacher.base_url,
             timeout=self.teacher.timeout_s,
             max_retries=self.teacher.max_retries,
+            http_client=http_client(),
         )
         return self
 
@@ -327,6 +345,11 @@ class ChatClient:
     ) -> None:
         if self._client is not None:
             await self._client.close()
+        if lost_usd := self.budget.unanswered_usd - self._unanswered_before_usd:
+            say(
+                f"{self.model}: requests without an answer may be billed all the same, with USD {lost_usd:.4f} at most; "
+                "that counts towards teacher.max_usd, and is not in what was spent"
+            )
 
     def body(self, request: Request) -> dict[str, Any]:
         """A request as it is sent, in the dialect that has been found so far."""
@@ -369,28 +392,39 @@ class ChatClient:
             TeacherError: No request can succeed: the key is refused, the model does not exist, nothing listens.
             SpendLimitError: It could exceed the spend limit; nothing was sent.
         """
-        from openai import OpenAIError, PermissionDeniedError
+        from openai import OpenAIError
 
-        reserved_usd = self.budget.reserve(request.prompt_bytes, request.max_output_tokens)
-        usage: Usage | None = None
-        try:
-            reply = await self._send_adapting(request)
-            usage, self._has_answered = reply.usage, True
-        except OpenAIError as error:
-            # No cause: its text may hold what the server echoed, the key included.
-            if isinstance(error, PermissionDeniedError) and (
-                self._has_answered or _OF_THE_QUERY.search(_reason(error))
-            ):
-                said = f"the server refused the request (403): {_shown_reason(error)}"
-                raise RequestFailedError(self.scrub(said)) from None
-            raise self._explain(error) from None
-        except RequestFailedError as error:
-            usage = error.usage
-            raise
-        else:
-            return reply
-        finally:
-            self.budget.settle(reserved_usd, usage)
+        with Sending(self.budget, request.prompt_bytes, request.max_output_tokens) as sending:
+            try:
+                reply = await self._send_adapting(request)
+            except (OpenAIError, RequestFailedError, SpendLimitError) as error:
+                failed = self._failed(error, sending)
+                # No cause: its text may hold what the server echoed, the key included.
+                raise failed from None
+            sending.usage, self._has_answered = reply.usage, True
+        return replace(reply, unanswered_usd=sending.unanswered_usd)
+
+    def _failed(self, error: Exception, sending: Sending) -> TeacherError:
+        """What a request's error means, for the run."""
+        from openai import PermissionDeniedError
+
+        failed: TeacherError
+        match error:
+            case RequestFailedError():
+                failed = error
+            case SpendLimitError():
+                failed = RequestFailedError("no answer came, and sending it again could exceed the spend limit")
+            case PermissionDeniedError() if self._has_answered or _OF_THE_QUERY.search(_reason(error)):
+                failed = RequestFailedError(self.scrub(f"the server refused the request (403): {_shown_reason(error)}"))
+            case _:
+                failed = self._explain(error)
+        if sending.unanswered_usd and not isinstance(failed, RequestFailedError):
+            failed = RequestFailedError(
+                str(failed)
+            )  # what may be billed is to be recorded; the next request meets the same error
+        if isinstance(failed, RequestFailedError):
+            sending.usage, failed.unanswered_usd = failed.usage, sending.unanswered_usd
+        return failed
 
     async def _send_adapting(self, request: Request) -> Reply:
         """Sends a request, again without what the server refuses, until it is taken or nothing is left to drop."""

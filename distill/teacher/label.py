@@ -44,6 +44,7 @@ from distill.teacher.rereading import hash_of, read_anew, settings_today
 from distill.teacher.retrieve import Excerpt
 from distill.teacher.rounds import added_queries_path
 from distill.teacher.scrub import shown_error
+from distill.teacher.sending import Charge
 from distill.teacher.spend import Estimate, cost_line, estimate, hold_in_flight, open_budget, spending
 from distill.types import Label, TokenPrice, Usage
 
@@ -692,9 +693,7 @@ class _Run:
             request = self.teacher.request(question.text, excerpt, question.sample)
             reply = await self._client.ask(request)
         except RequestFailedError as error:
-            self._write(
-                question, self._client.dialect, asked_at, None, str(error), error.usage, error.latency_ms, shown
-            )
+            self._write(question, self._client.dialect, asked_at, None, str(error), error.charge, shown)
             self._finish(str(error))
             return
         said = as_said(reply.content, tokens=reply.tokens, shown=request.shown, cut_off=reply.cut_off)
@@ -705,12 +704,12 @@ class _Run:
             self._count_unmatched(error)
             scores, error_line = None, unusable(error, reply.usage, cut_off=reply.cut_off)
             if isinstance(error, NotJsonError) and not reply.cut_off and self._ignores_schema(reply.dialect):
-                self._write(question, reply.dialect, asked_at, None, error_line, reply.usage, reply.latency_ms, shown)
+                self._write(question, reply.dialect, asked_at, None, error_line, reply.charge, shown)
                 say(f"label: {self.teacher.name} ignores the JSON schema ({error}); asking for json_object")
                 self._client.dialect = replace(reply.dialect, response_format="json_object")
                 await self._ask_model(question)
                 return
-        self._write(question, reply.dialect, asked_at, scores, error_line, reply.usage, reply.latency_ms, shown | said)
+        self._write(question, reply.dialect, asked_at, scores, error_line, reply.charge, shown | said)
         self._finish(error_line)
 
     def _ignores_schema(self, dialect: Dialect) -> bool:
@@ -732,7 +731,7 @@ class _Run:
             except (TypeError, ValueError, ArithmeticError) as error:
                 self._count_unmatched(error)
                 error_line = str(error)
-        self._write(question, DIALECTS[0], asked_at, scores, error_line, latency_ms=called.latency_ms)
+        self._write(question, DIALECTS[0], asked_at, scores, error_line, Charge(latency_ms=called.latency_ms))
         self._finish(error_line)
 
     def _write(
@@ -740,10 +739,9 @@ class _Run:
         question: Question,
         dialect: Dialect,
         asked_at: str,
-        scores: Mapping[str, float] | None = None,
-        error: str | None = None,
-        usage: Usage | None = None,
-        latency_ms: float | None = None,
+        scores: Mapping[str, float] | None,
+        error: str | None,
+        charge: Charge,
         more: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         hash_ = self.teacher.hashes[dialect]
@@ -755,15 +753,15 @@ class _Run:
             teacher=self.teacher.name,
             prompt_sha256=hash_,
             sample=question.sample,
-            usage=usage or Usage(),
-            latency_ms=None if latency_ms is None else round(latency_ms, 1),
+            usage=charge.usage or Usage(),
+            latency_ms=None if charge.latency_ms is None else round(charge.latency_ms, 1),
             asked_at=asked_at,
             extra={
                 "settings": brief(self.teacher.settings(dialect)),
                 **described(self.teacher, self.ledger.hashes, hash_),
                 **more,
                 **self._circumstances(),
-                **cost_line(self.budget.price, usage),
+                **cost_line(self.budget.price, charge),
             },
         )
         if self.log is None:

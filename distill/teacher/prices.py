@@ -192,7 +192,7 @@ def estimated_usd(price: TokenPrice, characters: int, answer_tokens: float) -> D
 class Budget:
     """Keeps spend under ``teacher.max_usd``: a request is sent only if its dearest outcome still fits.
 
-    Spend is what the server counted; a request that brought no answer is taken as free.
+    Spend is what the server counted. What a request without an answer may be billed counts towards the limit alone.
 
     Args:
         price: None when unknown; then nothing is counted.
@@ -202,7 +202,7 @@ class Budget:
 
     def __init__(self, price: TokenPrice | None, limit_usd: Decimal | None, spent_usd: Decimal = Decimal(0)) -> None:
         self.price, self.limit_usd, self.spent_usd = price, limit_usd, spent_usd
-        self._reserved_usd = Decimal(0)
+        self._reserved_usd = self.unanswered_usd = Decimal(0)
         self._is_counted = self._is_priced = True
         self._unpriced: dict[str, None] = {}
 
@@ -218,8 +218,8 @@ class Budget:
 
     @property
     def committed_usd(self) -> Decimal:
-        """Spent so far, and set aside."""
-        return self.spent_usd + self._reserved_usd
+        """Spent so far, set aside, and what requests without an answer may be billed."""
+        return self.spent_usd + self._reserved_usd + self.unanswered_usd
 
     @property
     def can_keep_limit(self) -> bool:
@@ -230,7 +230,7 @@ class Budget:
         """The same limit and the same spend, for requests at another price. What is reserved stays behind."""
         other = Budget(price, self.limit_usd, self.spent_usd)
         other._is_counted, other._is_priced = self._is_counted, self._is_priced and self.price is not None
-        other._unpriced = self._unpriced
+        other._unpriced, other.unanswered_usd = self._unpriced, self.unanswered_usd
         return other
 
     def count_unpriced(self, model: str, *, is_billed: bool = True) -> None:
@@ -304,13 +304,21 @@ class Budget:
 
     def _reserve(self, dearest: Decimal) -> Decimal:
         if self.limit_usd is not None and self.committed_usd + dearest > self.limit_usd:
-            in_flight = f", what is in flight can cost {self._reserved_usd:.4f} more," if self._reserved_usd else ""
+            more = f", what is in flight can cost {self._reserved_usd:.4f} more" if self._reserved_usd else ""
+            if self.unanswered_usd:
+                more += f", requests without an answer may be billed up to {self.unanswered_usd:.4f}"
+            more += "," if more else ""
             raise SpendLimitError(
-                f"the spend limit is reached: USD {self.spent_usd:.4f} of {self.limit_usd} are spent{in_flight} and "
+                f"the spend limit is reached: USD {self.spent_usd:.4f} of {self.limit_usd} are spent{more} and "
                 f"the next request could exceed it. Everything answered is kept; raise teacher.max_usd, or --max-usd, and run again"
             )
         self._reserved_usd += dearest
         return dearest
+
+    def lose(self, reserved_usd: Decimal) -> None:
+        """A request was sent and brought no answer: what was set aside for it counts towards the limit from now on."""
+        self._reserved_usd -= reserved_usd
+        self.unanswered_usd += reserved_usd
 
     def settle(self, reserved_usd: Decimal, usage: Usage | None) -> None:
         """Replaces a reservation by what the request really cost."""

@@ -44,6 +44,7 @@ from distill.teacher.prompt import Messages, render, template_text
 from distill.teacher.rereading import is_decision
 from distill.teacher.retrieve import Excerpt
 from distill.teacher.scrub import shown_error
+from distill.teacher.sending import Charge
 from distill.teacher.spend import cost_line, estimate, limited, open_budget, spending
 from distill.types import Label, Usage
 
@@ -416,14 +417,14 @@ class _Run:
             request = self.again.request(case, excerpt)
             reply = await self._client.ask(request)
         except RequestFailedError as error:
-            self._write(question, self._client.dialect, asked_at, None, str(error), error.usage, error.latency_ms)
+            self._write(question, self._client.dialect, asked_at, None, str(error), error.charge)
             return
         scores, problem = None, None
         try:
             scores = read_scores(reply.content, self.again.spec, shown=request.shown)
         except ValueError as error:
             problem = str(error)
-        self._write(question, reply.dialect, asked_at, scores, problem, reply.usage, reply.latency_ms)
+        self._write(question, reply.dialect, asked_at, scores, problem, reply.charge)
 
     async def _ask_function(self, question: tuple[Case, int]) -> None:
         spec = self.again.spec
@@ -437,17 +438,16 @@ class _Run:
                 scores = function_scores(called.answer, spec.labels, spec.task)
             except (TypeError, ValueError, ArithmeticError) as error:
                 problem = str(error)
-        self._write(question, DIALECTS[0], asked_at, scores, problem, latency_ms=called.latency_ms)
+        self._write(question, DIALECTS[0], asked_at, scores, problem, Charge(latency_ms=called.latency_ms))
 
     def _write(
         self,
         question: tuple[Case, int],
         dialect: Dialect,
         asked_at: str,
-        scores: Mapping[str, float] | None = None,
-        error: str | None = None,
-        usage: Usage | None = None,
-        latency_ms: float | None = None,
+        scores: Mapping[str, float] | None,
+        error: str | None,
+        charge: Charge,
     ) -> None:
         (case, sample), hash_ = question, self.again.hashes[dialect]
         self.ledger.write(
@@ -460,14 +460,14 @@ class _Run:
                 teacher=self.again.name,
                 prompt_sha256=hash_,
                 sample=sample,
-                usage=usage or Usage(),
-                latency_ms=None if latency_ms is None else round(latency_ms, 1),
+                usage=charge.usage or Usage(),
+                latency_ms=None if charge.latency_ms is None else round(charge.latency_ms, 1),
                 asked_at=asked_at,
                 extra={
                     "settings": brief(self.again.settings(dialect)),
                     "evidence": [sha256_json(text)[:12] for text, _ in case.evidence],
                     **({"server": server_of(self.again.spec.teacher.base_url)} if self._client is not None else {}),
-                    **cost_line(self.budget.price, usage),
+                    **cost_line(self.budget.price, charge),
                 },
             ),
         )

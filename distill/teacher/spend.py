@@ -5,6 +5,7 @@ A line says what it cost, as ``usd``, where that was known when the answer came.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from distill.spec import Spec
     from distill.teacher.ledger import Ledger
+    from distill.teacher.sending import Charge
     from distill.types import Label, TokenPrice
 
 __all__ = [
@@ -63,6 +65,15 @@ class PaidAnswer:
     usage: Usage
     server: str | None = None
     usd: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One request in a recording: its answer, where one was paid for, and what it may be billed for sendings without one."""
+
+    stage: str
+    answer: PaidAnswer | None
+    unanswered_usd: Decimal
 
 
 _BATCH = "label --batch"
@@ -104,11 +115,20 @@ def spending(spec: Spec, model: str | None) -> Iterator[None]:
         lock.release()
 
 
-def cost_line(price: TokenPrice | None, usage: Usage | None) -> dict[str, str]:
-    """What an answer cost, for its line in a recording: ``usd``, or nothing where price or tokens are not known."""
-    if price is None or usage is None or not is_counted(usage):
-        return {}
-    return {"usd": f"{cost_usd(price, usage):f}"}
+def cost_line(price: TokenPrice | None, charge: Charge) -> dict[str, str]:
+    """What a request cost, for its line in a recording.
+
+    Args:
+        price: Of the model.
+        charge: What it came to.
+
+    Returns:
+        ``usd`` of the answer, where price and tokens are known, and ``unanswered_usd``, where that is more than nothing.
+    """
+    lost = {"unanswered_usd": f"{charge.unanswered_usd:f}"} if charge.unanswered_usd else {}
+    if price is None or charge.usage is None or not is_counted(charge.usage):
+        return lost
+    return {"usd": f"{cost_usd(price, charge.usage):f}", **lost}
 
 
 def open_budget(spec: Spec, model: str | None, ledger: Ledger | None = None) -> Budget:
@@ -122,7 +142,7 @@ def open_budget(spec: Spec, model: str | None, ledger: Ledger | None = None) -> 
     if model is None:
         return Budget(None, None)
     budget = Budget(price_of(spec, model), spec.teacher.max_usd)
-    _count(spec, paid_answers(spec, ledger), budget)
+    _count(spec, _answers_of(_asked(spec, ledger), budget), budget)
     hold_in_flight(spec, budget)
     return budget
 
@@ -145,6 +165,14 @@ def spent_usd_on(spec: Spec, answers: Iterable[PaidAnswer]) -> Decimal | None:
     budget = Budget(None, None)
     _count(spec, answers, budget)
     return budget.known_past_usd
+
+
+def _answers_of(asked: Iterable[_Asked], budget: Budget) -> Iterator[PaidAnswer]:
+    """The answers to requests, while the budget counts what those without one may be billed."""
+    for request in asked:
+        budget.unanswered_usd += request.unanswered_usd
+        if request.answer is not None:
+            yield request.answer
 
 
 def _count(spec: Spec, answers: Iterable[PaidAnswer], budget: Budget) -> None:
@@ -264,11 +292,15 @@ def limited(spec: Spec, model: str | None, max_usd: Decimal | None, *, batch: bo
 
 def spend_by_stage(spec: Spec) -> tuple[StageSpend, ...]:
     """What synth and label have asked so far, of whichever model, each as far as it has asked anything."""
-    asked: dict[str, list[PaidAnswer]] = {}
-    for answer in paid_answers(spec):
-        asked.setdefault(answer.stage, []).append(answer)
+    answered: dict[str, list[PaidAnswer]] = {}
+    unanswered_usd: defaultdict[str, Decimal] = defaultdict(Decimal)
+    for request in _asked(spec):
+        answers = answered.setdefault(request.stage, [])
+        if request.answer is not None:
+            answers.append(request.answer)
+        unanswered_usd[request.stage] += request.unanswered_usd
     found = []
-    for stage, answers in asked.items():
+    for stage, answers in answered.items():
         counted = [answer.usage for answer in answers if is_counted(answer.usage)]
         total = Usage(
             prompt_tokens=sum(usage.prompt_tokens or 0 for usage in counted),
@@ -276,7 +308,9 @@ def spend_by_stage(spec: Spec) -> tuple[StageSpend, ...]:
             cached_tokens=sum(min(usage.cached_tokens or 0, usage.prompt_tokens or 0) for usage in counted),
         )
         n_uncounted = len(answers) - len(counted)
-        found.append(StageSpend(stage, len(answers), n_uncounted, total, spent_usd_on(spec, answers)))
+        found.append(
+            StageSpend(stage, len(answers), n_uncounted, total, spent_usd_on(spec, answers), unanswered_usd[stage])
+        )
     return tuple(found)
 
 
@@ -291,28 +325,53 @@ def is_paid(label: Label) -> bool:
 
 def paid_answers(spec: Spec, ledger: Ledger | None = None) -> Iterator[PaidAnswer]:
     """Every answer in the recordings that was paid for, failed ones included, carried-over ones not."""
-    for path in synthesis_paths(spec):
-        yield from paid_requests(path)
-    yield from paid_labels(spec, ledger=ledger)
+    return (request.answer for request in _asked(spec, ledger) if request.answer is not None)
 
 
 def paid_requests(path: Path) -> Iterator[PaidAnswer]:
     """Those in a writer's recording."""
+    return (request.answer for request in _written(path) if request.answer is not None)
+
+
+def _asked(spec: Spec, ledger: Ledger | None = None) -> Iterator[_Asked]:
+    """Every request in the recordings that was or may be billed."""
+    for path in synthesis_paths(spec):
+        yield from _written(path)
+    yield from _labelled(spec, ledger=ledger)
+
+
+def _written(path: Path) -> Iterator[_Asked]:
     for _, line in read_jsonl(path, skip_torn=True):
+        if "carried_from" in line:
+            continue
+        answer = None
         if line.get("latency_ms") is not None:
             usage = Usage(line.get("prompt_tokens"), line.get("completion_tokens"), line.get("cached_tokens"))
-            yield PaidAnswer("synth", str(line.get("teacher")), usage, *_cost_of(line, path))
+            answer = PaidAnswer("synth", str(line.get("teacher")), usage, *_cost_of(line, path))
+        unanswered_usd = _amount(line, "unanswered_usd", path)
+        if answer is not None or unanswered_usd:
+            yield _Asked("synth", answer, unanswered_usd or Decimal(0))
 
 
 def paid_labels(
     spec: Spec, texts: Container[str] | None = None, *, ledger: Ledger | None = None
 ) -> Iterator[PaidAnswer]:
     """Those in the ledger, or in one that was read already; of some texts, where these are given."""
+    return (request.answer for request in _labelled(spec, texts, ledger=ledger) if request.answer is not None)
+
+
+def _labelled(spec: Spec, texts: Container[str] | None = None, *, ledger: Ledger | None = None) -> Iterator[_Asked]:
     path = project_folder(spec) / spec.ledger_path.name
     for label in read_labels(path) if ledger is None else ledger.lines:
-        if is_paid(label) and (texts is None or label.text in texts):
-            stage = _BATCH if "batch" in label.extra else "label"
-            yield PaidAnswer(stage, label.teacher, label.usage, *_cost_of(label.extra, path))
+        if "carried_from" in label.extra or (texts is not None and label.text not in texts):
+            continue
+        stage = _BATCH if "batch" in label.extra else "label"
+        answer = None
+        if is_paid(label):
+            answer = PaidAnswer(stage, label.teacher, label.usage, *_cost_of(label.extra, path))
+        unanswered_usd = _amount(label.extra, "unanswered_usd", path)
+        if answer is not None or unanswered_usd:
+            yield _Asked(stage, answer, unanswered_usd or Decimal(0))
 
 
 def _cost_of(line: Mapping[str, Any], path: Path) -> tuple[str | None, Decimal | None]:
@@ -321,11 +380,21 @@ def _cost_of(line: Mapping[str, Any], path: Path) -> tuple[str | None, Decimal |
     Raises:
         DataError: What stands there is no amount.
     """
-    server, usd = line.get("server"), line.get("usd")
+    server = line.get("server")
+    return None if server is None else str(server), _amount(line, "usd", path)
+
+
+def _amount(line: Mapping[str, Any], name: str, path: Path) -> Decimal | None:
+    """US dollars in a line.
+
+    Raises:
+        DataError: What stands there is no amount.
+    """
+    usd = line.get(name)
     try:
         amount = None if usd is None else Decimal(str(usd))
     except InvalidOperation:
         amount = Decimal("NaN")
     if amount is not None and not (amount.is_finite() and amount >= 0):
-        raise DataError(f"{path}: the `usd` of an answer is no amount: {usd!r}; take the key out of its line")
-    return None if server is None else str(server), amount
+        raise DataError(f"{path}: the `{name}` of an answer is no amount: {usd!r}; take the key out of its line")
+    return amount

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
     from distill.embed import Embedder
     from distill.spec import Spec
+    from distill.teacher.sending import Charge
     from distill.types import TokenPrice
 
 __all__ = [
@@ -475,7 +476,7 @@ class _Run:
             reply = await self._client.ask(self.writer.request(round_))
         except RequestFailedError as error:
             failed = {**line, "error": str(error)}
-            self._record(failed, self._client.dialect, error.usage, error.latency_ms, asked_at)
+            self._record(failed, self._client.dialect, error.charge, asked_at)
             return
         repeats: list[Repeat] = []
         try:
@@ -485,14 +486,12 @@ class _Run:
         else:
             repeats = self._comparison.repeats(round_.target, self.pool.fresh(round_, line["queries"]))
             line["repeats"] = [asdict(repeat) for repeat in repeats]
-        self._record(line, reply.dialect, reply.usage, reply.latency_ms, asked_at)
+        self._record(line, reply.dialect, reply.charge, asked_at)
         new = self.pool.add(round_, line.get("queries", []), repeats)
         self._progress.advance(new, spend_usd=self._client.budget.known_spend_usd, note=round_.target)
 
-    def _record(
-        self, line: dict[str, Any], dialect: Dialect, counted: Usage | None, latency_ms: float | None, asked_at: str
-    ) -> None:
-        usage = counted or Usage()
+    def _record(self, line: dict[str, Any], dialect: Dialect, charge: Charge, asked_at: str) -> None:
+        usage = charge.usage or Usage()
         line |= {
             "teacher": self.writer.model,
             "prompt_sha256": self.writer.settings_sha256,
@@ -500,10 +499,10 @@ class _Run:
             "prompt_tokens": usage.prompt_tokens,
             "completion_tokens": usage.completion_tokens,
             "cached_tokens": usage.cached_tokens,
-            "latency_ms": None if latency_ms is None else round(latency_ms, 1),
+            "latency_ms": None if charge.latency_ms is None else round(charge.latency_ms, 1),
             "asked_at": asked_at,
             "server": server_of(self.writer.spec.teacher.base_url),
-            **cost_line(self._client.budget.price, counted),
+            **cost_line(self._client.budget.price, charge),
         }
         self._log.append(line)
         self.n_asked += 1

@@ -120,6 +120,13 @@ def test_the_spend_is_told_stage_by_stage():
     assert summary_of(spent=())["spent"] is None
 
 
+def test_what_may_be_billed_without_an_answer_is_not_spent():
+    lost = replace(stage(), unanswered_usd=Decimal("0.5"))
+    spent = summary_of(spent=(stage(), lost))["spent"]
+    assert (spent["usd"], spent["unanswered_usd"]) == (3.6, 0.5)
+    assert summary_of()["spent"]["unanswered_usd"] == 0
+
+
 def test_a_whole_machine_costs_its_month_however_little_it_does():
     machine = summary_of(machine_usd_per_hour=Decimal("0.36"))["machine"]
     assert machine["usd_per_month"] == pytest.approx(0.36 * 730)

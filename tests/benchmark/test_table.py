@@ -271,6 +271,12 @@ def test_cost_at_another_models_price_says_so(result):
     assert "Paid back, the student's machine not counted: static" in text
 
 
+def test_what_may_be_billed_without_an_answer_is_told_beside_what_was_spent(result):
+    spent = COST["spent"] | {"unanswered_usd": 0.25}
+    text = " ".join(printed(replace(result, cost=COST | {"spent": spent})).split())
+    assert "$9.50 for 1,500 answers (requests without an answer may be billed with $0.250 more, at most)." in text
+
+
 def test_an_older_result_is_shown(result):
     cost = {name: COST[name] for name in ("queries_per_month", "teacher_price", "usd_per_month")}
     bare = replace(

@@ -14,6 +14,8 @@ from typing import Any, Self
 from fake_batches import FakeBatches
 
 _PROMPT_TOKENS, _COMPLETION_TOKENS = 100, 10
+HANGS_UP = 0
+"""In place of a status: the connection is closed without an answer."""
 
 
 class FakeServer:
@@ -22,10 +24,11 @@ class FakeServer:
     Args:
         profile: One of the methods ``_profile_*``, with dashes or underscores.
         delay_s: How long an answer takes.
+        n_slow: The first so many requests alone take that long; None: all of them.
     """
 
-    def __init__(self, profile: str = "normal", delay_s: float = 0.0) -> None:
-        self.profile, self.delay_s = profile, delay_s
+    def __init__(self, profile: str = "normal", delay_s: float = 0.0, n_slow: int | None = None) -> None:
+        self.profile, self.delay_s, self.n_slow = profile, delay_s, n_slow
         self.asked: Counter[str] = Counter()
         self.answered: Counter[str] = Counter()
         self.requests: list[dict[str, Any]] = []
@@ -196,6 +199,14 @@ class FakeServer:
     def _profile_broken(self, body, query):
         return 500, {"error": {"message": "The server had an error"}}, {"retry-after-ms": "1"}
 
+    def _profile_gateway_once(self, body, query):
+        if self.n_requests == 1:
+            return 504, "<html>gateway timeout</html>", {"retry-after-ms": "1", "Content-Type": "text/html"}
+        return self._profile_normal(body, query)
+
+    def _profile_hangs_up_once(self, body, query):
+        return (HANGS_UP, "", {}) if self.n_requests == 1 else self._profile_normal(body, query)
+
     def _profile_broken_on_odd(self, body, query):
         return self._profile_broken(body, query) if self.n_requests % 2 else self._profile_normal(body, query)
 
@@ -272,10 +283,14 @@ class _Handler(BaseHTTPRequestHandler):
             fake.n_in_flight += 1
             fake.most_in_flight = max(fake.most_in_flight, fake.n_in_flight)
             status, reply, headers = fake.take(body)
-        time.sleep(fake.delay_s)
+            is_slow = fake.n_slow is None or fake.n_requests <= fake.n_slow
+        time.sleep(fake.delay_s if is_slow else 0)
         content = (reply if isinstance(reply, str) else json.dumps(reply)).encode()
         with fake.lock:
             fake.n_in_flight -= 1
+        if status == HANGS_UP:
+            self.close_connection = True
+            return
         if self._send(status, content, headers):
             with fake.lock:
                 fake.answered[query] += 1
