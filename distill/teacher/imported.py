@@ -179,7 +179,8 @@ def take_human_labels(spec: Spec, texts: Iterable[str] | None = None) -> LabelSu
     """
     wanted = _wanted(spec, texts)
     given = _human_labels(spec, show_notes=True)
-    before = set(recorded_labels(spec, wanted, redacted=True))
+    before = recorded_labels(spec, wanted, redacted=True)
+    _say_what_is_not_in_the_file_any_more(spec, before, given)
     n_written = _write(spec, (answer for text, answer in given.items() if text in wanted))
     answered = recorded_labels(spec, wanted, redacted=True)
     return LabelSummary(
@@ -190,6 +191,17 @@ def take_human_labels(spec: Spec, texts: Iterable[str] | None = None) -> LabelSu
         spent_usd=Decimal(0),
         teacher=spec.teacher_name,
     )
+
+
+def _say_what_is_not_in_the_file_any_more(
+    spec: Spec, recorded: Mapping[str, Label], given: Mapping[str, Label]
+) -> None:
+    left = [text for text, answer in recorded.items() if text not in given and "carried_from" not in answer.extra]
+    if left:
+        say(
+            f"label: {spec.labels_path} has no label any more for {len(left)} of the queries, such as {left[0]!r}: the one in "
+            f"{spec.ledger_path.name} still counts; move that file away and run again, and the labels that are left are copied anew"
+        )
 
 
 def plan_human_labels(spec: Spec) -> LabelPlan:

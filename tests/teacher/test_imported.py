@@ -433,6 +433,21 @@ def test_a_label_that_was_mended_counts_and_costs_nothing(by_hand):
     assert recorded_labels(spec, ["my parcel"])["my parcel"].scores == {"track_order": 1.0}
 
 
+def test_a_label_that_was_taken_out_of_the_file_is_named_with_the_way_to_be_rid_of_it(by_hand, tmp_path, capsys):
+    write_queries(tmp_path / "logs.jsonl", ["my parcel", "my money"])
+    both = labelled(("my parcel", "track_order"), ("my money", "refund"))
+    label(by_hand(both, queries="logs.jsonl"), show_progress=False)
+    assert not capsys.readouterr().err
+    spec = by_hand(both[:1], queries="logs.jsonl")
+    assert label(spec, show_progress=False).n_failed == 0
+    said = capsys.readouterr().err
+    assert "has no label any more for 1 of the queries, such as 'my money'" in said
+    assert "move that file away" in said
+    spec.ledger_path.unlink()
+    assert label(spec, show_progress=False).n_failed == 1
+    assert not capsys.readouterr().err
+
+
 def test_queries_without_a_human_label_are_counted_not_asked(by_hand, tmp_path):
     write_queries(tmp_path / "logs.jsonl", ["my parcel", "who knows"])
     (tmp_path / "gold.jsonl").write_text('{"text": "gold", "intent": "refund"}\n')
