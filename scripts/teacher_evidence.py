@@ -37,7 +37,7 @@ from distill.progress import Progress, say
 from distill.router import Router
 from distill.spec import Spec, load_spec
 from distill.student.recipe import VERSION
-from distill.teacher.client import api_key
+from distill.teacher.endpoint import api_key
 from distill.teacher.rounds import round_folder
 
 FOLDERS = ROOT / "data" / "teacher-evidence"

@@ -17,7 +17,7 @@ from distill.benchmark.latency import ColdStart
 from distill.bundle import load_bundle
 from distill.init import draft
 from distill.student import train
-from distill.teacher import client
+from distill.teacher import endpoint
 
 sys.path.append(str(TESTS / "teacher"))
 from fake_server import FakeServer
@@ -57,7 +57,7 @@ def empty_folder(tmp_path, monkeypatch):
     with FakeServer() as fake:
         monkeypatch.setenv("OPENAI_API_KEY", "sk-not-a-key")
         monkeypatch.setenv("OPENAI_BASE_URL", fake.base_url)
-        monkeypatch.setattr(client, "_default_endpoint", lambda: None)
+        monkeypatch.setattr(endpoint, "_default_endpoint", lambda: None)
         yield fake
 
 

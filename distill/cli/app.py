@@ -165,7 +165,7 @@ def limit_left(
         is_priced: Whether anything of it has a price.
         batch: Whether it is asked in batches: its own that are in flight are waited for first.
     """
-    from distill.teacher.client import is_loopback
+    from distill.teacher.endpoint import is_loopback
     from distill.teacher.in_flight import open_batches
     from distill.teacher.prices import LIMIT
     from distill.teacher.spend import open_budget

@@ -23,7 +23,8 @@ from distill.data import atomic_write, storage_errors, write_json
 from distill.errors import SpecError, SpendLimitError, TeacherError
 from distill.progress import say
 from distill.teacher.answers import as_said, read_scores
-from distill.teacher.client import RequestFailedError, is_loopback, unusable
+from distill.teacher.client import RequestFailedError, unusable
+from distill.teacher.endpoint import is_loopback
 from distill.teacher.in_flight import (
     Asked,
     Batch,

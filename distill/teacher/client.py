@@ -5,27 +5,23 @@ Retries with back-off are the openai client's own; there is no second layer. ``s
 
 from __future__ import annotations
 
-import asyncio
-import ipaddress
-import os
 import re
-import threading
 import time
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Self, TypeVar
-from urllib.parse import urlsplit
 
 from distill.data import canonical_json
-from distill.errors import MissingKeyError, SpecError, SpendLimitError, TeacherError, missing_extra
+from distill.errors import SpendLimitError, TeacherError, missing_extra
 from distill.progress import say
+from distill.teacher.endpoint import api_key, endpoint_of, shown_endpoint
 from distill.teacher.likelihood import TOP_LOGPROBS, read_tokens
 from distill.teacher.scrub import without_key, without_secrets
 from distill.teacher.sending import Charge, Sending, http_client
 from distill.types import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
     from types import TracebackType
 
     from openai import AsyncOpenAI
@@ -36,35 +32,20 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DIALECTS",
-    "OPENAI",
-    "THIS_MACHINE",
     "ChatClient",
     "Dialect",
     "Reply",
     "Request",
     "RequestFailedError",
-    "api_key",
-    "endpoint_of",
-    "for_each",
-    "is_loopback",
     "read_completion",
-    "run_sync",
-    "server_of",
     "unusable",
 ]
 
 _T = TypeVar("_T")
-_Item = TypeVar("_Item")
 _CUT_OFF = "length"
 _OF_THE_QUERY = re.compile(r"moderation|flagged|content[ _-](policy|filter|management)|safety (system|policy)")
 """What a 403 says that refuses what was asked, and not who asks."""
 _NO_COMPLETION = "the server's reply is not a chat completion"
-
-THIS_MACHINE = "this machine"
-"""``server_of`` a loopback address."""
-
-OPENAI = "the client's default"
-"""``server_of`` no address at all; recordings say it so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,140 +150,6 @@ class RequestFailedError(TeacherError):
         return Charge(self.usage, self.latency_ms, self.unanswered_usd)
 
 
-def endpoint_of(base_url: str | None) -> str | None:
-    """Where is asked: the URL, where there is none that of the environment, as the OpenAI client does; None: OpenAI itself."""
-    return base_url or _default_endpoint()
-
-
-def _default_endpoint() -> str | None:
-    url = os.environ.get("OPENAI_BASE_URL") or None
-    try:
-        urlsplit(url or "")
-    except ValueError:
-        raise SpecError("the environment variable OPENAI_BASE_URL holds no address") from None  # it may hold a key
-    return url
-
-
-def is_loopback(base_url: str | None) -> bool:
-    """Whether asking there is asking this machine."""
-    host = urlsplit(endpoint_of(base_url) or "").hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
-
-
-def server_of(base_url: str | None) -> str:
-    """Whose server answers, as a line of a recording says it."""
-    return THIS_MACHINE if is_loopback(base_url) else urlsplit(endpoint_of(base_url) or "").hostname or OPENAI
-
-
-def _shown(base_url: str | None) -> str:
-    """Where is asked, for people: without a password or a query, which may hold a key."""
-    url = endpoint_of(base_url)
-    if url is None:
-        return "the provider's API"
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-
-
-def run_sync(work: Coroutine[Any, Any, _T]) -> _T:
-    """Runs a coroutine to its end, also where an event loop is already running (a notebook's)."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work)
-    outcome: list[_T] = []
-    failure: list[BaseException] = []
-    running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any] | None]] = []
-    started = threading.Event()
-
-    async def announce() -> _T:
-        running.append((asyncio.get_running_loop(), asyncio.current_task()))
-        started.set()
-        return await work
-
-    def run() -> None:
-        try:
-            outcome.append(asyncio.run(announce()))
-        except BaseException as error:  # noqa: BLE001 - carried over to the calling thread, whatever it is
-            failure.append(error)
-        finally:
-            started.set()
-
-    thread = threading.Thread(target=run, name="distill")
-    thread.start()
-    try:
-        thread.join()
-    except BaseException:  # a notebook's interrupt: the thread must not go on with files that its caller closes
-        started.wait()
-        for loop, task in running:
-            if task is not None and not loop.is_closed():
-                loop.call_soon_threadsafe(task.cancel)
-        thread.join()
-        raise
-    if failure:
-        raise failure[0]
-    return outcome[0]
-
-
-async def for_each(items: Iterable[_Item], work: Callable[[_Item], Awaitable[bool | None]], concurrency: int) -> None:
-    """Works through items, so many at once. After an error or an interrupt no further request is begun.
-
-    Requests in flight are paid for: their answers are waited for (and so recorded) before the error is raised. A second
-    Ctrl-C does not wait. An item that would not fit under the spend limit is tried again when an answer has come: it may have
-    cost less than it could.
-
-    Args:
-        items: What to work through.
-        work: Makes one request for an item; returns True when the item needs another one.
-        concurrency: How many requests are in flight at most.
-    """
-    waiting = iter(items)
-    stopped = False
-    n_in_flight = 0
-    settled = asyncio.Event()
-    errors: list[BaseException] = []
-
-    async def worker() -> None:
-        """Takes items until there are none or another worker failed; asks again for an item as long as ``work`` says so."""
-        nonlocal stopped, n_in_flight
-        for item in waiting:
-            needs_another: bool | None = True
-            while needs_another:
-                if stopped:
-                    return
-                n_in_flight += 1
-                try:
-                    needs_another = await work(item)
-                except BaseException as error:
-                    n_in_flight -= 1
-                    if isinstance(error, SpendLimitError) and n_in_flight and not stopped:
-                        settled.clear()
-                        await settled.wait()
-                        continue
-                    stopped = True
-                    errors.append(error)
-                    settled.set()
-                    raise
-                n_in_flight -= 1
-                settled.set()
-
-    workers = [asyncio.ensure_future(worker()) for _ in range(concurrency)]
-    try:
-        await asyncio.wait(workers)
-    except asyncio.CancelledError:
-        stopped = True
-        settled.set()
-        if n_in_flight:
-            say(f"stopping: waiting for the answers to {n_in_flight} requests in flight; Ctrl-C again to leave them")
-        await asyncio.gather(*workers, return_exceptions=True)
-        raise
-    await asyncio.gather(*workers, return_exceptions=True)
-    if errors:
-        raise errors[0]
-
-
 class ChatClient:
     """Asks one model. To be used as an async context manager.
 
@@ -378,7 +225,7 @@ class ChatClient:
             raise RequestFailedError(str(self._explain(error))) from None
         except (AttributeError, TypeError, ValueError):
             raise TeacherError(
-                not_found or f"{_shown(self.teacher.base_url)}: the reply is not what the API says"
+                not_found or f"{shown_endpoint(self.teacher.base_url)}: the reply is not what the API says"
             ) from None
         except OpenAIError as error:
             # No cause: its text may hold what the server echoed, the key included.
@@ -524,7 +371,7 @@ class ChatClient:
         """One clear line. ``TeacherError`` itself when no request can succeed, otherwise ``RequestFailedError``."""
         import openai
 
-        where, variable = _shown(self.teacher.base_url), self.teacher.api_key_env
+        where, variable = shown_endpoint(self.teacher.base_url), self.teacher.api_key_env
         match error:
             case openai.AuthenticationError() | openai.PermissionDeniedError():
                 hopeless = f"the API key in {variable} was refused (401 or 403); check {variable}"
@@ -584,25 +431,6 @@ def unusable(problem: ValueError, usage: Usage, *, cut_off: bool) -> str:
     """What is wrong with an answer, as the ledger says it."""
     return (
         f"{f'cut off after {usage.completion_tokens} tokens (teacher.max_output_tokens): ' if cut_off else ''}{problem}"
-    )
-
-
-def api_key(teacher: TeacherSpec) -> str:
-    """The key in the environment; a dummy for a server on this machine that needs none.
-
-    Raises:
-        MissingKeyError: There is none, or it is no key.
-    """
-    key = os.environ.get(teacher.api_key_env, "").strip()
-    if key and not (key.isascii() and key.isprintable()):
-        raise MissingKeyError(f"the environment variable {teacher.api_key_env} holds characters that no API key has")
-    if key:
-        return key
-    if is_loopback(teacher.base_url):
-        return "no-key"
-    raise MissingKeyError(
-        f"the environment variable {teacher.api_key_env} is not set; it must hold the API key for "
-        f"{_shown(teacher.base_url)} (another variable: teacher.api_key_env)"
     )
 
 

@@ -22,20 +22,10 @@ from distill.teacher.batch import (
     check_not_in_flight,
     check_settings,
 )
-from distill.teacher.client import (
-    DIALECTS,
-    ChatClient,
-    Dialect,
-    Request,
-    RequestFailedError,
-    api_key,
-    for_each,
-    is_loopback,
-    run_sync,
-    server_of,
-    unusable,
-)
+from distill.teacher.client import DIALECTS, ChatClient, Dialect, Request, RequestFailedError, unusable
+from distill.teacher.concurrency import for_each, run_sync
 from distill.teacher.earlier import described, earlier_answers
+from distill.teacher.endpoint import api_key, is_loopback, server_of
 from distill.teacher.functions import call_function, let_run_at_once, load_function
 from distill.teacher.in_flight import Asked, all_open_batches, open_batches
 from distill.teacher.ledger import AppendLog, Ledger, time_now

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill.errors import SpecError, SpendLimitError, missing_extra
 from distill.progress import say
-from distill.teacher.client import OPENAI, endpoint_of, is_loopback, server_of
+from distill.teacher.endpoint import OPENAI, endpoint_of, is_loopback, server_of
 from distill.types import TokenPrice, Usage
 
 if TYPE_CHECKING:

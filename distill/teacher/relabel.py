@@ -25,17 +25,9 @@ from distill.progress import Progress
 from distill.teacher.answers import FORMS, Answer, function_scores, in_words, read_scores
 from distill.teacher.asking import Teacher, brief, effort
 from distill.teacher.changed import best, mean
-from distill.teacher.client import (
-    DIALECTS,
-    ChatClient,
-    Dialect,
-    Request,
-    RequestFailedError,
-    for_each,
-    is_loopback,
-    run_sync,
-    server_of,
-)
+from distill.teacher.client import DIALECTS, ChatClient, Dialect, Request, RequestFailedError
+from distill.teacher.concurrency import for_each, run_sync
+from distill.teacher.endpoint import is_loopback, server_of
 from distill.teacher.functions import call_function, let_run_at_once, load_function
 from distill.teacher.label import check_can_label, new_lines, recorded_samples, requester
 from distill.teacher.ledger import AppendLog, Ledger, time_now

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill.data import read_jsonl, read_labels, storage_errors
 from distill.errors import DataError, LedgerError
-from distill.teacher.client import OPENAI, THIS_MACHINE, server_of
+from distill.teacher.endpoint import OPENAI, THIS_MACHINE, server_of
 from distill.teacher.in_flight import all_open_batches
 from distill.teacher.prices import Budget, batch_price, cost_usd, estimated_usd, is_counted, price_of
 from distill.teacher.rounds import project_folder, synthesis_paths

@@ -24,18 +24,10 @@ from distill.data import normalise, read_gold, read_jsonl, read_queries, write_j
 from distill.errors import DataError, DistillError, MissingKeyError, SpendLimitError, TeacherError
 from distill.progress import Progress
 from distill.teacher.answers import parse_json
-from distill.teacher.client import (
-    DIALECTS,
-    ChatClient,
-    Dialect,
-    RequestFailedError,
-    api_key,
-    for_each,
-    is_loopback,
-    run_sync,
-    server_of,
-)
+from distill.teacher.client import DIALECTS, ChatClient, Dialect, RequestFailedError
+from distill.teacher.concurrency import for_each, run_sync
 from distill.teacher.diversity import distinct_2, mean_distance
+from distill.teacher.endpoint import api_key, is_loopback, server_of
 from distill.teacher.ledger import AppendLog, time_now
 from distill.teacher.pool import Comparison, Dropped, Pool, Repeat
 from distill.teacher.prices import check_limit_is_enforceable, price_of

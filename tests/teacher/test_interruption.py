@@ -17,7 +17,7 @@ from teacher_specs import ledger_lines
 from distill.errors import LedgerError, SpendLimitError, StorageError, TeacherError
 from distill.teacher import ledger as ledger_module
 from distill.teacher import spend
-from distill.teacher.client import for_each, run_sync
+from distill.teacher.concurrency import for_each, run_sync
 from distill.teacher.label import label
 from distill.teacher.ledger import AppendLog
 

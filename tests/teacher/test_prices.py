@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from distill.errors import SpecError, SpendLimitError
 from distill.spec import Spec, SynthSpec
-from distill.teacher.client import OPENAI, THIS_MACHINE, is_loopback, server_of
+from distill.teacher.endpoint import OPENAI, THIS_MACHINE, is_loopback, server_of
 from distill.teacher.prices import Budget, check_limit_is_enforceable, cost_usd, look_up_price, price_of, teacher_price
 from distill.types import TokenPrice, Usage
 

@@ -1,0 +1,115 @@
+"""Several requests at once, inside and outside of an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from distill.errors import SpendLimitError
+from distill.progress import say
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable
+
+__all__ = ["for_each", "run_sync"]
+
+_T = TypeVar("_T")
+_Item = TypeVar("_Item")
+
+
+def run_sync(work: Coroutine[Any, Any, _T]) -> _T:
+    """Runs a coroutine to its end, also where an event loop is already running (a notebook's)."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    outcome: list[_T] = []
+    failure: list[BaseException] = []
+    running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any] | None]] = []
+    started = threading.Event()
+
+    async def announce() -> _T:
+        running.append((asyncio.get_running_loop(), asyncio.current_task()))
+        started.set()
+        return await work
+
+    def run() -> None:
+        try:
+            outcome.append(asyncio.run(announce()))
+        except BaseException as error:  # noqa: BLE001 - carried over to the calling thread, whatever it is
+            failure.append(error)
+        finally:
+            started.set()
+
+    thread = threading.Thread(target=run, name="distill")
+    thread.start()
+    try:
+        thread.join()
+    except BaseException:  # a notebook's interrupt: the thread must not go on with files that its caller closes
+        started.wait()
+        for loop, task in running:
+            if task is not None and not loop.is_closed():
+                loop.call_soon_threadsafe(task.cancel)
+        thread.join()
+        raise
+    if failure:
+        raise failure[0]
+    return outcome[0]
+
+
+async def for_each(items: Iterable[_Item], work: Callable[[_Item], Awaitable[bool | None]], concurrency: int) -> None:
+    """Works through items, so many at once. After an error or an interrupt no further request is begun.
+
+    Requests in flight are paid for: their answers are waited for (and so recorded) before the error is raised. A second
+    Ctrl-C does not wait. An item that would not fit under the spend limit is tried again when an answer has come: it may have
+    cost less than it could.
+
+    Args:
+        items: What to work through.
+        work: Makes one request for an item; returns True when the item needs another one.
+        concurrency: How many requests are in flight at most.
+    """
+    waiting = iter(items)
+    stopped = False
+    n_in_flight = 0
+    settled = asyncio.Event()
+    errors: list[BaseException] = []
+
+    async def worker() -> None:
+        """Takes items until there are none or another worker failed; asks again for an item as long as ``work`` says so."""
+        nonlocal stopped, n_in_flight
+        for item in waiting:
+            needs_another: bool | None = True
+            while needs_another:
+                if stopped:
+                    return
+                n_in_flight += 1
+                try:
+                    needs_another = await work(item)
+                except BaseException as error:
+                    n_in_flight -= 1
+                    if isinstance(error, SpendLimitError) and n_in_flight and not stopped:
+                        settled.clear()
+                        await settled.wait()
+                        continue
+                    stopped = True
+                    errors.append(error)
+                    settled.set()
+                    raise
+                n_in_flight -= 1
+                settled.set()
+
+    workers = [asyncio.ensure_future(worker()) for _ in range(concurrency)]
+    try:
+        await asyncio.wait(workers)
+    except asyncio.CancelledError:
+        stopped = True
+        settled.set()
+        if n_in_flight:
+            say(f"stopping: waiting for the answers to {n_in_flight} requests in flight; Ctrl-C again to leave them")
+        await asyncio.gather(*workers, return_exceptions=True)
+        raise
+    await asyncio.gather(*workers, return_exceptions=True)
+    if errors:
+        raise errors[0]
