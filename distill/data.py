@@ -12,6 +12,7 @@ import threading
 import unicodedata
 from contextlib import contextmanager, suppress
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.errors import DataError, LedgerError, StorageError
@@ -19,7 +20,6 @@ from distill.types import OUT_OF_SCOPE_LABEL, GoldQuery, Label, Query, Task, Usa
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
 
 __all__ = [
     "as_known",
@@ -107,20 +107,22 @@ def storage_errors(path: Path) -> Iterator[None]:
 def atomic_write(path: Path) -> Iterator[Path]:
     """Gives a temporary path beside ``path`` and moves it there when the block ends without an error.
 
-    A device or a pipe, such as /dev/stdout, is given itself: a file in its place would be the end of it.
+    A device or a pipe, such as /dev/stdout, is given itself: a file in its place would be the end of it. A link stays
+    one: what it leads to is replaced.
 
     Raises:
         StorageError: The disk is full, or the file may not be written; what stood at ``path`` is untouched.
     """
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    target = Path(os.path.realpath(path)) if path.is_symlink() else path
+    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
     with storage_errors(path):
         if _is_stream(path):
             yield path
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield partial
-            partial.replace(path)
+            partial.replace(target)
         finally:
             with suppress(FileNotFoundError):
                 partial.unlink()

@@ -248,6 +248,17 @@ def test_a_stream_that_is_a_file_is_written_to(tmp_path):
     assert json.loads(redirected.read_text()) == {"a": 1}
 
 
+def test_a_link_to_a_file_stays_one(tmp_path):
+    (tmp_path / "store").mkdir()
+    link, kept = tmp_path / "queries.jsonl", tmp_path / "store" / "kept.jsonl"
+    link.symlink_to(kept)
+    for value in ({"a": 1}, {"a": 2}):  # first it leads nowhere yet
+        write_json(link, value)
+        assert link.is_symlink()
+        assert json.loads(kept.read_text()) == value
+    assert [path.name for path in kept.parent.iterdir()] == ["kept.jsonl"]
+
+
 def test_a_place_that_cannot_be_written_to(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match=r"a\.json: cannot be written"):
