@@ -127,8 +127,8 @@ class TeacherFallback:
         """The line to the server; a process that was forked opens its own."""
         with self._lock:
             if self._line is None or self._line.pid != os.getpid():
-                client = ChatClient(self._settings, self._spec.teacher_name, Budget(self._price, None), self._dialect)
-                self._line = _Line(client)
+                uncounted = Budget(None, None)  # a cascade counts what its calls cost, or can cost
+                self._line = _Line(ChatClient(self._settings, self._spec.teacher_name, uncounted, self._dialect))
             return self._line
 
 

@@ -92,13 +92,15 @@ def test_a_teacher_that_fails_leaves_the_students_answer(make_fallback, tiny_rou
         assert server.n_requests == n_requests + 1  # it is not sent again
 
 
-def test_a_slow_teacher_is_given_up(make_fallback, tiny_router):
+def test_a_slow_teacher_is_given_up(make_fallback, tiny_router, capsys):
     with FakeServer(delay_s=0.5) as server:
-        fallback = make_fallback(server.base_url, timeout_s=0.05)
+        fallback = make_fallback(server.base_url, timeout_s=0.05, teacher={"price": PRICE})
         with pytest.raises(TeacherError, match=r"no answer within 0\.05 s"):
             fallback(DOUBTED)
         cascade = Cascade(tiny_router, fallback, timeout_s=20, ask_below=1.0)
         assert "no answer within" in cascade.route(DOUBTED).error
+    fallback.close()
+    assert not capsys.readouterr().err, "a service is not told of a limit that is not its own"
 
 
 def test_threads_share_it(make_fallback, tiny_router):
