@@ -7,6 +7,7 @@ query is kept in ``.distill`` beside router.yaml, so that each query is turned i
 from __future__ import annotations
 
 import zipfile
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from distill.data import as_known, atomic_write, sha256_json
 from distill.embed import nearest
+from distill.errors import StorageError
 from distill.progress import Progress
 from distill.teacher.combine import fit_combination, fit_vote
 from distill.teacher.evidence import known_examples
@@ -136,7 +138,8 @@ class _Neighbours:
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._found}
         if missing:
             self._found |= dict(zip(missing, self._look_up(list(missing.values())), strict=True))
-            self._write()
+            with suppress(StorageError):  # what cannot be kept is found again
+                self._write()
         return keys
 
     def _nearest(self, texts: Sequence[str]) -> tuple[Integers, Floats]:
@@ -180,4 +183,5 @@ class _Neighbours:
             np.savez(stream, keys=keys, rows=rows, cosines=cosines)
         for other in self._folder.glob("neighbours-*.npz"):
             if other != self._path:
-                other.unlink(missing_ok=True)
+                with suppress(OSError):  # an open one on Windows
+                    other.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import shutil
 import sys
 import threading
 import unicodedata
@@ -35,6 +36,7 @@ __all__ = [
     "read_jsonl",
     "read_labels",
     "read_queries",
+    "remove_folder",
     "sha256_bytes",
     "sha256_file",
     "sha256_json",
@@ -134,6 +136,19 @@ def _is_stream(path: Path) -> bool:
     if any(name.startswith(("/dev/std", "/dev/fd/", "/proc/")) for name in names):
         return True
     return path.exists() and not (path.is_file() or path.is_dir())
+
+
+def remove_folder(path: Path) -> None:
+    """Removes a folder and all in it, where there is one; of a link to a folder the link alone.
+
+    Raises:
+        StorageError: It cannot be removed.
+    """
+    with storage_errors(path):
+        if path.is_symlink():
+            path.unlink()
+        elif path.exists():
+            shutil.rmtree(path)
 
 
 def write_json(path: Path, value: Any) -> None:

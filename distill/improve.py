@@ -29,6 +29,7 @@ from distill.data import (
     leaked,
     read_jsonl,
     read_queries,
+    remove_folder,
     sha256_json,
     storage_errors,
     write_json,
@@ -683,7 +684,7 @@ def _move(source: Path, target: Path) -> None:
     """Puts a bundle in the place of another; a reader never sees half a bundle."""
     old = source.with_name(f"{source.name}.old")
     with storage_errors(target):
-        shutil.rmtree(old, ignore_errors=True)
+        remove_folder(old)
         if target.exists():
             target.replace(old)
         source.replace(target)

@@ -10,6 +10,7 @@ import numpy as np
 from distill.bundle import SELFCHECK, TOKENIZER
 from distill.data import read_jsonl, read_queries
 from distill.errors import DataError, DistillError, missing_extra
+from distill.tokenizer import without_surrogates
 from distill.types import OUT_OF_SCOPE_LABEL, Reason, Task
 
 if TYPE_CHECKING:
@@ -206,7 +207,7 @@ def _n_tokens_of_all(bundle: Bundle, text: str) -> int:
     tokenizer = Tokenizer.from_file(str(bundle.path / TOKENIZER))
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    return len(tokenizer.encode(text).ids)
+    return len(tokenizer.encode(without_surrogates(text)).ids)
 
 
 def reason_in_words(prediction: Prediction, policy: Policy) -> str:

@@ -69,7 +69,12 @@ def labelled_queries(spec: Spec, *, with_evidence: bool = True, show_notes: bool
         targets, both = _combined(spec, targets, added, show_notes=show_notes)
     own = {text: target for text, target in targets.items() if text not in added}
     chosen = _held_out(spec, own)
-    found = (Example(text, target, split="held_out" if text in chosen else "train") for text, target in targets.items())
+    held_out = set(map(as_known, chosen))
+    found = (
+        Example(text, target, split="held_out" if text in chosen else "train")
+        for text, target in targets.items()
+        if text not in added or as_known(text) not in held_out  # the same query in other case or punctuation
+    )
     return Labelled(tuple(found), both)
 
 

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.bundle import MANIFEST, load_bundle
-from distill.data import atomic_write
+from distill.data import atomic_write, storage_errors
 from distill.errors import BundleError, DataError, missing_extra
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from distill.bundle import Bundle, Manifest
     from distill.types import BenchResult
@@ -34,6 +34,9 @@ _REPOSITORY = re.compile(rf"(?!.*(--|\.\.|\.git$)){_NAME}/{_NAME}", re.ASCII)
 
 _NEVER_UPLOADED = re.compile(r"/(\.git|\.cache/huggingface)(/|$)")
 """In a path from the folder on: what huggingface_hub leaves out (``DEFAULT_IGNORE_PATTERNS``)."""
+
+_KILLED = re.compile(r"\.\d+\.partial$")
+"""Of a file that a killed copy has left beside the whole one."""
 
 _PLACEHOLDER = "YOUR-NAME"
 
@@ -94,7 +97,7 @@ def publish(
     bundle, target = load_bundle(bundle_path), Path(to)
     if name is not None and not _REPOSITORY.fullmatch(name):
         raise BundleError(f"{name!r} is not the name of a repository; give one such as org/{bundle.manifest.name}")
-    _check_target(bundle, target)
+    earlier = _check_target(bundle, target)
     found, result = _measured(bundle, None if bench is None else Path(bench))
     header = _kept_header(bundle.path / _CARD)
     if license_name:
@@ -103,6 +106,7 @@ def publish(
     card = _card(bundle.manifest, result, name, header)
     files = (*sorted(bundle.manifest.files), MANIFEST)
     _copy(bundle.path, target, files)
+    _remove(target, earlier - {*files, _CARD})
     with atomic_write(target / _CARD) as partial:
         partial.write_text(card, encoding="utf-8", newline="\n")
     load_bundle(target)
@@ -141,25 +145,43 @@ def write_card(bundle_path: str | Path, result: BenchResult) -> bool:
     return True
 
 
-def _check_target(bundle: Bundle, target: Path) -> None:
+def _check_target(bundle: Bundle, target: Path) -> set[str]:
+    """What an earlier copy has left there, relative to ``target``."""
     if target.resolve() == bundle.path.resolve():
         raise BundleError(f"{target}: is the bundle itself; give another folder")
     if not target.exists():
-        return
+        return set()
     if not target.is_dir():
         raise BundleError(f"{target}: is a file; give a folder")
-    strangers = {
+    there = {
         path.relative_to(target).as_posix()
         for path in target.rglob("*")
         if path.is_file() and not _NEVER_UPLOADED.search(f"/{path.relative_to(target).as_posix()}")
-    } - {*bundle.manifest.files, MANIFEST, _CARD, ".gitattributes"}
+    }
     if (other := _name_of(target)) not in {None, _name_of(bundle.path)}:
         raise BundleError(f"{target}: holds another bundle, {other}; give an empty folder")
-    if strangers:
+    known = {*bundle.manifest.files, *_files_of(target), MANIFEST, _CARD}
+    earlier = {name for name in there if _KILLED.sub("", name) in known}
+    if strangers := there - earlier - {".gitattributes"}:
         raise BundleError(
             f"{target}: holds {min(strangers)}, which is none of the bundle's files and would be uploaded with it; "
             "give an empty folder"
         )
+    return earlier
+
+
+def _files_of(folder: Path) -> tuple[str, ...]:
+    """Of the bundle in a folder; none where there is none, or half of one."""
+    try:
+        return tuple(load_bundle(folder, verify=False).manifest.files)
+    except BundleError:
+        return ()
+
+
+def _remove(folder: Path, names: Iterable[str]) -> None:
+    for name in names:
+        with storage_errors(folder / name):
+            (folder / name).unlink(missing_ok=True)
 
 
 def _name_of(folder: Path) -> str | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from distill.errors import missing_extra
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -31,8 +33,11 @@ def stratified_holdout(strata: Sequence[Any], fraction: float, seed: int) -> tup
     twice ``fraction`` of all, each gives its share, or one member, the largest first, by chance among equals, until that much is held out.
     """
     import numpy as np
-    from sklearn.model_selection import train_test_split
 
+    try:
+        from sklearn.model_selection import train_test_split
+    except ImportError as error:
+        raise missing_extra("sklearn") from error
     _, codes, counts = np.unique(np.asarray([str(s) for s in strata]), return_inverse=True, return_counts=True)
     splittable = np.flatnonzero(counts[codes] >= 2)  # noqa: PLR2004
     n_strata = int((counts >= 2).sum())  # noqa: PLR2004

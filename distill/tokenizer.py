@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     Ids = list[int]
 
-__all__ = ["HARD_TEXTS", "QueryTokenizer"]
+__all__ = ["HARD_TEXTS", "QueryTokenizer", "without_surrogates"]
 
 _MOST_WORDS = 16_384
 """Words that are remembered: some 4 MB. Then all are forgotten and learnt again."""
@@ -101,7 +101,7 @@ class QueryTokenizer:
             # a batch of one: like encode, but without offsets, and other threads may run meanwhile
             ids: Ids = self._tokenizer.encode_batch_fast([text])[0].ids
         except (TypeError, UnicodeError):
-            ids = self._tokenizer.encode_batch_fast([_without_surrogates(text)])[0].ids
+            ids = self._tokenizer.encode_batch_fast([without_surrogates(text)])[0].ids
         return ids
 
 
@@ -221,6 +221,6 @@ def _is_fault(error: BaseException) -> bool:
     return isinstance(error, Exception) or type(error).__name__ == _RUST_PANIC
 
 
-def _without_surrogates(text: str) -> str:
+def without_surrogates(text: str) -> str:
     """The text with pairs of surrogates joined and lone ones replaced."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -17,6 +17,7 @@ from distill import combination, labelled, pipeline
 from distill.audit import audit
 from distill.combination import LEAST_EXAMPLES, combines
 from distill.data import read_jsonl
+from distill.errors import StorageError
 from distill.spec import load_spec
 from distill.teacher.rounds import added_queries_path
 
@@ -111,6 +112,19 @@ def test_a_query_is_turned_into_a_vector_once(tmp_path, embedder):
         assert [each.target.tolist() for each in pipeline.examples(spec, show_notes=False)] == [
             each.target.tolist() for each in first
         ]
+
+
+def test_what_cannot_be_kept_is_found_again(tmp_path, embedder, monkeypatch):
+    def read_only(path):
+        raise StorageError(f"{path}: cannot be written")
+
+    spec = make(tmp_path)
+    monkeypatch.setattr(combination, "atomic_write", read_only)
+    first = best(spec)
+    embedder.embedded.clear()
+    assert best(spec) == first
+    assert embedder.embedded
+    assert not list((tmp_path / ".distill").glob("neighbours-*"))
 
 
 def test_queries_are_combined_some_at_a_time(tmp_path, embedder, monkeypatch):

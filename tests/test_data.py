@@ -21,6 +21,7 @@ from distill.data import (
     read_gold,
     read_jsonl,
     read_queries,
+    remove_folder,
     sha256_bytes,
     sha256_file,
     unknown_label,
@@ -257,6 +258,17 @@ def test_a_link_to_a_file_stays_one(tmp_path):
         assert link.is_symlink()
         assert json.loads(kept.read_text()) == value
     assert [path.name for path in kept.parent.iterdir()] == ["kept.jsonl"]
+
+
+def test_a_folder_is_removed_and_of_a_link_the_link_alone(tmp_path):
+    folder, link = tmp_path / "folder", tmp_path / "link"
+    (folder / "in it").mkdir(parents=True)
+    link.symlink_to(folder)
+    remove_folder(link)
+    assert (link.is_symlink(), folder.is_dir()) == (False, True)
+    remove_folder(folder)
+    remove_folder(folder)
+    assert not folder.exists()
 
 
 def test_a_place_that_cannot_be_written_to(tmp_path):

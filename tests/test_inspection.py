@@ -151,6 +151,7 @@ def test_a_query_that_fills_the_model_is_said(tiny_router):
     assert explain(tiny_router, "where " * (fills + 1)).is_cut
     assert explain(tiny_router, f"where{' ' * 64 * most}is it").is_cut
     assert not explain(tiny_router, " ").is_cut
+    assert not explain(tiny_router, "\udcff where").is_cut, "what no UTF-8 holds is read as the router reads it"
 
 
 def test_the_nearest_training_queries():

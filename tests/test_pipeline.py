@@ -402,6 +402,19 @@ def test_an_added_query_that_is_redacted_to_an_own_one_moves_no_query(tmp_path):
     assert {example.text: example.split for example in pipeline.examples(spec)} == splits
 
 
+def test_an_added_query_that_is_held_out_in_other_words_of_case_is_not_learnt(tmp_path):
+    spec = load_spec(write_project(tmp_path))
+    pipeline.label(spec, show_progress=False)
+    splits = {example.text: example.split for example in pipeline.examples(spec)}
+    added_queries_path(spec).parent.mkdir()
+    write_lines(added_queries_path(spec), [{"text": f"{text.upper()}!"} for text in splits])
+    pipeline.label(spec, show_progress=False)
+    found = {example.text: example.split for example in pipeline.examples(spec, show_notes=False)}
+    for text, split in splits.items():
+        assert found[text] == split
+        assert found.get(f"{text.upper()}!") == (None if split == "held_out" else "train")
+
+
 def test_a_run_checks_gold_before_anything_is_asked(tmp_path):
     spec = load_spec(write_project(tmp_path))
     spec.gold_path.unlink()

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from project import distill, fails
 
 from distill.benchmark.results import read_result, result_as_json
-from distill.bundle import load_bundle
+from distill.bundle import load_bundle, seal
 from distill.data import write_json
 from distill.errors import BundleError, DataError, StorageError
 from distill.publish import _REPOSITORY, publish, write_card
@@ -131,6 +131,27 @@ def test_a_second_time_the_copy_is_written_over(bundle, tmp_path):
     (tmp_path / "out" / "config.json").write_text("{}", encoding="utf-8")
     publish(bundle.path, tmp_path / "out")
     assert load_bundle(tmp_path / "out").manifest == bundle.manifest
+
+
+def test_what_an_earlier_copy_has_left_goes(bundle, tmp_path):
+    out, int8 = tmp_path / "out", "onnx/model_quantized.onnx"
+    publish(bundle.path, out)
+    files = [path for path in load_bundle(out).manifest.files if path != int8]
+    earlier = Path(shutil.copytree(bundle.path, tmp_path / "earlier"))
+    (earlier / int8).write_bytes(b"graph")
+    shutil.rmtree(out)
+    publish(seal(earlier, bundle.manifest).path, out)
+    assert (out / int8).exists()
+    (out / "tokenizer.json.123.partial").write_text("{")  # a copy that was killed
+    publish(bundle.path, out)
+    assert {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()} == {
+        *files,
+        "manifest.json",
+        "README.md",
+    }
+    (out / "notes.txt").write_text("")
+    with pytest.raises(BundleError, match=r"holds notes\.txt"):
+        publish(bundle.path, out)
 
 
 def test_who_serves_from_the_copy_keeps_the_files_it_has(bundle, tmp_path):

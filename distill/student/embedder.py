@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from distill.data import sha256_json, storage_errors
 from distill.embed import GRAPH, TOKENIZER, Embedder
+from distill.errors import missing_extra
 from distill.progress import Progress
 from distill.student.weights import base_model_fingerprint, load_base_model
 
@@ -48,7 +49,10 @@ def open_embedder(base_model: str, cache: Path, *, show_progress: bool = True) -
     folder = cache / f"embedder-{sha256_json([_VERSION, base_model_fingerprint(base_model)])[:16]}"
     if not folder.is_dir():
         with Progress("export base", 1, "models", show=show_progress) as progress:
-            _export(base_model, folder)
+            try:
+                _export(base_model, folder)
+            except ModuleNotFoundError as error:
+                raise missing_extra(error.name or "torch") from error
             progress.advance()
     return Embedder(folder)
 

@@ -292,10 +292,12 @@ _MADE_UP = (
 
 
 def write_selfcheck(path: Path, onnx_file: Path, tokenizer: Tokenizer, texts: Sequence[str]) -> None:
-    """Writes a line for each text: ``text``, ``input_ids``, and ``logits`` as the shipped graph gives them for it alone."""
+    """Writes a line for each text that has tokens: ``text``, ``input_ids``, and ``logits`` as the shipped graph gives them for it alone."""
     session = _session(onnx_file)
     lines = []
     for text, ids in zip(texts, encode(tokenizer, texts), strict=True):
+        if not ids:  # a name such as "_": a router declines it before it asks the graph
+            continue
         (logits,) = session.run(["logits"], dict(zip(_INPUTS, pad([ids]), strict=True)))
         lines.append({"text": text, "input_ids": ids, "logits": [round(float(value), 5) for value in logits[0]]})
     write_jsonl(path, lines)

@@ -15,8 +15,8 @@ import numpy as np
 from distill import __version__
 from distill.bundle import ONNX_FP32, ONNX_INT8, Bundle, Manifest, load_bundle, seal
 from distill.calibration import expected_calibration_error
-from distill.data import storage_errors
-from distill.errors import BundleError
+from distill.data import remove_folder, storage_errors
+from distill.errors import BundleError, StorageError
 from distill.policy import fit_policy
 from distill.progress import say
 from distill.student.augment import augment
@@ -298,7 +298,7 @@ def _finish(shipment: Shipment, staging: Path, target: Path, policy: Policy, fig
         recipe_sha256=shipment.recipe_sha256,
         seed=shipment.seed,
         parent=_bundle_id(target),
-        versions={"distill": __version__, **{name: metadata.version(name) for name in _LIBRARIES}},
+        versions={"distill": __version__, **_library_versions()},
         figures={**shipment.figures, **_held_out_figures(shipment, logits), **figures},
     )
     write_configuration(
@@ -336,6 +336,15 @@ def _held_out_figures(shipment: Shipment, logits: Array) -> dict[str, float]:
     return figures
 
 
+def _library_versions() -> dict[str, str]:
+    """Of those that are installed under their own names: onnxruntime may be there as onnxruntime-gpu."""
+    found = {}
+    for name in _LIBRARIES:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
 def _bundle_id(path: Path) -> str | None:
     """Of the bundle that stands at ``path``, if a whole one does."""
     try:
@@ -361,8 +370,9 @@ def _swap(staging: Path, target: Path) -> None:
     """Moves the finished folder to where the old one stands; a reader never sees half a bundle."""
     old = _moved_aside(staging)
     with storage_errors(target):
-        shutil.rmtree(old, ignore_errors=True)
+        remove_folder(old)
         if target.exists():
             target.replace(old)
         staging.replace(target)
-    shutil.rmtree(old, ignore_errors=True)
+    with suppress(StorageError):
+        remove_folder(old)

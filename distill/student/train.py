@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import shutil
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distill.bundle import Bundle, load_bundle
-from distill.data import canonical_json, sha256_json, storage_errors
-from distill.errors import BundleError, TrainingError, missing_extra
+from distill.data import canonical_json, remove_folder, sha256_json, storage_errors
+from distill.errors import BundleError, StorageError, TrainingError, missing_extra
 from distill.progress import Progress, say
 from distill.split import HELD_OUT_SHARE, MOST_SEED, stratified_holdout, with_every_label
 from distill.student.calibrate import FEWEST_EXAMPLES
@@ -460,7 +459,8 @@ class _Run:
         """Removes what training needed on the way, the lock after all else: from then on another process may begin here."""
         for path in self.work.iterdir():
             if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
+                with suppress(StorageError):
+                    remove_folder(path)
         with suppress(OSError):
             (self.work / "lock").unlink()
             self.work.rmdir()
@@ -709,7 +709,7 @@ class _Run:
         with storage_errors(self.work):
             for path in self.work.iterdir():
                 if path.is_dir() and path.name not in keep:
-                    shutil.rmtree(path)
+                    remove_folder(path)
 
     @cached_property
     def _corrected(self) -> Part:

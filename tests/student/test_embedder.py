@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from distill.embed import Embedder
-from distill.errors import BundleError
+from distill.errors import BundleError, MissingExtraError
 from distill.student import embedder as module
 from distill.student.embedder import open_embedder
 from distill.student.tokens import bundle_tokenizer, encode, pad
@@ -54,6 +55,12 @@ def test_what_was_left_half_written_is_no_encoder(tmp_path, base_model, monkeypa
     with pytest.raises(KeyboardInterrupt):
         open_embedder(base_model, tmp_path, show_progress=False)
     assert [path.name for path in tmp_path.iterdir()] == [".gitignore"]
+
+
+def test_a_library_that_is_missing_is_named_with_its_extra(tmp_path, base_model, monkeypatch):
+    monkeypatch.setitem(sys.modules, "distill.student.export", None)
+    with pytest.raises(MissingExtraError, match="is not installed"):
+        open_embedder(base_model, tmp_path, show_progress=False)
 
 
 def test_a_damaged_one_says_which_folder_to_remove(cache, base_model, tmp_path):

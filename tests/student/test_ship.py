@@ -8,10 +8,13 @@ from types import SimpleNamespace
 import numpy as np
 import onnx
 import pytest
+import tokenizers
 from onnx import TensorProto, helper, numpy_helper
 
 from distill.bundle import load_bundle
+from distill.data import read_jsonl
 from distill.student import ship
+from distill.student.export import write_selfcheck
 from distill.types import Task
 
 N_LABELS, N_TEXTS = 3, 1_000
@@ -63,6 +66,31 @@ def test_a_bundle_that_a_killed_swap_moved_aside_comes_back(tiny_bundle, tmp_pat
         assert not list(target.iterdir())
     else:
         assert load_bundle(target).manifest == tiny_bundle.manifest
+
+
+def test_a_link_to_a_bundle_is_replaced_and_stops_no_later_training(tiny_bundle, tmp_path):
+    elsewhere = shutil.copytree(tiny_bundle.path, tmp_path / "disk")
+    target, staging = tmp_path / "static", tmp_path / ".work" / "bundle"
+    target.symlink_to(elsewhere)
+    for _ in range(2):
+        shutil.copytree(tiny_bundle.path, staging)
+        ship._swap(staging, target)
+        assert load_bundle(target).manifest == tiny_bundle.manifest
+        assert not list(staging.parent.iterdir())
+    assert load_bundle(elsewhere).manifest == tiny_bundle.manifest, "what it led to is left alone"
+
+
+def test_a_text_without_tokens_is_left_out_of_the_selfcheck(tiny_bundle, tmp_path):
+    bundle, path = tiny_bundle, tmp_path / "selfcheck.jsonl"
+    tokenizer = tokenizers.Tokenizer.from_file(str(bundle.path / "tokenizer.json"))
+    tokenizer.post_processor = None  # as a static student's
+    write_selfcheck(path, bundle.path / bundle.manifest.onnx_file, tokenizer, [" ", "where", "\u200b"])
+    assert [line["text"] for _, line in read_jsonl(path)] == ["where"]
+
+
+def test_a_library_under_another_name_has_no_version(monkeypatch):
+    monkeypatch.setattr(ship, "_LIBRARIES", ("numpy", "onnxruntime-of-another-name"))
+    assert list(ship._library_versions()) == ["numpy"]
 
 
 LOGITS = np.tile(np.asarray([4.0, -1.0, -4.0]), (N_TEXTS, 1))
