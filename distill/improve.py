@@ -356,7 +356,7 @@ def _check_can_ask(spec: Spec) -> None:
 def _begin(spec: Spec, out: Path | None, per_intent: int, *, show_progress: bool) -> _Plan:
     """Trains the students if they are not, looks where they are weak, and writes plan.json where they are."""
     number = _next_number(spec)
-    _forget(spec, number)  # where the folder of such a round was removed
+    _forget(spec, number)  # where the plan of such a round was removed
     bundles = pipeline.train(spec, out=out, show_progress=show_progress)
     plan = _look(spec, {name: bundle.path for name, bundle in bundles.items()}, per_intent, number)
     if plan.weakness.confusions:
@@ -549,19 +549,17 @@ def _pending(spec: Spec) -> _Plan | None:
             right,
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{path}: not the plan of a round ({error!r}); remove {path.parent} to begin it anew"
-        ) from error
+        raise DataError(f"{path}: not the plan of a round ({error!r}); remove it to begin the round anew") from error
     if unmeasured := set(spec.students) - right.keys():
         raise DataError(
-            f"{path}: the round was begun without the student {min(unmeasured)}; finish it without, or remove {path.parent} to begin "
+            f"{path}: the round was begun without the student {min(unmeasured)}; finish it without, or remove this file to begin "
             "it anew"
         )
     known = {*spec.labels, *_kinds(spec), *((OUT_OF_SCOPE_LABEL,) if FORMS[spec.task].may_be_empty else ())}
     unknown = set(plan.targets) - known
     if unknown:
         raise DataError(
-            f"{path}: is about {', '.join(sorted(unknown))}, no intent or kind any more; remove {path.parent} to begin it anew"
+            f"{path}: is about {', '.join(sorted(unknown))}, no intent or kind any more; remove this file to begin the round anew"
         )
     return plan
 
@@ -607,8 +605,8 @@ def _finish(
     given = _given(held_out, measure)
     if _sha256_of(held_out, given) != plan.held_out_sha256:
         raise DataError(
-            f"{round_folder(spec, plan.number)}: labels of held-out queries changed since this round began, so that nothing can be "
-            "compared; remove the folder to begin the round anew"
+            f"{round_folder(spec, plan.number) / 'plan.json'}: labels of held-out queries changed since this round began, so that nothing "
+            "can be compared; remove this file to begin the round anew"
         )
     answers = _answers(students, held_out, measure)
     done = _compared(spec, plan, texts, {name: measure.agreement(own, given) for name, own in answers.items()})

@@ -444,10 +444,11 @@ def bench(
 def _keep_out_of_git(folder: Path, project: Path) -> None:
     """Models are large, and figures and report hold what people asked: git leaves the folder alone unless it is told otherwise.
 
-    A folder that holds the project itself is not git's to leave out.
+    A folder that holds the project itself, or anything else before, is not git's to leave out.
     """
     path = folder / ".gitignore"
-    if not path.exists() and not project.resolve().is_relative_to(folder.resolve()):
+    is_ours = not folder.exists() or not any(folder.iterdir())
+    if is_ours and not project.resolve().is_relative_to(folder.resolve()):
         with storage_errors(path):
             folder.mkdir(parents=True, exist_ok=True)
             path.write_text("*\n", encoding="utf-8")

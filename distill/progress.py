@@ -7,6 +7,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Self
 
+from distill.errors import SpecError
+
 if TYPE_CHECKING:
     from decimal import Decimal
     from types import TracebackType
@@ -22,12 +24,20 @@ _SECONDS_WORTH_A_LINE = 2.0
 
 def n_processes() -> int:
     """How many processes were started together, as `accelerate launch` and torchrun tell them; mostly one."""
-    return int(os.environ.get("WORLD_SIZE") or 1)
+    return _number_in("WORLD_SIZE", 1)
 
 
 def process_number() -> int:
     """Which of them this is, from 0 on."""
-    return int(os.environ.get("RANK") or 0) if n_processes() > 1 else 0
+    return _number_in("RANK", 0) if n_processes() > 1 else 0
+
+
+def _number_in(variable: str, otherwise: int) -> int:
+    value = os.environ.get(variable) or otherwise
+    try:
+        return int(value)
+    except ValueError:
+        raise SpecError(f"the environment variable {variable} is not a number: {value!r}") from None
 
 
 def is_first_process() -> bool:

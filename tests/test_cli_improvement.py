@@ -106,6 +106,7 @@ def test_audit_json_is_one_document(noisy):
     value = json.loads(distill("audit", noisy[0], "--json").stdout)
     assert {suspect["text"] for suspect in value["suspects"]} == noisy[1]
     assert value["relabelled"] is None
+    assert (value["relabel_plan"]["n_cases"], value["relabel_plan"]["n_missing"]) == (FOUND, 9)
     assert value["intents"][0]["name"] == "oos"
 
 

@@ -160,6 +160,13 @@ def test_a_folder_of_examples():
     assert spec.writes_queries
 
 
+def test_labels_that_fit_no_intent_where_there_is_to_be_none_are_refused():
+    for name in ("refund", "cancel", "oos"):
+        write(f"ex/{name}.txt", "".join(f"{name} {n}\n" for n in range(12)))
+    said = refused("--from", "ex", "--no-out-of-scope")
+    assert said.startswith("ex: 12 of its queries fit no intent (oos), such as 'oos 0'; leave --no-out-of-scope out")
+
+
 def test_many_examples_are_the_teacher():
     write("ex/refund.txt", "".join(f"refund {n}\n" for n in range(12)))
     write("ex/cancel.txt", "".join(f"cancel {n}\n" for n in range(12)))
@@ -301,6 +308,34 @@ def test_a_log_that_is_ready_is_named_not_copied():
     assert str(made("--from", "logs.jsonl").queries) == "logs.jsonl"
     assert "logs.jsonl\n" in Path(".gitignore").read_text()
     assert sorted(path.name for path in Path().iterdir()) == [".gitignore", "logs.jsonl", "router.yaml"]
+
+
+def test_a_name_that_means_more_in_a_gitignore_is_left_out_of_git_all_the_same():
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    for name in ("logs [1].csv", "#1 !.csv"):
+        made("--force", "--from", write(name, "text\nwhere is it\nstop it\n"), "--intent", "a", "--intent", "b")
+    found = subprocess.run(
+        ["git", "status", "--porcelain", "--untracked-files=all", "-z"], check=True, capture_output=True, text=True
+    )
+    assert sorted(line[3:] for line in found.stdout.split("\0") if line) == [".gitignore", "router.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "aside"),
+    [
+        (
+            "a.csv",
+            "text,weights\nwhere is it,3.5\nstop it,\n",
+            "'weights' left aside: no row has weights by intent there",
+        ),
+        ("a.csv", 'text,intents\nwhere is it,"a,b"\n', "'intents' left aside: no row has a list of intents there"),
+        ("a.jsonl", jsonl({"text": "where is it", "weights": 3}), "'weights' left aside: no row has weights by intent"),
+    ],
+)
+def test_a_column_that_is_named_like_labels_and_holds_none_is_left_aside(name, content, aside):
+    done = distill("init", "--from", write(name, content), "--intent", "a", "--intent", "b")
+    assert done.exit_code == 0, done.output
+    assert aside in done.stderr
 
 
 def test_labels_that_not_all_rows_have_are_left_aside_and_that_is_said():

@@ -145,6 +145,16 @@ def test_a_folder_that_holds_the_project_is_not_left_out_of_git(tmp_path):
         assert (folder / ".gitignore").exists() == is_left_out
 
 
+def test_a_folder_that_holds_anything_else_is_not_left_out_of_git(tmp_path):
+    service, empty = tmp_path / "service", tmp_path / "empty"
+    for folder in (service, empty):
+        folder.mkdir()
+    (service / "app.py").write_text("")
+    for folder, is_left_out in ((service, False), (empty, True)):
+        pipeline._keep_out_of_git(folder, tmp_path / "project")
+        assert (folder / ".gitignore").exists() == is_left_out
+
+
 def test_queries_of_a_certain_label_share_a_row(line):
     rows = {}
     for example in pipeline.examples(line.spec, show_notes=False):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from distill.audit import Audit, Suspect
     from distill.improve import ImprovementPlan, Round, Weakness
     from distill.spec import Spec
-    from distill.teacher.relabel import RelabelSummary
+    from distill.teacher.relabel import RelabelPlan, RelabelSummary
 
 __all__ = ["add_to"]
 
@@ -66,25 +66,30 @@ def audit(
         summary = audits.relabel(
             loaded, found, samples=samples, limit=limit, max_usd=usd(max_usd), show_progress=not quiet
         )
+    plan = None
+    if summary is None and found.suspects and loaded.labels_path is None:
+        plan = audits.plan_relabel(loaded, found, samples=samples, limit=limit)
     if as_json:
-        print_json(_as_json(found, limit, summary))
+        print_json(_as_json(found, limit, summary, plan))
         return
     _print_audit(found, _SHOWN if limit is None else limit)
     if summary is not None:
         _print_relabelled(summary, loaded)
-    elif found.suspects and loaded.labels_path is None:
-        plan = audits.plan_relabel(loaded, found, samples=samples, limit=limit)
+    if plan is not None:
         price = estimated(plan.estimated_usd, plan.most_usd)
         say(f"--relabel would ask {plan.n_missing} times about {plan.n_cases} queries, USD {price}; nothing was asked")
         say_why_a_range("audit", plan.most_usd)
 
 
-def _as_json(found: Audit, limit: int | None, summary: RelabelSummary | None) -> dict[str, Any]:
+def _as_json(
+    found: Audit, limit: int | None, summary: RelabelSummary | None, plan: RelabelPlan | None
+) -> dict[str, Any]:
     from dataclasses import asdict
 
     value = asdict(found)
     value["suspects"] = value["suspects"][:limit]
-    return value | {"relabelled": None if summary is None else asdict(summary)}
+    done = {"relabelled": None if summary is None else asdict(summary)}
+    return value | done | {"relabel_plan": None if plan is None else asdict(plan)}
 
 
 def _print_audit(found: Audit, limit: int) -> None:

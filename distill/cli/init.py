@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -94,7 +95,7 @@ def init(
         return
     for file in written.files:
         typer.echo(file)
-    say(f"next: distill run {written.spec} --dry-run    # what it would ask, and the price")
+    say(f"next: distill run {shlex.quote(str(written.spec))} --dry-run    # what it would ask, and the price")
 
 
 def _intent(given: str) -> Intent:

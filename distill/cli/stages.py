@@ -24,7 +24,7 @@ from distill.cli.app import (
     say_why_a_range,
     usd,
 )
-from distill.errors import GateError, TeacherError
+from distill.errors import DataError, GateError, TeacherError
 from distill.progress import is_first_process, say
 
 if TYPE_CHECKING:
@@ -163,6 +163,10 @@ def label(
     else:
         _print_labels(summary, loaded)
     if summary.n_texts and summary.n_failed == summary.n_texts:
+        if loaded.labels_path is not None:
+            from distill.teacher.imported import without_human_labels
+
+            raise DataError(without_human_labels(loaded))
         raise TeacherError(f"no query has a label: every answer failed, {loaded.ledger_path} says why")
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill.data import as_known, read_gold
 from distill.errors import DataError, SpecError
-from distill.types import Intent, Task
+from distill.types import OUT_OF_SCOPE_LABEL, Intent, Task
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -137,6 +137,8 @@ def draft(folder: Path, sources: Sequence[Source], options: Options) -> Draft:
         notes.append("no intents were given: router.yaml holds three made-up ones, replace them with yours")
     task = _task(options, labelled)
     intents = found or _PLACEHOLDERS[task]
+    if labels_teach or are_evidence:
+        _check_out_of_scope(labelled, options)
     fits_none = [source.out_of_scope for source in sources if source.out_of_scope is not None]
     gold = _gold_texts(labelled)
     is_bare = labels_teach or are_evidence or prompt is not None
@@ -256,6 +258,14 @@ def _task(options: Options, labelled: Source | None) -> Task:
     if labelled is None or options.task in {None, labelled.task}:
         return options.task or (labelled.task if labelled else None) or Task.SINGLE
     raise DataError(f"{labelled.path}: its labels are for `task: {labelled.task.value}`, not {options.task}")
+
+
+def _check_out_of_scope(labelled: Source | None, options: Options) -> None:
+    if labelled is not None and labelled.out_of_scope and options.out_of_scope is False:
+        raise DataError(
+            f"{labelled.path}: {len(labelled.out_of_scope)} of its queries fit no intent ({OUT_OF_SCOPE_LABEL}), such as "
+            f"{labelled.out_of_scope[0]!r}; leave --no-out-of-scope out, or take their lines out"
+        )
 
 
 def _has_out_of_scope(options: Options, task: Task, *, fits_none: bool, labels_teach: bool) -> bool:

@@ -38,6 +38,9 @@ _IGNORED = (
     "*.partial",
     "/models/",
 )
+_MEANS_MORE = re.compile(r"([\\\[\]*?!# ])")
+"""Characters that are more than themselves in a line of .gitignore."""
+
 _IGNORED_BECAUSE = (
     "# What models answered, what users asked, and what runs write. To share a recording, take its line out."
 )
@@ -122,8 +125,9 @@ def _own_texts(folder: Path, draft: Draft) -> list[str]:
     if draft.queries is None:
         return []
     names = [_queries_name(draft.queries)] if not draft.queries.is_ready else []
-    inside = draft.queries.path.resolve().parent == folder.resolve()
-    return [*names, *([draft.queries.path.name] if inside else [])]
+    if draft.queries.path.resolve().parent == folder.resolve():
+        names.append(draft.queries.path.name)
+    return [_MEANS_MORE.sub(r"\\\1", name) for name in names]
 
 
 def _with_lines(path: Path, wanted: list[str]) -> str | None:

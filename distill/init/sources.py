@@ -281,12 +281,21 @@ def _labels_aside(table: Table) -> str:
     """The end of a note: labels that are not used, because some rows have none."""
     column = next((name for name in _LABEL_COLUMNS if name in table.columns), None)
     without = [number for number, row in table.rows if column is None or _is_blank(row.get(column))]
-    if len(without) == len(table.rows):
+    if column is None or len(without) == len(table.rows):
         return ""
+    if not _holds_labels(table, column):
+        form = "a list of intents" if _LABEL_COLUMNS[column] is Task.MULTI else "weights by intent"
+        return f"; the column {column!r} left aside: no row has {form} there"
     return (
         f"; labels in the column {column!r} left aside: {len(without):,} of {len(table.rows):,} rows have none, the first in "
         f"line {without[0]}"
     )
+
+
+def _holds_labels(table: Table, column: str) -> bool:
+    """Whether a column of that name has labels' form anywhere: `weights` may be a parcel's."""
+    form = {Task.MULTI: list, Task.WEIGHTS: dict}.get(_LABEL_COLUMNS[column], object)
+    return any(isinstance(row.get(column), form) for _, row in table.rows)
 
 
 def _is_blank(label: Any) -> bool:
@@ -308,6 +317,8 @@ def _labelled(table: Table, column: str, label_column: str | None) -> Source | N
     key = next((name for name in _LABEL_COLUMNS if label_column is None and name in table.columns), "intent")
     column_of_labels, task = label_column or key, _LABEL_COLUMNS[key]
     if column_of_labels not in table.columns:
+        return None
+    if label_column is None and not _holds_labels(table, column_of_labels):
         return None
     lines: list[dict[str, Any]] = []
     examples: dict[str, list[str]] = {}

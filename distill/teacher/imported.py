@@ -38,6 +38,7 @@ __all__ = [
     "plan_human_labels",
     "say_contradictions",
     "take_human_labels",
+    "without_human_labels",
 ]
 
 
@@ -202,6 +203,14 @@ def _say_what_is_not_in_the_file_any_more(
             f"label: {spec.labels_path} has no label any more for {len(left)} of the queries, such as {left[0]!r}: the one in "
             f"{spec.ledger_path.name} still counts; move that file away and run again, and the labels that are left are copied anew"
         )
+
+
+def without_human_labels(spec: Spec) -> str:
+    """What to say where people labelled none of the queries."""
+    return (
+        f"{spec.queries_path}: none of its queries has a label in {spec.labels_path}; take `queries` out of {spec.path} to train on "
+        "the queries that are labelled there, or label some of these"
+    )
 
 
 def plan_human_labels(spec: Spec) -> LabelPlan:

@@ -284,7 +284,8 @@ def limited(spec: Spec, model: str | None, max_usd: Decimal | None, *, batch: bo
     if max_usd is None:
         return spec
     budget = open_budget(spec, model)
-    limit = (budget.spent_usd if batch else budget.committed_usd) + max_usd
+    gone_usd = budget.spent_usd + budget.unanswered_usd if batch else budget.committed_usd
+    limit = gone_usd + max_usd
     if spec.teacher.max_usd is not None:
         limit = min(limit, spec.teacher.max_usd)
     return spec.model_copy(update={"teacher": spec.teacher.model_copy(update={"max_usd": limit})})

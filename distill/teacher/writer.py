@@ -154,6 +154,7 @@ class Writer:
         self.templates = self.form.synth_templates_crossed if is_crossed else self.form.synth_templates
         if focus is not None and self.form.synth_templates_close:
             self.templates = self.form.synth_templates_close
+        kinds = tuple(kind for kind in kinds if focus is None or kind in focus.rivals)
         self.wanted = dict.fromkeys(kinds, spec.synth.per_intent)
         if (spec.out_of_scope or self.form.may_be_empty) and spec.synth.out_of_scope:
             self.wanted[OUT_OF_SCOPE_LABEL] = spec.synth.out_of_scope

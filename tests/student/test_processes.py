@@ -180,6 +180,13 @@ def test_the_first_of_several_processes_speaks(monkeypatch, capsys, variables, n
     assert capsys.readouterr().err.splitlines() == [*(["a note"] if is_first else []), "an error"]
 
 
+@pytest.mark.parametrize(("command", "variable"), [("label", "WORLD_SIZE"), ("train", "WORLD_SIZE"), ("train", "RANK")])
+def test_a_number_of_processes_that_is_none_is_one_clear_line(spec_path, command, variable):
+    given = {"WORLD_SIZE": "2", variable: "abc"}
+    done = run("-m", "distill", command, spec_path, is_fine=False, **given)
+    assert done.stderr == f"distill: the environment variable {variable} is not a number: 'abc'\n"
+
+
 def test_two_processes_learn_the_labels_that_the_first_one_has_put_right(tmp_path):
     make_base_model(tmp_path / "tiny-bert")
     script = tmp_path / "correct.py"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 
 import project
 import pytest
@@ -12,8 +13,10 @@ from fake_server import FakeServer
 from hypothesis import given
 from hypothesis import strategies as st
 from teacher_specs import INTENTS, PRICE, TEXTS, ledger_lines, write_queries
+from typer.testing import CliRunner
 
 from distill import pipeline
+from distill.cli import app
 from distill.data import ledger_key, read_labels
 from distill.errors import DataError, DistillError, LedgerError, SpecError
 from distill.spec import Spec, load_spec
@@ -446,6 +449,17 @@ def test_a_label_that_was_taken_out_of_the_file_is_named_with_the_way_to_be_rid_
     spec.ledger_path.unlink()
     assert label(spec, show_progress=False).n_failed == 1
     assert not capsys.readouterr().err
+
+
+def test_labels_of_none_of_the_queries_say_so(by_hand, tmp_path):
+    write_queries(tmp_path / "logs.jsonl", ["who knows"])
+    spec = by_hand(labelled(("my parcel", "track_order")), queries="logs.jsonl")
+    done = CliRunner().invoke(app, ["label", str(spec.path)])
+    said = rf"{spec.queries_path}: none of its queries has a label in {spec.labels_path}; take `queries` out of"
+    assert done.exit_code == 1
+    assert said in done.stderr
+    with pytest.raises(DataError, match=re.escape(said)):
+        pipeline.examples(spec)
 
 
 def test_queries_without_a_human_label_are_counted_not_asked(by_hand, tmp_path):

@@ -12,7 +12,7 @@ from distill.benchmark.cost import spent_usd
 from distill.errors import SpendLimitError, TeacherError
 from distill.teacher.label import label
 from distill.teacher.relabel import Case, relabel
-from distill.teacher.spend import open_budget, spend_by_stage
+from distill.teacher.spend import limited, open_budget, spend_by_stage
 from distill.teacher.synth import synthesise
 
 ONE = Decimal("0.0002")
@@ -77,6 +77,15 @@ def test_it_is_not_sent_again_where_that_could_exceed_the_limit(make_spec):
         with pytest.raises(SpendLimitError, match=r"requests without an answer may be billed up to 0\.00"):
             ask(spec)
         assert fake.n_requests == 1
+
+
+@pytest.mark.parametrize("batch", [False, True])
+def test_a_limit_for_one_run_is_not_used_up_by_what_was_lost_before(make_spec, batch):
+    with FakeServer(delay_s=0.6) as fake:
+        spec = make_spec(fake.base_url, ["refund"], teacher=SLOW | {"max_retries": 0})
+        ask(spec)
+        lost = open_budget(spec, "fake").unanswered_usd
+    assert limited(spec, "fake", Decimal(1), batch=batch).teacher.max_usd == 1 + lost
 
 
 def test_a_server_that_goes_away_after_a_lost_request_is_recorded(make_spec):
