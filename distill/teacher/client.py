@@ -5,6 +5,7 @@ Retries with back-off are the openai client's own; there is no second layer. ``s
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from dataclasses import dataclass, replace
@@ -12,12 +13,12 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from distill.data import canonical_json
-from distill.errors import SpendLimitError, TeacherError, missing_extra
+from distill.errors import TeacherError, missing_extra
 from distill.progress import say
 from distill.teacher.endpoint import api_key, endpoint_of, shown_endpoint
 from distill.teacher.likelihood import TOP_LOGPROBS, read_tokens
 from distill.teacher.scrub import without_key, without_secrets
-from distill.teacher.sending import Charge, Sending, http_client
+from distill.teacher.sending import Charge, NotSentAgainError, Sending, http_client
 from distill.types import Usage
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ _T = TypeVar("_T")
 _CUT_OFF = "length"
 _OF_THE_QUERY = re.compile(r"moderation|flagged|content[ _-](policy|filter|management)|safety (system|policy)")
 """What a 403 says that refuses what was asked, and not who asks."""
+_FILTERED = re.compile(r"content_filter|content management policy|responsibleai")
+"""What a 400 of Azure's content filter says; Azure bills for its tokens."""
 _NO_COMPLETION = "the server's reply is not a chat completion"
 
 
@@ -169,6 +172,7 @@ class ChatClient:
         self._length_parameter = "max_tokens" if endpoint_of(teacher.base_url) else "max_completion_tokens"
         self._said: set[str] = set()
         self._has_answered = False
+        self._hopeless: str | None = None
         self._key = api_key(teacher)
         self._unanswered_before_usd = budget.unanswered_usd
         self._client: AsyncOpenAI | None = None
@@ -241,13 +245,21 @@ class ChatClient:
         """
         from openai import OpenAIError
 
+        if self._hopeless is not None:
+            raise TeacherError(self._hopeless)
         with Sending(self.budget, request.prompt_bytes, request.max_output_tokens) as sending:
             try:
-                reply = await self._send_adapting(request)
-            except (OpenAIError, RequestFailedError, SpendLimitError) as error:
+                reply = await self._send_adapting(request, sending)
+            except (OpenAIError, RequestFailedError, NotSentAgainError) as error:
                 failed = self._failed(error, sending)
                 # No cause: its text may hold what the server echoed, the key included.
                 raise failed from None
+            except asyncio.CancelledError:  # a second Ctrl-C: what may be billed is to be recorded all the same
+                if not sending.unanswered_usd:
+                    raise
+                left = RequestFailedError("left before an answer came")
+                left.unanswered_usd = sending.unanswered_usd
+                raise left from None
             sending.usage, self._has_answered = reply.usage, True
         return replace(reply, unanswered_usd=sending.unanswered_usd)
 
@@ -259,21 +271,20 @@ class ChatClient:
         match error:
             case RequestFailedError():
                 failed = error
-            case SpendLimitError():
-                failed = RequestFailedError("no answer came, and sending it again could exceed the spend limit")
+            case NotSentAgainError():
+                failed = RequestFailedError(str(error))
             case PermissionDeniedError() if self._has_answered or _OF_THE_QUERY.search(_reason(error)):
                 failed = RequestFailedError(self.scrub(f"the server refused the request (403): {_shown_reason(error)}"))
             case _:
                 failed = self._explain(error)
         if sending.unanswered_usd and not isinstance(failed, RequestFailedError):
-            failed = RequestFailedError(
-                str(failed)
-            )  # what may be billed is to be recorded; the next request meets the same error
+            self._hopeless = str(failed)  # for the next request: what this one may be billed is to be recorded first
+            failed = RequestFailedError(self._hopeless)
         if isinstance(failed, RequestFailedError):
             sending.usage, failed.unanswered_usd = failed.usage, sending.unanswered_usd
         return failed
 
-    async def _send_adapting(self, request: Request) -> Reply:
+    async def _send_adapting(self, request: Request, sending: Sending) -> Reply:
         """Sends a request, again without what the server refuses, until it is taken or nothing is left to drop."""
         from openai import BadRequestError, UnprocessableEntityError
 
@@ -283,21 +294,24 @@ class ChatClient:
             sent = (self.dialect, self._length_parameter)
             tried.add(sent)
             try:
-                return await self._send(request, *sent)
+                return await self._send(request, *sent, sending)
             except (BadRequestError, UnprocessableEntityError) as error:
                 reason, refusal = _reason(error), self.scrub(f"the server refused the request: {_shown_reason(error)}")
             # Another request may have found out meanwhile what this server refuses.
             if (self.dialect, self._length_parameter) in tried and not self._adapt(reason, tried):
                 self.dialect, self._length_parameter = first  # nothing helped, so nothing is learnt about the server
+                if _FILTERED.search(reason):
+                    sending.lose()
                 raise RequestFailedError(refusal)
 
-    async def _send(self, request: Request, dialect: Dialect, length_parameter: str) -> Reply:
+    async def _send(self, request: Request, dialect: Dialect, length_parameter: str, sending: Sending) -> Reply:
         if self._client is None:
             raise TeacherError("the client is not open")
         started = time.perf_counter()
         try:
             completion = await self._client.chat.completions.create(**self._body(request, dialect, length_parameter))
         except ValueError:
+            sending.lose()
             raise RequestFailedError("the server's reply is not JSON") from None
         latency_ms = (time.perf_counter() - started) * 1000
         try:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from distill.errors import SpendLimitError
@@ -12,7 +14,7 @@ from distill.progress import say
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable
 
-__all__ = ["for_each", "run_sync"]
+__all__ = ["for_each", "is_stopping", "run_sync"]
 
 _T = TypeVar("_T")
 _Item = TypeVar("_Item")
@@ -27,7 +29,7 @@ def run_sync(work: Coroutine[Any, Any, _T]) -> _T:
     outcome: list[_T] = []
     failure: list[BaseException] = []
     running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any] | None]] = []
-    started = threading.Event()
+    started, ended = threading.Event(), threading.Event()
 
     async def announce() -> _T:
         running.append((asyncio.get_running_loop(), asyncio.current_task()))
@@ -41,21 +43,41 @@ def run_sync(work: Coroutine[Any, Any, _T]) -> _T:
             failure.append(error)
         finally:
             started.set()
+            ended.set()
 
     thread = threading.Thread(target=run, name="distill")
     thread.start()
     try:
-        thread.join()
+        ended.wait()  # not join, which an interrupt makes believe that the thread has ended (Python 3.11)
     except BaseException:  # a notebook's interrupt: the thread must not go on with files that its caller closes
         started.wait()
         for loop, task in running:
             if task is not None and not loop.is_closed():
                 loop.call_soon_threadsafe(task.cancel)
+        ended.wait()
         thread.join()
         raise
+    thread.join()
     if failure:
         raise failure[0]
     return outcome[0]
+
+
+@dataclass(slots=True)
+class _Group:
+    """Work that is done, and stopped, together."""
+
+    is_stopping: bool = False
+
+
+_group: ContextVar[_Group | None] = ContextVar("_group", default=None)
+"""That of the task."""
+
+
+def is_stopping() -> bool:
+    """Whether the work that the caller is part of is coming to its end early: what is in flight is waited for, and no more."""
+    group = _group.get()
+    return group is not None and group.is_stopping
 
 
 async def for_each(items: Iterable[_Item], work: Callable[[_Item], Awaitable[bool | None]], concurrency: int) -> None:
@@ -70,41 +92,42 @@ async def for_each(items: Iterable[_Item], work: Callable[[_Item], Awaitable[boo
         work: Makes one request for an item; returns True when the item needs another one.
         concurrency: How many requests are in flight at most.
     """
-    waiting = iter(items)
-    stopped = False
+    waiting, group = iter(items), _Group()
     n_in_flight = 0
     settled = asyncio.Event()
     errors: list[BaseException] = []
 
     async def worker() -> None:
         """Takes items until there are none or another worker failed; asks again for an item as long as ``work`` says so."""
-        nonlocal stopped, n_in_flight
+        nonlocal n_in_flight
         for item in waiting:
             needs_another: bool | None = True
             while needs_another:
-                if stopped:
+                if group.is_stopping:
                     return
                 n_in_flight += 1
                 try:
                     needs_another = await work(item)
                 except BaseException as error:
                     n_in_flight -= 1
-                    if isinstance(error, SpendLimitError) and n_in_flight and not stopped:
+                    if isinstance(error, SpendLimitError) and n_in_flight and not group.is_stopping:
                         settled.clear()
                         await settled.wait()
                         continue
-                    stopped = True
+                    group.is_stopping = True
                     errors.append(error)
                     settled.set()
                     raise
                 n_in_flight -= 1
                 settled.set()
 
+    token = _group.set(group)
     workers = [asyncio.ensure_future(worker()) for _ in range(concurrency)]
+    _group.reset(token)
     try:
         await asyncio.wait(workers)
     except asyncio.CancelledError:
-        stopped = True
+        group.is_stopping = True
         settled.set()
         if n_in_flight:
             say(f"stopping: waiting for the answers to {n_in_flight} requests in flight; Ctrl-C again to leave them")

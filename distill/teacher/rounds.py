@@ -36,8 +36,9 @@ def round_folder(spec: Spec, number: int) -> Path:
 
 def project_folder(spec: Spec) -> Path:
     """Where router.yaml lies, also for the spec of a round's writer, which lies in the round's folder."""
+    above = spec.folder.parent.parent
     is_round = spec.folder.parent.name == _FOLDER and spec.folder.name.startswith("round-")
-    return spec.folder.parent.parent if is_round else spec.folder
+    return above if is_round and (above / spec.path.name).is_file() else spec.folder
 
 
 def synthesis_paths(spec: Spec) -> list[Path]:

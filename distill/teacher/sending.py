@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Self
 
+from distill.errors import SpendLimitError, TeacherError
+from distill.teacher.concurrency import is_stopping
+
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -18,10 +21,10 @@ if TYPE_CHECKING:
     from distill.teacher.prices import Budget
     from distill.types import Usage
 
-__all__ = ["Charge", "Sending", "http_client"]
+__all__ = ["Charge", "NotSentAgainError", "Sending", "http_client"]
 
-_GATEWAY_GAVE_UP = {504, 524}
-"""Statuses of a proxy that waited in vain, while the server behind it may have worked on the answer."""
+_GAVE_UP = {408, 504, 524}
+"""Statuses of a server or a proxy that waited in vain, while the model may have worked on the answer; Azure says that it bills the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,10 @@ class Charge:
     unanswered_usd: Decimal = Decimal(0)
 
 
+class NotSentAgainError(TeacherError):
+    """No answer came, and the request may not be sent another time; says why."""
+
+
 class Sending:
     """One request's share of the spend limit, however often it is sent. To be used as a context manager.
 
@@ -54,6 +61,7 @@ class Sending:
     def __init__(self, budget: Budget, prompt_bytes: int, max_output_tokens: int) -> None:
         self._budget, self._size = budget, (prompt_bytes, max_output_tokens)
         self._reserved_usd: Decimal | None = budget.reserve(*self._size)
+        self._is_sent = False
         self.usage: Usage | None = None
         """What the server counted, once it has."""
         self.unanswered_usd = Decimal(0)
@@ -74,13 +82,20 @@ class Sending:
         """Before each sending.
 
         Raises:
-            SpendLimitError: The one before is lost, and another would not fit. The openai client passes it on.
+            NotSentAgainError: The run is being stopped, or the one before is lost and another would not fit. The openai client passes
+                it on.
         """
+        if self._is_sent and is_stopping():
+            raise NotSentAgainError("no answer came, and it is not sent again: the run is being stopped")
+        self._is_sent = True
         if self._reserved_usd is None:
-            self._reserved_usd = self._budget.reserve(*self._size)
+            try:
+                self._reserved_usd = self._budget.reserve(*self._size)
+            except SpendLimitError as error:
+                raise NotSentAgainError(f"no answer came, and it is not sent again: {error}") from None
 
     def lose(self) -> None:
-        """The sending brought no answer."""
+        """The sending brought no answer, or one that was paid for and says not how much."""
         if self._reserved_usd is not None:
             self._budget.lose(self._reserved_usd)
             self.unanswered_usd += self._reserved_usd
@@ -106,12 +121,20 @@ def http_client() -> DefaultAsyncHttpxClient:
             sending.begin()
             try:
                 response = await super().send(request, **keys)
-            except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol):
-                raise  # it was not sent
-            except Exception:
+            except (
+                httpx2.ConnectError,
+                httpx2.ConnectTimeout,
+                httpx2.PoolTimeout,
+                httpx2.ProxyError,
+                httpx2.UnsupportedProtocol,
+                httpx2.LocalProtocolError,
+                httpx2.TooManyRedirects,
+            ):
+                raise  # it was not sent, or not to a model
+            except BaseException:  # a second Ctrl-C too
                 sending.lose()
                 raise
-            if response.status_code in _GATEWAY_GAVE_UP:
+            if response.status_code in _GAVE_UP:
                 sending.lose()
             return response
 

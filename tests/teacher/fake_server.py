@@ -204,6 +204,22 @@ class FakeServer:
             return 504, "<html>gateway timeout</html>", {"retry-after-ms": "1", "Content-Type": "text/html"}
         return self._profile_normal(body, query)
 
+    def _profile_timing_out_once(self, body, query):
+        if self.n_requests == 1:
+            return 408, {"error": {"message": "The operation was timeout."}}, {"retry-after-ms": "1"}
+        return self._profile_normal(body, query)
+
+    def _profile_filtering(self, body, query):
+        """As Azure's content filter refuses a query."""
+        message = "The response was filtered due to the prompt triggering Azure OpenAI's content management policy."
+        return 400, {"error": {"message": message, "code": "content_filter", "status": 400}}, {}
+
+    def _profile_going_round(self, body, query):
+        return 307, {}, {"Location": f"{self.base_url}/chat/completions"}
+
+    def _profile_hangs_up(self, body, query):
+        return HANGS_UP, "", {}
+
     def _profile_hangs_up_once(self, body, query):
         return (HANGS_UP, "", {}) if self.n_requests == 1 else self._profile_normal(body, query)
 

@@ -8,11 +8,12 @@ import subprocess
 import sys
 import threading
 import time
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 from fake_server import FakeServer
-from teacher_specs import ledger_lines
+from teacher_specs import PRICE, ledger_lines
 
 from distill.errors import LedgerError, SpendLimitError, StorageError, TeacherError
 from distill.teacher import ledger as ledger_module
@@ -20,6 +21,7 @@ from distill.teacher import spend
 from distill.teacher.concurrency import for_each, run_sync
 from distill.teacher.label import label
 from distill.teacher.ledger import AppendLog
+from distill.teacher.spend import open_budget
 
 PROGRAM = Path(__file__).with_name("label_program.py")
 TEXTS = [f"parcel {number}" for number in range(40)]
@@ -82,25 +84,46 @@ def test_ctrl_c_waits_for_what_is_in_flight_so_nothing_is_paid_twice(make_spec, 
         assert dict(fake.asked) == dict.fromkeys(TEXTS, 1)
 
 
-def test_an_interrupted_notebook_leaves_no_thread_behind(make_spec, monkeypatch):
-    with FakeServer(delay_s=0.05) as fake:
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT to send")
+@pytest.mark.parametrize(("n_interrupts", "timeout_s"), [(1, 2), (2, 60)])
+def test_after_ctrl_c_nothing_is_sent_again_and_what_may_be_billed_is_written_down(make_spec, n_interrupts, timeout_s):
+    with FakeServer(delay_s=30) as fake:
+        spec = make_spec(fake.base_url, TEXTS, teacher={"price": PRICE, "timeout_s": timeout_s, "max_retries": 3})
+        with start(spec) as process:
+            wait_for(lambda: fake.n_in_flight > 0)
+            for _ in range(n_interrupts):
+                process.send_signal(signal.SIGINT)
+                time.sleep(0.3)
+            _, shown = process.communicate(timeout=30)
+        assert process.returncode == 130
+        assert "Traceback" not in shown
+        assert fake.n_requests == 1
+    (line,) = ledger_lines(spec)
+    assert open_budget(spec, "fake").unanswered_usd == Decimal(line["unanswered_usd"]) > 0
+    assert f"with USD {Decimal(line['unanswered_usd']):.4f} at most" in shown
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT to send")
+def test_an_interrupted_notebook_leaves_no_thread_behind(make_spec):
+    with FakeServer(delay_s=0.3) as fake:
         spec = make_spec(fake.base_url, TEXTS, teacher={"concurrency": CONCURRENCY})
-        real_join, interrupted = threading.Thread.join, []
 
-        def join(thread, timeout=None):
-            if thread.name == "distill" and not interrupted:
-                wait_for(lambda: fake.answered.total() >= 2)
-                interrupted.append(True)
-                raise KeyboardInterrupt
-            return real_join(thread, timeout)
-
-        monkeypatch.setattr(threading.Thread, "join", join)
+        def interrupt():
+            wait_for(lambda: fake.answered.total() >= 2 and fake.n_in_flight > 0)
+            os.kill(os.getpid(), signal.SIGINT)
 
         async def notebook():
             with pytest.raises(KeyboardInterrupt):
                 label(spec, show_progress=False)
 
-        asyncio.run(notebook())
+        loop = asyncio.new_event_loop()  # asyncio.run would take the signal
+        watcher = threading.Thread(target=interrupt)
+        watcher.start()
+        try:
+            loop.run_until_complete(notebook())
+        finally:
+            watcher.join()
+            loop.close()
         assert not any(thread.name == "distill" for thread in threading.enumerate())
         assert sorted(good(spec)) == sorted(fake.asked)
         assert len(fake.asked) < len(TEXTS)

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 from fake_server import FakeServer
-from teacher_specs import PRICE, ledger_lines, write_queries
+from teacher_specs import PRICE, TEXTS, ledger_lines, write_queries
 
 from distill.benchmark.cost import spent_usd
 from distill.errors import SpendLimitError, TeacherError
@@ -25,7 +25,13 @@ def ask(spec):
 
 
 @pytest.mark.parametrize(
-    "server", [{"delay_s": 0.6, "n_slow": 1}, {"profile": "hangs-up-once"}, {"profile": "gateway-once"}]
+    "server",
+    [
+        {"delay_s": 0.6, "n_slow": 1},
+        {"profile": "hangs-up-once"},
+        {"profile": "gateway-once"},
+        {"profile": "timing-out-once"},
+    ],
 )
 def test_a_request_that_was_sent_twice_counts_twice_towards_the_limit_and_once_as_spent(make_spec, capsys, server):
     with FakeServer(**server) as fake:
@@ -52,6 +58,32 @@ def test_a_server_that_answers_with_an_error_bills_nothing(make_spec, server):
     assert open_budget(spec, "fake").committed_usd == ONE
 
 
+@pytest.mark.parametrize("profile", ["filtering", "broken-body"])
+def test_what_may_be_billed_and_says_not_how_much_counts_too(make_spec, profile):
+    with FakeServer(profile) as fake:
+        spec = make_spec(fake.base_url, ["refund"], teacher=SLOW | {"max_retries": 1})
+        assert ask(spec).n_failed == 1
+        assert fake.n_requests == 1
+    assert open_budget(spec, "fake").unanswered_usd > 0
+
+
+def test_redirects_in_a_circle_reach_no_model(make_spec):
+    with FakeServer("going-round") as fake:
+        spec = make_spec(fake.base_url, ["refund"], teacher=SLOW | {"max_retries": 1})
+        with pytest.raises(TeacherError, match="cannot be reached"):
+            ask(spec)
+    assert not ledger_lines(spec)
+
+
+def test_a_server_that_always_hangs_up_ends_the_run_after_what_was_in_flight(make_spec):
+    with FakeServer("hangs-up") as fake:
+        spec = make_spec(fake.base_url, TEXTS, teacher=SLOW | {"max_retries": 1, "concurrency": 2})
+        with pytest.raises(TeacherError, match="cannot be reached"):
+            ask(spec)
+        assert fake.n_requests == 2 * len(ledger_lines(spec)) <= 4
+    assert open_budget(spec, "fake").unanswered_usd > 0
+
+
 def test_nothing_is_billed_where_no_connection_was_made(make_spec):
     with FakeServer() as fake:
         address = fake.base_url
@@ -72,7 +104,9 @@ def test_it_is_not_sent_again_where_that_could_exceed_the_limit(make_spec):
         assert ask(spec).n_failed == 1
         assert fake.n_requests == 1, "the first run's request counts too"
         _, failed = ledger_lines(spec)
-        assert failed["error"] == "no answer came, and sending it again could exceed the spend limit"
+        assert failed["error"].startswith(
+            "no answer came, and it is not sent again: the spend limit is reached: USD 0.0000"
+        )
         assert Decimal(failed["unanswered_usd"]) == dearest
         with pytest.raises(SpendLimitError, match=r"requests without an answer may be billed up to 0\.00"):
             ask(spec)
@@ -95,7 +129,7 @@ def test_a_server_that_goes_away_after_a_lost_request_is_recorded(make_spec):
         spec = make_spec(fake.base_url, ["refund", "parcel"], teacher=SLOW | {"max_retries": 1})
         with pytest.raises(TeacherError, match="was refused"):
             ask(spec)
-        assert fake.n_requests == 3
+        assert fake.n_requests == 2, "the next query is not sent"
     (line,) = ledger_lines(spec)
     assert "was refused" in line["error"]
     assert open_budget(spec, "fake").unanswered_usd == Decimal(line["unanswered_usd"]) > 0

@@ -232,3 +232,12 @@ def test_a_plan_counts_what_rounds_added_where_the_queries_are_written_anew(serv
     whole = pipeline.plan(spec).label
     synthesise(spec, show_progress=False)
     assert whole.n_missing == plan_labels(spec).n_missing >= 30
+
+
+def test_a_project_in_a_folder_that_is_named_like_a_round_counts_its_own_ledger(server, make_spec, tmp_path):
+    ask(spec := make_spec(server.base_url, ["refund"], teacher={"price": PRICE}))
+    folder = tmp_path / "elsewhere" / "improve" / "round-1"
+    folder.mkdir(parents=True)
+    for path in (spec.path, spec.ledger_path, spec.queries_path):
+        (folder / path.name).write_bytes(path.read_bytes())
+    assert open_budget(load_spec(folder), "fake").known_spend_usd == ONE
