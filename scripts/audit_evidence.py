@@ -116,7 +116,7 @@ def measure(
     name: str, texts: list[str], labels: list[str | None], aside: list[Line], out: Path, options: argparse.Namespace
 ) -> dict[str, list[bool]]:
     """Trains students, and tells of each on which of the queries that were set aside it is right."""
-    names = tuple(sorted({line["intent"] for line in aside}))
+    names = tuple(sorted({*(line["intent"] for line in aside), *(label for label in labels if label is not None)}))
     targets = dict(zip(names, np.eye(len(names), dtype=np.float32), strict=True))
     examples = tuple(
         Example(text, targets[label]) for text, label in zip(texts, labels, strict=True) if label is not None

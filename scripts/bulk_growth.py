@@ -18,7 +18,7 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from provenance import ROOT, busy, tree_commit
+from provenance import ROOT, busy, older_students, tree_commit
 
 from distill.benchmark.latency import environment
 from distill.bundle import SELFCHECK, load_bundle
@@ -86,7 +86,7 @@ def measured(bundle: Path, texts: Sequence[str], kind: str) -> Iterator[dict[str
                 "kind": kind,
                 "n_lines": int(n_queries),
                 "file_mb": round(source.stat().st_size / 1e6, 1),
-                "seconds": round(float(seconds), 1),
+                "seconds": round(float(seconds), 4),
                 "peak_rss_mb": round(float(peak_rss_mb)),
             }
 
@@ -123,10 +123,10 @@ def table(result: Mapping[str, Any]) -> str:
     for run in result["runs"]:
         rate = run["n_lines"] / run["seconds"] if run["seconds"] else 0.0
         lines.append(
-            f"| `{run['kind']}` | {run['n_lines']:,} | {run['file_mb']:,.1f} | {run['seconds']:,.1f} | {rate:,.0f} | {run['peak_rss_mb']:,} |"
+            f"| `{run['kind']}` | {run['n_lines']:,} | {run['file_mb']:,.1f} | {run['seconds']:,.1f} | {float(f'{rate:.2g}'):,.0f} | {run['peak_rss_mb']:,} |"
         )
     machine = result["environment"]
-    where = f"`{result['student']}` {result['bundle_id']}, {machine['processor']}, {machine['measured_at'][:10]}, commit {result['commit']}.{busy(machine)}"
+    where = f"`{result['student']}` {result['bundle_id']}, {machine['processor']}, {machine['measured_at'][:10]}, commit {result['commit']}.{busy(machine)}{older_students(machine)}"
     return "\n".join([*lines, "", where, ""])
 
 

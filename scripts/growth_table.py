@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any
 
-from provenance import ROOT
+from provenance import ROOT, older_students
 
 from distill.bundle import ONNX_INT8
 from distill.data import read_jsonl
@@ -43,8 +43,14 @@ def table(lines: list[dict[str, Any]]) -> str:
     ]
     about = f"one pass over the queries after the fit of its head; training takes {PASSES} passes or more"
     alone = "A static student without an encoder to ask, from labels alone"
-    parts += ["", f"{alone}{_where(of['static'])}:", "", *_student_rows(of["static"])]
-    parts += ["", f"An encoder (all-MiniLM-L6-v2), {about}{_where(of['encoder'])}:", "", *_student_rows(of["encoder"])]
+    parts += ["", f"{alone}{_where(of['static'])}:", "", *_student_rows(of["static"]), *_older(of["static"])]
+    parts += [
+        "",
+        f"An encoder (all-MiniLM-L6-v2), {about}{_where(of['encoder'])}:",
+        "",
+        *_student_rows(of["encoder"]),
+        *_older(of["encoder"]),
+    ]
     if of["ledger"]:
         opening = f"Opening a ledger, which every command does that needs answers{_where(of['ledger'])}"
         parts += ["", f"{opening}:", "", *_ledger_rows(of["ledger"])]
@@ -76,6 +82,12 @@ def _where(lines: list[dict[str, Any]]) -> str:
     facts = ((line["processor"], line["measured_at"][:10], line.get("commit")) for line in lines)
     measured = {", ".join(str(fact) for fact in each if fact) for each in facts}
     return f" ({'; '.join(sorted(measured))})" if measured else ""
+
+
+def _older(lines: list[dict[str, Any]]) -> Iterator[str]:
+    """A paragraph where what was trained is older than what training makes now."""
+    if lines and (sentences := older_students(min(lines, key=lambda line: str(line["measured_at"])))):
+        yield from ("", sentences.strip())
 
 
 def _student_rows(lines: list[dict[str, Any]]) -> Iterator[str]:

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import peers_log
 from provenance import tree_commit
 
 from distill import __version__
@@ -550,19 +551,6 @@ def bare_imports_ms(python: Path) -> float:
     return float(json.loads(reply)["cold_start_ms"])
 
 
-def log_run(path: Path, result: Mapping[str, Any]) -> None:
-    """Adds a line to the file of all runs, so that none is shown without the others."""
-    kept = ("p50_ms", "p95_ms", "p99_ms", "p50_ms_by_run", "p99_ms_by_run")
-    line = {
-        "commit": result["commit"],
-        "measured_at": result["environment"]["measured_at"],
-        "set": result["data"]["name"],
-        "rows": {row["name"]: {key: row[key] for key in kept} for row in result["rows"]},
-    }
-    with path.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(line, ensure_ascii=False) + "\n")
-
-
 def main() -> None:
     """Installs, trains, measures, writes the figures and prints them."""
     args = _arguments()
@@ -572,7 +560,6 @@ def main() -> None:
         data = Data(args.folder, tuple(read_gold(args.folder / "test.jsonl", task=Task.SINGLE)))
         result = compare(peers, data, cache, args)
         write_json(args.out, result)
-        log_run(args.out.with_name(f"{args.out.stem}-runs.jsonl"), result)
     except (DistillError, NotRunError) as error:
         raise SystemExit(f"peers.py: {error}") from error
     print(table(result))
@@ -584,29 +571,34 @@ def compare(peers: Sequence[Peer], data: Data, cache: Cache, args: argparse.Name
     for peer in peers:
         with failures.of(peer.name):
             contestants.append(cache.contestant(peer, data, args.bundles))
+    commit, test_sha256 = tree_commit(), sha256_file(data.path / "test.jsonl")
+    name = data.path.absolute().name
+    path, run = peers_log.begin(commit, name, test_sha256, args.out)
     machine = environment()
     if machine["loaded"]:
         _say(f"the machine is busy ({machine['busy_share']:.0%}): the times will be too long")
     rows = measure(contestants, data, cache.path / "logs", failures, runs=args.runs, n_texts=args.texts)
     bare = [row["bare_imports_ms"] for row in rows if row["bare_imports_ms"] is not None]
-    return {
+    result = {
         "format": FORMAT,
         "data": {
-            "name": data.path.absolute().name,
+            "name": name,
             "n_test": len(data.test),
             "n_oos": sum(query.intent == OUT_OF_SCOPE_LABEL for query in data.test),
-            "test_sha256": sha256_file(data.path / "test.jsonl"),
+            "test_sha256": test_sha256,
             "training": data.fingerprint,
         },
         "distill": __version__,
-        "commit": tree_commit(),
+        "commit": commit,
         "weights": WEIGHTS,
         "runs": args.runs,
         "environment": machine,
         "bare_imports_ms": float(np.median(bare)) if bare else None,
         "rows": rows,
-        "not_run": [{"name": name, "reason": reason} for name, reason in failures.reasons.items()],
+        "not_run": [{"name": each, "reason": reason} for each, reason in failures.reasons.items()],
     }
+    peers_log.finish(run, result, path)
+    return result
 
 
 def _arguments() -> argparse.Namespace:

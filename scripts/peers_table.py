@@ -11,18 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from peers_log import RUNS, read_runs
 from provenance import busy, older_students
 from throughput import HELD_MS
 
 from distill.benchmark.statistics import wilson_interval
-from distill.data import read_jsonl
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS, PAGE = ROOT / "results", ROOT / "docs" / "runtime-budget.md"
-PEERS, RUNS = RESULTS / "peers.json", RESULTS / "peers-runs.jsonl"
+PEERS = RESULTS / "peers.json"
 PUBLISHED = RESULTS / "published.json"
 THROUGHPUT, BUDGET = RESULTS / "throughput.json", RESULTS / "runtime-budget.json"
 STEPS_OF_START = ("import", "load", "first_answer")
@@ -161,7 +161,7 @@ def _who_holds_the_loop(late: Mapping[str, Row]) -> str:
 
 def runs() -> str:
     """Every run there was: p50, and how far p99 lies above it. The last is the one that is shown elsewhere."""
-    found = [line for _, line in read_jsonl(RUNS)]
+    found = [run for run in read_runs(RUNS) if run["rows"]]
     shown = ("static", "static [fast]", "model2vec", "fastText", "TF-IDF + LR")
     lines = [
         f"| commit | set | {' | '.join(f'{name}, p50 | p99 less p50' for name in shown)} | static over model2vec |",

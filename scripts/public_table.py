@@ -14,6 +14,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from openings import OPENINGS, SHA256, Opening, is_of_these_parts, last_by_seed, n_opened, read_openings
+from peers_log import RUNS, read_runs
 from provenance import ROOT
 
 from distill.data import read_jsonl
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 HARDER = ROOT / "results" / "harder.jsonl"
-PEERS_RUNS = ROOT / "results" / "peers-runs.jsonl"
 TABLE = ROOT / "results" / "public.md"
 
 HARDER_SET, NOISE, PER_INTENT = "banking77", 0.15, 10
@@ -299,8 +299,8 @@ def looks(n_harder: int) -> str:
         for path in sorted((ROOT / "data" / "teacher-evidence").glob("*/gold.jsonl"))
     ]
     n_oos = sum(line["intent"] == OUT_OF_SCOPE_LABEL for line in confirmation)
-    runs = Counter(line["set"] for _, line in read_jsonl(PEERS_RUNS))
-    asked = ", ".join(f"{name} {n} times" for name, n in sorted(runs.items()))
+    runs = Counter(run["set"] for run in read_runs(RUNS))
+    asked = ", ".join(f"{name} {'once' if n == 1 else f'{n} times'}" for name, n in sorted(runs.items()))
     return f"""
 ## Looked at more often than that
 
@@ -310,7 +310,7 @@ def looks(n_harder: int) -> str:
   {len(confirmation):,} in `confirmation.jsonl`. Both were opened more than once, and after the first look more queries out of scope were written because of what gold had shown
   ([how often, and what was decided then](README.md#gold-was-opened-more-than-once)).
 - CLINC150 again: {" and ".join(evidence)} in-scope queries of its test part are the gold of [what the teacher stage is worth](teacher.md): every teacher and student there was asked them.
-- NLU++: `data/bank-requests/gold.jsonl` is the whole test part, {len(of_requests):,} queries: that demo's benchmark asks them.
+- NLU++: `data/bank-requests/gold.jsonl` is the whole test part, {len(of_requests):,} queries: that demo's benchmark asks them each time that it is measured.
 - `scripts/peers.py` asks every contender the whole test part; runs so far (`peers-runs.jsonl`): {asked}.
 - `scripts/harder.py` measures a logistic regression on pretrained vectors on the test part too, each time that it runs; runs so far (`harder.jsonl`): {n_harder}.
 

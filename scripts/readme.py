@@ -56,7 +56,7 @@ def summary() -> str:
 
 
 _SUMMARISED = {
-    "teacher": "the LLM (a small one, on the same machine)",
+    "teacher": "the LLM (a small one, run locally)",
     "encoder": "`encoder`, a small transformer",
     "static": "`static`, a table of words",
     "tfidf": "TF-IDF, for comparison",

@@ -53,15 +53,22 @@ def prepare(spec: Spec, folder: Path, n_queries: int, samples: int) -> Path:
     chosen = np.random.default_rng(SEED).choice(len(texts), n_queries, replace=False)
     raw = yaml.safe_load(spec.path.read_text(encoding="utf-8"))
     teacher = {name: value for name, value in raw["teacher"].items() if name != "logprobs"}
-    if spec.teacher.prompt is not None:
-        teacher["prompt"] = Path(os.path.relpath(spec.folder / spec.teacher.prompt, folder)).as_posix()
+    for name in ("prompt", "evidence"):
+        if teacher.get(name) is not None:
+            teacher[name] = _from(folder, spec.folder / teacher[name])
     own = {"teacher": teacher | {"samples": samples, "temperature": 1.0}, "queries": "queries.jsonl"}
-    kept = {name: raw[name] for name in ("task", "intents") if name in raw}
+    kept = {name: raw[name] for name in ("task", "intents", "out_of_scope") if name in raw}
+    if isinstance(kept["intents"], str):
+        kept["intents"] = _from(folder, spec.folder / kept["intents"])
     folder.mkdir(parents=True, exist_ok=True)
     write_jsonl(folder / "queries.jsonl", [{"text": texts[row]} for row in sorted(chosen)])
     path = folder / "router.yaml"
     path.write_text(yaml.safe_dump({"name": f"{spec.name}-samples", **kept, **own}, sort_keys=False), encoding="utf-8")
     return path
+
+
+def _from(folder: Path, path: Path) -> str:
+    return Path(os.path.relpath(path, folder)).as_posix()
 
 
 def measure(spec: Spec, path: Path) -> dict[str, Any]:

@@ -18,10 +18,10 @@ import json
 import re
 import shutil
 from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
@@ -31,14 +31,22 @@ from distill import pipeline
 from distill.benchmark.display import share
 from distill.benchmark.statistics import compare_paired, wilson_interval
 from distill.data import leaked, read_gold, read_jsonl, write_json, write_jsonl
-from distill.errors import DataError, DistillError
+from distill.errors import DataError, DistillError, TeacherError
 from distill.improve import improve
 from distill.progress import Progress, say
 from distill.router import Router
 from distill.spec import Spec, load_spec
 from distill.student.recipe import VERSION
 from distill.teacher.endpoint import api_key
+from distill.teacher.ledger import AppendLog
 from distill.teacher.rounds import round_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from openai import OpenAI
+
+    from distill.types import Intent
 
 FOLDERS = ROOT / "data" / "teacher-evidence"
 PAGE = ROOT / "results" / "teacher.md"
@@ -157,50 +165,76 @@ def _write_spec(path: Path, name: str, own: Line) -> None:
 
 
 def write_naively(folder: Path, spec: Spec) -> None:
-    """Has the model write queries by one prompt an intent, until there are enough or so many requests in a row bring none."""
-    target = folder / "naive" / "written.jsonl"
+    """Has the model write queries by one prompt an intent, until there are enough or so many requests in a row bring none.
+
+    An intent that is through is written down, so that a run which was killed asks for the others alone.
+
+    Raises:
+        TeacherError: A request failed.
+    """
+    target, through = folder / "naive" / "written.jsonl", folder / "naive" / "written.partial.jsonl"
     if target.exists():
         return
-    from openai import OpenAI
+    from openai import OpenAI, OpenAIError
 
     examples: dict[str, list[str]] = defaultdict(list)
     for _, line in read_jsonl(folder / "known.jsonl"):
         examples[line["intent"]].append(line["text"])
     wanted = -(-QUERIES // len(spec.intent_list))
+    own = (
+        {line["intent"]: line["queries"] for _, line in read_jsonl(through, skip_torn=True)} if through.exists() else {}
+    )
 
-    def written(name: str, description: str) -> list[str]:
-        prompt = NAIVE_PROMPT.format(
-            n=NAIVE_PER_REQUEST, name=name, description=description, examples="\n".join(examples[name])
-        )
-        found: dict[str, str] = {}
-        in_vain = 0
-        while len(found) < wanted and in_vain < NAIVE_IN_VAIN:
-            answer = client.chat.completions.create(
-                model=spec.teacher.model,
-                messages=[{"role": "user", "content": prompt}],
-                temperature=1.0,
-                max_tokens=600,
-            )
-            before = len(found)
-            for text in (answer.choices[0].message.content or "").splitlines():
-                plain = re.sub(r"^\s*(\d+[.):]|[-*•])\s*", "", text).strip().strip("\"'")
-                if plain:
-                    found.setdefault(plain.casefold(), plain)
-            in_vain = in_vain + 1 if len(found) == before else 0
-            progress.advance(min(len(found), wanted) - min(before, wanted))
-        return list(found.values())[:wanted]
-
-    with (
-        Progress("naive", len(spec.intent_list) * wanted) as progress,
-        OpenAI(base_url=spec.teacher.base_url, api_key=api_key(spec.teacher)) as client,
-        ThreadPoolExecutor(4) as pool,
-    ):
-        intents = spec.intent_list
-        own = list(pool.map(lambda intent: written(intent.name, intent.description), intents))
-    lines = [
-        {"text": text, "intent": intent.name} for intent, texts in zip(intents, own, strict=True) for text in texts
-    ]
+    left = [intent for intent in spec.intent_list if intent.name not in own]
+    try:
+        with (
+            Progress("naive", len(left) * wanted) as progress,
+            OpenAI(base_url=spec.teacher.base_url, api_key=api_key(spec.teacher)) as client,
+            AppendLog(through) as log,
+            ThreadPoolExecutor(4) as pool,
+        ):
+            tasks = {
+                pool.submit(_written, client, spec, intent, examples[intent.name], wanted, progress): intent.name
+                for intent in left
+            }
+            for done in as_completed(tasks):
+                if done.exception() is None:
+                    own[tasks[done]] = done.result()
+                    log.append({"intent": tasks[done], "queries": done.result()})
+            for each in tasks:
+                each.result()
+    except OpenAIError as error:
+        raise TeacherError(
+            f"naive: a request failed ({type(error).__name__}); what was written is kept, run it again"
+        ) from None
+    lines = [{"text": text, "intent": intent.name} for intent in spec.intent_list for text in own[intent.name]]
     write_jsonl(target, list({line["text"].casefold(): line for line in lines}.values()))
+    through.unlink(missing_ok=True)
+
+
+def _written(  # what a request is made of
+    client: OpenAI, spec: Spec, intent: Intent, examples: Sequence[str], wanted: int, progress: Progress
+) -> list[str]:
+    prompt = NAIVE_PROMPT.format(
+        n=NAIVE_PER_REQUEST, name=intent.name, description=intent.description, examples="\n".join(examples)
+    )
+    found: dict[str, str] = {}
+    in_vain = 0
+    while len(found) < wanted and in_vain < NAIVE_IN_VAIN:
+        answer = client.chat.completions.create(
+            model=str(spec.teacher.model),
+            messages=[{"role": "user", "content": prompt}],
+            temperature=1.0,
+            max_tokens=600,
+        )
+        before = len(found)
+        for text in (answer.choices[0].message.content or "").splitlines():
+            plain = re.sub(r"^\s*(\d+[.):]|[-*•])\s*", "", text).strip().strip("\"'")
+            if plain:
+                found.setdefault(plain.casefold(), plain)
+        in_vain = in_vain + 1 if len(found) == before else 0
+        progress.advance(min(len(found), wanted) - min(before, wanted))
+    return list(found.values())[:wanted]
 
 
 def teacher_outcomes(folder: Path, condition: str, spec: Spec) -> dict[str, Any]:

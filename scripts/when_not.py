@@ -69,7 +69,7 @@ def latency() -> str:
     students = ", ".join(f"{name} {number(rows[name].p50_ms)} ms" for name in ("encoder", "static"))
     return (
         f"In the demo half of the answers came within {number(rows['teacher'].p50_ms)} ms from the LLM ({rows['teacher'].notes['model']}, "
-        f"a small one on the same machine); {students}, one query at a time.\n"
+        f"a small one, run locally); {students}, one query at a time.\n"
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "scripts"))
-import peers
+import peers_log
 import peers_table
 
 ROW = {
@@ -128,13 +128,9 @@ def test_every_run_that_was_logged_is_shown(tmp_path, monkeypatch):
             "p99_ms_by_run": [0.02, 0.03 * n],
         }
         names = ("static", "static [fast]", "model2vec", "fastText", "TF-IDF + LR", "another")
-        result = {
-            "commit": commit,
-            "environment": {"measured_at": "2026-01-01"},
-            "data": {"name": "birds"},
-            "rows": [{**row, "name": name} for name in names],
-        }
-        peers.log_run(path, result)
+        result = {"environment": {"measured_at": "2026-01-01"}, "rows": [{**row, "name": name} for name in names]}
+        peers_log.finish({"commit": commit, "begun_at": commit, "set": "birds"}, result, path)
+    peers_log.begin("killed", "birds", "of birds", tmp_path / "peers.json")
     monkeypatch.setattr(peers_table, "RUNS", path)
     lines = peers_table.runs().splitlines()
     assert lines[2] == f"| first | birds {'| 10.0 | 20 ' * 5}| 1.000 |"

@@ -67,6 +67,14 @@ def test_how_far_samples_lie_from_the_log_probabilities(spec, n_visual, distance
     assert f"| visual | 0.600 | {n_visual / 10:.3f} |" in sampled_weights.markdown(found)
 
 
+def test_files_that_the_spec_names_are_found_from_the_folder_of_the_samples(spec):
+    (spec.folder / "intents.json").write_text('{"visual": "seen", "audio": "heard"}', encoding="utf-8")
+    text = SPEC.replace("{visual: seen, audio: heard}", "intents.json")
+    (spec.folder / "router.yaml").write_text(text, encoding="utf-8")
+    made = load_spec(sampled_weights.prepare(load_spec(spec.folder), spec.folder / "deeper" / "samples", 8, 10))
+    assert list(made.intents) == ["visual", "audio"]
+
+
 def test_answers_in_several_orders_are_compared_with_each_other(spec):
     (spec.folder / "router.yaml").write_text(SPEC.replace("logprobs: true", "logprobs: true, samples: 2"), "utf-8")
     (spec.folder / "prompt.txt").write_text("Which one of {intents}? {query}", encoding="utf-8")

@@ -379,15 +379,26 @@ def _has_spread(result: BenchResult) -> bool:
 def _teachers_latency(teacher: BenchRow) -> str:
     """Which server answered, under which load, how long a prompt."""
     model = teacher.notes.get("model") or "the teacher"
-    servers = ", ".join(teacher.notes.get("servers") or ())
+    # which machine that was, and how quick, no ledger says: it need not be the one of the other rows
+    servers = ", ".join(
+        name.replace("this machine", "the asking machine") for name in teacher.notes.get("servers") or ()
+    )
     in_flight = teacher.notes.get("requests_in_flight")
     load = "an unknown number of" if in_flight is None else _range(in_flight)
     tokens = teacher.notes.get("prompt_tokens")
     prompt = f", prompts of {tokens:,.0f} tokens in the mean" if tokens is not None else ""
     return (
-        f"Teacher: {model}{f' on {servers}' if servers else ''}, latency as recorded in the ledger, network and server "
+        f"Teacher: {model}{f' on {servers}' if servers else ''}, latency as recorded in the ledger{_days(teacher)}, network and server "
         f"included, with {load} requests in flight{prompt}."
     )
+
+
+def _days(teacher: BenchRow) -> str:
+    """When it answered."""
+    first, last = (each[:10] for each in teacher.notes.get("recorded_between") or ("", ""))
+    if not first:
+        return ""
+    return f" on {first}" if first == last else f" from {first} to {last}"
 
 
 def _range(bounds: Any) -> str:

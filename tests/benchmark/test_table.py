@@ -173,10 +173,19 @@ def test_throughput_stands_at_each_batch_size(result):
     ids=["unknown", "a range", "an older file"],
 )
 def test_the_teachers_latency_says_how_it_came_by_it(result, in_flight, words):
-    notes = {"model": "big", "servers": ("this machine",), "requests_in_flight": in_flight}
+    between = ("2026-01-30T23:00:00Z", "2026-01-31T01:00:00Z")
+    notes = {
+        "model": "big",
+        "servers": ("this machine",),
+        "requests_in_flight": in_flight,
+        "recorded_between": between,
+    }
     teacher = BenchRow("teacher", p50_ms=900.0, latency_n=15, notes=notes)
     text = " ".join(printed(replace(result, rows=(teacher,))).split())
-    assert "Teacher: big on this machine, latency as recorded in the ledger" in text
+    assert (
+        "Teacher: big on the asking machine, latency as recorded in the ledger from 2026-01-30 to 2026-01-31, network"
+        in text
+    )
     assert words in text
 
 
