@@ -107,17 +107,17 @@ def storage_errors(path: Path) -> Iterator[None]:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Gives a temporary path beside ``path`` and moves it there when the block ends without an error.
+    """Gives a temporary path beside ``path``, or beside what a link leads to, and moves it there when the block ends without an error.
 
     A device or a pipe, such as /dev/stdout, is given itself: a file in its place would be the end of it. A link stays
-    one: what it leads to is replaced.
+    one.
 
     Raises:
         StorageError: The disk is full, or the file may not be written; what stood at ``path`` is untouched.
     """
-    target = Path(os.path.realpath(path)) if path.is_symlink() else path
-    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
     with storage_errors(path):
+        target = Path(os.path.realpath(path)) if path.is_symlink() else path
+        partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
         if _is_stream(path):
             yield path
             return

@@ -17,7 +17,7 @@ from distill.errors import DataError
 from distill.progress import say
 from distill.split import HELD_OUT_SHARE, stratified_holdout, with_every_label
 from distill.teacher.functions import redactor
-from distill.teacher.imported import without_human_labels
+from distill.teacher.imported import why_unlabelled
 from distill.teacher.label import queries_of, recorded_samples
 from distill.teacher.rounds import added_queries_path
 from distill.types import HOLDS, Example
@@ -103,7 +103,7 @@ def _targets(spec: Spec, answers: Mapping[str, Sequence[Label]]) -> dict[str, Ta
     targets = _sharing_rows((text, target) for text, target in means if target is not None)
     if not targets:
         if spec.labels_path is not None:
-            raise DataError(without_human_labels(spec))
+            raise DataError(why_unlabelled(spec))
         raise DataError(f"{spec.ledger_path}: no query has a label; `distill label {spec.path}` asks the teacher")
     return targets
 

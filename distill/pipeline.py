@@ -444,7 +444,7 @@ def bench(
 def _keep_out_of_git(folder: Path, project: Path) -> None:
     """Models are large, and figures and report hold what people asked: git leaves the folder alone unless it is told otherwise.
 
-    A folder that holds the project itself, or anything else before, is not git's to leave out.
+    A folder that holds the project itself, or that held anything before, is not git's to leave out.
     """
     path = folder / ".gitignore"
     is_ours = not folder.exists() or not any(folder.iterdir())

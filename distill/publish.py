@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill.bundle import MANIFEST, load_bundle
+from distill.bundle import MANIFEST, ONNX_FP32, ONNX_INT8, load_bundle
 from distill.data import atomic_write, storage_errors
 from distill.errors import BundleError, DataError, missing_extra
 
@@ -160,7 +160,7 @@ def _check_target(bundle: Bundle, target: Path) -> set[str]:
     }
     if (other := _name_of(target)) not in {None, _name_of(bundle.path)}:
         raise BundleError(f"{target}: holds another bundle, {other}; give an empty folder")
-    known = {*bundle.manifest.files, *_files_of(target), MANIFEST, _CARD}
+    known = {*bundle.manifest.files, *_files_of(target), ONNX_FP32, ONNX_INT8, MANIFEST, _CARD}
     earlier = {name for name in there if _KILLED.sub("", name) in known}
     if strangers := there - earlier - {".gitattributes"}:
         raise BundleError(

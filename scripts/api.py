@@ -57,7 +57,7 @@ SECTIONS = (
     Section(
         "distill.teacher.imported",
         "Answers paid for elsewhere",
-        left_out=frozenset({"plan_human_labels", "say_contradictions", "take_human_labels"}),
+        left_out=frozenset({"plan_human_labels", "say_contradictions", "take_human_labels", "why_unlabelled"}),
     ),
     Section("distill.teacher.fallback", "The teacher as the fallback"),
     Section("distill.benchmark.results", "Figures", names=("read_result", "result_as_json")),

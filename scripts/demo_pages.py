@@ -12,7 +12,7 @@ import second_gold
 import weak_labels
 from provenance import older_students
 
-from distill.benchmark.display import number, usd
+from distill.benchmark.display import number, recorded_days, usd
 from distill.benchmark.results import read_result
 from distill.benchmark.table import markdown_table
 from distill.data import read_jsonl
@@ -83,7 +83,7 @@ def published() -> str:
         lines.append(
             f"| here, `{name}` | {number(teacher.p50_ms)} | {number(row.p50_ms)} | {_times(teacher.p50_ms, row.p50_ms)} | {_cost(ours, name)} |"
         )
-    machine, between = ours.environment, teacher.notes["recorded_between"]
+    machine = ours.environment
     return "\n".join(
         [
             *lines,
@@ -91,7 +91,7 @@ def published() -> str:
             (
                 f"Published: {theirs['what']} ({theirs['source']}); the machines are not named, nor whether it is a mean or a median. "
                 f"Here: medians on {machine['processor']}, {machine['cores']} cores, {machine['measured_at'][:10]}; the students on one thread, the teacher "
-                f"`{teacher.notes['model']}` as recorded from {between[0][:10]} to {between[1][:10]}, on a processor that the record does not name, "
+                f"`{teacher.notes['model']}` as recorded{recorded_days(teacher)}, on a processor that the record does not name, "
                 f"so that the ratios are rough.{_assumptions(ours)}\n"
             ),
         ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from openings import SHA256
 from provenance import ROOT
@@ -39,7 +40,14 @@ def begin(commit: str, set_name: str, test_sha256: str, beside: Path) -> tuple[P
     """
     own = next((name for name, parts in SHA256.items() if parts["test_sha256"] == test_sha256), None)
     path = beside.with_name(f"{beside.stem}-runs.jsonl") if own is None else RUNS
-    run = {"commit": commit, "begun_at": time_now(), "set": own or set_name, "test_sha256": test_sha256, "rows": {}}
+    run = {
+        "run": uuid4().hex,
+        "commit": commit,
+        "begun_at": time_now(),
+        "set": own or set_name,
+        "test_sha256": test_sha256,
+        "rows": {},
+    }
     _append(run, path)
     return path, run
 
@@ -55,10 +63,10 @@ def finish(run: Run, result: Mapping[str, Any], path: Path) -> None:
 
 
 def read_runs(path: Path) -> list[Run]:
-    """Every run, in order; ``rows`` is empty where one was killed. Older lines do not say when they were begun."""
+    """Every run, in order; ``rows`` is empty where one was killed. Older lines have one each, and no name for it."""
     found: dict[str, Run] = {}
     for number, line in read_jsonl(path):
-        found[line.get("begun_at") or str(number)] = line
+        found[line.get("run") or str(number)] = line
     return list(found.values())
 
 

@@ -212,9 +212,10 @@ def write_naively(folder: Path, spec: Spec) -> None:
     through.unlink(missing_ok=True)
 
 
-def _written(  # what a request is made of
+def _written(
     client: OpenAI, spec: Spec, intent: Intent, examples: Sequence[str], wanted: int, progress: Progress
 ) -> list[str]:
+    """Queries with one intent, as many as are wanted or as come."""
     prompt = NAIVE_PROMPT.format(
         n=NAIVE_PER_REQUEST, name=intent.name, description=intent.description, examples="\n".join(examples)
     )

@@ -275,6 +275,8 @@ def test_a_place_that_cannot_be_written_to(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match=r"a\.json: cannot be written"):
         write_json(tmp_path / "file" / "a.json", {})
+    with pytest.raises(StorageError, match=r"aaa: cannot be written"):
+        write_json(tmp_path / ("a" * 5000), {})
 
 
 @pytest.mark.parametrize(

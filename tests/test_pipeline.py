@@ -412,7 +412,7 @@ def test_an_added_query_that_is_redacted_to_an_own_one_moves_no_query(tmp_path):
     assert {example.text: example.split for example in pipeline.examples(spec)} == splits
 
 
-def test_an_added_query_that_is_held_out_in_other_words_of_case_is_not_learnt(tmp_path):
+def test_an_added_query_whose_twin_in_another_case_is_held_out_is_not_learnt(tmp_path):
     spec = load_spec(write_project(tmp_path))
     pipeline.label(spec, show_progress=False)
     splits = {example.text: example.split for example in pipeline.examples(spec)}

@@ -37,7 +37,7 @@ def test_a_part_of_the_projects_own_is_noted_in_results_whatever_its_folder_is_c
     assert (path, run["set"]) == (tmp_path / "results.jsonl", "banking77")
 
 
-def test_older_runs_say_not_when_they_began(tmp_path):
+def test_older_runs_have_a_line_each(tmp_path):
     path = tmp_path / "runs.jsonl"
     path.write_text('{"commit": "a", "set": "birds", "rows": {}}\n' * 2, encoding="utf-8")
     assert len(peers_log.read_runs(path)) == 2

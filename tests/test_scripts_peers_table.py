@@ -129,7 +129,7 @@ def test_every_run_that_was_logged_is_shown(tmp_path, monkeypatch):
         }
         names = ("static", "static [fast]", "model2vec", "fastText", "TF-IDF + LR", "another")
         result = {"environment": {"measured_at": "2026-01-01"}, "rows": [{**row, "name": name} for name in names]}
-        peers_log.finish({"commit": commit, "begun_at": commit, "set": "birds"}, result, path)
+        peers_log.finish({"run": commit, "commit": commit, "set": "birds"}, result, path)
     peers_log.begin("killed", "birds", "of birds", tmp_path / "peers.json")
     monkeypatch.setattr(peers_table, "RUNS", path)
     lines = peers_table.runs().splitlines()

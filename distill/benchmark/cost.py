@@ -214,6 +214,7 @@ def _spent(inputs: CostInputs) -> dict[str, Any] | None:
                 "cached_tokens": stage.usage.cached_tokens,
                 "completion_tokens": stage.usage.completion_tokens,
                 "usd": as_number(spent_usd([stage])),
+                "unanswered_usd": as_number(stage.unanswered_usd),
             }
             for stage in inputs.spent
         ],

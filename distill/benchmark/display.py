@@ -33,6 +33,7 @@ __all__ = [
     "leakage_caption",
     "milliseconds",
     "number",
+    "recorded_days",
     "score_caption",
     "score_columns",
     "share",
@@ -388,13 +389,13 @@ def _teachers_latency(teacher: BenchRow) -> str:
     tokens = teacher.notes.get("prompt_tokens")
     prompt = f", prompts of {tokens:,.0f} tokens in the mean" if tokens is not None else ""
     return (
-        f"Teacher: {model}{f' on {servers}' if servers else ''}, latency as recorded in the ledger{_days(teacher)}, network and server "
+        f"Teacher: {model}{f' on {servers}' if servers else ''}, latency as recorded in the ledger{recorded_days(teacher)}, network and server "
         f"included, with {load} requests in flight{prompt}."
     )
 
 
-def _days(teacher: BenchRow) -> str:
-    """When it answered."""
+def recorded_days(teacher: BenchRow) -> str:
+    """When a teacher answered, to stand behind other words; nothing where that is not known."""
     first, last = (each[:10] for each in teacher.notes.get("recorded_between") or ("", ""))
     if not first:
         return ""

@@ -340,18 +340,22 @@ def _cascade_cells(point: Mapping[str, Any]) -> list[_Cell]:
 
 
 def _spend(result: BenchResult) -> _Table:
-    titles = ("stage", "answers", "without a count", "prompt tokens", "of these cached", "completion tokens", "USD")
+    titles = ["stage", "answers", "without a count", "prompt tokens", "of these cached", "completion tokens", "USD"]
     counted = ("n_answers", "n_uncounted", "prompt_tokens", "cached_tokens", "completion_tokens")
     stages = (result.cost.get("spent") or {}).get("by_stage", ())
+    lost = any(stage.get("unanswered_usd") for stage in stages)
+    if lost:
+        titles.append("USD at most for requests without an answer")
     lines = [
         [
             _Cell(stage["stage"]),
             *(_known_count(stage.get(name)) for name in counted),
             _figure(stage["usd"], usd(stage["usd"])),
+            *([_figure(stage["unanswered_usd"], usd(stage["unanswered_usd"]))] if lost else []),
         ]
         for stage in stages
     ]
-    return _Table("spend", "Spent on distilling", titles, lines)
+    return _Table("spend", "Spent on distilling", tuple(titles), lines)
 
 
 def _known_count(value: int | None) -> _Cell:

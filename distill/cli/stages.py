@@ -164,9 +164,9 @@ def label(
         _print_labels(summary, loaded)
     if summary.n_texts and summary.n_failed == summary.n_texts:
         if loaded.labels_path is not None:
-            from distill.teacher.imported import without_human_labels
+            from distill.teacher.imported import why_unlabelled
 
-            raise DataError(without_human_labels(loaded))
+            raise DataError(why_unlabelled(loaded))
         raise TeacherError(f"no query has a label: every answer failed, {loaded.ledger_path} says why")
 
 

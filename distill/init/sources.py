@@ -200,7 +200,7 @@ def _intents(n: int) -> str:
 
 
 def _read_data_set(folder: Path) -> Source:
-    source = _labelled(read_table(folder / "train.jsonl"), "text", None)
+    source = _labelled(read_table(folder / "train.jsonl"), "text", None, is_sure=True)
     if source is None:
         raise DataError(
             f'{folder / "train.jsonl"}:1: no label; expected "intent", "intents" or "weights" beside "text"'
@@ -312,13 +312,13 @@ def _cell(table: Table, number: int, row: dict[str, Any], column: str) -> str:
 _LABEL_COLUMNS = {"intent": Task.SINGLE, "intents": Task.MULTI, "weights": Task.WEIGHTS}
 
 
-def _labelled(table: Table, column: str, label_column: str | None) -> Source | None:
-    """The table as human labels; None where not every row has one."""
+def _labelled(table: Table, column: str, label_column: str | None, *, is_sure: bool = False) -> Source | None:
+    """The table as human labels; None where not every row has one, or, unless that is sure, none has the form of one."""
     key = next((name for name in _LABEL_COLUMNS if label_column is None and name in table.columns), "intent")
     column_of_labels, task = label_column or key, _LABEL_COLUMNS[key]
     if column_of_labels not in table.columns:
         return None
-    if label_column is None and not _holds_labels(table, column_of_labels):
+    if label_column is None and not is_sure and not _holds_labels(table, column_of_labels):
         return None
     lines: list[dict[str, Any]] = []
     examples: dict[str, list[str]] = {}

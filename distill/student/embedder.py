@@ -52,7 +52,9 @@ def open_embedder(base_model: str, cache: Path, *, show_progress: bool = True) -
             try:
                 _export(base_model, folder)
             except ModuleNotFoundError as error:
-                raise missing_extra(error.name or "torch") from error
+                if error.name is None or error.name.startswith("distill"):
+                    raise
+                raise missing_extra(error.name) from error
             progress.advance()
     return Embedder(folder)
 

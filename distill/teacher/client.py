@@ -196,6 +196,11 @@ class ChatClient:
     ) -> None:
         if self._client is not None:
             await self._client.close()
+        self._say_what_may_be_billed()
+        if error is None and self._hopeless is not None:  # no request came after it that would have met it
+            raise TeacherError(self._hopeless)
+
+    def _say_what_may_be_billed(self) -> None:
         if lost_usd := self.budget.unanswered_usd - self._unanswered_before_usd:
             say(
                 f"{self.model}: requests without an answer may be billed all the same, with USD {lost_usd:.4f} at most; "

@@ -38,7 +38,7 @@ __all__ = [
     "plan_human_labels",
     "say_contradictions",
     "take_human_labels",
-    "without_human_labels",
+    "why_unlabelled",
 ]
 
 
@@ -205,8 +205,14 @@ def _say_what_is_not_in_the_file_any_more(
         )
 
 
-def without_human_labels(spec: Spec) -> str:
-    """What to say where people labelled none of the queries."""
+def why_unlabelled(spec: Spec) -> str:
+    """What to say where none of the queries has a human label in the ledger.
+
+    Raises:
+        DataError: A line of the labels is wrong.
+    """
+    if not _human_labels(spec).keys().isdisjoint(_wanted(spec, None)):
+        return f"{spec.ledger_path}: holds no label of the queries yet; `distill label {spec.path}` copies those of {spec.labels_path}"
     return (
         f"{spec.queries_path}: none of its queries has a label in {spec.labels_path}; take `queries` out of {spec.path} to train on "
         "the queries that are labelled there, or label some of these"

@@ -43,7 +43,7 @@ class Charge:
 
 
 class NotSentAgainError(TeacherError):
-    """No answer came, and the request may not be sent another time; says why."""
+    """A request may not be sent another time; says why."""
 
 
 class Sending:
@@ -86,7 +86,7 @@ class Sending:
                 it on.
         """
         if self._is_sent and is_stopping():
-            raise NotSentAgainError("no answer came, and it is not sent again: the run is being stopped")
+            raise NotSentAgainError("not sent again: the run is being stopped")
         self._is_sent = True
         if self._reserved_usd is None:
             try:

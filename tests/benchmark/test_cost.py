@@ -115,7 +115,7 @@ def test_the_spend_is_told_stage_by_stage():
     (found,) = summary_of()["spent"]["by_stage"]
     assert found == {
         "stage": "label", "n_answers": 900, "n_uncounted": 0, "prompt_tokens": 1_000_000, "cached_tokens": 400_000,
-        "completion_tokens": 50_000, "usd": 1.8,
+        "completion_tokens": 50_000, "usd": 1.8, "unanswered_usd": 0,
     }  # fmt: skip
     assert summary_of(spent=())["spent"] is None
 

@@ -462,6 +462,12 @@ def test_labels_of_none_of_the_queries_say_so(by_hand, tmp_path):
         pipeline.examples(spec)
 
 
+def test_labels_that_were_not_copied_yet_are_said_to_be_there(by_hand):
+    spec = by_hand(labelled(("my parcel", "track_order"), ("my money", "refund")))
+    with pytest.raises(DataError, match=r"holds no label of the queries yet; `distill label .*` copies those of"):
+        pipeline.examples(spec)
+
+
 def test_queries_without_a_human_label_are_counted_not_asked(by_hand, tmp_path):
     write_queries(tmp_path / "logs.jsonl", ["my parcel", "who knows"])
     (tmp_path / "gold.jsonl").write_text('{"text": "gold", "intent": "refund"}\n')

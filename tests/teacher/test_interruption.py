@@ -91,10 +91,12 @@ def test_after_ctrl_c_nothing_is_sent_again_and_what_may_be_billed_is_written_do
         spec = make_spec(fake.base_url, TEXTS, teacher={"price": PRICE, "timeout_s": timeout_s, "max_retries": 3})
         with start(spec) as process:
             wait_for(lambda: fake.n_in_flight > 0)
+            shown = ""
             for _ in range(n_interrupts):
                 process.send_signal(signal.SIGINT)
-                time.sleep(0.3)
-            _, shown = process.communicate(timeout=30)
+                while "stopping: " not in shown:  # otherwise two signals may arrive as one
+                    shown += process.stderr.readline()
+            shown += process.communicate(timeout=30)[1]
         assert process.returncode == 130
         assert "Traceback" not in shown
         assert fake.n_requests == 1
