@@ -6,6 +6,7 @@ it is first asked for, and nothing else.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from distill.errors import BundleError, DistillError, QueryError
@@ -28,6 +29,10 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+# ONNX Runtime's official builds send what they do to their maker and keep a device id in the home folder; a forked process
+# waits for that at its end, for ever. It is read when onnxruntime is imported (its Privacy.md).
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 def __getattr__(name: str) -> Any:

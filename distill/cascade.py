@@ -456,6 +456,8 @@ def _read_answer(answer: Any, policy: Policy) -> Prediction:
     _check_names(scores, policy.labels)
     if not all(0.0 <= score < math.inf for score in (*scores.values(), outside)):
         raise ValueError("the scores must be numbers from 0 on")
+    if not policy.task.sums_to_one and any(score > 1.0 for score in (*scores.values(), outside)):
+        raise ValueError("the scores must be probabilities, from 0 to 1")
     numbers = np.asarray([scores.get(name, 0.0) for name in policy.labels])
     if policy.task.sums_to_one:
         most = max(numbers.max(), outside)

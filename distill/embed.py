@@ -8,8 +8,11 @@ it. Products of vectors are cosines; they are taken block by block, so that memo
 
 from __future__ import annotations
 
+import ctypes
+import os
 from itertools import chain
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import numpy as np
 import onnxruntime
@@ -52,22 +55,27 @@ class Embedder:
     """
 
     def __init__(self, folder: Path, *, threads: int = 0) -> None:
-        self.folder = folder
+        self.folder, self._threads = folder, threads
+        self._open()
+        self.dimension = int(self._session.get_outputs()[0].shape[1])
+        _embedders.add(self)
+
+    def _open(self) -> None:
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = self._threads
         options.log_severity_level = 4
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self._tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+            self._tokenizer = Tokenizer.from_file(str(self.folder / TOKENIZER))
             self._session = onnxruntime.InferenceSession(
-                str(folder / GRAPH), options, providers=["CPUExecutionProvider"]
+                str(self.folder / GRAPH), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # neither library's errors have a common base but Exception
             raise BundleError(
-                f"{folder}: not a sentence encoder: {first_line(error)}; remove the folder to have it made anew"
+                f"{self.folder}: not a sentence encoder: {first_line(error)}; remove the folder to have it made anew"
             ) from error
         self._tokenizer.no_padding()
-        self.dimension = int(self._session.get_outputs()[0].shape[1])
+        self._pid = os.getpid()
 
     def embed(self, texts: Sequence[str], on_done: Callable[[int], None] | None = None) -> Floats:
         """A vector for each text, in order.
@@ -79,6 +87,8 @@ class Embedder:
         Returns:
             float32 of shape (n, dimension). Rows have length 1, but for texts of which the tokenizer keeps nothing: these are 0.
         """
+        if self._pid != os.getpid():  # threads do not outlive a fork, nor who holds a session's locks at that moment
+            self._open()
         vectors = np.zeros((len(texts), self.dimension), np.float32)
         # half a surrogate pair has no UTF-8
         cut = [text[:_LONGEST].encode("utf-8", "replace").decode() for text in texts]
@@ -101,6 +111,18 @@ class Embedder:
         feed = {"input_ids": input_ids, "attention_mask": is_token.astype(np.int64)}
         vectors: Floats = self._session.run(None, feed)[0]
         return vectors
+
+
+_embedders: WeakSet[Embedder] = WeakSet()
+
+
+def _leave_sessions() -> None:
+    for embedder in list(_embedders):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(embedder._session))  # noqa: SLF001  # closing it waits for its threads
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_sessions)
 
 
 def nearest(queries: Floats, known: Floats, k: int) -> tuple[Integers, Floats]:

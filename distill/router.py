@@ -19,6 +19,7 @@ Threads share a Router: what a query writes to is its own until it is answered, 
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 from contextlib import suppress
@@ -519,12 +520,13 @@ class _SessionAfterFork:
 
 
 _routers: WeakSet[Router] = WeakSet()
-_left_behind: list[Any] = []  # never closed: closing a session waits for its threads
 
 
 def _forget_sessions() -> None:
     for router in list(_routers):
-        _left_behind.append((router._session, router._bound))  # noqa: SLF001
+        for left in (router._session, router._bound):  # noqa: SLF001
+            # never closed, not even when the interpreter ends: closing a session waits for its threads, which stayed in the parent
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(left))
         router._session, router._bound = _SessionAfterFork(router), _no_bindings()  # noqa: SLF001
 
 

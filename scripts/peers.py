@@ -177,7 +177,14 @@ def _say(message: str) -> None:
 def clean_environment(*, one_thread: bool) -> dict[str, str]:
     """Environment variables of a worker: no hub, nothing that leads to other packages, one thread where it is timed."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(NOT_INHERITED)}
-    return {**kept, **OFFLINE, **(ONE_THREAD if one_thread else {}), "PYTHONNOUSERSITE": "1", "PYTHONUTF8": "1"}
+    return {
+        **kept,
+        **OFFLINE,
+        **(ONE_THREAD if one_thread else {}),
+        "PYTHONNOUSERSITE": "1",
+        "PYTHONUTF8": "1",
+        "ORT_DISABLE_TELEMETRY": "1",
+    }
 
 
 def run(command: Sequence[str | Path], timeout_s: float, *, one_thread: bool = False) -> str:

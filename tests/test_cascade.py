@@ -209,6 +209,13 @@ def test_an_answer_in_weights(tiny_bundles, scale):
     assert prediction.weights == pytest.approx({"track_order": 0.25, "cancel_order": 0.0, "refund": 0.75})
 
 
+def test_scores_of_several_intents_are_probabilities(tiny_bundles):
+    router = Router.load(tiny_bundles[Task.MULTI].path)
+    prediction = Cascade(router, Fallback({"refund": 85, "track_order": 3}), ask_below=1.0).route(SURE)
+    assert (prediction.fallback, prediction.intents) == (FallbackOutcome.FAILED, prediction.student.intents)
+    assert "from 0 to 1" in prediction.error
+
+
 @pytest.mark.parametrize(
     ("answer", "error"),
     [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import onnx
 import pytest
@@ -135,3 +137,19 @@ def test_memory_stays_linear(monkeypatch):
     vectors = unit_vectors(50)
     nearest(vectors.view(Watched), vectors, 2)
     assert max(rows * columns for rows, columns in shapes) <= 12
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_a_forked_process_opens_a_session_of_its_own(folder):
+    embedder = Embedder(folder, threads=2)
+    expected, session = embedder.embed(["where is my parcel"]), embedder._session
+    child = os.fork()
+    if not child:
+        is_as_before = False
+        try:
+            is_as_before = np.array_equal(embedder.embed(["where is my parcel"]), expected)
+        finally:
+            os._exit(0 if is_as_before and embedder._session is not session else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert embedder._session is session

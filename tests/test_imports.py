@@ -43,6 +43,29 @@ def test_routing_a_query_imports_only_the_runtime(tiny_bundle):
     }
 
 
+@pytest.mark.parametrize(("given", "holds"), [({}, "1"), ({"ORT_DISABLE_TELEMETRY": "0"}, "0")])
+def test_onnxruntime_tells_its_maker_nothing_unless_that_was_set_otherwise(tiny_bundle, tmp_path, given, holds):
+    """Its official builds would, and write a device id to the home folder; not where they see that they run in CI."""
+    code = (
+        "import os, sys\n"
+        "from distill import Router\n"
+        "Router.load(sys.argv[1]).route('refund')\n"
+        "print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    )
+    environment = {name: value for name, value in os.environ.items() if name not in {"CI", "ORT_DISABLE_TELEMETRY"}}
+    environment |= {"HOME": str(tmp_path), "XDG_CACHE_HOME": "", "PYTHONPATH": os.pathsep.join(sys.path), **given}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tiny_bundle.path)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment,
+    )
+    assert done.stdout.strip() == holds
+    if not given:
+        assert not list(tmp_path.rglob("*"))
+
+
 def test_a_cascade_imports_the_runtime_and_the_standard_library(tiny_bundle):
     code = (
         "from distill import Cascade, Router\n"

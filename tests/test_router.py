@@ -496,6 +496,30 @@ def in_a_fork(ask):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_forked_process_comes_to_its_end(tiny_bundle, threads):
+    """By the interpreter's own end, where sessions are closed, and what onnxruntime has begun is waited for."""
+    code = (
+        "import os, sys, warnings\n"
+        "from distill import Router\n"
+        "warnings.simplefilter('ignore')\n"
+        "router = Router.load(sys.argv[1], threads=int(sys.argv[2]))\n"
+        "router.route('refund')\n"
+        "child = os.fork()\n"
+        "assert router.route('refund').intent == 'refund'\n"
+        "sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) if child else 7)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name not in {"CI", "ORT_DISABLE_TELEMETRY"}}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tiny_bundle.path), str(threads)],
+        env={**environment, "PYTHONPATH": os.pathsep.join(sys.path)},
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 7
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_a_forked_process_leaves_the_parents_session_alone(tiny_bundle):
     router = Router.load(tiny_bundle.path)

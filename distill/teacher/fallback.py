@@ -19,6 +19,7 @@ from distill.teacher.functions import load_function, redactor
 from distill.teacher.label import requester
 from distill.teacher.prices import Budget, cost_usd, is_counted, teacher_price
 from distill.teacher.scrub import shown_cause, shown_error
+from distill.tokenizer import without_surrogates
 from distill.types import Usage
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ class TeacherFallback:
         Raises:
             TeacherError: The request failed, or the callable raised an error.
         """
-        text = self._redact(text)[: self._max_characters]
+        text = self._redact(without_surrogates(text))[: self._max_characters]  # as the router reads it
         if self._function is not None:
             try:
                 return FallbackReply(self._function(text))
@@ -102,7 +103,7 @@ class TeacherFallback:
                 raise TeacherError(shown_error(error, self._spec)) from shown_cause(error, self._spec)
         request = self._request(text)
         try:
-            reply = self._open().ask(request)
+            reply = self._ask(request)
         except RequestFailedError as error:
             if error.usage is None:
                 raise
@@ -116,8 +117,15 @@ class TeacherFallback:
     def _cost_usd(self, usage: Usage) -> Decimal | None:
         return cost_usd(self._price, usage) if self._price is not None and is_counted(usage) else None
 
+    def _ask(self, request: Request) -> Reply:
+        while True:
+            try:
+                return self._open().ask(request)
+            except _LineClosedError:  # by another thread, since it was opened
+                continue
+
     def close(self) -> None:
-        """Closes the connection; the next call opens it again."""
+        """Closes the connection when the calls that are being made have ended; the next call opens it again."""
         with self._lock:
             line, self._line = self._line, None
         if line is not None:
@@ -144,26 +152,57 @@ if hasattr(os, "register_at_fork"):  # who held a lock at that moment stayed in 
     os.register_at_fork(after_in_child=_renew_locks)
 
 
+class _LineClosedError(Exception):
+    """Nothing was sent."""
+
+
 class _Line:
     """A client, and the thread and the event loop that it lives in."""
 
     def __init__(self, client: ChatClient) -> None:
         self.pid = os.getpid()
+        self._lock, self._is_closed = threading.Lock(), False
         self._client, self._loop = client, asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="distill-teacher", daemon=True)
         self._thread.start()
+        self._timeout_s = client.teacher.timeout_s
         self._run(client.__aenter__())
 
     def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        with self._lock:
+            if self._is_closed:
+                work.close()
+                raise _LineClosedError
+            future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        return future.result()
 
     def ask(self, request: Request) -> Reply:
-        return self._run(self._client.ask(request))
+        """The reply.
+
+        Raises:
+            TeacherError: The request failed, or took too long, also with a server that sends white space to keep the line open.
+        """
+        try:
+            return self._run(self._ask_in_time(request))
+        except TimeoutError:
+            raise RequestFailedError(f"no answer within {self._timeout_s:g} s") from None
+
+    async def _ask_in_time(self, request: Request) -> Reply:
+        return await asyncio.wait_for(self._client.ask(request), self._timeout_s)
 
     def close(self) -> None:
         if self.pid != os.getpid():  # its thread stayed in the parent process
             return
-        self._run(self._client.__aexit__(None, None, None))
+        with self._lock:
+            if self._is_closed:
+                return
+            self._is_closed = True
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    async def _end(self) -> None:
+        """Waits for the calls that are being made, none of which takes longer than its time limit; then hangs up."""
+        await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}), return_exceptions=True)
+        await self._client.__aexit__(None, None, None)

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import threading
+import time
 from contextlib import nullcontext
 from decimal import Decimal
 
@@ -101,6 +104,50 @@ def test_a_slow_teacher_is_given_up(make_fallback, tiny_router, capsys):
         assert "no answer within" in cascade.route(DOUBTED).error
     fallback.close()
     assert not capsys.readouterr().err, "a service is not told of a limit that is not its own"
+
+
+def test_a_server_that_only_keeps_the_line_open_is_given_up(make_fallback):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def drip():
+            with server.accept()[0] as line, contextlib.suppress(OSError):
+                line.recv(65536)
+                line.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")
+                for _ in range(100):
+                    line.sendall(b"1\r\n \r\n")
+                    time.sleep(0.1)
+
+        thread = threading.Thread(target=drip, daemon=True)
+        thread.start()
+        fallback = make_fallback(f"http://127.0.0.1:{server.getsockname()[1]}/v1", timeout_s=0.5)
+        with pytest.raises(TeacherError, match=r"no answer within 0\.5 s"):
+            fallback(DOUBTED)
+        fallback.close()
+        thread.join(5)
+        assert not thread.is_alive()
+
+
+def test_closing_it_waits_for_the_calls_that_are_made_and_stops_no_other(make_fallback):
+    with FakeServer(delay_s=0.02) as server:
+        fallback = make_fallback(server.base_url)
+        answers = []
+
+        def ask(thread):
+            answers.extend(fallback(f"cancel {thread} {n}").answer for n in range(12))
+
+        threads = [threading.Thread(target=ask, args=(number,), daemon=True) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads) and len(answers) < 96:
+            fallback.close()
+            time.sleep(0.01)
+        for thread in threads:
+            thread.join(30)
+    assert answers == [{"cancel_order": 1.0}] * 96
+
+
+def test_half_a_surrogate_is_read_as_the_router_reads_it(make_fallback, server):
+    assert make_fallback(server.base_url)("\ud800 cancel it").answer == {"cancel_order": 1.0}
 
 
 def test_threads_share_it(make_fallback, tiny_router):
