@@ -284,7 +284,7 @@ def _labels_aside(table: Table) -> str:
     if column is None or len(without) == len(table.rows):
         return ""
     if not _holds_labels(table, column):
-        form = "a list of intents" if _LABEL_COLUMNS[column] is Task.MULTI else "weights by intent"
+        _, form = _FORMS[_LABEL_COLUMNS[column]]
         return f"; the column {column!r} left aside: no row has {form} there"
     return (
         f"; labels in the column {column!r} left aside: {len(without):,} of {len(table.rows):,} rows have none, the first in "
@@ -294,7 +294,7 @@ def _labels_aside(table: Table) -> str:
 
 def _holds_labels(table: Table, column: str) -> bool:
     """Whether a column of that name has labels' form anywhere: `weights` may be a parcel's."""
-    form = {Task.MULTI: list, Task.WEIGHTS: dict}.get(_LABEL_COLUMNS[column], object)
+    form, _ = _FORMS.get(_LABEL_COLUMNS[column], (object, ""))
     return any(isinstance(row.get(column), form) for _, row in table.rows)
 
 
@@ -309,6 +309,8 @@ def _cell(table: Table, number: int, row: dict[str, Any], column: str) -> str:
     return _encodable(value or "", f"{table.path}:{number}: the text")
 
 
+_FORMS = {Task.MULTI: (list, "a list of intents"), Task.WEIGHTS: (dict, "weights by intent")}
+"""What labels are that are more than a name, and how that is said."""
 _LABEL_COLUMNS = {"intent": Task.SINGLE, "intents": Task.MULTI, "weights": Task.WEIGHTS}
 
 
