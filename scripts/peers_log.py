@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from openings import SHA256
+from openings import SHA256, note
 from provenance import ROOT
 
-from distill.data import read_jsonl, storage_errors
+from distill.data import read_jsonl
 from distill.teacher.ledger import time_now
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ def begin(commit: str, set_name: str, test_sha256: str, beside: Path) -> tuple[P
         "test_sha256": test_sha256,
         "rows": {},
     }
-    _append(run, path)
+    note(run, path)
     return path, run
 
 
@@ -59,7 +58,7 @@ def finish(run: Run, result: Mapping[str, Any], path: Path) -> None:
         StorageError: It cannot be written.
     """
     rows = {row["name"]: {key: row[key] for key in _KEPT} for row in result["rows"]}
-    _append(run | {"measured_at": result["environment"]["measured_at"], "rows": rows}, path)
+    note(run | {"measured_at": result["environment"]["measured_at"], "rows": rows}, path)
 
 
 def read_runs(path: Path) -> list[Run]:
@@ -68,8 +67,3 @@ def read_runs(path: Path) -> list[Run]:
     for number, line in read_jsonl(path):
         found[line.get("run") or str(number)] = line
     return list(found.values())
-
-
-def _append(run: Run, path: Path) -> None:
-    with storage_errors(path), path.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(run, ensure_ascii=False) + "\n")

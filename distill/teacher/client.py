@@ -262,9 +262,7 @@ class ChatClient:
             except asyncio.CancelledError:  # a second Ctrl-C: what may be billed is to be recorded all the same
                 if not sending.unanswered_usd:
                     raise
-                left = RequestFailedError("left before an answer came")
-                left.unanswered_usd = sending.unanswered_usd
-                raise left from None
+                raise self._failed(RequestFailedError("left before an answer came"), sending) from None
             sending.usage, self._has_answered = reply.usage, True
         return replace(reply, unanswered_usd=sending.unanswered_usd)
 
