@@ -7,6 +7,7 @@ import gc
 import json
 import shutil
 import sys
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -54,8 +55,10 @@ __all__ = [
 _MEGA_BATCH = 32
 """Batches within which texts are sorted by length: like lengths, yet a different company every epoch."""
 _PREDICT_BATCH = 128
-_CHECKPOINT_STEPS = 500
-"""Shorter training is not worth a checkpoint an epoch."""
+_SECONDS_BETWEEN_CHECKPOINTS = 300.0
+"""So much is lost at most when training is cut, and shorter training leaves nothing."""
+_STEPS_BETWEEN_LOOKS = 20
+"""After so many steps it is asked whether a checkpoint is due: several processes have to agree on it."""
 
 _MOST_KEPT_BYTES = 1.5e9
 """Of activations for the backward pass, estimated: what a batch of longer texts would keep is computed twice instead."""
@@ -162,7 +165,7 @@ def fit(
 ) -> None:
     """Trains ``model`` in place.
 
-    Long training leaves a checkpoint an epoch in ``work`` and goes on from the last one there.
+    Training leaves a checkpoint every five minutes in ``work`` and goes on from the last one there, to the same model.
 
     Args:
         model: A ``Learner``.
@@ -177,17 +180,16 @@ def fit(
         StorageError: A checkpoint could not be written.
     """
     steps = schedule.epochs * -(-len(data) // schedule.batch_size)
-    checkpoints = steps >= _CHECKPOINT_STEPS
     with quiet(), checkpoint_errors(work), _threads(schedule.threads):
         trainer = _DistillTrainer(
             model,
             data,
             schedule,
             task,
-            _arguments(schedule, seed, work, checkpoints=checkpoints, steps=steps),
+            _arguments(schedule, seed, work, steps=steps),
             progress,
         )
-        trainer.train(resume_from_checkpoint=_last_checkpoint(work) if checkpoints else None)
+        trainer.train(resume_from_checkpoint=_last_checkpoint(work))
         trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # autocast would stay in forward
     model.eval().to("cpu")
     del trainer
@@ -202,7 +204,7 @@ def _give_memory_back() -> None:
         trim(0)
 
 
-def _arguments(schedule: Schedule, seed: int, work: Path, *, checkpoints: bool, steps: int) -> TrainingArguments:
+def _arguments(schedule: Schedule, seed: int, work: Path, *, steps: int) -> TrainingArguments:
     arguments = TrainingArguments(
         output_dir=str(work),
         per_device_train_batch_size=-(-schedule.batch_size // n_processes()),
@@ -213,7 +215,7 @@ def _arguments(schedule: Schedule, seed: int, work: Path, *, checkpoints: bool, 
         lr_scheduler_type="cosine",
         bf16=schedule.mixed_precision and bfloat16_is_fast(),
         use_cpu=not torch.cuda.is_available(),
-        save_strategy="epoch" if checkpoints else "no",
+        save_strategy="no",  # ``_Checkpoints`` says when
         save_total_limit=1,
         logging_strategy="no",
         report_to="none",
@@ -323,7 +325,7 @@ class _DistillTrainer(Trainer):
             args=arguments,
             train_dataset=data,
             data_collator=_as_it_is,
-            callbacks=[_Bar(progress, schedule.batch_size, len(data))],
+            callbacks=[_Bar(progress, schedule.batch_size, len(data)), _Checkpoints()],
         )
         self.remove_callback(PrinterCallback)
         self.schedule, self.task = schedule, task
@@ -410,6 +412,26 @@ class _Bar(TrainerCallback):
         """Examples of so many steps: the last one of an epoch may have fewer than a batch."""
         epochs, steps = divmod(global_step, -(-self.n_examples // self.batch_size))
         return epochs * self.n_examples + min(steps * self.batch_size, self.n_examples)
+
+
+class _Checkpoints(TrainerCallback):
+    """Asks for a checkpoint by the clock: an epoch may last an hour, or a second."""
+
+    def __init__(self) -> None:
+        self.last = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        """Has a checkpoint written when one is due for any of the processes."""
+        if state.global_step % _STEPS_BETWEEN_LOOKS:
+            return
+        is_due = np.array([time.monotonic() - self.last >= _SECONDS_BETWEEN_CHECKPOINTS], np.float32)
+        add_up(is_due)
+        if is_due.any():
+            control.should_save = True
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        """Counts from the end of writing, lest a slow disk be written to all the time."""
+        self.last = time.monotonic()
 
 
 def _as_it_is(batch: Any) -> Any:

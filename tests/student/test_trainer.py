@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -81,8 +84,10 @@ class NoisyBag(Bag):
         return torch.nn.functional.dropout(super().forward(input_ids, attention_mask), 0.3, self.training)
 
 
-def test_training_that_was_killed_goes_on_to_the_same_model(tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer, "_CHECKPOINT_STEPS", 1)
+@pytest.mark.parametrize(("steps", "kept"), [(5, 80), (3, 96)], ids=["after an epoch", "amid an epoch"])
+def test_training_that_was_killed_goes_on_to_the_same_model(tmp_path, monkeypatch, steps, kept):
+    monkeypatch.setattr(trainer, "_SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr(trainer, "_STEPS_BETWEEN_LOOKS", steps)
     chance = np.random.default_rng(0)
     ids = [chance.integers(20, size=length).tolist() for length in chance.integers(1, 9, 40)]
     data = TrainingSet(ids, np.eye(2, dtype=np.float32)[chance.integers(2, size=40)], np.ones(40, np.float32))
@@ -103,7 +108,20 @@ def test_training_that_was_killed_goes_on_to_the_same_model(tmp_path, monkeypatc
     resumed, progress = NoisyBag(), Progress("x", 160, show=False)
     fit(resumed, data, schedule, **options, work=tmp_path / "cut", progress=progress)
     torch.testing.assert_close(resumed.state_dict(), whole.state_dict())
-    assert (progress.done, progress._done_before) == (160, 80)
+    assert (progress.done, progress._done_before) == (160, kept)
+
+
+def test_checkpoints_are_written_by_the_clock(tmp_path, monkeypatch):
+    seconds, saved = itertools.count(), []
+    monkeypatch.setattr(trainer, "time", SimpleNamespace(monotonic=lambda: 100.0 * next(seconds)))
+    monkeypatch.setattr(trainer, "_STEPS_BETWEEN_LOOKS", 2)
+    monkeypatch.setattr(
+        trainer._DistillTrainer, "_save_checkpoint", lambda self, *_: saved.append(self.state.global_step)
+    )
+    data = TrainingSet([[1], [2]] * 12, np.eye(2, dtype=np.float32)[[0, 1] * 12], np.ones(24, np.float32))
+    schedule = Schedule(epochs=1, batch_size=1, learning_rate=0.05, warmup=0.1, weight_decay=0.0)
+    fit(Bag(), data, schedule, task=Task.SINGLE, seed=0, work=tmp_path, progress=Progress("x", 24, show=False))
+    assert saved == [6, 12, 18, 24]
 
 
 def test_a_process_that_sees_several_gpus_takes_the_batches_of_one(tmp_path, monkeypatch):
@@ -113,7 +131,7 @@ def test_a_process_that_sees_several_gpus_takes_the_batches_of_one(tmp_path, mon
         monkeypatch.setattr(torch.cuda, name, lambda *_, value=value, **__: value)
     schedule = Schedule(epochs=1, batch_size=64, learning_rate=0.05, warmup=0.1, weight_decay=0.0)
     try:
-        arguments = trainer._arguments(schedule, 0, tmp_path, checkpoints=False, steps=9)
+        arguments = trainer._arguments(schedule, 0, tmp_path, steps=9)
     finally:
         AcceleratorState._reset_state(reset_partial_state=True)
     assert not arguments.use_cpu
@@ -171,7 +189,8 @@ def test_layers_that_are_computed_twice_learn_the_same(tmp_path, monkeypatch, ki
     ],
 )
 def test_full_disk_is_one_clear_line(tmp_path, monkeypatch, error):
-    monkeypatch.setattr(trainer, "_CHECKPOINT_STEPS", 1)
+    monkeypatch.setattr(trainer, "_SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr(trainer, "_STEPS_BETWEEN_LOOKS", 1)
     monkeypatch.setattr(trainer._DistillTrainer, "_save_checkpoint", lambda *_: (_ for _ in ()).throw(error))
     data = TrainingSet([[1], [2]], np.eye(2, dtype=np.float32), np.ones(2, np.float32))
     schedule = Schedule(epochs=1, batch_size=2, learning_rate=0.05, warmup=0.1, weight_decay=0.0)
