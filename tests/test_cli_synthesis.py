@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from guides import page
@@ -28,6 +29,9 @@ def summary(n, lacking=(), alike=()):
         mean_distance={name: 0.2 if name in alike else 0.8 for name in names},
         changed=True,
         n_asked=1,
+        n_failed=0,
+        last_failure=None,
+        n_missing=0,
         spent_usd=None,
     )
 
@@ -55,7 +59,9 @@ def test_of_very_many_the_worst_twenty_are_shown(capsys):
 
 def test_a_long_name_and_figures_that_are_unknown_keep_the_table_narrow(capsys):
     long = "a" * 60
-    one = SynthesisSummary({long: 1}, {long: 1}, {long: Dropped()}, {long: None}, {long: None}, True, 1, None)
+    one = SynthesisSummary(
+        {long: 1}, {long: 1}, {long: Dropped()}, {long: None}, {long: None}, True, 1, 0, None, 0, None
+    )
     print_queries(one)
     printed = capsys.readouterr().out.splitlines()
     assert printed[1].split() == ["a" * 29 + "...", "1/1", "0", "0", "0", "0", "0"]
@@ -107,6 +113,32 @@ def test_without_weights_it_is_said_once_and_queries_are_written(written, monkey
     assert len(list(read_jsonl(written.parent / "queries.jsonl"))) == 16
     lines = [line for _, line in read_jsonl(written.parent / "synth.jsonl")]
     assert not any("rivals" in line for line in lines)
+
+
+def test_requests_that_failed_are_said_and_how_what_they_lack_is_asked_for(written):
+    for name in ("queries.jsonl", "synth.jsonl"):
+        (written.parent / name).unlink()
+    with FakeServer() as fake:
+        text = written.read_text("utf-8")
+        written.write_text(re.sub("base_url: '[^']*'", f"base_url: '{fake.base_url}'", text), encoding="utf-8")
+        fine = fake.respond
+        fake.respond = lambda body, query: (
+            fake.completion("I would rather not") if query.startswith("Intent: refund") else fine(body, query)
+        )
+        done = distill("synth", written, "--quiet")
+        assert done.exit_code == 0
+        queries = written.parent / "queries.jsonl"
+        first, second = done.stderr.splitlines()
+        assert first.startswith("synth: requests that failed: 4 of ")
+        assert first.endswith(": the answer holds no list of queries: 'I would rather not'")
+        assert second == (
+            f"synth: queries that {queries} lacks for it: 4; to have only these asked for, remove it and run this again"
+        )
+        fake.respond, n_before = fine, fake.n_requests
+        queries.unlink()
+        summary = json.loads(distill("synth", written, "--json", "--quiet").stdout)
+        assert (len(list(read_jsonl(queries))), summary["n_failed"], summary["n_missing"]) == (16, 0, 0)
+        assert 0 < fake.n_requests - n_before < n_before
 
 
 PRICE = "price: {input_per_mtok: 1000, output_per_mtok: 1000, source: the maker, date: 2026-01-31}"

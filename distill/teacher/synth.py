@@ -72,7 +72,10 @@ class SynthesisSummary:
         distinct_2: Lexical diversity: share of pairs of words in a row that are distinct; None where there is no pair.
         mean_distance: Diversity in meaning: mean cosine distance between two queries; None where it was not measured.
         changed: Whether queries.jsonl was written.
-        n_asked: Requests whose answer came in this run.
+        n_asked: Requests that were answered, or failed, in this run.
+        n_failed: Those of them that failed.
+        last_failure: Why the last one of them did; None where none failed.
+        n_missing: Queries that are lacking because requests failed, where this run wrote queries.jsonl.
         spent_usd: By every recorded answer, labels included; None when a price or the tokens are unknown.
     """
 
@@ -83,6 +86,9 @@ class SynthesisSummary:
     mean_distance: dict[str, float | None]
     changed: bool
     n_asked: int
+    n_failed: int
+    last_failure: str | None
+    n_missing: int
     spent_usd: Decimal | None
 
 
@@ -113,11 +119,11 @@ def synthesise(
     """
     embedder = _Once(open_embedder)
     run = _Run(spec, focus)
-    changed, n_asked = not _is_current(spec, run.writer), 0
+    changed, asked = not _is_current(spec, run.writer), run
     if changed:
         by_hand = _lines_added_by_hand(spec)
         if run.left:
-            n_asked = _ask_for_the_rest(run, focus, embedder, show_progress=show_progress)
+            asked = _ask_for_the_rest(run, focus, embedder, show_progress=show_progress)
             run = _Run(spec, focus)  # from the recording alone, so that a replay gives the very same
         write_jsonl(spec.queries_path, [*run.query_lines(), *by_hand])
     texts = _texts(spec, run.writer)
@@ -128,7 +134,10 @@ def synthesise(
         distinct_2={target: _rounded(distinct_2(own)) for target, own in texts.items()},
         mean_distance=_mean_distances(texts, embedder if measure else _Once(None), show_progress=show_progress),
         changed=changed,
-        n_asked=n_asked,
+        n_asked=asked.n_asked,
+        n_failed=asked.n_failed,
+        last_failure=asked.last_failure,
+        n_missing=run.n_missing if changed else 0,
         spent_usd=open_budget(spec, run.writer.model).known_spend_usd,
     )
 
@@ -172,8 +181,8 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
 
 
-def _ask_for_the_rest(run: _Run, focus: Focus | None, embedder: _Once, *, show_progress: bool) -> int:
-    """Has the model write what the recording lacks; how many requests that took."""
+def _ask_for_the_rest(run: _Run, focus: Focus | None, embedder: _Once, *, show_progress: bool) -> _Run:
+    """Has the model write what the recording lacks; what was asked, and how it went."""
     writer = run.writer
     path = writer.spec.synthesis_path
     try:
@@ -194,7 +203,7 @@ def _ask_for_the_rest(run: _Run, focus: Focus | None, embedder: _Once, *, show_p
         raise SpendLimitError(
             f"{error}. {path} lacks {run.n_missing} of {sum(writer.wanted.values())} queries; {writer.spec.queries_path.name} is written once all are there"
         ) from None
-    return run.n_asked
+    return run
 
 
 def check_can_write(spec: Spec) -> None:
@@ -390,7 +399,9 @@ class _Run:
         writer: The requests, as far as they are known without vectors.
         pool: The queries so far.
         left: By target that lacks queries: the requests that were never answered, in order.
-        n_asked: Requests whose answer came in this run.
+        n_asked: Requests that were answered, or failed, in this run.
+        n_failed: Those of them that failed.
+        last_failure: Why the last one of them did.
     """
 
     def __init__(
@@ -408,7 +419,8 @@ class _Run:
         if embedder is not None:
             self.writer.compare(embedder)
         self.pool = Pool(self.writer.wanted, frozenset(_excluded(self.writer)))
-        self.n_asked = 0
+        self.n_asked = self.n_failed = 0
+        self.last_failure: str | None = None
         self._failures_in_a_row = 0
         replayed = {target: self._replay(target) for target in self.writer.wanted}
         self.left = {target: rounds for target, rounds in replayed.items() if rounds and not self.pool.is_full(target)}
@@ -498,9 +510,14 @@ class _Run:
         }
         self._log.append(line)
         self.n_asked += 1
-        self._failures_in_a_row = self._failures_in_a_row + 1 if "error" in line else 0
+        if "error" not in line:
+            self._failures_in_a_row = 0
+            return
+        self.n_failed += 1
+        self.last_failure = str(line["error"])
+        self._failures_in_a_row += 1
         if self._failures_in_a_row >= _FAILURES_IN_A_ROW:
-            raise TeacherError(f"{self._failures_in_a_row} requests in a row failed, the last one: {line['error']}")
+            raise TeacherError(f"{self._failures_in_a_row} requests in a row failed, the last one: {self.last_failure}")
 
     def query_lines(self) -> Iterator[dict[str, Any]]:
         """The lines of queries.jsonl, target by target in the order they were written."""
