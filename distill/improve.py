@@ -374,7 +374,7 @@ def _current_bundles(spec: Spec, out: Path | None) -> dict[str, Path]:
         if not is_current:
             raise DataError(
                 f"{path}: {student} is not trained on the labels as they are, so that its weaknesses are not known yet; "
-                f"`distill train {spec.path}` trains it, as `distill improve` without --dry-run would do first"
+                f"{spec.command('train')} trains it, as `distill improve` without --dry-run would do first"
             )
     return paths
 

@@ -104,7 +104,7 @@ def _targets(spec: Spec, answers: Mapping[str, Sequence[Label]]) -> dict[str, Ta
     if not targets:
         if spec.labels_path is not None:
             raise DataError(why_unlabelled(spec))
-        raise DataError(f"{spec.ledger_path}: no query has a label; `distill label {spec.path}` asks the teacher")
+        raise DataError(f"{spec.ledger_path}: no query has a label; {spec.command('label')} asks the teacher")
     return targets
 
 

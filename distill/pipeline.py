@@ -542,7 +542,7 @@ def _say_why_no_teacher(spec: Spec, human: str | None, n_unasked: int, n_texts: 
         say(f"bench: no teacher row: the teacher is {human}; the students are measured against gold alone")
     elif n_unasked:
         say(
-            f"bench: no teacher row: {n_unasked} of {n_texts} queries were never asked; `distill label {spec.path}` asks them"
+            f"bench: no teacher row: {n_unasked} of {n_texts} queries were never asked; {spec.command('label')} asks them"
         )
 
 
@@ -562,7 +562,7 @@ def _check_bundles_are_current(spec: Spec, bundles: Mapping[str, Bundle], data_s
         if bundle.manifest.data_sha256 != data_sha256:
             raise DataError(
                 f"{bundle.path}: {student} was trained before the labels, the intents or gold changed; "
-                f"`distill train {spec.path}` trains it anew"
+                f"{spec.command('train')} trains it anew"
             )
 
 
@@ -632,7 +632,7 @@ def report(spec: Spec, *, out: Path | None = None, with_text: bool = True) -> Pa
     folder = spec.output(out)
     source, path = folder / "bench.json", folder / "report.html"
     if not source.exists():
-        raise DataError(f"{source}: does not exist; `distill bench {spec.path}` writes it")
+        raise DataError(f"{source}: does not exist; {spec.command('bench')} writes it")
     result = read_result(source)
     write_report(result, path, with_text=with_text)
     for student in result.provenance.get("bundles", {}):

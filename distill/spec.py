@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from decimal import Decimal
 from difflib import get_close_matches
 from functools import cached_property
@@ -511,6 +512,16 @@ class Spec(_Strict):
         """Where models, bench.json and report.html go."""
         return out if out is not None else Path("models") / self.name
 
+    def command(self, name: str, beside: str = "") -> str:
+        """A command of distill on this router.yaml, for messages: between backticks, and quoted for a shell.
+
+        Args:
+            name: Of the command, with its options.
+            beside: Another router.yaml in the same folder that it is on.
+        """
+        path = self.path.with_name(beside) if beside else self.path
+        return f"`distill {name} {shlex.quote(str(path))}`"
+
 
 def load_spec(path: str | Path, *, teacher_model: str | None = None, base_url: str | None = None) -> Spec:
     """Reads and checks a router.yaml.
@@ -527,7 +538,7 @@ def load_spec(path: str | Path, *, teacher_model: str | None = None, base_url: s
     path = Path(path)
     if path.is_dir():
         path = path / "router.yaml"
-    source = _read_text(path, hint=f"; `distill init {path}` writes one to start from")
+    source = _read_text(path, hint=f"; `distill init {shlex.quote(str(path))}` writes one to start from")
     raw, lines = _parse_yaml(path, source)
     if not isinstance(raw, dict):
         found = "nothing" if raw is None else type(raw).__name__

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import traceback
 from decimal import Decimal
 from pathlib import Path
@@ -215,6 +216,18 @@ def test_not_utf8_names_the_line(load):
 
 def test_a_byte_order_mark_and_crlf_are_read(load):
     assert load(b"\xef\xbb\xbf" + BASE.replace("\n", "\r\n").encode()).name == "shop"
+
+
+def test_commands_in_messages_can_be_copied(tmp_path):
+    folder = tmp_path / "it's my router"
+    folder.mkdir()
+    (folder / "router.yaml").write_text(BASE)
+    spec = load_spec(folder)
+    for command, name in (
+        (spec.command("label --batch"), "router.yaml"),
+        (spec.command("label --batch", "a b.yaml"), "a b.yaml"),
+    ):
+        assert shlex.split(command.strip("`")) == ["distill", "label", "--batch", str(folder / name)]
 
 
 def test_a_missing_file(tmp_path):

@@ -207,7 +207,7 @@ def _print_summary(summary: CarrySummary, spec: Spec) -> None:
             "`distill audit --relabel` asks about labels again"
         )
     if summary.n_left:
-        say(f"carry: queries that lack an answer now: {summary.n_left}; `distill label {spec.path}` asks about them")
+        say(f"carry: queries that lack an answer now: {summary.n_left}; {spec.command('label')} asks about them")
     _say_unanswered(summary.n_unanswered, spec)
 
 
@@ -220,7 +220,7 @@ _REASONS = {
 
 def _say_unanswered(n_unanswered: int, spec: Spec) -> None:
     if n_unanswered:
-        say(f"carry: queries that were never answered: {n_unanswered}; `distill label {spec.path}` asks about them")
+        say(f"carry: queries that were never answered: {n_unanswered}; {spec.command('label')} asks about them")
 
 
 def add_to(app: typer.Typer) -> None:

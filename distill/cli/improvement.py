@@ -141,7 +141,7 @@ def _print_relabelled(summary: RelabelSummary, spec: Spec) -> None:
     if summary.n_failed:
         say(f"audit: answers that failed: {summary.n_failed}; the same command asks again")
     if summary.n_changed:
-        say(f"`distill train {spec.path}` takes what was decided")
+        say(f"{spec.command('train')} takes what was decided")
 
 
 def improve(
@@ -192,7 +192,7 @@ def improve(
         return
     typer.echo(f"stopped: {done.stopped}")
     if any(each.kept for each in done.rounds):
-        say(f"`distill bench {loaded.path}` measures the new students on gold")
+        say(f"{loaded.command('bench')} measures the new students on gold")
 
 
 def _print_plan(plan: ImprovementPlan, spec: Spec) -> None:

@@ -221,7 +221,7 @@ def _print_import(summary: ImportSummary, spec: Spec, file: Path) -> None:
     if summary.n_missing is None:
         say(f"label: there are no queries yet; `queries: FILE` in {spec.path} may name that same file")
     elif summary.n_missing:
-        say(f"label: queries without an answer: {summary.n_missing}; `distill label {spec.path}` asks the teacher")
+        say(f"label: queries without an answer: {summary.n_missing}; {spec.command('label')} asks the teacher")
     if summary.n_elsewhere:
         say(
             f"label: answers to texts that are no queries of {spec.queries_path}, and are not used: {summary.n_elsewhere}"

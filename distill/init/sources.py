@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import shlex
 import unicodedata
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -423,7 +424,7 @@ def _read_mapping(path: Path, value: Any) -> Source:
     if not isinstance(value, dict) or not value:
         raise DataError(f"{path}: expected intents: name to description")
     if {"name", "intents", "teacher"} <= value.keys():
-        raise DataError(f"{path}: is a router.yaml already; `distill run {path}` runs it")
+        raise DataError(f"{path}: is a router.yaml already; `distill run {shlex.quote(str(path))}` runs it")
     for name in value:
         if not isinstance(name, str):
             raise DataError(f"{path}: the name of an intent must be text, found {name!r}; put it in quotes")

@@ -92,8 +92,8 @@ def check_not_in_flight(spec: Spec, keys: Callable[[], Iterable[str]]) -> None:
         n_asked = sum(asked.key in wanted for asked in batch.asked)
         if n_asked:
             raise TeacherError(
-                f"{n_asked} of these queries are being asked in batch {batch.batch_id or batch.token}; `distill label --batch "
-                f"{spec.path.with_name(batch.spec)}` takes its answers, with `answer_path` and `answer_map` as they were, and then nothing is paid twice (to give it up: delete {state_path(spec, batch)})"
+                f"{n_asked} of these queries are being asked in batch {batch.batch_id or batch.token}; "
+                f"{spec.command('label --batch', batch.spec)} takes its answers, with `answer_path` and `answer_map` as they were, and then nothing is paid twice (to give it up: delete {state_path(spec, batch)})"
             )
 
 
@@ -424,7 +424,7 @@ class BatchRun(Generic[_Question]):
         self._is_queue_full = False
         if remote.status == "cancelled":
             raise TeacherError(
-                f"batch {batch_id} was cancelled; the answers it had are recorded, `distill label --batch {self._spec.path}` asks the "
+                f"batch {batch_id} was cancelled; the answers it had are recorded, {self._spec.command('label --batch')} asks the "
                 f"others again{self._also_in_flight()}"
             )
         return []
@@ -462,7 +462,7 @@ class BatchRun(Generic[_Question]):
             self._client.scrub(
                 f"batch {batch.batch_id} failed: {'; '.join(shown[:3]) or 'the provider does not say why'}"
             )
-            + f". Nothing in it was asked; `distill label --batch {self._spec.path}` tries again{self._also_in_flight()}"
+            + f". Nothing in it was asked; {self._spec.command('label --batch')} tries again{self._also_in_flight()}"
         )
 
     async def _take_answers(self, batch: Batch, remote: RemoteBatch, budget: Budget) -> None:
@@ -568,9 +568,9 @@ class BatchRun(Generic[_Question]):
     def _how_to_go_on(self) -> str:
         created = [f"{each.batch_id} ({len(each.asked)} requests)" for each in self._in_flight if each.batch_id]
         if not created:
-            return f"no batch is in flight; `distill label --batch {self._spec.path}` goes on"
+            return f"no batch is in flight; {self._spec.command('label --batch')} goes on"
         return (
-            f"in flight, and going on at the provider: batch {', '.join(created)}; `distill label --batch {self._spec.path}` "
+            f"in flight, and going on at the provider: batch {', '.join(created)}; {self._spec.command('label --batch')} "
             "takes the answers, and nothing is asked twice"
         )
 

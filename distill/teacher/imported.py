@@ -212,7 +212,7 @@ def why_unlabelled(spec: Spec) -> str:
         DataError: A line of the labels is wrong.
     """
     if not _human_labels(spec).keys().isdisjoint(_wanted(spec, None)):
-        return f"{spec.ledger_path}: holds no label of the queries yet; `distill label {spec.path}` copies those of {spec.labels_path}"
+        return f"{spec.ledger_path}: holds no label of the queries yet; {spec.command('label')} copies those of {spec.labels_path}"
     return (
         f"{spec.queries_path}: none of its queries has a label in {spec.labels_path}; take `queries` out of {spec.path} to train on "
         "the queries that are labelled there, or label some of these"

@@ -116,7 +116,7 @@ def queries_of(spec: Spec) -> list[Query]:
     """
     if not spec.queries_path.exists():
         named = "queries" if spec.queries else "teacher.labels"
-        written = f"`distill synth {spec.path}` writes it"
+        written = f"{spec.command('synth')} writes it"
         hint = written if spec.writes_queries else f"{spec.path.name} names it as `{named}:`"
         raise DataError(f"{spec.queries_path}: does not exist; {hint}")
     queries = read_queries(spec.queries_path)
@@ -472,7 +472,7 @@ def _say_what_may_be_kept(teacher: Teacher, ledger: Ledger, missing: Sequence[Qu
     if n_elsewhere:
         say(
             f"label: of {_n_texts(missing)} queries to be asked, {n_elsewhere} were answered under other intents; "
-            f"`distill carry {teacher.spec.path} --dry-run` shows which of these answers may be kept"
+            f"{teacher.spec.command('carry --dry-run')} shows which of these answers may be kept"
         )
         _say_what_is_stale(teacher.spec)
 
@@ -484,7 +484,7 @@ def _say_what_is_stale(spec: Spec) -> None:
     if is_recorded(spec) and plan_synthesis(spec).recorded is not None:
         say(
             f"label: {spec.queries_path.name} still holds what was written for the intents as they were; "
-            f"`distill synth {spec.path}` brings it up to date, `distill run` does so first"
+            f"{spec.command('synth')} brings it up to date, `distill run` does so first"
         )
 
 
@@ -543,7 +543,7 @@ def _why_missing(teacher: Teacher, ledger: Ledger, missing: Iterable[Question], 
     recorded = latest.extra.get("settings")
     if latest.prompt_sha256 not in teacher.hashes.values() and isinstance(recorded, dict):
         differing = min((_differing(teacher.settings(dialect), recorded) for dialect in DIALECTS), key=len)
-        hint = f"; `distill carry {teacher.spec.path}` keeps what still holds" if "intents" in differing else ""
+        hint = f"; {teacher.spec.command('carry')} keeps what still holds" if "intents" in differing else ""
         return f"{start}: it was recorded with other settings ({', '.join(differing) or 'prompt'}){hint}"
     return f"{start}: they are new"
 
