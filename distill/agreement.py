@@ -30,7 +30,7 @@ __all__ = ["MEASURES", "NEAR", "Measure", "Mistake"]
 NEAR = 0.25
 """How likely a mistake that was not made must be to count; ``weights``: how much of a query's weight must lie in other channels."""
 _UNSURE = 0.5
-_OF_ONE_QUERY = (-1.0, 1.0)
+_OF_TOO_FEW = (-1.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,8 +219,8 @@ def _weight_errors(answers: Floats, given: Array) -> Floats:
 
 
 def _mean_of_any(differences: Floats) -> Interval:
-    """The percentile bootstrap's; of one query nothing is known."""
-    return mean_interval(differences.astype(np.float64)) or _OF_ONE_QUERY
+    """The percentile bootstrap's; of a few queries nothing is known."""
+    return mean_interval(differences.astype(np.float64)) or _OF_TOO_FEW
 
 
 MEASURES: dict[Task, Measure] = {

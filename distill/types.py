@@ -372,7 +372,7 @@ class GateVerdict:
         ci95: Interval of the figure at 95 % (``accuracy_drop``).
         p_value: Whether the two differ at all: exact McNemar, two-sided (``accuracy_drop``).
         verdict: ``shown``, ``not shown`` or ``refuted``: what gold says at 95 % about the limit (``accuracy_drop``).
-        more_gold: How many more gold queries would show it, if student and teacher went on differing as they do; None
+        more_gold: How many more gold queries would show it in four cases of five, if student and teacher went on differing as they do; None
             where it is shown already, or only millions or no number would (``more_would_show``).
     """
 

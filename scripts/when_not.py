@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from openings import Opening, last_by_seed, read_openings
 
 from distill.benchmark.display import number, usd
+from distill.benchmark.gates import WOULD_SHOW
 from distill.benchmark.results import read_result
 from distill.student.recipe import VERSION
 
@@ -161,7 +162,7 @@ def gold() -> str:
 
 
 def _more(n: int | None) -> str:
-    return "" if n is None else f"; about {float(f'{n:.2g}'):,.0f} more gold queries would show it"
+    return "" if n is None else f"; about {float(f'{n:.2g}'):,.0f} more gold queries {WOULD_SHOW}"
 
 
 def _time(days: float) -> str:

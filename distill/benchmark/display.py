@@ -267,7 +267,7 @@ def gate_caption(result: BenchResult) -> str:
         "broken goes by the figure itself; shown (refuted): the whole 95 % interval lies within (beyond) the limit."
     )
     if any(gate.verdict == _NOT_SHOWN for gate in compared):
-        text += " More gold: how many more queries would show it if the two go on differing as on these."
+        text += " More gold: how many more queries would show it in four cases of five if the two go on differing as on these."
     return text
 
 

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from distill.benchmark.statistics import Comparison
     from distill.types import BenchRow
 
-__all__ = ["judge_gates"]
+__all__ = ["WOULD_SHOW", "judge_gates"]
+
+WOULD_SHOW = "would show it in four cases of five"
 
 _ONE_POINT = 0.01
 _ROUNDING = 1e-9
@@ -74,12 +76,12 @@ def _judge_accuracy_drop(row: BenchRow, limit: float, comparison: Comparison | N
 
 
 def _more_gold(more_gold: int | None, *, possible: bool) -> str:
-    """How many more gold queries would show it, and under which assumption."""
+    """How many more gold queries would show it in four cases of five, and under which assumption."""
     if more_gold is not None:
         number = f"about {float(f'{more_gold:.2g}'):,.0f} more gold queries"
     else:
         number = "only millions of gold queries" if possible else "no number of gold queries"
-    return f"{number} would show it if the two go on differing as they do"
+    return f"{number} {WOULD_SHOW if possible else 'would show it'} if the two go on differing as they do"
 
 
 def _judge_p95_ms(row: BenchRow, limit: float, _comparison: Comparison | None) -> GateVerdict:

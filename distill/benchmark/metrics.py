@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from distill.benchmark.statistics import bootstrap_interval, mean_interval, wilson_interval
+from distill.benchmark.statistics import FEWEST_OF_BOOTSTRAP, bootstrap_interval, mean_interval, wilson_interval
 from distill.errors import DataError
 from distill.types import OUT_OF_SCOPE_LABEL, Task
 
@@ -51,7 +51,6 @@ NO_INTENT = -1
 """Position that stands for no intent: out of scope in gold, rejected (or failed) in an answer."""
 _CLIP = 1e-6
 _DIGITS = 9
-_FEWEST_LABELLED = 5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -219,8 +218,7 @@ def f1_figures(truth: Bools, chosen: Bools) -> dict[str, Any]:
     """Macro and micro F1 with bootstrap intervals, as fields of ``BenchRow``.
 
     Macro is over the labels that occur in ``truth``, and in a resample over those that occur there; micro counts what is
-    given to the others too, as wrong. Empty where no label occurs, and without intervals where fewer than five queries have one: in many a
-    resample none would, which has no F1.
+    given to the others too, as wrong. Empty where no label occurs, and without intervals where fewer than twenty queries have one.
 
     Args:
         truth: bool array of shape (n, n_labels).
@@ -232,7 +230,7 @@ def f1_figures(truth: Bools, chosen: Bools) -> dict[str, Any]:
     macro, micro = by_average(np.arange(len(truth))[None])
 
     def interval(average: int) -> Interval | None:
-        if truth.any(axis=1).sum() < _FEWEST_LABELLED:
+        if truth.any(axis=1).sum() < FEWEST_OF_BOOTSTRAP:
             return None
         return bootstrap_interval([len(truth)], lambda positions: by_average(positions)[average])
 

@@ -34,6 +34,7 @@ from distill.benchmark.display import (
     speed_captions,
     usd,
 )
+from distill.benchmark.gates import WOULD_SHOW
 from distill.benchmark.table import markdown_table
 from distill.data import atomic_write
 from distill.errors import missing_extra
@@ -213,7 +214,7 @@ def _verdict(row: BenchRow, gates: Sequence[GateVerdict], by: str) -> Verdict:
 
 
 def _judged(student: str, gate: GateVerdict, by: str) -> str:
-    margin = f"at a margin of {_points(gate.limit)} of {by}"
+    margin = f"at a margin of {_in_points(f'{100 * gate.limit:g}')} of {by}"
     if gate.verdict == _SHOWN:
         return f"{student} may replace the teacher {margin}: shown at 95 %"
     if gate.verdict == _REFUTED:
@@ -225,9 +226,9 @@ def _more(gate: GateVerdict) -> str:
     if gate.verdict != _NOT_SHOWN:
         return ""
     if gate.more_gold is None:
-        would = "only millions of gold queries would show it" if gate.more_would_show else "more gold would not show it"
+        would = f"only millions of gold queries {WOULD_SHOW}" if gate.more_would_show else "more gold would not show it"
         return f"; {would} if the two go on differing as they do"
-    return f"; about {float(f'{gate.more_gold:.2g}'):,.0f} more gold queries would show it"
+    return f"; about {float(f'{gate.more_gold:.2g}'):,.0f} more gold queries {WOULD_SHOW}"
 
 
 def _difference(drop: float, interval: Interval | None) -> str:
@@ -237,7 +238,11 @@ def _difference(drop: float, interval: Interval | None) -> str:
 
 
 def _points(value: float) -> str:
-    points = f"{100 * value:.2g}" if abs(value) < 1 else f"{100 * value:.0f}"
+    """A difference, with one decimal as its interval has."""
+    return _in_points(f"{100 * value:.1f}".removesuffix(".0"))
+
+
+def _in_points(points: str) -> str:
     return f"{points} point" if points == "1" else f"{points} points"
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from distill.types import Interval
 
 __all__ = [
+    "FEWEST_OF_BOOTSTRAP",
     "Comparison",
     "NonInferiority",
     "bootstrap_interval",
@@ -30,10 +31,13 @@ __all__ = [
 ]
 
 _Z95 = 1.959963984540054
+_Z_OF_POWER = 0.8416212335729143
+"""Of a power of 80 %."""
 _MOST_QUERIES = 10_000_000
 _RESAMPLES = 1000
 _MOST_NUMBERS_AT_ONCE = 2_000_000
-_FEWEST = 2
+FEWEST_OF_BOOTSTRAP = 20
+"""Of fewer queries a percentile bootstrap is far too narrow: of a mean of ten skewed values it holds in 82 of 100 cases, not in 95."""
 
 
 class NonInferiority(StrEnum):
@@ -83,7 +87,10 @@ def wilson_interval(n_right: int, n: int) -> Interval | None:
 def bootstrap_interval(
     sizes: Sequence[int], statistic: Callable[..., npt.NDArray[np.float64]], *, seed: int = 0
 ) -> Interval | None:
-    """Percentile bootstrap (``scipy.stats.bootstrap``) with 1,000 resamples; None where a sample has fewer than two.
+    """Percentile bootstrap (``scipy.stats.bootstrap``) with 1,000 resamples.
+
+    None where a sample has fewer than twenty, and where every resample gives the same figure, as a perfect one does: the bootstrap
+    knows nothing of what was never drawn.
 
     Args:
         sizes: How many queries each independent sample has.
@@ -93,7 +100,7 @@ def bootstrap_interval(
     """
     from scipy.stats import bootstrap
 
-    if min(sizes) < _FEWEST:
+    if min(sizes) < FEWEST_OF_BOOTSTRAP:
         return None
 
     def along_last_axis(*positions: npt.NDArray[np.int64], axis: int) -> npt.NDArray[np.float64]:
@@ -110,11 +117,14 @@ def bootstrap_interval(
         method="percentile",
         rng=seed,
     )
-    return float(drawn.confidence_interval.low), float(drawn.confidence_interval.high)
+    low, high = float(drawn.confidence_interval.low), float(drawn.confidence_interval.high)
+    return (low, high) if low < high else None
 
 
 def mean_interval(values: npt.NDArray[np.float64]) -> Interval | None:
-    """Percentile bootstrap of a mean: values of shape (n,), one for each query."""
+    """Percentile bootstrap of a mean: values of shape (n,), one for each query. None of fewer than twenty."""
+    if len(values) >= FEWEST_OF_BOOTSTRAP and not np.ptp(values):
+        return float(values[0]), float(values[0])
     return bootstrap_interval([len(values)], lambda positions: values[positions].mean(axis=-1))
 
 
@@ -207,10 +217,10 @@ def judge_drop(comparison: Comparison, limit: float) -> NonInferiority:
 
 
 def queries_needed(comparison: Comparison, limit: float) -> int | None:
-    """How many gold queries would show it, if student and teacher went on differing as they do.
+    """How many gold queries would show it in four cases of five, if student and teacher went on differing as they do.
 
-    The assumption: among more queries, the shares that only the one and only the other gets right stay what they are
-    here. None where the drop itself is not under the limit, so that no number of queries would.
+    The assumption: among all queries, the shares that only the one and only the other gets right are what they are here. None where
+    the drop itself is not under the limit, so that no number of queries would.
     """
     if comparison.drop >= limit:
         return None
@@ -218,7 +228,8 @@ def queries_needed(comparison: Comparison, limit: float) -> int | None:
     def shown(n: int) -> bool:
         scale = n / comparison.n
         first, second = comparison.only_teacher * scale, comparison.only_student * scale
-        return paired_difference_interval(first, second, n)[1] <= limit
+        by_chance = sqrt(max(first + second - (first - second) ** 2 / n, 0.0)) / n
+        return paired_difference_interval(first, second, n)[1] + _Z_OF_POWER * by_chance <= limit
 
     too_few, enough = 0, comparison.n
     while not shown(enough):

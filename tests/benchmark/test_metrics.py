@@ -159,20 +159,24 @@ def test_gold_of_one_intent_has_that_intents_f1(n_labels):
     assert figures["macro_f1_ci95"][0] < expected < figures["macro_f1_ci95"][1]
 
 
-@pytest.mark.parametrize(("n_labelled", "interval"), [(4, None), (5, (1.0, 1.0))])
-def test_of_a_few_labelled_queries_f1_has_no_interval(n_labelled, interval):
+@pytest.mark.parametrize(("n_labelled", "n_wrong", "is_known"), [(19, 1, False), (20, 1, True), (20, 0, False)])
+def test_of_a_few_labelled_queries_and_of_perfect_answers_f1_has_no_interval(n_labelled, n_wrong, is_known):
     truth = np.zeros((300, 3), dtype=bool)
     truth[:n_labelled, 1] = True
-    figures = f1_figures(truth, truth)
-    assert (figures["macro_f1"], figures["micro_f1"]) == (1.0, 1.0)
-    assert figures["macro_f1_ci95"] == figures["micro_f1_ci95"] == interval
+    chosen = truth.copy()
+    chosen[:n_wrong] = False
+    figures = f1_figures(truth, chosen)
+    for average in ("macro_f1", "micro_f1"):
+        assert figures[average] > 0.9
+        assert (figures[f"{average}_ci95"] is not None) == is_known
 
 
 def test_a_resample_without_an_intent_leaves_it_out():
     truth = np.zeros((40, 2), dtype=bool)
     truth[:, 0], truth[0] = True, [False, True]
-    figures = f1_figures(truth, truth)
-    assert (figures["macro_f1"], figures["macro_f1_ci95"]) == (1.0, (1.0, 1.0))
+    chosen = truth.copy()
+    chosen[1] = False
+    assert f1_figures(truth, chosen)["macro_f1_ci95"][0] > 0.9
 
 
 def test_the_auroc_interval_is_the_percentiles_of_scikit_learns_auroc_over_resamples():
@@ -288,7 +292,7 @@ def test_fidelity_leaves_out_what_the_teacher_failed_and_takes_oos_as_an_answer(
     figures = fidelity_figures(Task.SINGLE, student, teacher)
     assert figures["fidelity"] == 0.5
     assert figures["fidelity_kl"] == pytest.approx(-(np.log(0.7) + np.log(0.1)) / 2)
-    assert figures["fidelity_kl_ci95"] == pytest.approx((-np.log(0.7), -np.log(0.1)))
+    assert figures["fidelity_kl_ci95"] is None
 
 
 def test_nobody_agrees_with_a_teacher_who_never_answered():

@@ -40,10 +40,17 @@ def test_wilson_interval_is_the_closed_formula(n, data):
     assert wilson_interval(n_right, n) == pytest.approx((max(0, centre - half), min(1, centre + half)), abs=1e-9)
 
 
-def test_nothing_has_no_interval():
+def test_of_nothing_and_of_a_few_there_is_no_interval():
     assert wilson_interval(0, 0) is None
-    assert mean_interval(np.zeros(0)) is mean_interval(np.zeros(1)) is None
-    assert bootstrap_interval([1, 9], lambda one, many: one.mean(-1) + many.mean(-1)) is None
+    few, enough = np.random.default_rng(0).random(19), np.random.default_rng(0).random(20)
+    assert mean_interval(np.zeros(0)) is mean_interval(few) is None
+    assert mean_interval(enough) is not None
+    assert bootstrap_interval([19, 90], lambda one, many: one.mean(-1) + many.mean(-1)) is None
+
+
+def test_a_figure_that_chance_never_moves_has_no_interval():
+    assert bootstrap_interval([20, 90], lambda one, _: np.ones(len(one))) is None
+    assert mean_interval(np.zeros(20)) == (0, 0)
 
 
 def test_the_bootstrap_of_a_mean_is_scipys_and_the_same_every_time():
@@ -57,12 +64,12 @@ def test_each_sample_is_drawn_from_on_its_own():
     seen = []
 
     def statistic(few, many):
-        seen.append((few.shape[-1], many.shape[-1], few.max() < 3, many.max() < 7))
+        seen.append((few.shape[-1], many.shape[-1], few.max() < 30, many.max() < 70))
         return few.mean(axis=-1) - many.mean(axis=-1)
 
-    low, high = bootstrap_interval([3, 7], statistic)
-    assert low < 1 - 3 < high
-    assert set(seen) == {(3, 7, True, True)}
+    low, high = bootstrap_interval([30, 70], statistic)
+    assert low < 14.5 - 34.5 < high
+    assert set(seen) == {(30, 70, True, True)}
 
 
 def test_many_queries_are_drawn_in_batches_that_fit_memory():
@@ -147,14 +154,15 @@ def test_a_comparison_counts_who_was_right_alone():
     assert comparison.drop == pytest.approx(0.03)
 
 
-def test_so_many_queries_would_show_it_and_fewer_would_not():
-    comparison = compare(only_student=18, only_teacher=20, both=362)
+@pytest.mark.parametrize("counts", [(18, 20, 362), (3, 8, 389), (60, 50, 290)])
+def test_so_many_queries_would_show_it_in_four_cases_of_five(counts):
+    comparison = compare(*counts)
     needed = queries_needed(comparison, 0.02)
     assert judge_drop(comparison, 0.02) is NonInferiority.NOT_SHOWN
     assert needed > comparison.n
-    for n, shown in ((needed, True), (int(needed * 0.95), False)):
-        high = paired_difference_interval(20 * n / 400, 18 * n / 400, n)[1]
-        assert (high <= 0.02) == shown
+    only_student, only_teacher, _ = np.random.default_rng(0).multinomial(needed, np.array(counts) / 400, size=1000).T
+    highs = [paired_difference_interval(*each, needed)[1] for each in zip(only_teacher, only_student, strict=True)]
+    assert 0.76 < np.mean(np.array(highs) <= 0.02) < 0.84
 
 
 def test_no_number_of_queries_shows_what_is_not_so():
