@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from distill.data import canonical_json, sha256_bytes, sha256_file, write_json
@@ -53,6 +53,7 @@ ONNX_INT8 = "onnx/model_quantized.onnx"
 
 _REQUIRED = (CONFIG, TOKENIZER, SELFCHECK)
 _TOKENIZER_CONFIG = "tokenizer_config.json"
+_LAYOUT = (*_REQUIRED, _TOKENIZER_CONFIG, ONNX_FP32, ONNX_INT8)
 _STUDENTS = ("encoder", "static")
 _MINIMUM_LABELS = 2
 _ID_LENGTH = 16
@@ -197,15 +198,8 @@ def _is_label_list(value: Any) -> bool:
 
 
 def _is_file_map(value: Any) -> bool:
-    return isinstance(value, dict) and all(_is_inside(name) and _is_text(value[name]) for name in value)
-
-
-def _is_inside(name: Any) -> bool:
-    """Whether a name from a manifest stays inside the bundle: a manifest may come from anywhere."""
-    if not _is_text(name) or "\\" in name or ":" in name:
-        return False
-    path = PurePosixPath(name)
-    return not path.is_absolute() and ".." not in path.parts
+    """Whether it names files of the layout alone: a manifest may come from anywhere, and ``publish`` copies what it names."""
+    return isinstance(value, dict) and all(name in _LAYOUT and _is_text(value[name]) for name in value)
 
 
 _CHECKS: dict[str, tuple[str, Callable[[Any], bool]]] = {
@@ -220,7 +214,7 @@ _CHECKS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "bundle_id": ("a text", lambda value: isinstance(value, str)),
     "onnx_file": (f"{ONNX_FP32} or {ONNX_INT8}", lambda value: value in (ONNX_FP32, ONNX_INT8)),
     "max_length": ("a number of tokens", lambda value: type(value) is int and value > 0),
-    "files": ("an object of relative paths and SHA-256 sums", _is_file_map),
+    "files": (f"an object of SHA-256 sums of {', '.join(_LAYOUT)}", _is_file_map),
 }
 
 
@@ -238,11 +232,10 @@ def seal(path: Path, manifest: Manifest) -> Bundle:
     for name in (*_REQUIRED, manifest.onnx_file):
         if not (path / name).is_file():
             raise BundleError(f"{path}: {name} is missing; the bundle cannot be sealed without it")
-    optional = [path / _TOKENIZER_CONFIG, *(path / "onnx").iterdir()]
-    wanted = {*_REQUIRED, *(file.relative_to(path).as_posix() for file in optional if file.is_file())}
+    present = [name for name in sorted(_LAYOUT) if (path / name).is_file()]
     manifest = replace(
         manifest,
-        files={name: sha256_file(path / name) for name in sorted(wanted)},
+        files={name: sha256_file(path / name) for name in present},
         created_at=manifest.created_at or datetime.now(UTC).isoformat(timespec="seconds"),
     )
     try:

@@ -64,7 +64,7 @@ class Repository:
         """The one command that uploads it; huggingface_hub brings ``hf``."""
         import shlex
 
-        return f"hf upload {self.name} {shlex.quote(str(self.path))}"
+        return f"hf upload {shlex.quote(self.name)} {shlex.quote(str(self.path))}"
 
 
 def publish(

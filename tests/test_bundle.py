@@ -220,6 +220,8 @@ def test_a_manifest_that_is_not_a_json_object_is_damaged(folder, content):
         ("files", {"../../etc/passwd": "0"}),
         ("files", {"/etc/passwd": "0"}),
         ("files", {"C:\\x": "0"}),
+        ("files", {".git/config": "0"}),
+        ("files", {"onnx/evil.py": "0"}),
         ("files", []),
         ("files", {}),
         ("figures", []),

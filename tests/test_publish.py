@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
@@ -19,7 +20,7 @@ from distill.benchmark.results import read_result, result_as_json
 from distill.bundle import load_bundle, seal
 from distill.data import write_json
 from distill.errors import BundleError, DataError, StorageError
-from distill.publish import _REPOSITORY, publish, write_card
+from distill.publish import _REPOSITORY, Repository, publish, write_card
 from distill.router import Router
 from distill.types import BenchResult, BenchRow, Task
 
@@ -286,3 +287,9 @@ def test_what_was_fetched_once_is_opened_without_a_network(bundle, tmp_path, mon
     assert Router.from_pretrained("org/name").route("refund").intent == "refund"
     with pytest.raises(BundleError, match="org/other: neither a folder here nor fetched"):
         Router.from_pretrained("org/other")
+
+
+def test_the_printed_command_is_safe_to_paste(tmp_path):
+    """The name comes from a manifest, which may be somebody else's."""
+    ready = Repository(tmp_path / "a b", "YOUR-NAME/x; touch pasted #", (), None, ())
+    assert shlex.split(ready.upload_command) == ["hf", "upload", "YOUR-NAME/x; touch pasted #", str(tmp_path / "a b")]
