@@ -28,7 +28,7 @@ import numpy as np
 
 from distill.guard import Breaker, Budget, FallbackOutcome, Guard, Ticket, as_usd
 from distill.hooks import notify
-from distill.policy import Policy, confidence, least_confidence
+from distill.policy import Policy, confidence
 from distill.types import OUT_OF_SCOPE_LABEL, Prediction, Reason, Task
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ class Cascade:
         fallback: Whom to ask; see ``Fallback``.
         ask_when: For which reasons of the policy it is asked, or their names. ``EMPTY_INPUT`` is never one.
         ask_below: It is also asked where the student's ``confidence`` is under this, from 0 to 1, whatever the policy says. For
-            ``multi`` that is how sure the least sure label is, held or not, and so never under 0.5.
+            ``multi`` that is how likely the least sure label was rightly accepted or left out.
         timeout_s: How long a caller waits for it, seconds.
         budget: Most that may be asked in a time window; None is no limit.
         breaker: When a fallback that fails is left alone; None is the default ``Breaker``.
@@ -155,7 +155,7 @@ class Cascade:
         on_prediction: Functions that are told of every answer of the cascade, as those of ``Router`` are.
 
     Raises:
-        ValueError: A limit is not above 0, or ``ask_below`` is no probability, or for ``multi`` one that asks nothing, or ``ask_when`` names no reason.
+        ValueError: A limit is not above 0, or ``ask_below`` is no probability, or ``ask_when`` names no reason.
     """
 
     def __init__(
@@ -176,10 +176,6 @@ class Cascade:
             raise ValueError(f"timeout_s ({timeout_s}) must be {threading.TIMEOUT_MAX:.0f} at most")
         if not 0.0 <= ask_below <= 1.0:
             raise ValueError(f"ask_below must be from 0 to 1, found {ask_below}")
-        if 0.0 < ask_below <= (least := least_confidence(router.manifest.task)):
-            raise ValueError(
-                f"ask_below ({ask_below}) would ask nothing: for multi, confidence is how sure the least sure label is, never under {least}"
-            )
         self.router, self.fallback = router, fallback
         self.ask_when, self.ask_below = _reasons(ask_when) - {Reason.EMPTY_INPUT}, ask_below
         self.timeout_s = timeout_s
@@ -197,8 +193,9 @@ class Cascade:
             return True
         if not self.ask_below or student.probabilities is None:
             return False
-        sure = float(confidence(student.probabilities, self._policy.task))  # float32 beside a float rounds the latter
-        return sure < self.ask_below
+        chosen = np.asarray([label in student.intents for label in student.labels])
+        sure = confidence(student.probabilities, self._policy.task, chosen)
+        return float(sure) < self.ask_below  # float32 beside a float rounds the latter
 
     def route(self, text: str) -> CascadePrediction:
         """Routes one query; takes ``timeout_s`` at most where the fallback is asked.

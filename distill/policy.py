@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
     Floats = np.ndarray[Any, np.dtype[np.floating[Any]]]
     Integers = np.ndarray[Any, np.dtype[np.integer[Any]]]
+    Booleans = np.ndarray[Any, np.dtype[np.bool_]]
 
-__all__ = ["Policy", "confidence", "fit_policy", "least_confidence"]
+__all__ = ["Policy", "confidence", "fit_policy"]
 
 _SINGLE, _MULTI = Task.SINGLE, Task.MULTI
 _ACCEPTED, _LOW_CONFIDENCE, _OUT_OF_SCOPE = Reason.ACCEPTED, Reason.LOW_CONFIDENCE, Reason.OUT_OF_SCOPE
@@ -203,25 +204,24 @@ class Policy:
             raise ValueError(f"not a policy: {error!r}") from error
 
 
-def confidence(probabilities: Floats, task: Task) -> Floats:
+def confidence(probabilities: Floats, task: Task, chosen: Booleans | None = None) -> Floats:
     """How sure a student is of its decision: what ``Cascade.ask_below`` is compared with.
 
     Args:
         probabilities: Calibrated probabilities, shape (..., n_labels).
         task: What the labels mean.
+        chosen: ``multi``: which labels were accepted, bool of the same shape. None: those that are at least as likely as not.
 
     Returns:
-        Shape (...,). ``single``, ``weights``: the highest probability, ``oos`` included. ``multi``: that of the label which
-        is least sure to be accepted or not.
+        Shape (...,). ``single``, ``weights``: the highest probability, ``oos`` included. ``multi``: how likely the least sure of its
+        decisions is right, a label accepted or not. A threshold far under a half accepts labels that are likely wrong.
     """
-    is_multi = task is _MULTI
-    sure: Floats = np.maximum(probabilities, 1.0 - probabilities).min(-1) if is_multi else probabilities.max(-1)
-    return sure
-
-
-def least_confidence(task: Task) -> float:
-    """What ``confidence`` is never under: of each of several labels a student is as sure as of its opposite, at least."""
-    return 0.5 if task is _MULTI else 0.0
+    if task is not _MULTI:
+        highest: Floats = probabilities.max(-1)
+        return highest
+    accepted = probabilities >= HOLDS if chosen is None else chosen
+    least: Floats = np.where(accepted, probabilities, 1 - probabilities).min(-1)
+    return least
 
 
 def _check_labels(task: Task, labels: Sequence[str]) -> None:

@@ -125,13 +125,31 @@ def test_what_the_student_is_not_sure_of_is_asked_whatever_the_policy_says(tiny_
     assert answers[2].intent == "cancel_order"
 
 
-def test_a_number_under_which_nothing_can_be_is_refused(tiny_bundles):
+def test_of_several_intents_the_least_sure_one_is_asked_about(tiny_bundles):
     router = Router.load(tiny_bundles[Task.MULTI].path)
-    with pytest.raises(ValueError, match=r"ask_below \(0.31\) would ask nothing"):
-        Cascade(router, str, ask_below=0.31)
     fallback = Fallback(["refund"])
     answer = Cascade(router, fallback, ask_when=(), ask_below=1.0).route(SURE)
     assert answer.intents == ("refund",)
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "intents", "asks"),
+    [
+        ([0.21, 0.01, 0.02], ("track_order",), True),  # accepted by a low threshold, and likely wrong
+        ([0.21, 0.01, 0.02], (), False),
+        ([0.95, 0.01, 0.02], ("track_order",), False),
+        ([0.95, 0.65, 0.02], ("track_order",), True),  # left out by a high one
+    ],
+)
+def test_a_label_that_its_own_threshold_decides_is_as_sure_as_that(tiny_bundles, probabilities, intents, asks):
+    router = Router.load(tiny_bundles[Task.MULTI].path)
+    student = replace(
+        router.route(SURE),
+        intents=intents,
+        labels=("track_order", "cancel_order", "refund"),
+        probabilities=np.array(probabilities, np.float32),
+    )
+    assert Cascade(router, str, ask_when=(), ask_below=0.5).should_ask(student) == asks
 
 
 def test_a_number_just_above_a_confidence_asks_it(tiny_router):
@@ -148,6 +166,8 @@ def test_confidence_is_that_of_the_decision(task):
     assert confidence(rows, task) == pytest.approx([0.7, 0.8])
     unsure = np.array([0.45, 0.99, 0.98])
     assert confidence(unsure, task) == pytest.approx(0.55 if task is Task.MULTI else 0.99)
+    chosen = np.array([True, False, True])
+    assert confidence(unsure, task, chosen) == pytest.approx(0.01 if task is Task.MULTI else 0.99)
 
 
 # --- what an answer may be -------------------------------------------------------------------------------------------

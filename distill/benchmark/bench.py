@@ -233,7 +233,9 @@ def _cascades(inputs: BenchInputs, measured: Sequence[_Measured]) -> dict[str, l
     for student in filter(_is_student, measured):
         curve = cascade_curve(
             CascadeInputs(
-                confidence=confidence(student.answers.probabilities, inputs.task).astype(np.float64),
+                confidence=confidence(student.answers.probabilities, inputs.task, student.answers.chosen).astype(
+                    np.float64
+                ),
                 declined=np.asarray([prediction.reason in DECLINED for prediction in student.predictions]),
                 student_right=student.right,
                 teacher_right=teacher.right,
