@@ -33,6 +33,7 @@ from distill.benchmark.metrics import Answers, Gold, fidelity_figures, gold_figu
 from distill.benchmark.scores import reliability, risk_coverage, score_figures
 from distill.benchmark.statistics import compare_paired
 from distill.cascade import DECLINED
+from distill.data import normalise
 from distill.errors import DataError
 from distill.policy import confidence
 from distill.progress import Progress, say
@@ -260,6 +261,7 @@ def _leakage_and_provenance(inputs: BenchInputs, measured: Sequence[_Measured]) 
             "n_queries": len(inputs.queries),
             "n_gold_in_training": leakage.n_exact if leakage else 0,
             "labels_not_in_gold": _not_in_gold(inputs),
+            "n_repeated_gold": len(inputs.gold) - len({normalise(query.text) for query in inputs.gold}),
         },
     }
 

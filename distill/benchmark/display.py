@@ -43,6 +43,8 @@ __all__ = [
 
 MISSING = "-"
 _TEACHER = "teacher"
+_MANY_REPEATED = 0.05
+"""Share of gold from which on intervals and verdicts are markedly too sure."""
 _MOST_NAMES = 10
 _STUDENTS = ("encoder", "static")
 _DAYS_PER_MONTH = 365 / 12
@@ -263,12 +265,21 @@ def gate_caption(result: BenchResult) -> str:
     if not compared:
         return ""
     text = (
-        f"accuracy_drop: teacher's {JUDGED_BY[result.task]} minus the student's, paired on {result.n_gold:,} gold queries. Kept or "
+        f"accuracy_drop: teacher's {JUDGED_BY[result.task]} minus the student's, paired on {_paired_on(result)}. Kept or "
         "broken goes by the figure itself; shown (refuted): the whole 95 % interval lies within (beyond) the limit."
     )
     if any(gate.verdict == _NOT_SHOWN for gate in compared):
         text += " More gold: how many more queries would show it in four cases of five if the two go on differing as on these."
     return text
+
+
+def _paired_on(result: BenchResult) -> str:
+    """How many gold queries students and teacher were compared on."""
+    found = [row.notes["against_teacher"] for row in result.rows if "against_teacher" in row.notes]
+    n = max((each["n"] for each in found), default=result.n_gold)
+    if n == result.n_gold:
+        return f"{n:,} gold queries"
+    return f"{n:,} gold queries; the {result.n_gold - n:,} that it failed on are left out"
 
 
 def columns(wanted: tuple[Column, ...], rows: tuple[BenchRow, ...]) -> list[Column]:
@@ -280,10 +291,14 @@ def accuracy_caption(result: BenchResult) -> str:
     """What the accuracy table was measured on."""
     if not result.n_gold:
         n = result.provenance.get("n_queries", 0)
-        return f"No gold: only fidelity to the teacher is known, on {n:,} held-out queries. Brackets: 95 % intervals."
+        fitted = (
+            " The policy was fitted on the same queries, which flatters a little." if result.task is Task.MULTI else ""
+        )
+        return f"No gold: only fidelity to the teacher is known, on {n:,} held-out queries.{fitted} Brackets: 95 % intervals."
     scope = f" ({result.n_in_scope:,} in scope, {result.n_oos:,} out of scope)" if result.n_oos else ""
     missing = _not_in_gold(result)
-    return f"{result.n_gold:,} gold queries{scope}. {_MEANING[result.task]}{f'{missing} ' if missing else ''}Brackets: 95 % intervals."
+    repeated = _repeated_gold(result)
+    return f"{result.n_gold:,} gold queries{scope}. {_MEANING[result.task]}{f'{missing} ' if missing else ''}{repeated}Brackets: 95 % intervals."
 
 
 def _not_in_gold(result: BenchResult) -> str:
@@ -295,6 +310,15 @@ def _not_in_gold(result: BenchResult) -> str:
     return f"Gold has nothing of {', '.join(names[:_MOST_NAMES])}{more}: what is given to these counts as wrong."
 
 
+def _repeated_gold(result: BenchResult) -> str:
+    """How many gold queries tell nothing new, in a sentence; empty where none is repeated."""
+    n = result.provenance.get("n_repeated_gold", 0)
+    warning = "WARNING: " if n > _MANY_REPEATED * result.n_gold else ""
+    return (
+        f"{warning}{n:,} gold queries repeat another one, and every interval takes them for independent. " if n else ""
+    )
+
+
 JUDGED_BY = {
     Task.SINGLE: "accuracy_policy",
     Task.MULTI: "share of exact sets",
@@ -303,7 +327,10 @@ JUDGED_BY = {
 """What ``accuracy_policy`` is, by task."""
 
 _MEANING = {
-    Task.SINGLE: "accuracy: in scope, no rejection. accuracy_policy: all queries, out-of-scope must be rejected. ",
+    Task.SINGLE: (
+        "accuracy: in scope; a student's best guess, even where its policy declines, while what a teacher declines counts as wrong. "
+        "accuracy_policy, by which they are compared: all queries, out-of-scope must be rejected. "
+    ),
     Task.MULTI: (
         "exact set (accuracy_policy): every intent of a query and no other. F1: of its intents one by one, over the intents "
         "that occur in gold. fidelity: how often the set is the teacher's. "
@@ -327,9 +354,18 @@ def score_caption(result: BenchResult) -> str:
         else ""
     )
     return (
-        "coverage: accepted by the policy. AURC: wrong answers among the surest, over all coverages; 0 is best. "
+        f"coverage: accepted by the policy. AURC: wrong answers among the surest, over all coverages; {_best_aurc(result)}. "
         f"ECE: {scores}, 15 equally full bins; chance: what scores that are exactly right would show on as many queries.{room}"
     )
+
+
+def _best_aurc(result: BenchResult) -> str:
+    """The least AURC that can be: out-of-scope queries, which have no right answer, come last at best."""
+    if not result.n_oos or result.task is not Task.SINGLE or not result.n_in_scope:
+        return "0 is best"
+    positions = range(result.n_in_scope + 1, result.n_gold + 1)
+    least = sum((position - result.n_in_scope) / position for position in positions) / result.n_gold
+    return f"{share(least)} is best, as no answer is right for the {result.n_oos:,} out-of-scope queries"
 
 
 def leakage_caption(result: BenchResult) -> str:

@@ -213,6 +213,9 @@ def test_gold_that_was_trained_on_is_counted(tiny_bundles):
     result = run_bench(seen, show_progress=False)
     assert (result.provenance["n_gold_in_training"], result.leakage.n_exact) == (1, 1)
     assert result.provenance["labels_not_in_gold"] == []
+    assert result.provenance["n_repeated_gold"] == 0
+    twice = replace(inputs, gold=(*inputs.gold, replace(inputs.gold[0], text=inputs.gold[0].text.upper())))
+    assert run_bench(twice, show_progress=False).provenance["n_repeated_gold"] == 1
     fewer = tuple(query for query in inputs.gold if "refund" not in query.target)
     result = run_bench(replace(inputs, gold=fewer), show_progress=False)
     assert result.provenance["labels_not_in_gold"] == ["refund"]

@@ -3,10 +3,12 @@ from __future__ import annotations
 from dataclasses import replace
 from io import StringIO
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from distill.benchmark.display import MISSING, headline, milliseconds, number, share, usd
+from distill.benchmark.scores import area_under_risk_coverage
 from distill.benchmark.table import markdown_table, print_result
 from distill.types import BenchRow, GateVerdict, Leakage, NearPair
 
@@ -46,6 +48,31 @@ def test_what_gold_has_nothing_of_is_said(result):
     said = f"Gold has nothing of {', '.join(names[:10])} and 2 more: what is given to these counts as wrong."
     assert said in " ".join(printed(lacking).split())
     assert "Gold has nothing of" not in printed(result)
+
+
+def test_gold_that_repeats_itself_is_said_and_much_of_it_is_a_warning(result):
+    for n, start in ((1, "WARNING: 1 gold"), (0, "")):
+        repeated = replace(result, provenance={**result.provenance, "n_repeated_gold": n})
+        said = " ".join(printed(repeated).split())
+        assert ("gold queries repeat another one, and every interval takes them for independent." in said) == bool(n)
+        assert start in said
+    many = replace(result, n_gold=1000, provenance={**result.provenance, "n_repeated_gold": 1})
+    assert "WARNING: 1 gold" not in " ".join(printed(many).split())
+
+
+def test_failed_answers_are_not_among_the_queries_that_were_compared_on(result):
+    paired = {"n": result.n_gold - 3, "drop": 0.0, "drop_ci95": (-0.1, 0.1)}
+    rows = tuple(replace(row, notes={"against_teacher": paired}) for row in result.rows)
+    few = replace(result, rows=rows, gates=(gate("shown"),))
+    said = " ".join(printed(few).split())
+    assert f"paired on {result.n_gold - 3} gold queries; the 3 that it failed on are left out." in said
+
+
+def test_the_best_that_the_surest_answers_can_be_is_said(result):
+    perfect = area_under_risk_coverage(np.arange(result.n_gold, 0, -1.0), np.arange(result.n_gold) < result.n_in_scope)
+    assert f"{perfect:.3f} is best, as no answer is right for the {result.n_oos} out-of-scope" in " ".join(
+        printed(result).split()
+    )
 
 
 def test_the_terminal_shows_every_row_gate_and_what_was_measured(result):
