@@ -17,10 +17,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from bundles import build_bundle
+from guides import train_nothing
 from project import distill, write_project
 
 from distill import Router
+from distill.benchmark import bench
+from distill.benchmark.latency import ColdStart
 from distill.data import read_queries
+from distill.student import train
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
@@ -31,7 +35,14 @@ RECIPES = [
     for blocks in [re.findall(r"```python\n(.*?)```", content, re.DOTALL)]
     for last in range(len(blocks))
 ]
-COMMANDS = re.findall(r"^distill .*$", "\n".join(re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)), re.MULTILINE)
+VERSIONS = "A new version"
+
+
+def commands_in(text):
+    return re.findall(r"^distill .*$", "\n".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL)), re.MULTILINE)
+
+
+COMMANDS = [line for title, content in SECTIONS.items() if title != VERSIONS for line in commands_in(content)]
 
 
 def libraries_of(block):
@@ -147,6 +158,20 @@ def test_the_table_of_outcomes_is_complete():
     from distill.cascade import FallbackOutcome
 
     assert re.findall(r"^\| `(\w+)` \|", SECTIONS["Cascade"], re.MULTILINE) == [each.value for each in FallbackOutcome]
+
+
+@pytest.mark.usefixtures("_here")
+def test_a_new_version_in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "train_students", train_nothing)
+    monkeypatch.setattr(bench, "cold_start", lambda _: ColdStart(1.0, 2.0))
+    router_yaml = tmp_path / "router.yaml"
+    router_yaml.write_text(router_yaml.read_text("utf-8").replace("logs.jsonl", "queries.jsonl"), encoding="utf-8")
+    first, *others = commands_in(SECTIONS[VERSIONS])
+    for line in (first.replace("/12", "/11"), first, *others):
+        done = distill(*shlex.split(line)[1:])
+        assert done.exit_code == 0, (line, done.output, done.exception)
+    assert {"static", "encoder"} <= {path.name for path in (tmp_path / "releases" / "12").iterdir()}
+    assert not (tmp_path / "models" / "tiny").exists()
 
 
 @pytest.mark.xdist_group("ray")
