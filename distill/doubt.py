@@ -230,8 +230,9 @@ def find_doubts(
 def labels_mislead(vectors: Floats, targets: Floats, *, seed: int = 0) -> bool:
     """Whether so many labels are wrong that a model learns better without those that the others speak against (``single``).
 
-    Where they are right, and only hard to tell from vectors, it learns worse without them. So two models of each fold are asked about the other
-    queries, and must agree with the labels given there: these are no more wrong for the one model than for the other (McNemar's test).
+    Where they are right, and only hard to tell from vectors, it learns no better without them. So two models are fitted to the other folds, with all
+    and without those that the rest of these speaks against, and must agree with the labels given in a fold that neither saw nor a list was made
+    from: these are no more wrong for the one model than for the other (McNemar's test; that folds share models is not in it).
 
     Args:
         vectors: float32 of shape (n, d), rows of length 1.
@@ -240,18 +241,31 @@ def labels_mislead(vectors: Floats, targets: Floats, *, seed: int = 0) -> bool:
     """
     given = given_decisions(targets, Task.SINGLE)
     own, labels = given[:, 0], given[:, 0].argmax(axis=1)
-    everything, quick = np.ones(len(given), bool), {"n_folds": _FOLDS_OF_A_LOOK, "iterations": _ITERATIONS_OF_A_LOOK}
-    with_all = _out_of_fold(vectors, own, everything, seed, **quick)
-    near = _of_neighbours(vectors, given, everything[:, None], _neighbours_wanted(own.sum(axis=0)))[:, 0]
-    verdict = _judge_options((with_all + near) / 2, own)
-    if verdict.n_wrong is None or verdict.n_wrong > _MOST_WRONG * len(labels):
-        return False
-    agrees, agrees_without = (
-        scores.argmax(axis=1) == labels
-        for scores in (with_all, _out_of_fold(vectors, own, ~verdict.is_listed, seed, **quick))
-    )
-    gained, lost = int((agrees_without & ~agrees).sum()), int((agrees & ~agrees_without).sum())
+    folds = _stratified_folds(labels, seed, _FOLDS_OF_A_LOOK)
+    gained = lost = 0
+    for fold in range(_FOLDS_OF_A_LOOK):
+        asked, fitted = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
+        is_listed, share_wrong = _listed(vectors[fitted], given[fitted], seed)
+        if share_wrong > _MOST_WRONG:
+            return False
+        agrees, agrees_without = (
+            _asked_of_others(vectors, own, rows, asked, _ITERATIONS_OF_A_LOOK).argmax(axis=1) == labels[asked]
+            for rows in (fitted, fitted[~is_listed])
+        )
+        gained += int((agrees_without & ~agrees).sum())
+        lost += int((agrees & ~agrees_without).sum())
     return bool(gained - lost > _STANDARD_ERRORS * np.sqrt(gained + lost))
+
+
+def _listed(vectors: Floats, given: Floats, seed: int) -> tuple[Booleans, float]:
+    """Which labels the others speak against, at a quick look, shape (n,); and the share that seems wrong."""
+    own, everything = given[:, 0], np.ones(len(given), bool)
+    from_others = _out_of_fold(
+        vectors, own, everything, seed, n_folds=_FOLDS_OF_A_LOOK, iterations=_ITERATIONS_OF_A_LOOK
+    )
+    near = _of_neighbours(vectors, given, everything[:, None], _neighbours_wanted(own.sum(axis=0)))[:, 0]
+    verdict = _judge_options((from_others + near) / 2, own)
+    return verdict.is_listed, (verdict.n_wrong or 0.0) / len(own)
 
 
 def probable_labels(vectors: Sequence[Floats], targets: Floats, *, seed: int = 0) -> Floats:
@@ -340,27 +354,32 @@ def _out_of_fold(
     iterations: int = _ITERATIONS,
 ) -> Floats:
     """Probability of each option, shape (n, n_options), by models that were fitted on the trusted rows of other folds."""
+    folds = _stratified_folds(given.argmax(axis=1), seed, n_folds)
+    scores = np.zeros(given.shape, np.float32)
+    for fold in range(n_folds):
+        asked, fitted = np.flatnonzero(folds == fold), np.flatnonzero((folds != fold) & is_trusted)
+        scores[asked] = _asked_of_others(vectors, given, fitted, asked, iterations)
+    return scores
+
+
+def _asked_of_others(vectors: Floats, given: Floats, fitted: Integers, asked: Integers, iterations: int) -> Floats:
+    """Probability of each option for the rows asked about, shape (n_asked, n_options), by a model of the fitted ones."""
     from warnings import catch_warnings, simplefilter
 
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
-    folds = _stratified_folds(given.argmax(axis=1), seed, n_folds)
-    scores = np.zeros(given.shape, np.float32)
-    for fold in range(n_folds):
-        asked, fitted = folds == fold, np.flatnonzero((folds != fold) & is_trusted)
-        rows, options = np.nonzero(given[fitted])  # a shared decision stands once for each option, by its share
-        known = np.unique(options)
-        if not asked.any() or not len(known):
-            continue
-        if len(known) == 1:
-            scores[asked, known[0]] = 1.0
-            continue
+    scores = np.zeros((len(asked), given.shape[1]), np.float32)
+    rows, options = np.nonzero(given[fitted])  # a shared decision stands once for each option, by its share
+    known = np.unique(options)
+    if len(known) == 1:
+        scores[:, known] = 1.0
+    elif len(known) and len(asked):
         with catch_warnings():
             simplefilter("ignore", ConvergenceWarning)  # nearly converged is as good here
             model = LogisticRegression(C=_INVERSE_PENALTY, max_iter=iterations)
             model.fit(vectors[fitted[rows]], options, sample_weight=given[fitted[rows], options])
-        scores[np.ix_(asked, model.classes_)] = model.predict_proba(vectors[asked])
+        scores[:, model.classes_] = model.predict_proba(vectors[asked])
     return scores
 
 

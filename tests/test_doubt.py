@@ -230,6 +230,19 @@ def test_right_labels_do_not_mislead_however_hard_they_are_to_tell(noise, seed):
 
 
 @pytest.mark.parametrize("seed", range(3))
+def test_right_labels_do_not_mislead_where_pairs_of_them_lie_near_each_other(seed):
+    """Where the same queries are listed and asked, leaving out those that disagree makes the others agree: 4.8 to 5.4 standard errors here."""
+    chance = np.random.default_rng(seed)
+    means = chance.normal(size=(12, 48))
+    means /= np.linalg.norm(means, axis=1, keepdims=True)
+    means[1::2] = means[::2] + 0.5 * means[1::2]
+    labels = chance.integers(12, size=3000)
+    vectors = means[labels] + 1.8 / np.sqrt(48) * chance.normal(size=(3000, 48))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    assert not labels_mislead(vectors.astype(np.float32), np.eye(12, dtype=np.float32)[labels])
+
+
+@pytest.mark.parametrize("seed", range(3))
 def test_labels_of_which_one_in_six_is_wrong_mislead(seed):
     targets = some_labels(seed=seed)
     assert labels_mislead(queries(targets, seed, noise=0.3), turned(targets, 1 / 6, seed))
