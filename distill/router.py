@@ -47,11 +47,11 @@ from distill.bundle import (
     load_bundle,
     mark_of,
 )
-from distill.errors import BundleError, QueryError, first_line, missing_extra
+from distill.errors import BundleError, DistillError, QueryError, first_line, missing_extra
 from distill.hooks import notify
 from distill.outline import PROBABILITIES, outline
 from distill.policy import Policy
-from distill.tokenizer import QueryTokenizer
+from distill.tokenizer import HARD_TEXTS, QueryTokenizer
 from distill.types import Prediction, Reason
 
 if TYPE_CHECKING:
@@ -74,6 +74,8 @@ _KNOWN_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _LOGITS = "logits"
 _MOST_BOUND = 64
 """Tokens up to which a query's buffers are kept for the next of its length: some 3 KB each."""
+_SHORT_TEXT, _MOST_PROBED = 99, 4_096
+"""What a bundle is asked when it is opened: texts of fewer characters, and at most so many tokens."""
 _PROVIDERS = ["CPUExecutionProvider"]
 _SLOW_FUSIONS = ["SkipLayerNormFusion"]
 """What ONNX Runtime makes of a sum and a layer norm takes longer on a processor than the two: docs/runtime-budget.md."""
@@ -207,7 +209,7 @@ class Router:
 
         Raises:
             QueryError: ``text`` is not a string.
-            BundleError: The first query after a fork finds that the bundle was replaced.
+            BundleError: The first query after a fork finds that the bundle was replaced, or the graph fails on the query.
         """
         if not self.on_prediction:
             return self._route(text)
@@ -372,7 +374,7 @@ class Router:
         n_tokens = len(ids)
         answer: Floats
         if n_tokens > _MOST_BOUND:
-            answer = self._run(self._output, [ids])[0]
+            answer = self._run_checked([ids])[0]
             return answer
         free = self._bound[n_tokens]
         try:  # taken out and put back in one step each, so that no other thread has it meanwhile
@@ -380,7 +382,10 @@ class Router:
         except IndexError:
             binding = self._bind(n_tokens)
         binding.ids[:] = ids
-        binding.run()
+        try:
+            binding.run()
+        except Exception as error:  # onnxruntime's errors have no common base but Exception
+            raise self._unanswered(n_tokens, error) from error
         answer = binding.answer.copy()
         free.append(binding)
         return answer
@@ -390,6 +395,24 @@ class Router:
         if isinstance(session, _SessionAfterFork):
             session = session.opened()
         return _Binding(session, self._inputs, self._output, (n_tokens, len(self.labels)))
+
+    def _run_checked(self, batch: Sequence[list[int]]) -> Floats:
+        """``_run`` for probabilities if the graph gives them, otherwise logits.
+
+        Raises:
+            BundleError: As for ``route``.
+        """
+        try:
+            return self._run(self._output, batch)
+        except DistillError:
+            raise
+        except Exception as error:  # onnxruntime's errors have no common base but Exception
+            raise self._unanswered(max(map(len, batch)), error) from error
+
+    def _unanswered(self, n_tokens: int, error: Exception) -> BundleError:
+        return BundleError(
+            f"{self._bundle.onnx_path}: the graph fails on a query of {n_tokens} tokens: {first_line(error)}"
+        )
 
     def _run(self, output: str, batch: Sequence[list[int]]) -> Floats:
         """What the graph gives for queries, padded: (n, n_labels)."""
@@ -426,7 +449,7 @@ class Router:
         order = order[~is_empty[order]]
         for start in range(0, len(order), size):
             rows = order[start : start + size]
-            answer = self._run(self._output, [ids[row] for row in rows.tolist()])
+            answer = self._run_checked([ids[row] for row in rows.tolist()])
             if self._output == _LOGITS:
                 answer = _softmax(answer) if self._is_softmax else _sigmoid(answer)
             probabilities[rows] = answer
@@ -444,18 +467,42 @@ class Router:
                 sleep(_PAUSE_S)
 
     def _probe(self) -> None:
-        """Asks the graph once, so that what does not fit is found when the bundle is opened."""
+        """Asks tokenizer and graph for what is hardest on them, so that what does not fit is found when the bundle is opened."""
+        self._probe_tokenizer()
+        largest, longest = self._tokenizer.largest_id, min(self.manifest.max_length, _MOST_PROBED)
+        batches = [[[self._pad_id]], [[largest], [largest] * 2]]
+        if self.manifest.student == "static":  # of an encoder this takes as long as loading it
+            batches.append([[largest] * longest])
+        for batch in batches:
+            self._probe_graph(batch)
+        self._ask([self._pad_id])
+
+    def _probe_tokenizer(self) -> None:
         try:
-            shape = self.logits([self._pad_id]).shape
-            if shape == (len(self.labels),):
-                self._ask([self._pad_id])
-        except Exception as error:  # onnxruntime's errors have no common base but Exception
-            raise BundleError(f"{self._bundle.onnx_path}: the graph cannot be run: {first_line(error)}") from error
-        if shape != (len(self.labels),):
+            for text in HARD_TEXTS:
+                if len(text) < _SHORT_TEXT:
+                    self.tokenise(text)
+        except Exception as error:  # tokenizers raises Exception itself
             raise BundleError(
-                f"{self._bundle.onnx_path}: the graph gives {shape[-1] if shape else 'no'} logits, "
+                f"{self._bundle.path / TOKENIZER}: cannot tokenise any text: {first_line(error)}"
+            ) from error
+
+    def _probe_graph(self, batch: Sequence[list[int]]) -> None:
+        path, expected = self._bundle.onnx_path, (len(batch), len(self.labels))
+        try:
+            logits = self._run(_LOGITS, batch)
+        except Exception as error:  # onnxruntime's errors have no common base but Exception
+            raise BundleError(
+                f"{path}: the graph cannot be run on {len(batch[-1])} tokens of id {batch[-1][0]}, "
+                f"which {MANIFEST} and {TOKENIZER} allow: {first_line(error)}"
+            ) from error
+        if logits.shape != expected:
+            raise BundleError(
+                f"{path}: the graph gives {logits.shape[-1] if logits.shape else 'no'} logits, "
                 f"the manifest has {len(self.labels)} labels"
             )
+        if not np.isfinite(logits).all():
+            raise BundleError(f"{path}: the graph gives logits that are no finite numbers; train again")
 
 
 class _Binding:

@@ -68,6 +68,7 @@ class QueryTokenizer:
     Attributes:
         name: ``nanotoken``, ``words`` or ``tokenizers``: which way printable text goes.
         n_special: Special tokens that every query gets.
+        largest_id: Largest id that a query may have.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class QueryTokenizer:
         tokenizer.enable_truncation(max_length)
         self._tokenizer = tokenizer
         self.n_special = int(tokenizer.num_special_tokens_to_add(is_pair=False))
+        self.largest_id = _largest_id(tokenizer)
         self.name = "tokenizers"
         self._quickly: Callable[[str], Ids] = self._by_reference
         self._has_spaces_alone = False
@@ -161,6 +163,13 @@ class _Words:
         """What stands in the vocabulary as it is, is one token."""
         number = self._token_to_id(piece)
         return (number,) if number is not None else [token.id for token in self._model.tokenize(piece)]
+
+
+def _largest_id(tokenizer: Tokenizer) -> int:
+    """Counted where the ids leave no gap, as they mostly do: listing a vocabulary takes tens of milliseconds."""
+    last = int(tokenizer.get_vocab_size()) - 1
+    has_no_gap = last >= 0 and tokenizer.id_to_token(last) is not None and tokenizer.id_to_token(last + 1) is None
+    return last if has_no_gap else max(tokenizer.get_vocab().values(), default=0)
 
 
 def _words_are_apart(tokenizer: Tokenizer) -> bool:

@@ -21,6 +21,7 @@ import pytest
 from bundles import GOLDEN, GOLDEN_TEXTS, KEYWORDS, build_bundle, golden_predictions
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import helper, numpy_helper
 from scipy.special import expit, softmax
 
 import distill.router as router_module
@@ -775,6 +776,86 @@ def test_a_graph_with_other_inputs_or_outputs_is_refused(tiny_bundle, tmp_path):
         onnx.save(model, folder / "onnx/model.onnx")
         with pytest.raises(BundleError, match=complaint):
             Router.load(reseal(folder, tiny_bundle))
+
+
+def with_graph(bundle, tmp_path, change, **changes):
+    """The bundle's folder, sealed anew with what ``change`` makes of its graph."""
+    folder = breakable(bundle, tmp_path)
+    model = onnx.load(folder / "onnx/model.onnx")
+    change(model.graph)
+    onnx.save(model, folder / "onnx/model.onnx")
+    return reseal(folder, bundle, **changes)
+
+
+def renamed(graph, old, new):
+    for node in graph.node:
+        node.output[:] = [new if name == old else name for name in node.output]
+
+
+def constants(graph, **values):
+    graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in values.items())
+
+
+def eight_positions(graph):
+    """Adds to each token a vector for its place, of which there are eight."""
+    renamed(graph, "vectors", "unplaced")
+    constants(graph, positions=np.zeros((8, 4), np.float32), zero=np.array(0), one=np.array(1))
+    new = [
+        helper.make_node("Shape", ["input_ids"], ["shape"]),
+        helper.make_node("Gather", ["shape", "one"], ["length"]),
+        helper.make_node("Range", ["zero", "length", "one"], ["places"]),
+        helper.make_node("Gather", ["positions", "places"], ["placed"]),
+        helper.make_node("Add", ["unplaced", "placed"], ["vectors"]),
+    ]
+    first, *rest = list(graph.node)
+    del graph.node[:]
+    graph.node.extend([first, *new, *rest])
+
+
+def no_numbers(graph):
+    renamed(graph, "logits", "finite")
+    constants(graph, nan=np.array(np.nan, np.float32))
+    graph.node.append(helper.make_node("Mul", ["finite", "nan"], ["logits"]))
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (eight_positions, r"model\.onnx: the graph cannot be run on 16 tokens of id 26"),
+        (no_numbers, r"model\.onnx: the graph gives logits that are no finite numbers"),
+    ],
+)
+def test_a_graph_that_not_every_query_suits_is_refused_when_loading(tiny_bundle, tmp_path, change, complaint):
+    with pytest.raises(BundleError, match=complaint):
+        Router.load(with_graph(tiny_bundle, tmp_path, change))
+
+
+def test_an_encoder_that_fails_on_a_long_query_says_so_in_one_line(tiny_bundle, tmp_path):
+    router = Router.load(with_graph(tiny_bundle, tmp_path, eight_positions, student="encoder"))
+    assert router.route("refund").intent == "refund"
+    for ask in (router.route, lambda text: router.route_batch([text])):
+        with pytest.raises(BundleError, match=r"the graph fails on a query of 12 tokens: .*") as caught:
+            ask("refund " * 10)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("number", [27, 4_000])
+def test_a_tokenizer_with_more_words_than_the_graph_is_refused_when_loading(tiny_bundle, tmp_path, number):
+    folder = breakable(tiny_bundle, tmp_path)
+    tokenizer = json.loads((folder / "tokenizer.json").read_bytes())
+    tokenizer["model"]["vocab"]["newest"] = number
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+    with pytest.raises(BundleError, match=rf"model\.onnx: the graph cannot be run on 2 tokens of id {number}, which"):
+        Router.load(reseal(folder, tiny_bundle))
+
+
+def test_a_tokenizer_that_cannot_take_unknown_words_is_refused_when_loading(tiny_bundle, tmp_path):
+    folder = breakable(tiny_bundle, tmp_path)
+    tokenizer = json.loads((folder / "tokenizer.json").read_bytes())
+    tokenizer["model"]["unk_token"] = "[NONE]"  # noqa: S105
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+    with pytest.raises(BundleError, match=r"tokenizer\.json: cannot tokenise any text: .*UNK"):
+        Router.load(reseal(folder, tiny_bundle))
 
 
 def test_extreme_logits_of_a_multi_student_neither_overflow_nor_warn(tmp_path):
