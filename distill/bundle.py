@@ -57,7 +57,12 @@ _LAYOUT = (*_REQUIRED, _TOKENIZER_CONFIG, ONNX_FP32, ONNX_INT8)
 _STUDENTS = ("encoder", "static")
 _MINIMUM_LABELS = 2
 _ID_LENGTH = 16
-_OPTIONAL = ("base_model", "versions", "figures", "bundle_id")
+_OPTIONAL = (
+    "base_model", "versions", "figures", "bundle_id", "created_at", "teacher", "prompt_sha256", "data_sha256", "recipe_sha256",
+    "seed", "parent",
+)  # fmt: skip
+_NUMBERS = ("n_", "held_out_")
+"""How the figures start that are reckoned with."""
 _COUNTING = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
@@ -202,16 +207,37 @@ def _is_file_map(value: Any) -> bool:
     return isinstance(value, dict) and all(name in _LAYOUT and _is_text(value[name]) for name in value)
 
 
+def _is_string(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_text_map(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_string, value.values()))
+
+
+def _is_figures(value: Any) -> bool:
+    """Whether each is one number or word, and a number where it is reckoned with."""
+    return isinstance(value, dict) and all(
+        isinstance(figure, int | float)
+        or (not name.startswith(_NUMBERS) and (figure is None or isinstance(figure, str)))
+        for name, figure in value.items()
+    )
+
+
 _CHECKS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "name": ("a name", _is_text),
     "student": (f"one of {', '.join(_STUDENTS)}", lambda value: value in _STUDENTS),
     "task": (f"one of {', '.join(Task)}", lambda value: value in list(Task)),
     "labels": ("a list of at least two different names", _is_label_list),
     "policy": ("an object", _is_object),
-    "base_model": ("a text", lambda value: isinstance(value, str)),
-    "versions": ("an object", _is_object),
-    "figures": ("an object", _is_object),
-    "bundle_id": ("a text", lambda value: isinstance(value, str)),
+    **dict.fromkeys(
+        ("base_model", "bundle_id", "created_at", "teacher", "prompt_sha256", "data_sha256", "recipe_sha256"),
+        ("a text", _is_string),
+    ),
+    "parent": ("a text or null", lambda value: value is None or isinstance(value, str)),
+    "seed": ("a whole number", lambda value: type(value) is int),
+    "versions": ("an object of texts", _is_text_map),
+    "figures": ("an object of numbers and texts", _is_figures),
     "onnx_file": (f"{ONNX_FP32} or {ONNX_INT8}", lambda value: value in (ONNX_FP32, ONNX_INT8)),
     "max_length": ("a number of tokens", lambda value: type(value) is int and value > 0),
     "files": (f"an object of SHA-256 sums of {', '.join(_LAYOUT)}", _is_file_map),
@@ -373,7 +399,11 @@ def _check_format(manifest_path: Path, content: Mapping[str, Any]) -> None:
 
 def _verify(path: Path, manifest: Manifest, content: Mapping[str, Any], needed: set[str]) -> None:
     advice = "copy the bundle again, or train again"
-    if _bundle_id(content) != manifest.bundle_id:
+    try:
+        bundle_id = _bundle_id(content)
+    except RecursionError as error:  # what can just be read may be too deep to be written
+        raise BundleError(f"{path / MANIFEST}: damaged: too deeply nested; {advice}") from error
+    if bundle_id != manifest.bundle_id:
         raise BundleError(f"{path / MANIFEST}: altered since it was sealed; {advice}")
     for name, expected in manifest.files.items():
         if name in needed and not _is_unaltered(path / name, expected):

@@ -101,7 +101,7 @@ class GateError(DistillError):
     """A benchmark gate is broken."""
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """What another library's error says, in one line: its first, or the error's kind where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 

@@ -39,6 +39,8 @@ from tokenizers import Tokenizer
 from distill.bundle import (
     CONFIG,
     MANIFEST,
+    ONNX_FP32,
+    ONNX_INT8,
     SELFCHECK,
     TOKENIZER,
     Bundle,
@@ -51,7 +53,7 @@ from distill.errors import BundleError, DistillError, QueryError, first_line, mi
 from distill.hooks import notify
 from distill.outline import PROBABILITIES, outline
 from distill.policy import Policy
-from distill.tokenizer import HARD_TEXTS, QueryTokenizer
+from distill.tokenizer import HARD_TEXTS, QueryTokenizer, is_fault
 from distill.types import Prediction, Reason
 
 if TYPE_CHECKING:
@@ -478,14 +480,9 @@ class Router:
         self._ask([self._pad_id])
 
     def _probe_tokenizer(self) -> None:
-        try:
-            for text in HARD_TEXTS:
-                if len(text) < _SHORT_TEXT:
-                    self.tokenise(text)
-        except Exception as error:  # tokenizers raises Exception itself
-            raise BundleError(
-                f"{self._bundle.path / TOKENIZER}: cannot tokenise any text: {first_line(error)}"
-            ) from error
+        for text in HARD_TEXTS:
+            if len(text) < _SHORT_TEXT:
+                self.tokenise(text)
 
     def _probe_graph(self, batch: Sequence[list[int]]) -> None:
         path, expected = self._bundle.onnx_path, (len(batch), len(self.labels))
@@ -604,14 +601,16 @@ def _read_tokenizer(bundle: Bundle) -> tuple[QueryTokenizer, int]:
         padding = tokenizer.padding
         tokenizer.no_padding()
         quick = QueryTokenizer(tokenizer, bundle.manifest.max_length, file=path, texts=_selfcheck_texts(bundle))
-    except Exception as error:  # tokenizers raises Exception itself
+    except BaseException as error:  # tokenizers raises Exception itself, and a panic of Rust is none
+        if not is_fault(error):
+            raise
         raise BundleError(f"{path}: not a tokenizer: {first_line(error)}") from error
     return quick, _read_pad_id(bundle, padding)
 
 
 def _selfcheck_texts(bundle: Bundle) -> Iterator[str]:
     """Texts of the self-check, as far as it can be read: replaying it tells what is wrong with it."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
+    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
         for line in (bundle.path / SELFCHECK).read_bytes().splitlines():
             yield json.loads(line)["text"]
 
@@ -620,7 +619,7 @@ def _read_pad_id(bundle: Bundle, padding: Mapping[str, Any] | None) -> int:
     """The padding id: config.json's, else the tokenizer's own, else 0."""
     try:
         pad_id = json.loads((bundle.path / CONFIG).read_bytes()).get("pad_token_id")
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise BundleError(f"{bundle.path / CONFIG}: not a model's configuration: {first_line(error)}") from error
     if type(pad_id) is int and pad_id >= 0:
         return pad_id
@@ -705,11 +704,12 @@ def _fetch(name: str, revision: str | None) -> Path:
 
 
 def _graph_of(folder: Path) -> str:
-    """The graph that runs, by the manifest; where that does not say so, all there are: opening the bundle tells what is wrong."""
+    """The graph that runs, by the manifest; where that names none, the usual one: opening the bundle tells what is wrong."""
     try:
-        return str(json.loads((folder / MANIFEST).read_bytes())["onnx_file"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return "onnx/*"
+        named = json.loads((folder / MANIFEST).read_bytes())["onnx_file"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return ONNX_FP32
+    return ONNX_INT8 if named == ONNX_INT8 else ONNX_FP32  # never what it says: it becomes a pattern of files to fetch
 
 
 def _as_list(texts: Any) -> list[str]:

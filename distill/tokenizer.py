@@ -21,6 +21,8 @@ from tokenizers.models import WordLevel, WordPiece
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
+from distill.errors import BundleError, first_line
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
     Ids = list[int]
 
-__all__ = ["HARD_TEXTS", "QueryTokenizer", "without_surrogates"]
+__all__ = ["HARD_TEXTS", "QueryTokenizer", "is_fault", "without_surrogates"]
 
 _MOST_WORDS = 16_384
 """Words that are remembered: some 4 MB. Then all are forgotten and learnt again."""
@@ -75,7 +77,7 @@ class QueryTokenizer:
         self, tokenizer: Tokenizer, max_length: int, *, file: Path | None = None, texts: Iterable[str] = ()
     ) -> None:
         tokenizer.enable_truncation(max_length)
-        self._tokenizer = tokenizer
+        self._tokenizer, self._file = tokenizer, file or "tokenizer"
         self.n_special = int(tokenizer.num_special_tokens_to_add(is_pair=False))
         self.largest_id = _largest_id(tokenizer)
         self.name = "tokenizers"
@@ -91,12 +93,21 @@ class QueryTokenizer:
             self.name, self._quickly = "nanotoken", nanotoken
 
     def encode(self, text: str) -> Ids:
-        """The ids of a text, without padding."""
-        if text.isprintable():
-            return self._quickly(text)
-        if self._has_spaces_alone and (spaced := text.translate(_SPACES)).isprintable():
-            return self._quickly(spaced)
-        return self._by_reference(text)
+        """The ids of a text, without padding.
+
+        Raises:
+            BundleError: The tokenizer fails on it.
+        """
+        try:
+            if text.isprintable():
+                return self._quickly(text)
+            if self._has_spaces_alone and (spaced := text.translate(_SPACES)).isprintable():
+                return self._quickly(spaced)
+            return self._by_reference(text)
+        except BaseException as error:
+            if not is_fault(error):
+                raise
+            raise BundleError(f"{self._file}: fails on a text: {first_line(error)}") from error
 
     def _by_reference(self, text: str) -> Ids:
         try:
@@ -201,7 +212,7 @@ def _nanotoken(
         try:
             return ask(text)
         except BaseException as error:
-            if _is_fault(error):
+            if is_fault(error):
                 return reference(text)
             raise
 
@@ -219,13 +230,13 @@ def _nanotoken(
 
         same = all(ask(text) == reference(text) for text in texts if text.isprintable())
     except BaseException as error:
-        if _is_fault(error):  # it is young, and only a quicker way
+        if is_fault(error):  # it is young, and only a quicker way
             return None
         raise
     return quickly if same else None
 
 
-def _is_fault(error: BaseException) -> bool:
+def is_fault(error: BaseException) -> bool:
     """Whether it is an error of what was called; not the user's Ctrl-C. Rust's panics are not an ``Exception``."""
     return isinstance(error, Exception) or type(error).__name__ == _RUST_PANIC
 

@@ -225,12 +225,28 @@ def test_a_manifest_that_is_not_a_json_object_is_damaged(folder, content):
         ("files", []),
         ("files", {}),
         ("figures", []),
+        ("figures", {"held_out_ece": [1]}),
+        ("figures", {"n_held_out": "many"}),
+        ("teacher", 5),
+        ("data_sha256", 7),
+        ("prompt_sha256", None),
+        ("created_at", None),
+        ("parent", [1]),
+        ("seed", "0"),
+        ("versions", {"numpy": 2}),
         ("base_model", None),
     ],
 )
 def test_a_wrong_value_in_the_manifest_is_named(folder, key, value):
     edit(folder, **{key: value})
     assert f"`{key}`" in complaint(folder, verify=False)
+
+
+def test_a_manifest_that_is_too_deep_to_be_written_is_damaged(folder):
+    manifest = (folder / "manifest.json").read_text(encoding="utf-8").rstrip().removesuffix("}")
+    for depth in range(100, 1_000, 10):
+        (folder / "manifest.json").write_text(f'{manifest}, "deep": {"[" * depth}{"]" * depth}}}', encoding="utf-8")
+        assert "manifest.json: " in complaint(folder)
 
 
 @pytest.mark.parametrize("key", ["name", "student", "task", "labels", "policy", "onnx_file", "max_length", "files"])

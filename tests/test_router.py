@@ -29,6 +29,7 @@ from distill.bundle import Bundle, seal
 from distill.errors import BundleError, DistillError, QueryError
 from distill.policy import Policy
 from distill.router import Router
+from distill.selfcheck import verify_selfcheck
 from distill.types import Prediction, Reason, Task
 
 if TYPE_CHECKING:
@@ -740,6 +741,7 @@ def test_the_padding_id_comes_from_the_configuration(tmp_path, config, pad_id):
         ("tokenizer.json", b"{}", "tokenizer.json: not a tokenizer"),
         ("onnx/model.onnx", b"not a graph", "model.onnx: not a graph"),
         ("config.json", b"[", "config.json: not a model's configuration"),
+        ("config.json", b"[" * 100_000, "config.json: not a model's configuration"),
     ],
 )
 def test_a_file_that_is_not_what_it_should_be_is_named(tiny_bundle, tmp_path, name, content, complaint):
@@ -854,8 +856,48 @@ def test_a_tokenizer_that_cannot_take_unknown_words_is_refused_when_loading(tiny
     tokenizer = json.loads((folder / "tokenizer.json").read_bytes())
     tokenizer["model"]["unk_token"] = "[NONE]"  # noqa: S105
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
-    with pytest.raises(BundleError, match=r"tokenizer\.json: cannot tokenise any text: .*UNK"):
+    with pytest.raises(BundleError, match=r"tokenizer\.json: fails on a text: .*UNK"):
         Router.load(reseal(folder, tiny_bundle))
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "complaint"),
+    [
+        ("post_processor", {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "[X]", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}], "pair": [], "special_tokens": {}}, "not a tokenizer"),
+        ("pre_tokenizer", {"type": "FixedLength", "length": 0}, "fails on a text"),
+    ],
+)  # fmt: skip
+def test_a_panic_of_the_tokenizer_is_a_bundle_error(tiny_bundle, tmp_path, capfd, part, value, complaint):
+    folder = breakable(tiny_bundle, tmp_path)
+    tokenizer = json.loads((folder / "tokenizer.json").read_bytes())
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer | {part: value}), encoding="utf-8")
+    with pytest.raises(BundleError, match=rf"tokenizer\.json: {complaint}") as caught:
+        Router.load(reseal(folder, tiny_bundle))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_self_check_that_is_too_deep_is_no_reason_not_to_load(tiny_bundle, tmp_path):
+    folder = breakable(tiny_bundle, tmp_path)
+    (folder / "selfcheck.jsonl").write_bytes(b"[" * 100_000)
+    router = Router.load(reseal(folder, tiny_bundle))
+    assert router.route("refund").intent == "refund"
+    with pytest.raises(BundleError, match=r"selfcheck\.jsonl: not a self-check"):
+        verify_selfcheck(router)
+
+
+@pytest.mark.parametrize("named", ["*", "../secret", ["onnx/model.onnx"], None])
+def test_no_pattern_of_a_manifest_is_fetched(tmp_path, monkeypatch, named):
+    (tmp_path / "manifest.json").write_text(json.dumps({"onnx_file": named}), encoding="utf-8")
+    asked = []
+
+    def fetch(name: str, **options: object) -> str:
+        asked.append(options["allow_patterns"])
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    with pytest.raises(BundleError):
+        Router.from_pretrained("org/name")
+    assert asked[1] == ["*.json", "*.jsonl", "README.md", "onnx/model.onnx"]
 
 
 def test_extreme_logits_of_a_multi_student_neither_overflow_nor_warn(tmp_path):
