@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import secrets
 import shutil
 import sys
 import threading
@@ -110,24 +111,32 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """Gives a temporary path beside ``path``, or beside what a link leads to, and moves it there when the block ends without an error.
 
     A device or a pipe, such as /dev/stdout, is given itself: a file in its place would be the end of it. A link stays
-    one.
+    one, and what is replaced passes on its mode.
 
     Raises:
         StorageError: The disk is full, or the file may not be written; what stood at ``path`` is untouched.
     """
     with storage_errors(path):
         target = Path(os.path.realpath(path)) if path.is_symlink() else path
-        partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+        # not the process id alone: two containers with one volume are both process 1
+        partial = target.with_name(f"{target.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
         if _is_stream(path):
             yield path
             return
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield partial
+            _keep_mode(target, partial)
             partial.replace(target)
         finally:
             with suppress(FileNotFoundError):
                 partial.unlink()
+
+
+def _keep_mode(target: Path, partial: Path) -> None:
+    """Gives the new file the rights of the one whose place it takes: a file that was made private stays so."""
+    with suppress(OSError):  # nothing is to be replaced, or a file system without rights
+        shutil.copymode(target, partial)
 
 
 def _is_stream(path: Path) -> bool:

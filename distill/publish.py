@@ -35,7 +35,7 @@ _REPOSITORY = re.compile(rf"(?!.*(--|\.\.|\.git$)){_NAME}/{_NAME}", re.ASCII)
 _NEVER_UPLOADED = re.compile(r"/(\.git|\.cache/huggingface)(/|$)")
 """In a path from the folder on: what huggingface_hub leaves out (``DEFAULT_IGNORE_PATTERNS``)."""
 
-_KILLED = re.compile(r"\.\d+\.partial$")
+_KILLED = re.compile(r"\.\d+(-[0-9a-f]{8})?\.partial$")
 """Of a file that a killed copy has left beside the whole one."""
 
 _PLACEHOLDER = "YOUR-NAME"

@@ -208,6 +208,25 @@ def test_canonical_json_does_not_depend_on_the_order(value):
     assert json.loads(canonical_json(value)) == value
 
 
+def test_two_who_write_at_once_use_two_files_though_their_process_ids_are_one(tmp_path):
+    with atomic_write(tmp_path / "x.json") as one, atomic_write(tmp_path / "x.json") as other:
+        assert one != other
+        one.write_text("one", encoding="utf-8")
+        other.write_text("other", encoding="utf-8")
+    assert (tmp_path / "x.json").read_text(encoding="utf-8") == "one"
+    assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="rights are others there")
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o444])
+def test_a_file_that_is_written_anew_keeps_its_rights(tmp_path, mode):
+    path = tmp_path / "x.json"
+    write_json(path, 1)
+    path.chmod(mode)
+    write_json(path, 2)
+    assert (path.stat().st_mode & 0o777, path.read_text(encoding="utf-8")) == (mode, "2\n")
+
+
 def test_a_write_that_fails_leaves_what_was_there(tmp_path):
     path = tmp_path / "a.json"
     write_json(path, {"a": 1})

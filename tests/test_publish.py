@@ -144,6 +144,7 @@ def test_what_an_earlier_copy_has_left_goes(bundle, tmp_path):
     publish(seal(earlier, bundle.manifest).path, out)
     assert (out / int8).exists()
     (out / "tokenizer.json.123.partial").write_text("{")  # a copy that was killed
+    (out / "tokenizer.json.1-0a1b2c3d.partial").write_text("{")
     publish(bundle.path, out)
     assert {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()} == {
         *files,

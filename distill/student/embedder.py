@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import time
 from contextlib import suppress
@@ -77,7 +78,7 @@ def _export(base_model: str, folder: Path) -> None:
         forward = Encoder.embed
 
     base = load_base_model(base_model)
-    partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
+    partial = folder.with_name(f"{folder.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
     model = SentenceEncoder(base, 1, 0.0)
     tokenizer = bundle_tokenizer(base.tokenizer, min(_MAX_LENGTH, base.max_length))
     _forget_killed(folder.parent)
