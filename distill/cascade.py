@@ -29,6 +29,7 @@ import numpy as np
 from distill.guard import Breaker, Budget, FallbackOutcome, Guard, Ticket, as_usd
 from distill.hooks import notify
 from distill.policy import Policy, confidence
+from distill.scrub import without_secrets
 from distill.types import OUT_OF_SCOPE_LABEL, Prediction, Reason, Task
 
 if TYPE_CHECKING:
@@ -491,5 +492,6 @@ def _check_names(names: Iterable[str], labels: Sequence[str]) -> None:
 
 
 def _one_line(error: BaseException) -> str:
-    line = " ".join(f"{type(error).__name__}: {error}".split())
+    """Without secrets: a server may echo its key, and answers are logged."""
+    line = without_secrets(f"{type(error).__name__}: {error}")
     return line if len(line) <= _SHOWN_CHARACTERS else f"{line[:_SHOWN_CHARACTERS]}..."

@@ -53,6 +53,7 @@ from distill.errors import BundleError, DistillError, QueryError, first_line, mi
 from distill.hooks import notify
 from distill.outline import PROBABILITIES, outline
 from distill.policy import Policy
+from distill.scrub import cause_without_secrets, without_secrets
 from distill.tokenizer import HARD_TEXTS, QueryTokenizer, is_fault
 from distill.types import Prediction, Reason
 
@@ -694,10 +695,11 @@ def _fetch(name: str, revision: str | None) -> Path:
         is_bundle = (folder / MANIFEST).exists()
         if is_bundle:  # of the same commit, which the folder is named after
             folder = download(folder.name, *_HUB_FILES, _graph_of(folder))
-    except Exception as error:  # the hub's errors, and those of the network, have no common base but Exception
+    except Exception as error:  # noqa: BLE001  # the hub's errors, and those of the network, have no common base but Exception
+        token = huggingface_hub.get_token() or ""  # which may be echoed; it stands in a file where no variable holds it
         raise BundleError(
-            f"{name}: neither a folder here nor fetched from the Hugging Face hub ({first_line(error)})"
-        ) from error
+            f"{name}: neither a folder here nor fetched from the Hugging Face hub ({without_secrets(first_line(error), token)})"
+        ) from cause_without_secrets(error, token)
     if not is_bundle:
         raise BundleError(f"{name}: a repository without {MANIFEST}, so no bundle; `distill publish` lays one out")
     return folder

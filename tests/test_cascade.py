@@ -265,6 +265,13 @@ def test_what_is_no_answer_leaves_the_students(tiny_router, answer, error, way, 
     assert prediction.probabilities == pytest.approx(alone.probabilities)
 
 
+def test_what_a_fallback_raises_shows_no_secret(tiny_router, monkeypatch):
+    monkeypatch.setenv("SHOP_API_KEY", "sk-planted-4711")
+    cascade = Cascade(tiny_router, Fallback(RuntimeError("401 for Bearer sk-planted-4711")))
+    (prediction,) = ask_all(cascade, [DOUBTED], "route")
+    assert prediction.as_dict()["error"] == "RuntimeError: 401 for Bearer [key]"
+
+
 def test_a_coroutine_that_cancels_itself_has_failed(tiny_router):
     cascade = Cascade(tiny_router, as_coroutine(Fallback(asyncio.CancelledError())))
     assert [each.error for each in ask_all(cascade, [DOUBTED], "aroute")] == ["CancelledError:"]

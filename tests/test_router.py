@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -943,6 +944,19 @@ def test_an_error_of_the_network_is_one_clear_line(monkeypatch):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
     with pytest.raises(BundleError, match=r"^org/name: neither a folder here nor fetched .* \(the proxy refuses\)$"):
         Router.from_pretrained("org/name")
+
+
+def test_an_error_of_the_hub_shows_no_token(monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_planted4711")
+    monkeypatch.setenv("SHOP_SECRET", "planted-too")
+
+    def fetch(*_: object, **__: object) -> str:
+        raise OSError("the mirror refuses 'Bearer hf_planted4711' and planted-too")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    with pytest.raises(BundleError, match=r"the mirror refuses 'Bearer \[key\]' and \[key\]") as caught:
+        Router.from_pretrained("org/name")
+    assert "planted" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_from_pretrained_fetches_no_graph_of_a_repository_without_a_manifest(tmp_path, monkeypatch):

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from distill.data import canonical_json
 from distill.errors import TeacherError, missing_extra
 from distill.progress import say
+from distill.scrub import without_key, without_secrets
 from distill.teacher.endpoint import api_key, endpoint_of, shown_endpoint
 from distill.teacher.likelihood import TOP_LOGPROBS, read_tokens
-from distill.teacher.scrub import without_key, without_secrets
 from distill.teacher.sending import Charge, NotSentAgainError, Sending, http_client
 from distill.types import Usage
 

@@ -8,7 +8,7 @@ from project import distill
 from teacher_specs import ledger_lines
 
 from distill.errors import DistillError
-from distill.teacher import scrub
+from distill.scrub import without_secrets
 from distill.teacher.fallback import TeacherFallback
 from distill.teacher.label import label
 from distill.teacher.relabel import Case, relabel
@@ -102,17 +102,17 @@ def test_the_cause_of_an_error_stays_where_it_shows_no_key(make_spec, tmp_path):
 def test_short_values_and_other_names_are_no_secrets(monkeypatch):
     monkeypatch.setenv("SHORT_TOKEN", "false")
     monkeypatch.setenv("SHOP_NAME", "a shop of ours")
-    assert scrub.without_secrets("false: a shop of ours") == "false: a shop of ours"
+    assert without_secrets("false: a shop of ours") == "false: a shop of ours"
 
 
 def test_a_secret_within_another_leaves_nothing_of_it(monkeypatch):
     monkeypatch.setenv("A_KEY", "12345678")
     monkeypatch.setenv("B_KEY", "1234567890")
-    assert scrub.without_secrets("1234567890, 12345678") == "[key], [key]"
+    assert without_secrets("1234567890, 12345678") == "[key], [key]"
 
 
 def test_a_long_message_is_cut():
-    assert scrub.without_secrets("x" * 1000) == "x" * 300 + "..."
+    assert without_secrets("x" * 1000) == "x" * 300 + "..."
 
 
 @pytest.mark.parametrize(
@@ -121,4 +121,4 @@ def test_a_long_message_is_cut():
 def test_a_secret_with_white_space_or_quotes_is_not_shown(monkeypatch, shown):
     planted = 'BEGIN  "planted"\nline\\4711'
     monkeypatch.setenv("SHOP_SECRET", planted)
-    assert scrub.without_secrets(f"401: {shown(planted)} is\nwrong") == "401: [key] is wrong"
+    assert without_secrets(f"401: {shown(planted)} is\nwrong") == "401: [key] is wrong"
