@@ -7,12 +7,12 @@ import os
 import re
 import traceback
 from typing import TYPE_CHECKING
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["cause_without_secrets", "without_key", "without_secrets"]
+__all__ = ["cause_without_secrets", "says_more_than_where", "without_key", "without_secrets"]
 
 _NAME_OF_A_SECRET = re.compile("KEY|TOKEN|SECRET|PASSWORD", re.IGNORECASE)
 _LEAST_LENGTH = 8
@@ -66,3 +66,13 @@ def cause_without_secrets(error: Exception, *keys: str) -> Exception | None:
     """The same error as the cause of another, or None where its traceback would show a secret; ``keys`` as above."""
     shown = "".join(traceback.format_exception(error))
     return None if any(secret in shown for secret in _secrets(*keys)) else error
+
+
+def says_more_than_where(address: str) -> bool:
+    """Whether an address holds a user's name, a password or a query: libraries log it whole.
+
+    Raises:
+        ValueError: It is no address.
+    """
+    parts = urlsplit(address)
+    return "@" in parts.netloc or bool(parts.query)

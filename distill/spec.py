@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 
 from distill.data import with_whole_characters
 from distill.errors import SpecError, missing_extra
+from distill.scrub import says_more_than_where
 from distill.split import MOST_SEED
 from distill.types import HUMAN_LABELS, OUT_OF_SCOPE_LABEL, Intent, Task
 
@@ -174,6 +175,11 @@ class TeacherSpec(_Strict):
             raise ValueError(hint) from None  # what it says may hold a key
         if not is_usable or not value.isprintable() or " " in value:
             raise ValueError(hint)
+        if says_more_than_where(value):
+            raise ValueError(
+                "takes no user name, password or query: they would be logged with it; the key belongs in the variable that "
+                "`teacher.api_key_env` names (what was found is not shown)"
+            )
         return value
 
     @field_validator("api_key_env")

@@ -189,6 +189,14 @@ def test_a_key_in_an_address_is_not_shown(load, address):
     assert planted not in "".join(traceback.format_exception(caught.value))
 
 
+@pytest.mark.parametrize("address", ["https://me:{}@h/v1", "https://{}@h/v1", "https://h/v1?api-key={}"])
+def test_an_address_with_a_password_or_a_query_is_refused_and_not_shown(load, address):
+    planted = "planted4711"
+    with pytest.raises(SpecError, match=r"`teacher\.base_url`: takes no user name, password or query") as caught:
+        load(teacher(f"model: m, base_url: '{address.format(planted)}'"))
+    assert planted not in "".join(traceback.format_exception(caught.value))
+
+
 def test_emoji_in_json_escapes_are_whole(load):
     spec = load('name: shop\nintents: {a: "hello \\ud83d\\ude00", b: c}\nteacher: {model: m}\n')
     assert spec.intent_list[0].description == "hello 😀"

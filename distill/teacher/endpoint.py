@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from distill.errors import MissingKeyError, SpecError
+from distill.scrub import says_more_than_where
 
 if TYPE_CHECKING:
     from distill.spec import TeacherSpec
@@ -37,9 +38,14 @@ def endpoint_of(base_url: str | None) -> str | None:
 def _default_endpoint() -> str | None:
     url = os.environ.get("OPENAI_BASE_URL") or None
     try:
-        urlsplit(url or "")
+        says_more = says_more_than_where(url or "")
     except ValueError:
         raise SpecError("the environment variable OPENAI_BASE_URL holds no address") from None  # it may hold a key
+    if says_more:
+        raise SpecError(
+            "the environment variable OPENAI_BASE_URL holds a user name, a password or a query, which would be logged; leave them out: "
+            "the key belongs in the variable that teacher.api_key_env names"
+        )
     return url
 
 
