@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -153,6 +154,25 @@ class RequestFailedError(TeacherError):
         return Charge(self.usage, self.latency_ms, self.unanswered_usd)
 
 
+@contextmanager
+def _settings_of_the_environment() -> Iterator[None]:
+    """Says where to look when a client cannot be made; not what was found, as the address of a proxy may hold a password.
+
+    Raises:
+        TeacherError: A proxy or the certificates of the environment cannot be used.
+    """
+    from httpx2 import InvalidURL
+
+    try:
+        yield
+    except (ImportError, ValueError, OSError, InvalidURL) as error:
+        needs = "; a SOCKS proxy needs: pip install socksio" if isinstance(error, ImportError) else ""
+        raise TeacherError(
+            f"no connection can be made with what the environment says of proxies and certificates ({type(error).__name__}): see to "
+            f"HTTP_PROXY, HTTPS_PROXY, ALL_PROXY (such as http://host:3128) and SSL_CERT_FILE (a file of certificates){needs}"
+        ) from None
+
+
 class ChatClient:
     """Asks one model. To be used as an async context manager.
 
@@ -165,6 +185,7 @@ class ChatClient:
     Raises:
         MissingKeyError: The key's variable is not set, and the endpoint is not on this machine.
         MissingExtraError: The package openai is not installed.
+        TeacherError: Opened, it cannot use a proxy or the certificates that the environment names.
     """
 
     def __init__(self, teacher: TeacherSpec, model: str, budget: Budget, dialect: Dialect) -> None:
@@ -182,13 +203,14 @@ class ChatClient:
             from openai import AsyncOpenAI
         except ImportError as error:
             raise missing_extra("openai") from error
-        self._client = AsyncOpenAI(
-            api_key=self._key,
-            base_url=self.teacher.base_url,
-            timeout=self.teacher.timeout_s,
-            max_retries=self.teacher.max_retries,
-            http_client=http_client(),
-        )
+        with _settings_of_the_environment():
+            self._client = AsyncOpenAI(
+                api_key=self._key,
+                base_url=self.teacher.base_url,
+                timeout=self.teacher.timeout_s,
+                max_retries=self.teacher.max_retries,
+                http_client=http_client(),
+            )
         return self
 
     async def __aexit__(

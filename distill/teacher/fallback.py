@@ -166,7 +166,11 @@ class _Line:
         self._thread = threading.Thread(target=self._loop.run_forever, name="distill-teacher", daemon=True)
         self._thread.start()
         self._timeout_s = client.teacher.timeout_s
-        self._run(client.__aenter__())
+        try:
+            self._run(client.__aenter__())
+        except BaseException:
+            self.close()  # or its thread would wait for ever
+            raise
 
     def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
         with self._lock:

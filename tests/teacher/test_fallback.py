@@ -9,6 +9,7 @@ import socket
 import sys
 import threading
 import time
+import traceback
 from contextlib import nullcontext
 from decimal import Decimal
 
@@ -50,6 +51,36 @@ def test_a_cascade_asks_the_teacher(make_fallback, tiny_router, server, tmp_path
     assert asyncio.run(cascade.aroute("sing a song")).intent is None
     assert server.asked == {DOUBTED: 1, "sing a song": 1}
     assert not (tmp_path / "ledger.jsonl").exists()  # nothing is recorded
+
+
+UNUSABLE = pytest.mark.parametrize(
+    ("variable", "value", "named"),
+    [
+        ("HTTPS_PROXY", "http://[::1", "InvalidURL"),
+        ("ALL_PROXY", "foo://me:hunter2@h:1", "ValueError"),
+        ("SSL_CERT_FILE", "/none/hunter2.pem", "FileNotFoundError"),
+        ("ALL_PROXY", "socks5://me:hunter2@h:1", "ImportError"),
+    ],
+)
+
+
+@pytest.fixture
+def no_socks(monkeypatch):
+    monkeypatch.setitem(sys.modules, "socksio", None)
+
+
+@UNUSABLE
+def test_a_proxy_or_certificates_that_cannot_be_used_are_one_clear_line(
+    make_spec, monkeypatch, no_socks, variable, value, named
+):
+    monkeypatch.setenv(variable, value)
+    n_threads = threading.active_count()
+    for ask in (lambda spec: label(spec, show_progress=False), TeacherFallback):
+        with pytest.raises(TeacherError, match=rf"\({named}\): see to HTTP_PROXY, .* and SSL_CERT_FILE") as caught:
+            ask(make_spec("http://127.0.0.1:1/v1"))
+        assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+        assert ("pip install socksio" in str(caught.value)) == value.startswith("socks5")
+    assert threading.active_count() <= n_threads
 
 
 def test_it_asks_as_labelling_asks(make_spec, make_fallback, server):
