@@ -25,7 +25,7 @@ from distill import __version__, pipeline
 from distill.benchmark import bench
 from distill.benchmark.latency import ColdStart
 from distill.benchmark.results import read_result, result_as_json
-from distill.bundle import load_bundle
+from distill.bundle import load_bundle, seal
 from distill.cli import app
 from distill.data import read_jsonl
 from distill.errors import DistillError, StorageError, TrainingError
@@ -437,6 +437,25 @@ def test_route_from_arguments(tiny_bundle):
         "- 0.000 empty_input",
     ]
     assert done.stderr == ""
+
+
+def test_no_text_of_a_bundle_steers_the_terminal(tmp_path):
+    hostile = ("track\x1b[2J\nfake line", "cancel\x9b2J", "refund", "oos")
+    made = build_bundle(tmp_path / "static", labels=hostile)
+    texts = {"teacher": "t\x1b[2J", "name": "n\x07", "versions": {"v\x1b": "1\x1b"}, "figures": {"f\x1b": "x\x1b"}}
+    bundle = seal(Path(made.path), replace(made.manifest, **texts))
+    plainer = seal(Path(shutil.copytree(made.path, tmp_path / "other")), made.manifest)
+    for command in (
+        ("route", bundle.path, "where is it"),
+        ("inspect", bundle.path),
+        ("inspect", bundle.path, "--query", "where is it"),
+        ("inspect", "--diff", plainer.path, bundle.path),
+        ("publish", bundle.path, "--to", tmp_path / "out"),
+    ):
+        done = distill(*command)
+        assert done.exit_code == 0, done.output
+        assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", done.stdout)
+        assert "\nfake line" not in done.stdout
 
 
 def test_route_prints_a_line_for_a_query_of_several_lines(tiny_bundle):

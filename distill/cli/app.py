@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import json
+import re
 import sys
 from decimal import Decimal
 from pathlib import Path
@@ -36,12 +37,14 @@ __all__ = [
     "limit_left",
     "load",
     "main",
+    "plain",
     "print_json",
     "say_why_a_range",
     "usd",
 ]
 
 _INTERRUPTED = 130
+_CONTROL = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
 _FOR_SEVERAL_PROCESSES = "train"
 
 
@@ -195,6 +198,11 @@ def say_why_a_range(command: str, most_usd: Decimal | float | None) -> None:
             f"{command}: a model that reasons bills that as output, up to the most tokens that an answer may have "
             "(teacher.max_output_tokens); how many it takes is known, and estimated from, once it has answered"
         )
+
+
+def plain(text: str) -> str:
+    """A text that is not ours, such as a bundle's label, on one line and without what would steer the terminal."""
+    return _CONTROL.sub(" ", text)
 
 
 def print_json(value: Any) -> None:

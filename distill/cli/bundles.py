@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from dataclasses import asdict
 from enum import StrEnum
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from distill.cli.app import AsJsonLines, Quiet  # noqa: TC001  # Typer reads the annotations
+from distill.cli.app import AsJsonLines, Quiet, plain
 from distill.errors import DataError
 from distill.progress import say
 from distill.types import Task
@@ -28,8 +27,6 @@ __all__ = ["add_to"]
 
 _ANSWER_WIDTH = 24
 _BYTES_AT_A_TIME = 1 << 16
-_CONTROL = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
-"""What would break a line, or steer the terminal."""
 
 
 class _Engine(StrEnum):
@@ -74,8 +71,8 @@ def route(
             if as_json:
                 typer.echo(json.dumps({"text": text, **prediction.as_dict(top)}, ensure_ascii=False))
             else:
-                answer = f"{_answer(prediction):<{width}} {prediction.score:.3f}"
-                typer.echo(f"{answer}  {prediction.reason.value:<14}  {_CONTROL.sub(' ', text)}".rstrip())
+                answer = f"{plain(_answer(prediction)):<{width}} {prediction.score:.3f}"
+                typer.echo(f"{answer}  {prediction.reason.value:<14}  {plain(text)}".rstrip())
 
 
 def _route_file(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from distill.cli.app import DEFAULT_SPEC, AsJson, load, print_json
+from distill.cli.app import DEFAULT_SPEC, AsJson, load, plain, print_json
 from distill.progress import say
 from distill.types import OUT_OF_SCOPE_LABEL, Task
 
@@ -160,7 +160,7 @@ def _print_bundle(router: Router, check: SelfCheck | None) -> None:
 def _print(title: str, content: str) -> None:
     """A title, and its content wrapped beside it."""
     width = max(60, min(shutil.get_terminal_size((120, 24)).columns, 120)) - _INDENT
-    lines = textwrap.wrap(content, width, break_long_words=False, break_on_hyphens=False) or [""]
+    lines = textwrap.wrap(plain(content), width, break_long_words=False, break_on_hyphens=False) or [""]
     for number, line in enumerate(lines):
         typer.echo(f"{title if number == 0 else '':<{_INDENT}}{line}".rstrip())
 
@@ -260,14 +260,15 @@ def _print_explanation(explained: Explanation) -> None:
     _print("because", explained.because)
     if explained.is_cut:
         _print("", f"it is long: what lies behind {explained.n_tokens} tokens was not read")
-    width = max((len(name) for name, _ in explained.top), default=0)
-    for number, (name, score) in enumerate(explained.top):
+    top = [(plain(name), score) for name, score in explained.top]
+    width = max((len(name) for name, _ in top), default=0)
+    for number, (name, score) in enumerate(top):
         typer.echo(f"{'scores' if number == 0 else '':<{_INDENT}}{name:<{width}}  {score:.3f}")
     for number, near in enumerate(explained.neighbours or ()):
         label = ", ".join(name if score > 0.995 else f"{name} {score:.2f}" for name, score in near.labels.items())  # noqa: PLR2004
         held_out = ", held out" if near.split == "held_out" else ""
         title = "nearest" if number == 0 else ""
-        typer.echo(f"{title:<{_INDENT}}{near.similarity:.2f}  {label or '-'}{held_out}: {near.text}")
+        typer.echo(f"{title:<{_INDENT}}{near.similarity:.2f}  {plain(label) or '-'}{held_out}: {plain(near.text)}")
     if explained.neighbours == ():
         _print("nearest", "no training query has anything in common with it")
     typer.echo()
@@ -312,7 +313,7 @@ def _print_diff(found: BundleDiff, paths: tuple[Path, Path]) -> None:
     _print_pairs("figures", found.figures)
     _print("answers", f"{len(found.changes):,} of {found.n_texts:,} changed, on the texts of {found.source}")
     for change in found.changes[:_SHOWN_CHANGES]:
-        typer.echo(f"{'':<{_INDENT}}{_scored(change.old)} -> {_scored(change.new)}: {change.text}")
+        typer.echo(f"{'':<{_INDENT}}{plain(f'{_scored(change.old)} -> {_scored(change.new)}: {change.text}')}")
     if len(found.changes) > _SHOWN_CHANGES:
         _print("", f"and {len(found.changes) - _SHOWN_CHANGES:,} more (--json lists them)")
 
@@ -327,8 +328,8 @@ def _changed_labels(found: BundleDiff) -> Iterable[str]:
 def _print_pairs(title: str, pairs: Mapping[str, tuple[Any, Any]]) -> None:
     width = max(map(len, pairs), default=0)
     for number, (name, (old, new)) in enumerate(pairs.items()):
-        start = f"{title if number == 0 else '':<{_INDENT}}{name:<{width}}"
-        typer.echo(f"{start}  {_number(old)} -> {_number(new)}")
+        start = f"{title if number == 0 else '':<{_INDENT}}{plain(name):<{width}}"
+        typer.echo(f"{start}  {plain(_number(old))} -> {plain(_number(new))}")
 
 
 def _scored(prediction: Prediction) -> str:

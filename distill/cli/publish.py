@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from distill.cli.app import AsJson, print_json
+from distill.cli.app import AsJson, plain, print_json
 from distill.progress import say
 
 __all__ = ["add_to"]
@@ -51,7 +51,7 @@ def publish(
         say("the card has held-out figures only: no bench.json measured this bundle")
     for key in repository.not_stated:
         say(f"the card does not state {_STATED[key]}; --{key.replace('_', '-')} does")
-    typer.echo(repository.upload_command)
+    typer.echo(plain(repository.upload_command))
 
 
 def add_to(app: typer.Typer) -> None:
