@@ -132,7 +132,8 @@ def report_html(result: BenchResult, *, with_text: bool = True) -> str:
     templates = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    style, script = (loader.get_source(templates, name)[0] for name in ("report.css", "report.js"))
+    sources = (loader.get_source(templates, name)[0] for name in ("report.css", "report.js"))
+    style, script = (source.replace("\r\n", "\n") for source in sources)  # browsers hash a page's CRLF as LF
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return templates.get_template("report.html.j2").render(
         result=result,

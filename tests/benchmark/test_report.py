@@ -7,6 +7,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
+from jinja2 import PackageLoader
 from shop import make_inputs
 
 from distill.benchmark import pictures
@@ -149,6 +150,18 @@ def test_no_script_but_its_own_may_run(result):
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     [policy] = [value for value in page.values("content") if value.startswith("default-src")]
     assert policy == f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+
+
+def test_the_script_may_run_though_its_file_has_windows_ends_of_lines(result, monkeypatch):
+    as_it_is = report_html(result)
+    read = PackageLoader.get_source
+
+    def get_source(*arguments):
+        source, *others = read(*arguments)
+        return source.replace("\n", "\r\n"), *others
+
+    monkeypatch.setattr(PackageLoader, "get_source", get_source)
+    assert report_html(result) == as_it_is
 
 
 def hostile(result):
