@@ -190,6 +190,7 @@ def cold_start(bundle: Path) -> ColdStart:
                 check=False,
                 text=True,
                 encoding="utf-8",
+                errors="replace",  # what goes wrong may be said in the locale's own encoding
                 timeout=_COLD_START_TIMEOUT_S,
                 env={**os.environ, "PYTHONPATH": search_path},
             )

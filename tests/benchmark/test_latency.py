@@ -115,6 +115,14 @@ def test_a_bundle_that_a_new_process_cannot_load_is_one_clear_line(tmp_path):
     assert "\n" not in str(caught.value)
 
 
+def test_what_goes_wrong_in_another_encoding_is_said_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        latency, "_COLD_START_PROGRAM", r"import sys; sys.stderr.buffer.write(b'nicht m\xf6glich'); exit(1)"
+    )
+    with pytest.raises(BundleError, match="new process: nicht m\ufffdglich"):
+        cold_start(tmp_path)
+
+
 def test_a_process_that_takes_too_long_is_one_clear_line(tiny_bundle, monkeypatch):
     monkeypatch.setattr(latency, "_COLD_START_TIMEOUT_S", 0.001)
     with pytest.raises(BundleError, match=r"not loaded in a new process within 0\.001 s"):
