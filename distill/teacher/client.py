@@ -140,11 +140,13 @@ class RequestFailedError(TeacherError):
         usage: Tokens that the server counted all the same; None where nothing was answered.
         latency_ms: As ``Reply`` has it, where tokens were counted; else None.
         unanswered_usd: As ``Charge`` has it.
+        of_query: Whether it may speak of this query alone: it was refused for what it says, or brought an answer, if an unusable one.
     """
 
-    def __init__(self, message: str, usage: Usage | None = None) -> None:
+    def __init__(self, message: str, usage: Usage | None = None, *, of_query: bool = False) -> None:
         super().__init__(message)
         self.usage = None if usage is None or usage.prompt_tokens is None else usage
+        self.of_query = of_query or self.usage is not None
         self.latency_ms: float | None = None
         self.unanswered_usd = Decimal(0)
 
@@ -298,8 +300,11 @@ class ChatClient:
                 failed = error
             case NotSentAgainError():
                 failed = RequestFailedError(str(error))
-            case PermissionDeniedError() if self._has_answered or _OF_THE_QUERY.search(_reason(error)):
-                failed = RequestFailedError(self.scrub(f"the server refused the request (403): {_shown_reason(error)}"))
+            case PermissionDeniedError() if (
+                of_query := bool(_OF_THE_QUERY.search(_reason(error)))
+            ) or self._has_answered:
+                refusal = self.scrub(f"the server refused the request (403): {_shown_reason(error)}")
+                failed = RequestFailedError(refusal, of_query=of_query)
             case _:
                 failed = self._explain(error)
         if sending.unanswered_usd and not isinstance(failed, RequestFailedError):
@@ -327,7 +332,7 @@ class ChatClient:
                 self.dialect, self._length_parameter = first  # nothing helped, so nothing is learnt about the server
                 if _FILTERED.search(reason):
                     sending.lose()
-                raise RequestFailedError(refusal)
+                raise RequestFailedError(refusal, of_query=True)
 
     async def _send(self, request: Request, dialect: Dialect, length_parameter: str, sending: Sending) -> Reply:
         if self._client is None:

@@ -26,6 +26,7 @@ from distill.teacher.client import DIALECTS, ChatClient, Dialect, Request, Reque
 from distill.teacher.concurrency import for_each, run_sync
 from distill.teacher.earlier import described, earlier_answers
 from distill.teacher.endpoint import api_key, is_loopback, server_of
+from distill.teacher.failures import FailuresInARow
 from distill.teacher.functions import call_function, let_run_at_once, load_function
 from distill.teacher.in_flight import Asked, all_open_batches, open_batches
 from distill.teacher.ledger import AppendLog, Ledger, time_now
@@ -62,7 +63,6 @@ __all__ = [
     "texts_of",
 ]
 
-_FAILURES_IN_A_ROW = 12
 _SHOWN_ANSWERS = 10
 _TRIES = 3
 
@@ -568,18 +568,25 @@ class _Run:
     n_asked: int = 0
     n_failed: int = 0
     unmatched: Counter[str] = field(default_factory=Counter)
-    _failures_in_a_row: int = 0
+    _in_a_row: FailuresInARow = field(default_factory=FailuresInARow)
+    _failed_before: frozenset[Question] = frozenset()
     _n_in_flight: int = 0
     _client: ChatClient | None = field(default=None, repr=False)
 
     async def ask_all(self, questions: list[Question]) -> None:
         """Asks every question and records each answer as it comes: by callable, by batch, or by single requests, the first alone.
 
+        Those that failed in an earlier run come last: they may be hopeless, and must not keep the others waiting.
+
         Raises:
             TeacherError: The teacher cannot answer at all.
         """
         if not questions and not (self.by_batch and open_batches(self.teacher.spec)):
             return
+        self._failed_before = frozenset(
+            each for each in questions if self.ledger.get(self.teacher.keys(each.text, each.sample)) is not None
+        )
+        questions = sorted(questions, key=self._failed_before.__contains__)
         if self.teacher.spec.teacher.callable is not None:
             let_run_at_once(self.teacher.spec.teacher.concurrency)
             await for_each(questions, self._counted(self._ask_callable), self.teacher.spec.teacher.concurrency)
@@ -684,7 +691,7 @@ class _Run:
             reply = await self._client.ask(request)
         except RequestFailedError as error:
             self._write(question, self._client.dialect, asked_at, None, str(error), error.charge, shown)
-            self._finish(str(error))
+            self._finish(question, str(error), of_query=error.of_query)
             return
         said = as_said(reply.content, tokens=reply.tokens, shown=request.shown, cut_off=reply.cut_off)
         try:
@@ -700,7 +707,7 @@ class _Run:
                 await self._ask_model(question)
                 return
         self._write(question, reply.dialect, asked_at, scores, error_line, reply.charge, shown | said)
-        self._finish(error_line)
+        self._finish(question, error_line, of_query=True)
 
     def _ignores_schema(self, dialect: Dialect) -> bool:
         """Whether the very first answer in a dialect with a schema shows that the server does not know schemas."""
@@ -722,7 +729,9 @@ class _Run:
                 self._count_unmatched(error)
                 error_line = str(error)
         self._write(question, DIALECTS[0], asked_at, scores, error_line, Charge(latency_ms=called.latency_ms))
-        self._finish(error_line)
+        # an error of the function says nothing of whose fault it is: what fails time and again is the query's
+        of_query = called.error is None or question in self._failed_before
+        self._finish(question, error_line, of_query=of_query)
 
     def _write(
         self,
@@ -769,16 +778,15 @@ class _Run:
         if isinstance(error, UnmatchedError):
             self.unmatched[error.answer] += 1
 
-    def _finish(self, error: str | None) -> None:
-        """Counts an answer as come."""
+    def _finish(self, question: Question, error: str | None, *, of_query: bool) -> None:
+        """Counts an answer as come; whether a failure may speak of the query alone decides on whether many of them end the run."""
         self.n_failed += error is not None
-        self._failures_in_a_row = 0 if error is None else self._failures_in_a_row + 1
         if self.progress is not None:
             note = f"{self.n_failed} failed" if self.n_failed else ""
             self.progress.advance(spend_usd=self.budget.known_spend_usd, note=note)
         if error is None:
+            self._in_a_row.note_good()
             return
         if self.n_failed == 1:
             say(f"label: a query failed ({error}); going on, failed ones are asked again by the next run")
-        if self._failures_in_a_row >= _FAILURES_IN_A_ROW:
-            raise TeacherError(f"{self._failures_in_a_row} queries in a row failed, the last one: {error}")
+        self._in_a_row.note(error, of_query=of_query, failed_before=question in self._failed_before)

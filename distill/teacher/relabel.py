@@ -28,6 +28,7 @@ from distill.teacher.changed import best, mean
 from distill.teacher.client import DIALECTS, ChatClient, Dialect, Request, RequestFailedError
 from distill.teacher.concurrency import for_each, run_sync
 from distill.teacher.endpoint import is_loopback, server_of
+from distill.teacher.failures import FailuresInARow
 from distill.teacher.functions import call_function, let_run_at_once, load_function
 from distill.teacher.label import check_can_label, new_lines, recorded_samples, requester
 from distill.teacher.ledger import AppendLog, Ledger, time_now
@@ -65,7 +66,6 @@ SAMPLES = 3
 _STAGE = "relabel"
 _TEMPERATURE = 0.7
 """Where labelling has 0: answers that cannot differ say nothing of how sure they are."""
-_FAILURES_IN_A_ROW = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,10 +169,11 @@ class _Again:
 
     def answers(self, ledger: Ledger, text: str) -> list[Label | None]:
         """The recorded answer to each sample, good or failed; None where there is none."""
-        return [
-            ledger.get(ledger_key(self.name, hash_, text, sample) for hash_ in dict.fromkeys(self.hashes.values()))
-            for sample in range(self.samples)
-        ]
+        return [self.answer(ledger, text, sample) for sample in range(self.samples)]
+
+    def answer(self, ledger: Ledger, text: str, sample: int) -> Label | None:
+        """The recorded answer to one sample, good or failed; None where there is none."""
+        return ledger.get(ledger_key(self.name, hash_, text, sample) for hash_ in dict.fromkeys(self.hashes.values()))
 
     def missing(self, ledger: Ledger, cases: Iterable[Case]) -> list[tuple[Case, int]]:
         """Cases and samples without a good answer: one case after the other."""
@@ -372,17 +373,23 @@ class _Run:
     n_asked: int = 0
     n_failed: int = 0
     limit_reached: bool = False
-    _failures_in_a_row: int = 0
+    _in_a_row: FailuresInARow = field(default_factory=FailuresInARow)
+    _failed_before: frozenset[tuple[str, int]] = frozenset()
     _client: ChatClient | None = field(default=None, repr=False)
 
     async def ask_all(self, questions: Sequence[tuple[Case, int]]) -> None:
         """Asks every question, a case and the number of its new sample, and records each answer as it comes.
+
+        Those that failed in an earlier run come last, as when labelling.
 
         Raises:
             TeacherError: The teacher cannot answer at all.
         """
         if not questions:
             return
+        places = ((case.text, sample) for case, sample in questions)
+        self._failed_before = frozenset(each for each in places if self.again.answer(self.ledger, *each) is not None)
+        questions = sorted(questions, key=self._has_failed_before)
         spec = self.again.spec
         if spec.teacher.callable is not None:
             let_run_at_once(spec.teacher.concurrency)
@@ -397,6 +404,10 @@ class _Run:
             await for_each(questions[:1], self._ask_model, 1)  # what the server refuses is found out once
             await for_each(questions[1:], self._ask_model, spec.teacher.concurrency)
 
+    def _has_failed_before(self, question: tuple[Case, int]) -> bool:
+        case, sample = question
+        return (case.text, sample) in self._failed_before
+
     async def _ask_model(self, question: tuple[Case, int]) -> None:
         if self._client is None:
             raise TeacherError("the client is not open")
@@ -410,6 +421,7 @@ class _Run:
             reply = await self._client.ask(request)
         except RequestFailedError as error:
             self._write(question, self._client.dialect, asked_at, None, str(error), error.charge)
+            self._finish(question, str(error), of_query=error.of_query)
             return
         scores, problem = None, None
         try:
@@ -417,6 +429,7 @@ class _Run:
         except ValueError as error:
             problem = str(error)
         self._write(question, reply.dialect, asked_at, scores, problem, reply.charge)
+        self._finish(question, problem, of_query=True)
 
     async def _ask_function(self, question: tuple[Case, int]) -> None:
         spec = self.again.spec
@@ -431,6 +444,8 @@ class _Run:
             except (TypeError, ValueError, ArithmeticError) as error:
                 problem = str(error)
         self._write(question, DIALECTS[0], asked_at, scores, problem, Charge(latency_ms=called.latency_ms))
+        of_query = called.error is None or self._has_failed_before(question)  # as when labelling
+        self._finish(question, problem, of_query=of_query)
 
     def _write(
         self,
@@ -464,12 +479,16 @@ class _Run:
             ),
         )
         self.n_asked += 1
+
+    def _finish(self, question: tuple[Case, int], error: str | None, *, of_query: bool) -> None:
+        """Counts an answer as come, as when labelling."""
         self.n_failed += error is not None
-        self._failures_in_a_row = 0 if error is None else self._failures_in_a_row + 1
         if self.progress is not None:
             self.progress.advance(spend_usd=self.budget.known_spend_usd)
-        if self._failures_in_a_row >= _FAILURES_IN_A_ROW:
-            raise TeacherError(f"{self._failures_in_a_row} queries in a row failed, the last one: {error}")
+        if error is None:
+            self._in_a_row.note_good()
+        else:
+            self._in_a_row.note(error, of_query=of_query, failed_before=self._has_failed_before(question))
 
 
 # --- deciding --------------------------------------------------------------------------------------------------------

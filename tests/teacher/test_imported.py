@@ -556,7 +556,7 @@ def test_unmatched_answers_are_counted_and_the_ten_commonest_named(make_spec, tm
             "refund" if "refund" in (said := body["messages"][0]["content"]) else f"Kind {said.split()[1]}."
         )
         spec = make_spec(fake.base_url, texts, teacher={"prompt": "mine.txt", "concurrency": 1})
-        monkeypatch.setattr("distill.teacher.label._FAILURES_IN_A_ROW", 1000)
+        monkeypatch.setattr("distill.teacher.failures._MOST", 1000)
         summary = label(spec, show_progress=False)
     assert summary.n_unmatched == summary.n_failed == len(texts) - 1
     assert list(summary.unmatched.items()) == [(f"Kind {kind}.", 12 - kind) for kind in range(10)]

@@ -10,7 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from fake_server import FakeServer
+from fake_server import FakeServer, query_of
 from teacher_specs import INTENTS, PRICE, TEXTS, ledger_lines, write_queries
 
 from distill.data import ledger_key, sha256_json
@@ -250,6 +250,67 @@ def test_many_failures_in_a_row_stop_the_run(make_spec):
     fake, spec, error = label_with(make_spec, "broken", texts=texts)
     assert "12 queries in a row failed, the last one: the server answered 500" in str(error)
     assert fake.n_requests == len(ledger_lines(spec)) <= 12 + 3
+
+
+def unanswerable(fake, status):
+    """Has a server fail for queries that say hopeless: with a status, or where that is 200 by an answer that names no intent."""
+
+    def respond(body, query):
+        if "hopeless" not in query:
+            return fake._profile_normal(body, query)
+        return (
+            fake._profile_no_such_intent(body, query) if status == 200 else (status, {"error": {"message": "No."}}, {})
+        )
+
+    fake.respond = respond
+
+
+HOPELESS = [f"hopeless {number}" for number in range(15)]
+
+
+@pytest.mark.parametrize("status", [200, 400])
+def test_queries_without_hope_keep_no_later_run_from_the_others(make_spec, status):
+    with FakeServer() as fake:
+        unanswerable(fake, status)
+        spec = make_spec(fake.base_url, [*HOPELESS, *TEXTS], teacher={"concurrency": 1})
+        with pytest.raises(TeacherError, match=r"12 queries in a row failed, .*run again: .*failed are asked last"):
+            label(spec, show_progress=False)
+        n_before = fake.n_requests
+        summary = label(spec, show_progress=False)
+        asked = [query_of(body) for body in fake.requests[n_before:]]
+        assert asked == [*HOPELESS[12:], *TEXTS, *HOPELESS[:12]], "what was never asked comes first"
+        assert summary.n_failed == len(HOPELESS)
+        assert label(spec, show_progress=False).n_failed == len(HOPELESS), "nor does it stop where nothing else is left"
+
+
+@pytest.mark.parametrize("status", [200, 400])
+def test_queries_without_hope_stop_no_run_in_which_others_are_answered(make_spec, status):
+    with FakeServer() as fake:
+        unanswerable(fake, status)
+        spec = make_spec(fake.base_url, [TEXTS[0], *HOPELESS, *TEXTS[1:]], teacher={"concurrency": 1})
+        assert label(spec, show_progress=False).n_failed == len(HOPELESS)
+
+
+@pytest.mark.parametrize("n_runs_before", [0, 1])
+def test_a_server_that_breaks_midway_stops_the_run_soon(make_spec, n_runs_before):
+    with FakeServer() as fake:
+        unanswerable(fake, 500)
+        spec = make_spec(fake.base_url, [*TEXTS, *(f"hopeless {number}" for number in range(30))])
+        for _ in range(n_runs_before + 1):
+            with pytest.raises(TeacherError, match="12 queries in a row failed, the last one: the server answered 500"):
+                label(spec, show_progress=False)
+    assert fake.n_requests <= len(TEXTS) + (n_runs_before + 1) * (12 + 3)
+
+
+def test_a_function_that_fails_time_and_again_on_the_same_queries_ends_no_run(make_spec, tmp_path):
+    source = "def route(text):\n    return {'where': 'track_order'}[text.split()[0]]\n"
+    (tmp_path / "teacher_of_some.py").write_text(source)
+    function = {"model": None, "callable": "teacher_of_some:route", "concurrency": 1}
+    spec = make_spec(None, [*HOPELESS, "where is it"], teacher=function)
+    with pytest.raises(TeacherError, match="12 queries in a row failed, the last one: KeyError"):
+        label(spec, show_progress=False)
+    for _ in range(2):
+        assert label(spec, show_progress=False).n_failed == len(HOPELESS)
 
 
 def test_a_rate_limit_is_waited_for(make_spec):

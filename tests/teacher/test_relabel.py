@@ -9,7 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from fake_server import FakeServer
+from fake_server import FakeServer, query_of
 from teacher_specs import INTENTS, PRICE, ledger_lines
 
 from distill import pipeline
@@ -186,6 +186,22 @@ def test_many_failures_in_a_row_end_it(noisy):
         with pytest.raises(TeacherError, match="12 queries in a row failed"):
             relabel(spec, CASES, samples=30, show_progress=False)
         assert server.n_requests < 30
+
+
+def test_what_failed_before_is_asked_last_and_ends_nothing(noisy, server):
+    def respond(body, query):
+        return server._profile_no_such_intent(body, query) if "parcel" in query else server._profile_normal(body, query)
+
+    spec = noisy(teacher={"concurrency": 1})
+    server.respond = respond
+    with pytest.raises(TeacherError, match="12 queries in a row failed"):
+        relabel(spec, CASES, samples=20, show_progress=False)
+    assert relabel(spec, CASES, samples=20, show_progress=False).n_left == 1
+    *_, before = [query_of(body) for body in server.requests[:-12]]
+    assert "parcel" not in before
+    assert {query_of(body) for body in server.requests[-12:]} == {"where is my parcel"}
+    summary = relabel(spec, CASES, samples=20, show_progress=False)
+    assert (summary.n_asked, summary.n_failed) == (20, 20)
 
 
 def test_a_prompt_of_the_users_own_is_asked_as_it_is(noisy, server, tmp_path):
