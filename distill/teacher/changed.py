@@ -117,7 +117,7 @@ class Recorded:
             )
         self.spec, self.renames, self.keep_removed = spec, renames, keep_removed
         self.teacher, self.ledger = Teacher(spec), Ledger(spec.ledger_path)
-        self.earlier = earlier_answers(self.teacher, self.ledger)
+        self.earlier = earlier_answers(self.teacher, self.ledger, renames)
         self._check_names(described_anew)
         self.changes = {group: self._change(group, described_anew) for group in self._groups()}
         self.cases, self.n_unanswered = self._read()
@@ -271,7 +271,12 @@ class Recorded:
             key=ledger_key(self.teacher.name, hash_, line.text, line.sample),
             scores=dict(scores),
             prompt_sha256=hash_,
-            extra={"settings": brief(self.teacher.settings(dialect)), **extra, "carried_from": carried_from},
+            extra={
+                "settings": brief(self.teacher.settings(dialect)),
+                **extra,
+                "router": self.spec.name,
+                "carried_from": carried_from,
+            },
         )
 
 

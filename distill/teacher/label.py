@@ -525,7 +525,8 @@ def new_lines(spec: Spec, ledger: Ledger, given: Iterable[Label]) -> list[Label]
             continue
         hash_ = usual if known is None else known.prompt_sha256  # under the same key, so that the last one wins
         key = ledger_key(teacher.name, hash_, answer.text, answer.sample)
-        extra = {"settings": settings[hash_], **described(teacher, begun, hash_), **answer.extra}
+        own = {"settings": settings[hash_], "router": spec.name}
+        extra = {**own, **described(teacher, begun, hash_), **answer.extra}
         begun.add(hash_)
         lines.append(replace(answer, key=key, teacher=teacher.name, prompt_sha256=hash_, extra=extra))
     return lines
@@ -617,7 +618,7 @@ class _Run:
             hashes=teacher.hashes,
             settings={hash_: brief(teacher.settings(dialect)) for dialect, hash_ in teacher.hashes.items()},
             record=self._record,
-            facts={"server": server_of(teacher.spec.teacher.base_url)},
+            facts={"router": teacher.spec.name, "server": server_of(teacher.spec.teacher.base_url)},
         )
         batches: BatchRun[Question] = BatchRun(
             teacher.spec, client, labelling, show_progress=self.show_progress, give_up=self.give_up
@@ -757,6 +758,7 @@ class _Run:
             asked_at=asked_at,
             extra={
                 "settings": brief(self.teacher.settings(dialect)),
+                "router": self.teacher.spec.name,
                 **described(self.teacher, self.ledger.hashes, hash_),
                 **more,
                 **self._circumstances(),

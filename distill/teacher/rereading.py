@@ -137,7 +137,9 @@ def _of_today(line: Label, spec: Spec, today: Mapping[str, dict[str, Any]]) -> L
         prompt_sha256=hash_,
         scores=scores,
         error=None,
-        extra={"carried_from": source} | extra | {"settings": today[hash_]},  # where it came from first stays
+        extra={"carried_from": source}
+        | extra
+        | {"settings": today[hash_], "router": spec.name},  # where it came from first stays
     )
 
 

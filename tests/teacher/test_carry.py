@@ -525,6 +525,32 @@ def test_another_teachers_answers_are_not_carried_over(shop):
     assert run(spec, never).n_texts == 0
 
 
+TRAVEL = {"flight": "Book a flight", "hotel": "Book a hotel"}
+RENAMED = {("money_back" if name == "refund" else name): body for name, body in INTENTS.items()}
+
+
+@pytest.mark.parametrize(("shared", "says_router"), [({}, True), ({}, False), ({"refund": "Money back"}, True)])
+def test_what_another_router_was_answered_beside_the_same_ledger_is_passed_over(shop, shared, says_router):
+    spec = shop()
+    label(spec, show_progress=False)
+    label(shop({**TRAVEL, **shared}, name="travel"), show_progress=False)
+    if not says_router:  # as older recordings
+        lines = [{name: value for name, value in line.items() if name != "router"} for line in ledger_lines(spec)]
+        spec.ledger_path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    spec = shop(RENAMED)
+    done = run(spec, never, renames={"refund": "money_back"})
+    assert (done.n_carried, done.n_renamed, done.n_removed) == (12, 3, 0)
+    assert labels(spec)["refund 4"] == "money_back"
+    assert plan_labels(shop({**TRAVEL, **shared}, name="travel")).n_missing == 0, "and its own answers stay"
+
+
+def test_a_router_that_has_another_name_keeps_its_answers(shop):
+    label(shop(), show_progress=False)
+    spec = shop(RENAMED, name="shop_2")
+    assert run(spec, never, renames={"refund": "money_back"}).n_renamed == 3
+    assert {line["router"] for line in ledger_lines(spec) if "carried_from" in line} == {"shop_2"}
+
+
 def test_label_says_that_answers_exist_under_other_intents(shop, capsys):
     label(shop(), show_progress=False)
     spec = shop({**INTENTS, "weather": WEATHER}, [*TEXTS, "something new"])
