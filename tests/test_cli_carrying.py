@@ -72,6 +72,7 @@ def test_what_another_name_would_spare_is_said(path):
     assert "--rename" not in distill("carry", spec, "--dry-run", "--quiet").stderr
     spec = with_intents(path, ("about money", "about refund"))
     assert "--rename refund=money_back" in distill("carry", spec, "--dry-run", "--quiet").stderr
+    assert "give --rename refund=money_back" in fails("carry", spec, "--quiet")
 
 
 def test_json_is_one_document(path):

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from distill.errors import BundleError, SpendLimitError, TeacherError
+from distill.errors import BundleError, SpecError, SpendLimitError, TeacherError
 from distill.policy import confidence
 from distill.teacher.changed import Case, IntentChange, Recorded, best, mean
 from distill.teacher.label import label, recorded_samples
@@ -31,6 +31,7 @@ from distill.teacher.nearness import Nearness, known_of
 from distill.teacher.prices import teacher_price
 from distill.teacher.spend import estimate, limited, open_budget
 from distill.teacher.synth import carry_synthesis, n_to_carry
+from distill.types import OUT_OF_SCOPE_LABEL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -309,6 +310,27 @@ def _recorded(spec: Spec, options: CarryOptions) -> Recorded:
     return Recorded(spec, options.renames, options.described_anew, keep_removed=not options.ask_removed)
 
 
+def _check_renames(work: Recorded) -> None:
+    """An intent that only seems to be gone would be written as none of the others, which nothing takes back.
+
+    Raises:
+        SpecError: A new intent is described as one that is gone was.
+    """
+    changes = (work.changes[case.group] for case in work.cases)
+    found = {old: new for change in changes for old, new in change.perhaps_renamed.items()}
+    if not found:
+        return
+    named = ", ".join(f"{new!r} is described as {old!r} was, which is gone" for old, new in found.items())
+    renames = " ".join(f"--rename {old}={new}" for old, new in found.items())
+    gone = "--ask-removed has its queries asked again"
+    if work.spec.out_of_scope_intent is not None:
+        old = next(iter(found))
+        gone = f"--rename {old}={OUT_OF_SCOPE_LABEL} says that its queries fit none now, {gone}"
+    raise SpecError(
+        f"{work.spec.path}: {named}; if that is its new name, give {renames}. If it is gone indeed: {gone}. Nothing was written"
+    )
+
+
 def _cost(work: Recorded, n_calls: int) -> Estimate:
     teacher, settings = work.teacher, work.spec.teacher
     texts = [case.text for case in work.cases[:_SAMPLED_PROMPTS]]
@@ -343,7 +365,7 @@ def carry(
         show_progress: Shows progress on stderr.
 
     Raises:
-        SpecError: A name is wrong, or the labels are people's.
+        SpecError: A name is wrong, or the labels are people's; or an intent seems to have another name now, and ``renames`` does not say so.
         TeacherError: The teacher cannot answer at all, or a spend limit cannot be kept, as no price is known. Every answer
             received is kept; the same call goes on. (A limit that is reached ends the search, and all else is carried over.)
         DataError: A data file is wrong, or the ledger is being written by another process.
@@ -351,6 +373,8 @@ def carry(
     options = options or CarryOptions()
     spec = limited(spec, spec.teacher.model, options.max_usd)
     work = _recorded(spec, options)
+    if not options.ask_removed:
+        _check_renames(work)
     n_written = carry_synthesis(spec, options.renames)
     run = _Run(
         work, open_embedder, show_progress, _Limit(math.inf if options.max_calls is None else options.max_calls, 0.0)

@@ -493,6 +493,27 @@ def test_a_name_that_looks_changed_is_pointed_out(shop):
     assert change.perhaps_renamed == {"refund": "money_back"}
 
 
+def test_nothing_is_written_before_it_is_said_whether_an_intent_has_another_name(shop, server):
+    label(shop(), show_progress=False)
+    spec = shop(RENAMED)
+    before, n_asked = spec.ledger_path.read_bytes(), server.n_requests
+    with pytest.raises(
+        SpecError, match=r"--rename refund=money_back\. If .*: --rename refund=oos .*Nothing was written"
+    ):
+        run(spec)
+    assert (spec.ledger_path.read_bytes(), server.n_requests) == (before, n_asked)
+    done = run(spec, renames={"refund": "oos"}, max_calls=0)
+    assert (done.n_carried, labels(spec)["refund 4"]) == (12, "oos"), "gone indeed"
+    assert run(spec).n_texts == 0, "there is nothing left to ask about"
+
+
+def test_asking_again_about_an_intent_that_seems_to_have_another_name_needs_no_word(shop):
+    label(shop(), show_progress=False)
+    spec = shop(RENAMED)
+    run(spec, ask_removed=True)
+    assert labels(spec)["refund 4"] == "money_back"
+
+
 def test_names_that_are_wrong(shop):
     label(shop(), show_progress=False)
     spec = shop({("money_back" if name == "refund" else name): body for name, body in INTENTS.items()})
