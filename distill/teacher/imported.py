@@ -280,6 +280,8 @@ _KEPT = ("server", "in_flight")
 def _read(path: Path, spec: Spec, *, null_fits_none: bool = False) -> _Given:
     """Every answer of a file, the last one of each text and sample; keys and hashes are empty still.
 
+    Names are looked at in the last answer of each alone: in a ledger, those before may name intents that had other names then.
+
     Args:
         path: The file.
         spec: The router's spec.
@@ -288,16 +290,23 @@ def _read(path: Path, spec: Spec, *, null_fits_none: bool = False) -> _Given:
     names, redact = label_names(spec), redactor(spec)
     answers: dict[tuple[str, int], Label] = {}
     lines: dict[tuple[str, int], list[tuple[int, str]]] = {}
+    unknown: dict[tuple[str, int], _UnknownNamesError] = {}
     n_failed = 0
     for number, line in read_jsonl(path):
         where = f"{path}:{number}"
         text = redact(text_of(path, number, line))
-        scores = _scores(where, _without_null(where, line, spec) if null_fits_none else line, spec, names)
+        sample = _count(where, line, "sample") or 0
+        position = unicodedata.normalize("NFC", text), sample
+        try:
+            scores = _scores(where, _without_null(where, line, spec) if null_fits_none else line, spec, names)
+        except _UnknownNamesError as error:
+            lines.setdefault(position, []).append((number, ", ".join(map(repr, error.names))))
+            unknown[position] = error
+            continue
         if scores is None or not text.strip():
             n_failed += 1
             continue
-        sample = _count(where, line, "sample") or 0
-        position = unicodedata.normalize("NFC", text), sample
+        unknown.pop(position, None)
         lines.setdefault(position, []).append((number, _in_words(scores, spec.task)))
         answers[position] = Label(
             key="",
@@ -312,11 +321,37 @@ def _read(path: Path, spec: Spec, *, null_fits_none: bool = False) -> _Given:
             asked_at=_asked_at(where, line),
             extra={name: line[name] for name in _KEPT if name in line},
         )
+    if unknown:
+        raise DataError(_of_unknown(spec, list(unknown.values())))
     if not answers:
         raise DataError(f"{path}: holds no answer")
     n_repeated = sum(map(len, lines.values())) - len(lines)
     found = (_contradiction(answers[position].text, given) for position, given in lines.items())
     return _Given(list(answers.values()), n_repeated, n_failed, tuple(each for each in found if each))
+
+
+class _UnknownNamesError(DataError):
+    """An answer names what is no label."""
+
+    def __init__(self, message: str, names: Sequence[str]) -> None:
+        super().__init__(message)
+        self.names = tuple(names)
+
+
+_NAMED_UNKNOWN = 10
+
+
+def _of_unknown(spec: Spec, found: Sequence[_UnknownNamesError]) -> str:
+    """What to say of all answers that name what is no label, the first one first: how common each name is, and what maps it."""
+    counts = Counter(name for error in found for name in error.names)
+    shown = counts.most_common(_NAMED_UNKNOWN)
+    commonest = f", the {len(shown)} commonest of {len(counts)}" if len(counts) > len(shown) else ""
+    named = ", ".join(f"{_shown(name)} {count}" for name, count in shown)
+    mapped = ", ".join(f"{_shown(name)}: NAME" for name, _ in shown)
+    return (
+        f"{found[0]} (names that are none, with their number{commonest}: {named}; to give each the name of a label, in {spec.path}: "
+        f"teacher: {{answer_map: {{{mapped}}}}})"
+    )
 
 
 def _contradiction(text: str, given: Sequence[tuple[int, str]]) -> Contradiction | None:
@@ -338,7 +373,12 @@ def _answer_keys(task: Task) -> tuple[str, str]:
 
 
 def _scores(where: str, line: Mapping[str, Any], spec: Spec, names: Names) -> dict[str, float] | None:
-    """Score by label; None where the line says that there was no answer."""
+    """Score by label; None where the line says that there was no answer.
+
+    Raises:
+        DataError: The line is wrong.
+        _UnknownNamesError: It names what is no label, a ``DataError`` too.
+    """
     keys = _answer_keys(spec.task)
     key = next((key for key in keys if line.get(key) is not None), None)
     if key is None:
@@ -355,10 +395,10 @@ def _scores(where: str, line: Mapping[str, Any], spec: Spec, names: Names) -> di
             numbers = scored
         case other:
             raise DataError(f'{where}: "{key}" is {_EXPECTED[key]}, found {_shown(other)}')
+    if unknown := [name.strip() for name in numbers if name.strip() not in names]:
+        raise _UnknownNamesError(f"{where}: {unknown_label(unknown[0], spec.labels, spec.task)}", unknown)
     scores: dict[str, float] = {}
     for name, number in numbers.items():
-        if name.strip() not in names:
-            raise DataError(f"{where}: {unknown_label(name, spec.labels, spec.task)}")
         label = names[name.strip()]
         if label is None:
             continue

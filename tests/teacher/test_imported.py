@@ -214,6 +214,30 @@ def test_what_is_imported_later_takes_the_place_of_the_answer_before(make_spec, 
     assert recorded_labels(spec, ["your parcel"])["your parcel"].scores == {"track_order": 1.0}
 
 
+def test_a_name_that_was_another_once_does_not_matter_where_a_later_line_answers(make_spec, tmp_path):
+    spec = make_spec(UNPAID, ["a", "b"])
+    lines = [{"text": "a", "intent": "money"}, {"text": "b", "intent": "oos"}, {"text": "a", "intent": "refund"}]
+    path = write_lines(tmp_path / "answers.jsonl", lines)
+    summary = import_answers(spec, path)
+    assert (summary.n_answers, summary.n_repeated, len(summary.contradictions)) == (2, 1, 1)
+    assert recorded_labels(spec, ["a"])["a"].scores == {"refund": 1.0}
+    with pytest.raises(DataError, match=r"answers\.jsonl:4: the intent 'money' does not exist"):
+        import_answers(spec, write_lines(path, [*lines, {"text": "a", "intent": "money"}]))
+
+
+def test_all_names_that_are_none_are_named_with_what_maps_them(make_spec, tmp_path):
+    spec = make_spec(UNPAID, ["a"])
+    lines = [{"text": f"{kind} {n}", "intent": f"kind {kind}"} for kind in range(12) for n in range(12 - kind)]
+    path = write_lines(tmp_path / "answers.jsonl", [{"text": "a", "intent": "refund"}, *lines])
+    with pytest.raises(DataError) as caught:
+        import_answers(spec, path)
+    said = str(caught.value)
+    assert said.startswith(f"{path}:2: the intent 'kind 0' does not exist")
+    assert "the 10 commonest of 12: 'kind 0' 12, 'kind 1' 11, " in said
+    assert f"in {spec.path}: teacher: {{answer_map: {{'kind 0': NAME, 'kind 1': NAME, " in said
+    assert "kind 10" not in said
+
+
 def test_what_was_paid_elsewhere_is_not_spent_here(server, make_spec, tmp_path):
     spec = make_spec(server.base_url, ["a", "b"], teacher={"price": PRICE, "max_usd": 1})
     usage = {"prompt_tokens": 10**9, "completion_tokens": 10**9, "latency_ms": 5}
