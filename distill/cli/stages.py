@@ -213,6 +213,11 @@ def _print_import(summary: ImportSummary, spec: Spec, file: Path) -> None:
     typer.echo(
         f"{summary.n_answers} answers ({whence}): {summary.n_added} added to {spec.ledger_path}, {summary.n_known} there already"
     )
+    if summary.n_kept:
+        say(
+            f"label: answers of {file} left out: {summary.n_kept}; the ledger has another one that was given later, or that "
+            f"`distill audit --relabel` decided, and it stands"
+        )
     if summary.n_repeated:
         say(f"label: lines whose text stands again further down: {summary.n_repeated}; the last answer counts")
     say_contradictions(file, summary.contradictions)

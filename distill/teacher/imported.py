@@ -20,9 +20,11 @@ from distill.data import read_gold, read_jsonl, read_queries, text_of, unknown_l
 from distill.errors import DataError
 from distill.progress import say
 from distill.teacher.answers import FORMS, Names, in_words, label_names
+from distill.teacher.asking import Teacher
 from distill.teacher.functions import redactor
 from distill.teacher.label import LabelPlan, LabelSummary, new_lines, recorded_labels, texts_of
 from distill.teacher.ledger import AppendLog, Ledger, as_time, time_now
+from distill.teacher.rereading import is_decision
 from distill.types import OUT_OF_SCOPE_LABEL, Label, Task, Usage
 
 if TYPE_CHECKING:
@@ -78,6 +80,8 @@ class ImportSummary:
         n_missing: Queries that still have no answer; None where there are no queries yet.
         contradictions: Of the repeated lines, those that another answer takes the place of.
         n_elsewhere: Texts that are neither queries nor gold: nothing is learnt from their answers. 0 where there are no queries yet.
+        n_kept: Of the answers, those that were left out: the ledger has another one which was given later, or a decision of
+            ``audit --relabel``.
     """
 
     n_answers: int
@@ -89,6 +93,7 @@ class ImportSummary:
     n_missing: int | None = None
     contradictions: tuple[Contradiction, ...] = ()
     n_elsewhere: int = 0
+    n_kept: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +110,8 @@ def import_answers(spec: Spec, path: Path, *, teacher: str | None = None) -> Imp
     """Takes answers that were paid for elsewhere into the ledger, as answers of the spec's teacher.
 
     They count from then on: nothing is asked for these texts. An answer that the ledger holds already is not written
-    again; another answer to the same text takes the place of the one before. ``carried_from`` says where a line came from.
+    again; another answer to the same text takes the place of the one before, but not of one that was given later, nor of a decision of
+    ``audit --relabel``. ``carried_from`` says where a line came from.
 
     Args:
         spec: The router's spec.
@@ -118,17 +124,18 @@ def import_answers(spec: Spec, path: Path, *, teacher: str | None = None) -> Imp
     given = _read(path, spec, null_fits_none=True)
     now = time_now()
     answers = [_carried(answer, path.name, teacher or spec.teacher_name, now) for answer in given.answers]
-    n_added = _write(spec, answers)
+    n_added, n_kept = _write(spec, answers, also_later=False)
     return ImportSummary(
         n_answers=len(answers),
         n_added=n_added,
-        n_known=len(answers) - n_added,
+        n_known=len(answers) - n_added - n_kept,
         n_repeated=given.n_repeated,
         n_failed=given.n_failed,
         teachers=dict(Counter(answer.extra["carried_from"]["teacher"] for answer in answers).most_common()),
         n_missing=_n_missing(spec),
         contradictions=given.contradictions,
         n_elsewhere=_n_elsewhere(spec, answers),
+        n_kept=n_kept,
     )
 
 
@@ -147,17 +154,45 @@ def _carried(answer: Label, file: str, teacher: str, now: str) -> Label:
     return replace(answer, asked_at=answer.asked_at or now, extra={**answer.extra, "carried_from": source})
 
 
-def _write(spec: Spec, answers: Iterable[Label]) -> int:
-    """Writes what the ledger lacks; how many lines that were. The ledger is not touched where it lacks nothing."""
+def _stands(known: Label | None, answer: Label) -> bool:
+    """Whether the ledger has another answer than an imported one, which was decided, or given later."""
+    if known is None or known.scores is None or known.scores == answer.scores:
+        return False
+    source = known.extra.get("carried_from")
+    says_when = not isinstance(source, Mapping) or source.get("imported_at") != known.asked_at
+    return is_decision(known) or (says_when and known.asked_at > answer.asked_at)
+
+
+def _write(spec: Spec, answers: Iterable[Label], *, also_later: bool = True) -> tuple[int, int]:
+    """Writes what the ledger lacks, which is not touched where it lacks nothing.
+
+    Args:
+        spec: The router's spec.
+        answers: What to write.
+        also_later: Whether an answer takes the place of a decision too, and of one that was given later.
+
+    Returns:
+        How many lines were written, and how many were not, as the ledger's own stand.
+    """
     answers = list(answers)
-    if not new_lines(spec, Ledger(spec.ledger_path), answers):
-        return 0
+    new, n_kept = _new(spec, Ledger(spec.ledger_path), answers, also_later=also_later)
+    if not new:
+        return 0, n_kept
     with AppendLog(spec.ledger_path) as log:
         ledger = Ledger(spec.ledger_path)  # read again: until the file was ours, another process may have written
-        lines = new_lines(spec, ledger, answers)
-        for line in lines:
+        new, n_kept = _new(spec, ledger, answers, also_later=also_later)
+        for line in new:
             ledger.write(log, line)
-    return len(lines)
+    return len(new), n_kept
+
+
+def _new(spec: Spec, ledger: Ledger, answers: Sequence[Label], *, also_later: bool) -> tuple[list[Label], int]:
+    """What is to be written, and how many answers the ledger's own stand against."""
+    if also_later:
+        return new_lines(spec, ledger, answers), 0
+    teacher = Teacher(spec)
+    wanted = [each for each in answers if not _stands(ledger.get(teacher.keys(each.text, each.sample)), each)]
+    return new_lines(spec, ledger, wanted), len(answers) - len(wanted)
 
 
 def _n_missing(spec: Spec) -> int | None:
@@ -182,7 +217,7 @@ def take_human_labels(spec: Spec, texts: Iterable[str] | None = None) -> LabelSu
     given = _human_labels(spec, show_notes=True)
     before = recorded_labels(spec, wanted, redacted=True)
     _say_what_is_not_in_the_file_any_more(spec, before, given)
-    n_written = _write(spec, (answer for text, answer in given.items() if text in wanted))
+    n_written, _ = _write(spec, (answer for text, answer in given.items() if text in wanted))
     answered = recorded_labels(spec, wanted, redacted=True)
     return LabelSummary(
         n_texts=len(wanted),

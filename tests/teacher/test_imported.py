@@ -24,6 +24,7 @@ from distill.teacher import imported
 from distill.teacher.imported import import_answers
 from distill.teacher.label import label, plan_labels, recorded_labels
 from distill.teacher.ledger import AppendLog
+from distill.teacher.relabel import Case, relabel
 from distill.types import Task, Usage
 
 UNPAID = "https://example.invalid/v1"
@@ -212,6 +213,42 @@ def test_what_is_imported_later_takes_the_place_of_the_answer_before(make_spec, 
     assert recorded_labels(spec, ["my parcel"])["my parcel"].scores == {"refund": 1.0}
     assert import_answers(spec, path).n_added == 0
     assert recorded_labels(spec, ["your parcel"])["your parcel"].scores == {"track_order": 1.0}
+
+
+def test_an_import_takes_the_place_of_no_later_answer(server, make_spec, tmp_path):
+    spec = make_spec(server.base_url, ["my parcel", "your parcel"])
+    label(spec, show_progress=False)
+    before = spec.ledger_path.read_bytes()
+    lines = [
+        {"text": "my parcel", "intent": "refund", "asked_at": "2020-01-31T00:00:00Z"},
+        {"text": "your parcel", "intent": "track_order", "asked_at": "2020-01-31T00:00:00Z"},
+    ]
+    path = write_lines(tmp_path / "answers.jsonl", lines)
+    done = project.distill("label", spec.path, "--import", path)
+    assert done.stdout.rstrip().endswith(f"0 added to {spec.ledger_path}, 1 there already")
+    assert f"answers of {path} left out: 1; the ledger has another one that was given later" in done.stderr
+    assert spec.ledger_path.read_bytes() == before
+    lines[0]["asked_at"] = "2999-01-31T00:00:00Z"
+    assert import_answers(spec, write_lines(path, lines)).n_added == 1
+    assert recorded_labels(spec, ["my parcel"])["my parcel"].scores == {"refund": 1.0}
+
+
+def test_when_an_answer_was_given_that_did_not_say_so_is_not_known(make_spec, tmp_path):
+    spec, path = make_spec(UNPAID, ["a"]), tmp_path / "answers.jsonl"
+    import_answers(spec, write_lines(path, [{"text": "a", "intent": "refund"}]))
+    line = {"text": "a", "intent": "oos", "asked_at": "2020-01-31T00:00:00Z"}
+    summary = import_answers(spec, write_lines(path, [line]))
+    assert (summary.n_added, summary.n_kept) == (1, 0)
+
+
+def test_an_import_takes_the_place_of_no_decision(server, make_spec, tmp_path):
+    spec = make_spec(server.base_url, ["my parcel"])
+    path = write_lines(tmp_path / "answers.jsonl", [{"text": "my parcel", "intent": "refund"}])
+    import_answers(spec, path)
+    assert relabel(spec, [Case("my parcel")], samples=3, show_progress=False).n_changed == 1
+    summary = import_answers(spec, path)
+    assert (summary.n_added, summary.n_known, summary.n_kept) == (0, 0, 1)
+    assert recorded_labels(spec, ["my parcel"])["my parcel"].scores == {"refund": 0.25, "track_order": 0.75}
 
 
 def test_a_name_that_was_another_once_does_not_matter_where_a_later_line_answers(make_spec, tmp_path):
