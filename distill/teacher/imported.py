@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import unicodedata
+from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -121,6 +122,7 @@ def import_answers(spec: Spec, path: Path, *, teacher: str | None = None) -> Imp
     Raises:
         DataError: A line is wrong (names file and line; nothing is imported then), or the ledger is being written to.
     """
+    _check_is_jsonl(path, spec.task)
     given = _read(path, spec, null_fits_none=True)
     now = time_now()
     answers = [_carried(answer, path.name, teacher or spec.teacher_name, now) for answer in given.answers]
@@ -387,6 +389,21 @@ def _of_unknown(spec: Spec, found: Sequence[_UnknownNamesError]) -> str:
         f"{found[0]} (names that are none, with their number{commonest}: {named}; to give each the name of a label, in {spec.path}: "
         f"teacher: {{answer_map: {{{mapped}}}}})"
     )
+
+
+def _check_is_jsonl(path: Path, task: Task) -> None:
+    """Raises ``DataError`` where the first line is nothing like a JSON object, as in a CSV file."""
+    try:
+        with path.open("rb") as stream:
+            lines = ((number, line) for number, line in enumerate(stream, 1) if line.strip())
+            number, first = next(lines, (1, b"{"))
+    except OSError:
+        return  # reading it says why
+    if not first.removeprefix(BOM_UTF8).lstrip().startswith(b"{"):
+        raise DataError(
+            f'{path}:{number}: import takes JSONL, one {{"text": ..., "{FORMS[task].key}": ...}} a line; this is not a JSON object: '
+            f"{_shown(first.decode(errors='replace').strip())}"
+        )
 
 
 def _contradiction(text: str, given: Sequence[tuple[int, str]]) -> Contradiction | None:

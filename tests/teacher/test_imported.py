@@ -275,6 +275,16 @@ def test_all_names_that_are_none_are_named_with_what_maps_them(make_spec, tmp_pa
     assert "kind 10" not in said
 
 
+@pytest.mark.parametrize("content", ["\ufefftext,intent\na,refund\n", '\n[{"text": "a", "intent": "refund"}]\n'])
+def test_what_is_no_jsonl_is_refused_as_such(make_spec, tmp_path, content):
+    spec, path = make_spec(UNPAID, ["a"]), tmp_path / "answers.csv"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(
+        DataError, match=r'answers\.csv:\d: import takes JSONL, one {"text": ..., "intent": ...} a line'
+    ):
+        import_answers(spec, path)
+
+
 def test_what_was_paid_elsewhere_is_not_spent_here(server, make_spec, tmp_path):
     spec = make_spec(server.base_url, ["a", "b"], teacher={"price": PRICE, "max_usd": 1})
     usage = {"prompt_tokens": 10**9, "completion_tokens": 10**9, "latency_ms": 5}
