@@ -846,6 +846,16 @@ def test_a_teacher_may_lie_beside_router_yaml(tmp_path):
     sys.modules.pop("a_teacher_of_ours")
 
 
+def test_that_a_functions_spend_has_no_limit_is_said_once(tmp_path):
+    path = write_project(tmp_path)
+    assert "max_usd" not in distill("label", write_project(tmp_path / "without"), "--quiet").stderr
+    done = distill("label", path, "--max-usd", "0.01", "--quiet")
+    assert done.exit_code == 0, done.output
+    said = "the limit of --max-usd or teacher.max_usd does not hold here: what project:answer spends is not known"
+    assert done.stderr.count(said) == 1
+    assert said not in distill("label", path, "--max-usd", "0.01", "--quiet").stderr, "nothing is asked any more"
+
+
 def test_a_teacher_that_always_fails_stops_the_run(tmp_path):
     spec_path = write_project(tmp_path, teacher="{callable: 'project:answer', concurrency: 1}")
     write_lines(tmp_path / "logs.jsonl", [{"text": f"boom {i}"} for i in range(40)])

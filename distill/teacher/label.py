@@ -30,7 +30,7 @@ from distill.teacher.failures import FailuresInARow
 from distill.teacher.functions import call_function, let_run_at_once, load_function
 from distill.teacher.in_flight import Asked, all_open_batches, open_batches
 from distill.teacher.ledger import AppendLog, Ledger, time_now
-from distill.teacher.prices import batch_price, check_limit_is_enforceable, teacher_price
+from distill.teacher.prices import LIMIT, batch_price, check_limit_is_enforceable, teacher_price
 from distill.teacher.rereading import hash_of, read_anew, settings_today
 from distill.teacher.retrieve import Excerpt
 from distill.teacher.rounds import added_queries_path
@@ -417,6 +417,7 @@ def label(
                 _say_what_is_read_anew(len(anew))
                 if texts is None:
                     _say_what_may_be_kept(teacher, run.ledger, missing)
+                    _say_what_is_not_limited(spec, missing)
                 with Progress("label", len(missing), show=show_progress) as run.progress:
                     run_sync(run.ask_all(missing))
         except MissingKeyError as error:
@@ -475,6 +476,12 @@ def _say_what_may_be_kept(teacher: Teacher, ledger: Ledger, missing: Sequence[Qu
             f"{teacher.spec.command('carry --dry-run')} shows which of these answers may be kept"
         )
         _say_what_is_stale(teacher.spec)
+
+
+def _say_what_is_not_limited(spec: Spec, missing: Sequence[Question]) -> None:
+    """A limit that cannot be kept must not look as if it were; that of a model stops the run instead."""
+    if missing and spec.teacher.callable is not None and spec.teacher.max_usd is not None:
+        say(f"label: {LIMIT} does not hold here: what {spec.teacher.callable} spends is not known")
 
 
 def _say_what_is_stale(spec: Spec) -> None:
