@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from distill.data import ledger_key, read_gold, read_queries
 from distill.errors import DataError, DistillError, MissingKeyError, TeacherError
 from distill.progress import Progress, say
-from distill.teacher.answers import NotJsonError, UnmatchedError, as_said, function_scores, read_scores
+from distill.teacher.answers import FORMS, NotJsonError, UnmatchedError, as_said, function_scores, read_scores
 from distill.teacher.asking import Question, Teacher, brief
 from distill.teacher.batch import (
     BatchRun,
@@ -37,7 +37,7 @@ from distill.teacher.rounds import added_queries_path
 from distill.teacher.scrub import shown_error
 from distill.teacher.sending import Charge
 from distill.teacher.spend import Estimate, cost_line, estimate, hold_in_flight, open_budget, spending
-from distill.types import Label, TokenPrice, Usage
+from distill.types import OUT_OF_SCOPE_LABEL, Label, TokenPrice, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
@@ -64,6 +64,7 @@ __all__ = [
 ]
 
 _SHOWN_ANSWERS = 10
+_SHOWN_INTENTS = 3
 _TRIES = 3
 
 
@@ -128,6 +129,24 @@ def queries_of(spec: Spec) -> list[Query]:
 def _added_queries(spec: Spec) -> list[Query]:
     added = added_queries_path(spec)
     return read_queries(added) if added.exists() else []
+
+
+def _check_written_for_this_router(spec: Spec) -> None:
+    """Two router.yaml in one folder share queries.jsonl, and whichever ran synth last has its own queries in it.
+
+    Raises:
+        DataError: None of the queries that synth wrote is for an intent of this one.
+    """
+    if not spec.writes_queries or FORMS[spec.task].takes_kinds:  # kinds of queries are no intents
+        return
+    aims = Counter(query.intended_intent for query in read_queries(spec.queries_path) if query.source == "synth")
+    named = [str(name) for name, _ in aims.most_common() if name not in {None, OUT_OF_SCOPE_LABEL}]
+    if named and set(named).isdisjoint(spec.labels):
+        shown = ", ".join(map(repr, named[:_SHOWN_INTENTS])) + (", ..." if len(named) > _SHOWN_INTENTS else "")
+        raise DataError(
+            f"{spec.queries_path}: was written for other intents ({shown}), none of which {spec.path.name} has; "
+            f"{spec.command('synth')} writes its own. Two routers that write queries need a folder each"
+        )
 
 
 def texts_of(spec: Spec, written: Sequence[str] | None = None) -> list[str]:
@@ -273,6 +292,8 @@ def plan_labels(
         )
     n_texts, n_in_flight = _n_texts(questions) + n_unwritten, n_all - len(missing)
     checks = _checks(spec, price, ledger, batch=batch) if missing or n_more else []
+    if missing and texts is None and recorded is None:
+        checks.insert(0, lambda: _check_written_for_this_router(spec))
     if batch:
         checks.append(lambda: check_settings(spec, teacher.name, teacher.hashes.values()))
     else:
@@ -387,7 +408,7 @@ def label(
 
     Raises:
         TeacherError: The teacher cannot answer at all, or ``teacher.max_usd`` is reached. Every answer received is kept.
-        DataError: A data file is wrong, or the ledger is being written by another process.
+        DataError: A data file is wrong, synth wrote the queries for another router, or the ledger is being written by another process.
     """
     if batch:
         check_has_batches(spec)
@@ -402,6 +423,8 @@ def label(
     ledger = Ledger(spec.ledger_path)
     run = _Run(teacher, ledger, open_budget(spec, spec.teacher.model, ledger))
     missing, anew = _left(teacher, ledger, questions)
+    if missing and texts is None:
+        _check_written_for_this_router(spec)
     if missing and not batch:
         _check_not_asked(teacher, missing)
     if missing or anew or (batch and open_batches(spec)):

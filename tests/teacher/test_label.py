@@ -313,6 +313,36 @@ def test_a_function_that_fails_time_and_again_on_the_same_queries_ends_no_run(ma
         assert label(spec, show_progress=False).n_failed == len(HOPELESS)
 
 
+def write_synthetic(path, *aims):
+    lines = [{"text": f"{aim} {n}", "source": "synth", "intended_intent": aim} for n, aim in enumerate(aims)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+
+def test_queries_that_synth_wrote_for_another_router_are_not_asked(make_spec, server):
+    spec = make_spec(server.base_url, None)
+    write_synthetic(spec.queries_path, "flight", "hotel", "flight", "oos")
+    with pytest.raises(
+        DataError, match=r"other intents \('flight', 'hotel'\), none of which router\.yaml has; `distill synth"
+    ):
+        label(spec, show_progress=False)
+    assert "other intents ('flight'" in plan_labels(spec).obstacles[0]
+    assert not spec.ledger_path.exists()
+    assert server.n_requests == 0
+
+
+@pytest.mark.parametrize("aims", [("flight", "refund"), ("oos",), (None,)])
+def test_queries_some_of_which_synth_wrote_for_this_router_are_asked(make_spec, server, aims):
+    spec = make_spec(server.base_url, None)
+    write_synthetic(spec.queries_path, *aims)
+    assert label(spec, show_progress=False).n_asked == len(aims)
+
+
+def test_queries_that_the_user_names_are_asked_whatever_they_were_written_for(make_spec, server):
+    spec = make_spec(server.base_url, None, queries="written.jsonl")
+    write_synthetic(spec.queries_path, "flight")
+    assert label(spec, show_progress=False).n_asked == 1
+
+
 def test_a_rate_limit_is_waited_for(make_spec):
     fake, _, summary = label_with(make_spec, "limited-once", teacher={"max_retries": 1})
     assert summary.n_failed == 0
