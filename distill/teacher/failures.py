@@ -9,6 +9,8 @@ from distill.errors import TeacherError
 __all__ = ["FailuresInARow"]
 
 _MOST = 12
+_MOST_OF_QUERIES = 100
+"""Of new queries, where others were answered well: so many in a row are no chance, but an account without credit, say."""
 
 
 @dataclass
@@ -17,16 +19,17 @@ class FailuresInARow:
 
     What speaks of the teacher counts wherever it comes: no answer in time, a 500. What may speak of the query alone, an answer that
     names no intent or a refusal of what was asked, counts only while nothing has been answered well, as by a wrong
-    ``answer_path`` nothing is; and never for a query that failed in an earlier run too. Otherwise a dozen hopeless queries
-    side by side would end every run.
+    ``answer_path`` nothing is, or where there are very many; and never for a query that failed in an earlier run too. Otherwise a
+    dozen hopeless queries side by side would end every run.
     """
 
     n: int = 0
+    n_of_queries: int = 0
     _any_good: bool = False
 
     def note_good(self) -> None:
         """Counts from the beginning: the teacher works."""
-        self.n, self._any_good = 0, True
+        self.n, self.n_of_queries, self._any_good = 0, 0, True
 
     def note(self, error: str, *, of_query: bool, failed_before: bool) -> None:
         """Counts a failure.
@@ -41,8 +44,9 @@ class FailuresInARow:
         """
         is_expected = of_query and (self._any_good or failed_before)
         self.n = 0 if is_expected else self.n + 1
-        if self.n >= _MOST:
+        self.n_of_queries += not failed_before
+        if self.n >= _MOST or self.n_of_queries >= _MOST_OF_QUERIES:
             raise TeacherError(
-                f"{self.n} queries in a row failed, the last one: {error}. Mend the teacher (its server, or `teacher:` in router.yaml) and "
+                f"{max(self.n, self.n_of_queries)} queries in a row failed, the last one: {error}. Mend the teacher (its server, or `teacher:` in router.yaml) and "
                 "run again: answers so far are kept, and queries that failed are asked last"
             )
