@@ -490,7 +490,7 @@ def markdown(shown: Mapping[str, Any]) -> str:
             "| --- | ---: | ---: | ---: | --- |",
         ]
         lines += [
-            f"| {row['name']} - {row['minus']} | {_cells(row, sign='+')} | {_direction(row['ndcg_at_10_ci95'])} |"
+            f"| {row['name']} - {row['minus']} | {_cells(row, sign='+')} | {_direction(row)} |"
             for row in shown["differences"]
         ]
         lines += ["", *(f"- {verdict}" for verdict in _verdicts(shown["differences"]))]
@@ -503,29 +503,39 @@ def _weights(weights: Mapping[str, float]) -> str:
 
 def _cells(row: Mapping[str, Any], sign: str = "") -> str:
     keys = ("ndcg_at_10", "recall_at_5", "mrr")
-    return " | ".join(
-        f"{row[key]:{sign}.3f} [{row[f'{key}_ci95'][0]:{sign}.3f}, {row[f'{key}_ci95'][1]:{sign}.3f}]" for key in keys
-    )
+    return " | ".join(_cell(row[key], row[f"{key}_ci95"], sign) for key in keys)
 
 
-def _direction(interval: Sequence[float]) -> str:
-    if interval[0] > 0:
+def _cell(figure: float, interval: Sequence[float] | None, sign: str) -> str:
+    bounds = "" if interval is None else f" [{interval[0]:{sign}.3f}, {interval[1]:{sign}.3f}]"
+    return f"{figure:{sign}.3f}{bounds}"
+
+
+def _bounds(row: Mapping[str, Any]) -> Sequence[float]:
+    """Of a difference by NDCG@10; of a few queries nothing is known."""
+    interval: Sequence[float] | None = row["ndcg_at_10_ci95"]
+    return (-1.0, 1.0) if interval is None else interval
+
+
+def _direction(row: Mapping[str, Any]) -> str:
+    low, high = _bounds(row)
+    if low > 0:
         return "more"
-    return "less" if interval[1] < 0 else "no difference shown"
+    return "less" if high < 0 else "no difference shown"
 
 
 def _verdicts(differences: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """What the teacher gains, and whether each student is near enough to it."""
     gains = [row for row in differences if row["name"] == TEACHER]
     if gains:
-        more = [row["minus"] for row in gains if row["ndcg_at_10_ci95"][0] > 0]
-        less = [row["minus"] for row in gains if row["ndcg_at_10_ci95"][1] < 0]
+        more = [row["minus"] for row in gains if _bounds(row)[0] > 0]
+        less = [row["minus"] for row in gains if _bounds(row)[1] < 0]
         open_ = [row["minus"] for row in gains if row["minus"] not in {*more, *less}]
         lost = f" They lose to: {', '.join(less)}." if less else ""
         yield f"The teacher's weights gain over: {', '.join(more) or 'nothing'}.{lost} No difference is shown to: {', '.join(open_) or 'none of them'}."
     for row in differences:
         if row["minus"] == TEACHER:
-            low = row["ndcg_at_10_ci95"][0]
+            low = _bounds(row)[0]
             yield (
                 f"{row['name']} - teacher, aim at least {AIM}: {'reached' if row['ndcg_at_10'] >= AIM else 'missed'} in the mean; "
                 f"the whole interval is {'above' if low >= AIM else 'not above'} it."
