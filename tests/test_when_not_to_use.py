@@ -57,7 +57,7 @@ def test_baselines_are_what_was_measured():
     lines = [json.loads(line) for line in (when_not.RESULTS / "openings.jsonl").read_text("utf-8").splitlines()]
     lines = [line for line in lines if line["set"] == "banking77"]
     newest = lines[-1]
-    alike = [line for line in lines if line["recipe"] == newest["recipe"]] if "recipe" in newest else [newest]
+    alike = [line for line in lines if line.get("recipe") == newest["recipe"]] if "recipe" in newest else [newest]
     by_seed = {line["seed"]: line["rows"] for line in alike}
     (line,) = [line for line in when_not.baselines().splitlines() if line.startswith("| BANKING77")]
     cells = [cell.strip() for cell in line.split("|")[3:6]]
