@@ -12,7 +12,7 @@ from distill.errors import SpendLimitError
 from distill.progress import say
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterable
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 
 __all__ = ["for_each", "is_stopping", "run_sync"]
 
@@ -129,10 +129,21 @@ async def for_each(items: Iterable[_Item], work: Callable[[_Item], Awaitable[boo
     except asyncio.CancelledError:
         group.is_stopping = True
         settled.set()
-        if n_in_flight:
-            say(f"stopping: waiting for the answers to {n_in_flight} requests in flight; Ctrl-C again to leave them")
-        await asyncio.gather(*workers, return_exceptions=True)
+        await _left_to_end(workers, n_in_flight)
         raise
     await asyncio.gather(*workers, return_exceptions=True)
     if errors:
         raise errors[0]
+
+
+async def _left_to_end(workers: Sequence[asyncio.Future[None]], n_in_flight: int) -> None:
+    """Waits for what is in flight, and no longer than to a second Ctrl-C, which Python raises wherever this task happens to be."""
+    try:
+        if n_in_flight:
+            say(f"stopping: waiting for the answers to {n_in_flight} requests in flight; Ctrl-C again to leave them")
+        await asyncio.gather(*workers, return_exceptions=True)
+    except KeyboardInterrupt:  # it came before the wait: what is left is counted all the same
+        for each in workers:
+            each.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+        raise
