@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 from openings import Opening, last_by_seed, read_openings
 
 from distill.benchmark.display import number, usd
-from distill.benchmark.gates import WOULD_SHOW
+from distill.benchmark.gates import what_would_show
 from distill.benchmark.results import read_result
+from distill.benchmark.statistics import NonInferiority
 from distill.student.recipe import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from distill.types import BenchResult, BenchRow
+    from distill.types import BenchResult, BenchRow, GateVerdict
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "data" / "banking-assistant"
@@ -153,7 +154,7 @@ def gold() -> str:
     result = _demo()
     lines = [
         f"{gate.row}: {100 * abs(gate.figure):.1f} points {'under' if gate.figure > 0 else 'above'} the teacher, {100 * low:+.1f} to {100 * high:+.1f} at 95 %; "
-        f"at most {100 * gate.limit:g} points: {gate.verdict}{_more(gate.more_gold)}"
+        f"at most {100 * gate.limit:g} points: {gate.verdict}{_more(gate)}"
         for gate in result.gates
         if gate.figure is not None and gate.ci95 is not None
         for low, high in (gate.ci95,)
@@ -161,8 +162,9 @@ def gold() -> str:
     return f"With {result.n_gold:,} gold queries:\n\n" + "".join(f"- {line}\n" for line in lines)
 
 
-def _more(n: int | None) -> str:
-    return "" if n is None else f"; about {float(f'{n:.2g}'):,.0f} more gold queries {WOULD_SHOW}"
+def _more(gate: GateVerdict) -> str:
+    is_open = gate.verdict == NonInferiority.NOT_SHOWN
+    return f"; {what_would_show(gate.more_gold, possible=gate.more_would_show)}" if is_open else ""
 
 
 def _time(days: float) -> str:

@@ -13,9 +13,7 @@ if TYPE_CHECKING:
     from distill.benchmark.statistics import Comparison
     from distill.types import BenchRow
 
-__all__ = ["WOULD_SHOW", "judge_gates"]
-
-WOULD_SHOW = "would show it in four cases of five"
+__all__ = ["judge_gates", "what_would_show"]
 
 _ONE_POINT = 0.01
 _ROUNDING = 1e-9
@@ -60,7 +58,7 @@ def _judge_accuracy_drop(row: BenchRow, limit: float, comparison: Comparison | N
         f"at most {100 * limit:g} point{'s' if limit != _ONE_POINT else ''} worse: {verdict.value} at 95 %"
     )
     if verdict is NonInferiority.NOT_SHOWN:
-        detail += f"; {_more_gold(more_gold, possible=drop < limit)}"
+        detail += f"; {what_would_show(more_gold, possible=drop < limit)}"
     return GateVerdict(
         row=row.name,
         gate="accuracy_drop",
@@ -75,13 +73,19 @@ def _judge_accuracy_drop(row: BenchRow, limit: float, comparison: Comparison | N
     )
 
 
-def _more_gold(more_gold: int | None, *, possible: bool) -> str:
-    """How many more gold queries would show it in four cases of five, and under which assumption."""
+def what_would_show(more_gold: int | None, *, possible: bool) -> str:
+    """How many more gold queries would show that a gate is kept, how surely, and under which assumption.
+
+    Args:
+        more_gold: As ``GateVerdict`` has it.
+        possible: Whether any number would.
+    """
+    would = "would show it in four cases of five if the two go on differing as they do"
     if more_gold is not None:
-        number = f"about {float(f'{more_gold:.2g}'):,.0f} more gold queries"
-    else:
-        number = "only millions of gold queries" if possible else "no number of gold queries"
-    return f"{number} {WOULD_SHOW if possible else 'would show it'} if the two go on differing as they do"
+        return f"about {float(f'{more_gold:.2g}'):,.0f} more gold queries {would}"
+    if possible:
+        return f"only millions of gold queries {would}"
+    return "no number of gold queries would show it if the two go on differing as they do"
 
 
 def _judge_p95_ms(row: BenchRow, limit: float, _comparison: Comparison | None) -> GateVerdict:

@@ -34,7 +34,7 @@ from distill.benchmark.display import (
     speed_captions,
     usd,
 )
-from distill.benchmark.gates import WOULD_SHOW
+from distill.benchmark.gates import what_would_show
 from distill.benchmark.table import markdown_table
 from distill.data import atomic_write
 from distill.errors import missing_extra
@@ -226,10 +226,7 @@ def _judged(student: str, gate: GateVerdict, by: str) -> str:
 def _more(gate: GateVerdict) -> str:
     if gate.verdict != _NOT_SHOWN:
         return ""
-    if gate.more_gold is None:
-        would = f"only millions of gold queries {WOULD_SHOW}" if gate.more_would_show else "more gold would not show it"
-        return f"; {would} if the two go on differing as they do"
-    return f"; about {float(f'{gate.more_gold:.2g}'):,.0f} more gold queries {WOULD_SHOW}"
+    return f"; {what_would_show(gate.more_gold, possible=gate.more_would_show)}"
 
 
 def _difference(drop: float, interval: Interval | None) -> str:

@@ -21,23 +21,18 @@ def test_a_teacher_that_answers_nothing_ends_the_run_soon(of_query):
         failed(run, 1, of_query=of_query)
 
 
-def test_a_server_that_breaks_midway_ends_it_too():
+@pytest.mark.parametrize(("of_query", "most"), [(False, 12), (True, 100)])
+def test_once_something_was_good_hopeless_queries_end_the_run_where_they_are_very_many(of_query, most):
+    """A server that breaks midway ends it soon; one that says 400 when an account has no credit left looks like hopeless queries."""
     run = FailuresInARow()
-    run.note_good()
-    failed(run, 11, of_query=False)
-    run.note_good()
-    failed(run, 11, of_query=False)
-    with pytest.raises(TeacherError, match="12 queries"):
-        failed(run, 1, of_query=False)
+    for _ in range(2):
+        run.note_good()
+        failed(run, most - 1, of_query=of_query)
+    with pytest.raises(TeacherError, match=f"{most} queries"):
+        failed(run, 1, of_query=of_query)
 
 
-def test_hopeless_queries_end_none_but_very_many_new_ones_do():
-    """As a provider does that says 400 when an account has no credit left."""
+def test_queries_that_failed_before_end_none():
     run = FailuresInARow()
     run.note_good()
     failed(run, 1000, of_query=True, failed_before=True)
-    failed(run, 99, of_query=True)
-    run.note_good()
-    failed(run, 99, of_query=True)
-    with pytest.raises(TeacherError, match="100 queries"):
-        failed(run, 1, of_query=True)
