@@ -28,7 +28,7 @@ import numpy as np
 
 from distill.guard import Breaker, Budget, FallbackOutcome, Guard, Ticket, as_usd
 from distill.hooks import notify
-from distill.policy import Policy, confidence
+from distill.policy import Policy, confidence_of
 from distill.scrub import without_secrets
 from distill.types import OUT_OF_SCOPE_LABEL, Prediction, Reason, Task
 
@@ -192,11 +192,10 @@ class Cascade:
         """Whether the rule sends this answer of the student to the fallback."""
         if student.reason in self.ask_when:
             return True
-        if not self.ask_below or student.probabilities is None:
+        if not self.ask_below:
             return False
-        chosen = np.asarray([label in student.intents for label in student.labels])
-        sure = confidence(student.probabilities, self._policy.task, chosen)
-        return float(sure) < self.ask_below  # float32 beside a float rounds the latter
+        sure = confidence_of(student, self._policy.task)
+        return sure is not None and sure < self.ask_below
 
     def route(self, text: str) -> CascadePrediction:
         """Routes one query; takes ``timeout_s`` at most where the fallback is asked.

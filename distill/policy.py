@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Integers = np.ndarray[Any, np.dtype[np.integer[Any]]]
     Booleans = np.ndarray[Any, np.dtype[np.bool_]]
 
-__all__ = ["Policy", "confidence", "fit_policy"]
+__all__ = ["Policy", "confidence", "confidence_of", "fit_policy"]
 
 _SINGLE, _MULTI = Task.SINGLE, Task.MULTI
 _ACCEPTED, _LOW_CONFIDENCE, _OUT_OF_SCOPE = Reason.ACCEPTED, Reason.LOW_CONFIDENCE, Reason.OUT_OF_SCOPE
@@ -222,6 +222,14 @@ def confidence(probabilities: Floats, task: Task, chosen: Booleans | None = None
     accepted = probabilities >= HOLDS if chosen is None else chosen
     least: Floats = np.where(accepted, probabilities, 1 - probabilities).min(-1)
     return least
+
+
+def confidence_of(answer: Prediction, task: Task) -> float | None:
+    """``confidence`` of one answer; None where it has no probabilities, as that to an empty query."""
+    if answer.probabilities is None:
+        return None
+    chosen = np.asarray([label in answer.intents for label in answer.labels]) if task is _MULTI else None
+    return float(confidence(answer.probabilities, task, chosen))  # float32 beside a float would round the latter
 
 
 def _check_labels(task: Task, labels: Sequence[str]) -> None:
