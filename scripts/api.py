@@ -60,6 +60,17 @@ SECTIONS = (
         left_out=frozenset({"plan_human_labels", "say_contradictions", "take_human_labels", "why_unlabelled"}),
     ),
     Section("distill.teacher.fallback", "The teacher as the fallback"),
+    Section("distill.teacher.carry", "Intents that change", names=("CarryOptions", "CarryPlan", "CarrySummary")),
+    Section("distill.teacher.changed", "How intents differ", names=("IntentChange",)),
+    Section(
+        "distill.audit",
+        "Doubtful labels",
+        names=("Audit", "IntentAudit", "Suspect", "audit", "plan_relabel", "relabel"),
+    ),
+    Section("distill.teacher.relabel", "Asking again", names=("RelabelPlan", "RelabelSummary")),
+    Section(
+        "distill.improve", "Rounds that better the students", left_out=frozenset({"PAIRS", "PER_INTENT", "ROUNDS"})
+    ),
     Section("distill.benchmark.results", "Figures", names=("read_result", "result_as_json")),
     Section(
         "distill.types", "What figures are made of", names=("BenchResult", "BenchRow", "GateVerdict", "IntentFigures")
