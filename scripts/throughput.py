@@ -3,8 +3,9 @@
 python scripts/throughput.py models/banking-assistant [--queries gold.jsonl] [--seconds 3] [--json results/throughput.json]
 
 Every bundle in the folder is measured, one query at a time and in batches of 256, with one worker and with two, in five rounds in which
-each has its turn; the median counts. Then an event loop asks for batches of 256 and notes how late a task comes that wants to run every millisecond. Measure on an idle
-machine: the numbers are this machine's, its name is printed.
+each has its turn; the median counts. Then an event loop asks for batches of 256 and notes how late a task comes that wants to run every millisecond, likewise in
+rounds, in turns with nothing else to do and with a thread that only hashes. Last, what it costs to hand queries to a thread and back. Measure on an idle machine: the
+numbers are this machine's, its name is printed.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,8 +37,10 @@ if TYPE_CHECKING:
 BATCH = 256
 WORKERS = (1, 2)
 ROUNDS = 5
-LOOP_BATCHES = 20
-TICK_S = 0.001
+HANDED_OVER = (1, 16)
+"""Queries of one call that is timed in the loop's own thread, and in another."""
+CALLS = 500
+TICK_S, SETTLING_S = 0.001, 0.05
 HELD_MS = 2.0
 HASHED_BYTES = 8_000_000
 """About as long in one call as a batch of the encoder."""
@@ -76,7 +80,7 @@ def measured(bundle: Path, texts: Sequence[str], seconds: float) -> dict[str, An
         for name, in_batches, run, n_workers in [*ways[number % len(ways) :], *ways[: number % len(ways)]]:
             by_round[name][in_batches].append(run(bundle, texts, seconds, n_workers, in_batches))
     router = Router.load(bundle)
-    late = dict(zip(("idle", "busy", "hashing"), asyncio.run(late_ms(router, batch_of(texts))), strict=True))
+    late = asyncio.run(late_ms(router, batch_of(texts), seconds))
     loop = {
         what: {
             **{f"p{percent}_ms": float(np.percentile(found, percent)) for percent in (50, 99, 100)},
@@ -92,6 +96,7 @@ def measured(bundle: Path, texts: Sequence[str], seconds: float) -> dict[str, An
         "queries_per_s": {name: [float(np.median(each)) for each in own] for name, own in by_round.items()},
         "queries_per_s_by_round": by_round,
         "late": loop,
+        "calls_us": {str(n): asyncio.run(inline_and_in_thread_us(router, texts, n)) for n in HANDED_OVER},
     }
 
 
@@ -111,12 +116,13 @@ def table(result: Mapping[str, Any]) -> str:
     for name in names:
         for what, shown_as in (
             ("idle", "nothing else runs"),
-            ("busy", f"{LOOP_BATCHES} batches of {BATCH} by `aroute_batch`"),
+            ("busy", f"one batch of {BATCH} after another by `aroute_batch`"),
             ("hashing", "a thread that computes SHA-256 for as long"),
         ):
             late = result["bundles"][name]["late"][what]
             figures = " | ".join(f"{late[f'p{percent}_ms']:.2f}" for percent in (50, 99, 100))
             lines.append(f"| `{name}`, {shown_as} | {figures} | {late['n_held']} of {late['n']:,} |")
+    lines += _calls(result["bundles"])
     machine = result["environment"]
     n_queries = " and ".join(dict.fromkeys(f"{result['bundles'][name]['n_queries']:,}" for name in names))
     in_rounds = any("queries_per_s_by_round" in each for each in result["bundles"].values())
@@ -126,6 +132,19 @@ def table(result: Mapping[str, Any]) -> str:
         f"{_tokenizers(result['bundles'])}{older_students(machine)}{busy(machine)}"
     )
     return "\n".join([*lines, "", where, ""])
+
+
+def _calls(bundles: Mapping[str, Any]) -> list[str]:
+    """What it costs to hand queries to a thread and back."""
+    timed = {name: each["calls_us"] for name, each in bundles.items() if "calls_us" in each}
+    if not timed:  # figures of before
+        return []
+    lines = ["", "| p50 µs of a call | in the loop's thread | in another, waited for |", "| --- | ---: | ---: |"]
+    for name, calls in timed.items():
+        for n, (inline, in_thread) in calls.items():
+            queries = "a query" if n == "1" else f"{n} queries"
+            lines.append(f"| `{name}`, {queries} | {inline:,.0f} | {in_thread:,.0f} |")
+    return lines
 
 
 def _rates(bundle: Mapping[str, Any], workers: str) -> list[str]:
@@ -204,7 +223,7 @@ def work_in_process(bundle: str, texts: list[str], seconds: float, in_batches: b
     results.put(rate(router, texts, seconds, in_batches))
 
 
-async def late_ms(router: Router, batch: list[str]) -> tuple[list[float], list[float], list[float]]:
+async def late_ms(router: Router, batch: list[str], seconds: float) -> dict[str, list[float]]:
     """How late a task comes that wants to run every millisecond: with nothing else to do, beside batches, and beside another thread.
 
     The last is for comparison: hashlib lets go of the interpreter for as long as it computes, so what is late there is the system's doing.
@@ -217,20 +236,43 @@ async def late_ms(router: Router, batch: list[str]) -> tuple[list[float], list[f
             await asyncio.sleep(TICK_S)
             late.append((time.perf_counter() - started - TICK_S) * 1000)
 
+    async def ask() -> None:
+        until = time.perf_counter() + seconds
+        while time.perf_counter() < until:
+            await router.aroute_batch(batch)
+
+    beside = {
+        "idle": lambda: asyncio.sleep(seconds),
+        "busy": ask,
+        "hashing": lambda: asyncio.to_thread(_hash_for, seconds),
+    }
+    found: dict[str, list[float]] = {name: [] for name in beside}
     ticking = asyncio.create_task(tick())
     await router.aroute_batch(batch)
-    late.clear()
-    await asyncio.sleep(1)
-    idle = list(late)
-    late.clear()
-    started = time.perf_counter()
-    for _ in range(LOOP_BATCHES):
-        await router.aroute_batch(batch)
-    busy, seconds = list(late), time.perf_counter() - started
-    late.clear()
-    await asyncio.to_thread(_hash_for, seconds)
+    for _ in range(ROUNDS):
+        for name, work in beside.items():
+            await asyncio.sleep(SETTLING_S)  # what the other work leaves late is its own
+            late.clear()
+            await work()
+            found[name] += late
     ticking.cancel()
-    return idle, busy, late
+    return found
+
+
+async def inline_and_in_thread_us(router: Router, texts: Sequence[str], n: int) -> tuple[float, float]:
+    """Median microseconds of a call with ``n`` queries: in this thread, and handed to another and waited for; in turns."""
+    inline: list[float] = []
+    in_thread: list[float] = []
+    for number in range(CALLS):
+        queries = [texts[(number * n + offset) % len(texts)] for offset in range(n)]
+        route = partial(router.route, queries[0]) if n == 1 else partial(router.route_batch, queries)
+        started = time.perf_counter()
+        route()
+        ended = time.perf_counter()
+        await asyncio.to_thread(route)
+        in_thread.append((time.perf_counter() - ended) * 1e6)
+        inline.append((ended - started) * 1e6)
+    return float(np.median(inline)), float(np.median(in_thread))
 
 
 def _hash_for(seconds: float) -> None:

@@ -68,20 +68,25 @@ def test_the_note_names_bundles_machine_and_what_was_not_run(results):
 
 def late(**n_held):
     """What scripts/throughput.py says of a loop, by how often of 1,000 times it was held."""
-    n_held = {"idle": 2, "busy": 2, "hashing": 2.5} | n_held
+    n_held = {"idle": 2, "busy": 2, "hashing": 3} | n_held
     return {name: {"p100_ms": 5.0, "n_held": n, "n": 1000} for name, n in n_held.items()}
 
 
 @pytest.mark.parametrize(
     ("n_busy", "words"),
     [
-        (2, "what is over the limit is the machine's doing"),
-        (4, "what is over the limit is the machine's doing"),
-        (40, "missed by `aroute_batch`"),
+        (2, "not shown to be more often than without it: between -0."),
+        (4, "not shown to be more often than without it: between -0."),
+        (40, "missed by `aroute_batch`: between 2."),
     ],
 )
 def test_the_loop_is_held_by_what_holds_it_more_often_than_the_rest(n_busy, words):
     assert words in peers_table._who_holds_the_loop(late(busy=n_busy))
+
+
+def test_the_interval_of_two_shares_is_newcombes():
+    low, high = peers_table._difference({"n_held": 56, "n": 70}, {"n_held": 48, "n": 80})
+    assert (round(low, 4), round(high, 4)) == (0.0524, 0.3339)  # Newcombe (1998), table II, method 10, case (a)
 
 
 def test_limits_say_what_stands_and_by_how_much_the_rest_is_missed(results):
@@ -105,7 +110,7 @@ def test_limits_say_what_stands_and_by_how_much_the_rest_is_missed(results):
     assert "| `encoder`, the same in the budget above, ms | 260 | 250 | missed: 1.04 times the limit |" in lines
     longest = "`encoder`, longest that a loop waits beside batches of 256, ms"
     assert f"| {longest} | 5 | 2 | missed: 2.50 times the limit |" in lines
-    assert "0.20 % of the time beside it, 0.25 % beside a thread" in lines[-1]
+    assert "0.20 % of the time beside it, 0.30 % beside a thread" in lines[-1]
     assert "| `static`, memory, MB | 99 | 90 | missed: 1.10 times the limit |" in lines
     assert any("Memory was read after one answer then" in line for line in lines)
     run["rows"] = [{**row, "serving_rss_mb": 120.0} for row in run["rows"]]

@@ -17,7 +17,7 @@ def measured(tmp_path, monkeypatch, capsys):
     for student in ("encoder", "static"):
         build_bundle(tmp_path / "models" / student, student=student)
     monkeypatch.setattr(throughput, "run_processes", lambda *_: 1000.0)
-    monkeypatch.setattr(throughput, "LOOP_BATCHES", 1)
+    monkeypatch.setattr(throughput, "CALLS", 3)
     monkeypatch.setattr(throughput, "ROUNDS", 2)
     arguments = [str(tmp_path / "models"), "--seconds", "0.05", "--json", str(tmp_path / "found.json")]
     monkeypatch.setattr(sys, "argv", ["throughput.py", *arguments])
@@ -33,7 +33,10 @@ def test_threads_and_processes_are_measured_for_every_bundle(measured):
         assert all(rate > 0 for rates in bundle["queries_per_s"].values() for rate in rates)
         assert bundle["tokenizer"] in {"nanotoken", "words", "tokenizers"}
         assert bundle["late"]["busy"]["p50_ms"] <= bundle["late"]["busy"]["p100_ms"]
+        assert set(bundle["late"]) == {"idle", "busy", "hashing"}
+        assert all(us > 0 for calls in bundle["calls_us"].values() for us in calls)
         assert {len(rounds) for own in bundle["queries_per_s_by_round"].values() for rounds in own} == {2}
+    assert "| `static`, 16 queries | " in printed
     assert f"| 2 processes |{' 1,000 [1,000, 1,000] |' * 4}\n" in printed
     assert (
         f"queries, one thread a worker. Tokenizer: `encoder` {found['bundles']['encoder']['tokenizer']}, `static`"
@@ -52,9 +55,10 @@ def test_figures_that_do_not_name_the_tokenizer_are_shown(measured):
 def test_figures_of_one_window_are_shown_as_such(measured):
     found, _ = measured
     for bundle in found["bundles"].values():
-        del bundle["queries_per_s_by_round"]
+        del bundle["queries_per_s_by_round"], bundle["calls_us"]
     page = throughput.table(found)
     assert "One window each." in page
+    assert "µs of a call" not in page
     assert "[" not in page
 
 
