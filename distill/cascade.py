@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from distill import loop
 from distill.guard import Breaker, Budget, FallbackOutcome, Guard, Ticket, as_usd
 from distill.hooks import notify
 from distill.policy import Policy, confidence_of
@@ -85,7 +86,7 @@ class FallbackReply:
 
 Fallback = Callable[[str], Any] | Callable[[str], Awaitable[Any]]
 """What is asked: a function or a coroutine function from text to an intent's name (``oos`` or None: fits none), to a
-mapping of names to scores, to a list of names (``multi``), to a ``Prediction`` (the ``route`` of a larger student or of another
+mapping of names to scores (shares, divided by their sum: ``{"refund": 0.3}`` alone is a score of 1; ``multi``: probabilities), to a list of names (``multi``), to a ``Prediction`` (the ``route`` of a larger student or of another
 cascade), or to a ``FallbackReply`` around one of these."""
 
 _UNASKED = frozenset(
@@ -139,7 +140,8 @@ class Cascade:
 
     A call whose caller has given up goes on in its thread and keeps its place among ``max_in_flight`` until it ends, so
     a fallback should have a time limit of its own. A coroutine function is awaited in the caller's event loop by
-    ``aroute``, and cancelled when its time is up; ``route`` runs it in a loop of its own.
+    ``aroute``, and cancelled when its time is up; ``route`` runs it in a loop that all of them share and that lasts as long as the
+    process, so that a client keeps its connections. A client's connections belong to one loop: use one by ``route`` or by ``aroute``.
 
     Args:
         router: The student.
@@ -328,7 +330,7 @@ class Cascade:
             """Asks, and frees the place among those in flight before the outcome is known: who waits for it may ask again at once."""
             try:
                 answer = self.fallback(text)
-                outcome = self._read(asyncio.run(_awaited(answer)) if isawaitable(answer) else answer, ticket)
+                outcome = self._read(loop.wait_for(answer) if isawaitable(answer) else answer, ticket)
             except StopIteration as error:  # an event loop's future takes no such error
                 self._guard.leave(ticket)
                 call.set_exception(RuntimeError(f"the fallback raised {error!r}"))
@@ -407,10 +409,6 @@ def _reasons(ask_when: Collection[Reason | str]) -> frozenset[Reason]:
 def _listed(texts: Any) -> list[str]:
     """The queries as a list; what is none is left to the router, which refuses it."""
     return list(texts) if isinstance(texts, Iterable) and not isinstance(texts, str | bytes | bytearray) else texts
-
-
-async def _awaited(answer: Awaitable[Any]) -> Any:
-    return await answer
 
 
 def _outcome(call: Future[_Outcome] | asyncio.Future[_Outcome]) -> _Outcome:

@@ -15,6 +15,7 @@ import pytest
 from bundles import GOLDEN_TEXTS, build_bundle
 
 from distill import Cascade, Router
+from distill import loop as background
 from distill.cascade import (
     DECLINED,
     Breaker,
@@ -288,9 +289,62 @@ def test_a_larger_student_is_a_fallback(tmp_path, tiny_router):
     assert last.asked == [DOUBTED]
 
 
-def test_the_end_of_the_program_is_not_an_answer(tiny_router):
+@KINDS
+def test_the_end_of_the_program_is_not_an_answer(tiny_router, kind):
     with pytest.raises(KeyboardInterrupt):
-        Cascade(tiny_router, Fallback(KeyboardInterrupt())).route(DOUBTED)
+        Cascade(tiny_router, kind(Fallback(KeyboardInterrupt()))).route(DOUBTED)
+    assert Cascade(tiny_router, kind(Fallback("refund"))).route(DOUBTED).intent == "refund"
+
+
+@pytest.fixture
+def kept_open():
+    """A client that asks a server on loopback over one connection, opened at its first query; and how many it opened."""
+    opened: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+    address: list[tuple[str, int]] = []
+    begun, ended, turn = threading.Event(), threading.Event(), asyncio.Lock()
+
+    async def answer(reader, writer):
+        while await reader.readline():
+            writer.write(b"refund\n")
+        await close(writer)
+
+    async def serve():
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+            address.append(server.sockets[0].getsockname())
+            begun.set()
+            await asyncio.to_thread(ended.wait)
+
+    async def ask(text):
+        async with turn:
+            if not opened:
+                opened.append(await asyncio.open_connection(*address[0]))
+            reader, writer = opened[0]
+            writer.write(text.encode() + b"\n")
+            return (await reader.readline()).decode().strip()
+
+    async def close(writer):
+        writer.close()
+        await writer.wait_closed()
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    begun.wait(PATIENCE_S)
+    yield ask
+    for _, writer in opened:
+        background.wait_for(close(writer))
+    ended.set()
+    thread.join()
+
+
+@pytest.mark.parametrize("way", ["route", "route_batch"])
+def test_a_coroutine_function_keeps_its_connection(tiny_router, kept_open, way):
+    def begin(text):
+        """No coroutine function, and returns a coroutine all the same."""
+        return kept_open(text)
+
+    answers = ask_all(Cascade(tiny_router, kept_open), [DOUBTED] * 4, way)
+    answers += ask_all(Cascade(tiny_router, begin), [DOUBTED] * 4, "aroute")
+    assert [(each.fallback.value, each.error) for each in answers] == [("answered", None)] * 8
 
 
 # --- time, budget, breaker -------------------------------------------------------------------------------------------

@@ -1,0 +1,84 @@
+"""One event loop in a thread of its own, for coroutines whose callers have none.
+
+A client keeps its connections open, and each belongs to the event loop that it was opened in. So there is one for the process, which lasts as
+long: in a loop for each call the second call would find its connection dead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+__all__ = ["wait_for"]
+
+_T = TypeVar("_T")
+_END_S = 0.2
+"""How long the end of the program waits for coroutines to be cancelled; one that blocks is left behind."""
+
+
+def wait_for(work: Awaitable[_T]) -> _T:
+    """What a coroutine returns or raises. It sees the caller's context variables. Not to be called where an event loop runs."""
+    value, error = asyncio.run_coroutine_threadsafe(_outcome(work), _of_process.opened()).result()
+    if error is not None:
+        raise error
+    return value  # type: ignore[return-value]
+
+
+async def _outcome(work: Awaitable[_T]) -> tuple[_T | None, BaseException | None]:
+    """Whatever it comes to: an interrupt or an exit that it raises is the caller's, and would end the loop."""
+    try:
+        return await work, None
+    except BaseException as error:  # noqa: BLE001 - carried over to whoever waits
+        return None, error
+
+
+class _Loop:
+    """Opened by the first coroutine, and again in a forked process: the thread stayed in the parent."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._left: list[asyncio.AbstractEventLoop] = []
+
+    def opened(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._loop is None:
+                loop = asyncio.new_event_loop()
+                threading.Thread(target=loop.run_forever, name="distill-coroutines", daemon=True).start()
+                self._loop = loop
+            return self._loop
+
+    def forget(self) -> None:
+        """After a fork. The parent's loop is kept: to close it here would take the parent's sockets out of what it watches."""
+        self._lock = threading.Lock()
+        if self._loop is not None:
+            self._left.append(self._loop)
+            self._loop = None
+
+    def end(self) -> None:
+        """Cancels what is under way, when the program ends."""
+        if self._loop is None:
+            return
+        with suppress(TimeoutError):
+            asyncio.run_coroutine_threadsafe(_cancel_all(), self._loop).result(_END_S)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+
+
+async def _cancel_all() -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+_of_process = _Loop()
+atexit.register(_of_process.end)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_of_process.forget)
