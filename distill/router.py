@@ -22,6 +22,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import re
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -84,6 +85,7 @@ _SLOW_FUSIONS = ["SkipLayerNormFusion"]
 """What ONNX Runtime makes of a sum and a layer norm takes longer on a processor than the two: docs/runtime-budget.md."""
 _FOLDER_OF_TABLES = "session.model_external_initializers_file_folder_path"
 _HUB_FILES = ["*.json", "*.jsonl", "README.md"]
+_COMMIT = re.compile("[0-9a-f]{40}")
 _SIGMOID_FLOOR = np.float32(-80.0)
 
 
@@ -687,13 +689,22 @@ def _fetch(name: str, revision: str | None) -> Path:
     except ImportError as error:
         raise missing_extra("huggingface_hub") from error
 
-    def download(revision: str | None, *patterns: str) -> Path:
-        return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
+    def download(revision: str | None, *patterns: str, local_files_only: bool = False) -> Path:
+        return Path(
+            huggingface_hub.snapshot_download(
+                name, revision=revision, allow_patterns=list(patterns), local_files_only=local_files_only
+            )
+        )
 
+    if revision is not None and _COMMIT.fullmatch(revision):  # what a commit holds stays as it is
+        with suppress(Exception):
+            folder = download(revision, MANIFEST, local_files_only=True)
+            if _is_whole(folder):
+                return folder
     try:
         folder = download(revision, MANIFEST)
         is_bundle = (folder / MANIFEST).exists()
-        if is_bundle:  # of the same commit, which the folder is named after
+        if is_bundle and not _is_whole(folder):  # of the same commit, which the folder is named after
             folder = download(folder.name, *_HUB_FILES, _graph_of(folder))
     except Exception as error:  # noqa: BLE001  # the hub's errors, and those of the network, have no common base but Exception
         token = huggingface_hub.get_token() or ""  # which may be echoed; it stands in a file where no variable holds it
@@ -703,6 +714,11 @@ def _fetch(name: str, revision: str | None) -> Path:
     if not is_bundle:
         raise BundleError(f"{name}: a repository without {MANIFEST}, so no bundle; `distill publish` lays one out")
     return folder
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether all that is read is there, so that nobody need be asked for it."""
+    return all((folder / file).exists() for file in (MANIFEST, TOKENIZER, CONFIG, SELFCHECK, _graph_of(folder)))
 
 
 def _graph_of(folder: Path) -> str:

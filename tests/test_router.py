@@ -914,19 +914,48 @@ def test_from_pretrained_takes_a_local_folder(tiny_bundle):
     assert Router.from_pretrained(str(tiny_bundle.path)).bundle == tiny_bundle
 
 
-def test_from_pretrained_fetches_a_repository_with_the_graph_that_runs(tiny_bundle, monkeypatch):
+def a_hub(bundle, cache, asked):
+    """In place of huggingface_hub.snapshot_download: copies what the patterns name, unless it may not ask."""
+
+    def fetch(name, *, revision, allow_patterns, local_files_only=False):
+        asked.append((name, revision, allow_patterns, local_files_only))
+        if local_files_only and not cache.exists():
+            raise FileNotFoundError
+        for path in bundle.path.rglob("*"):
+            file = path.relative_to(bundle.path)
+            if not local_files_only and path.is_file() and any(map(file.match, allow_patterns)):
+                (cache / file).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, cache / file)
+        return str(cache)
+
+    return fetch
+
+
+def test_from_pretrained_fetches_a_repository_with_the_graph_that_runs(tiny_bundle, tmp_path, monkeypatch):
     asked = []
-
-    def fetch(name: str, **options: object) -> str:
-        asked.append((name, *options.values()))
-        return str(tiny_bundle.path)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", a_hub(tiny_bundle, tmp_path / "c0ffee", asked))
     assert Router.from_pretrained("org/name", revision="v1").route("refund").intent == "refund"
+    manifest = ("org/name", "v1", ["manifest.json"], False)
     assert asked == [
-        ("org/name", "v1", ["manifest.json"]),
-        ("org/name", tiny_bundle.path.name, ["*.json", "*.jsonl", "README.md", "onnx/model.onnx"]),  # the same commit
+        manifest,
+        ("org/name", "c0ffee", ["*.json", "*.jsonl", "README.md", "onnx/model.onnx"], False),  # the same commit
     ]
+    asked.clear()
+    Router.from_pretrained("org/name", revision="v1")
+    assert asked == [manifest]  # v1 may have become another; what this one holds is here
+
+
+def test_of_a_commit_that_was_fetched_nobody_is_asked(tiny_bundle, tmp_path, monkeypatch):
+    asked, commit = [], "c0ffee" * 6 + "feed"
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", a_hub(tiny_bundle, tmp_path / commit, asked))
+    Router.from_pretrained("org/name", revision=commit)
+    assert [is_local for *_, is_local in asked] == [True, False, False]
+    asked.clear()
+    assert Router.from_pretrained("org/name", revision=commit).route("refund").intent == "refund"
+    assert [is_local for *_, is_local in asked] == [True]
+    (tmp_path / commit / "tokenizer.json").unlink()  # as a fetch leaves it that was cut
+    Router.from_pretrained("org/name", revision=commit)
+    assert [is_local for *_, is_local in asked[1:]] == [True, False, False]
 
 
 def test_a_local_folder_has_no_revision(tiny_bundle):
