@@ -140,10 +140,37 @@ def threads_and_processes() -> str:
     return throughput.table(json.loads((ROOT / "results" / "throughput.json").read_text(encoding="utf-8")))
 
 
+def cascade() -> str:
+    """What the demo's static student comes to with the teacher behind it, by rule of asking."""
+    result = read_result(DEMO / "results.json")
+    teacher = next(row for row in result.rows if row.name == "teacher")
+    lines = ["| asked where | queries asked | right answers | p95 ms |", "| --- | ---: | ---: | ---: |"]
+    for point in result.cascades["static"]:
+        rule = (
+            "the policy declines (the default)"
+            if point["rule"] == "policy"
+            else f"confidence is under {point['ask_below']:.9g}"
+        )
+        right = share(point["accuracy"], point["accuracy_ci95"])
+        lines.append(f"| {rule} | {100 * point['share_asked']:.1f} % | {right} | {number(point['p95_ms'])} |")
+    caption = (
+        f"The demo's static student, {result.n_gold:,} gold queries; its teacher alone: {share(teacher.accuracy_policy, teacher.accuracy_policy_ci95)}. "
+        f"A number picked for looking best here looks better than it is.{older_students(result.environment)}"
+    )
+    return "\n".join([*lines, "", f"{caption}\n"])
+
+
+def plain() -> str:
+    """The program of docs/bundle.md that runs a bundle without this package."""
+    page = (ROOT / "docs" / "bundle.md").read_text(encoding="utf-8")
+    return page.partition("<!-- run: onnxruntime -->\n")[2].partition("\n```\n")[0] + "\n```\n"
+
+
 PARTS = {
     "confirmation": confirmation,
     "keys": keys,
     "peers": peers_table.table,
+    "plain": plain,
     "recording": recording,
     "results": results,
     "spec": spec,
@@ -153,7 +180,11 @@ PAGES = {
     README: PARTS,
     when_not.PAGE: when_not.PARTS,
     peers_table.PAGE: {"limits": peers_table.limits},
-    ROOT / "docs" / "deployment.md": {"throughput": threads_and_processes, "bulk": bulk_growth.page},
+    ROOT / "docs" / "deployment.md": {
+        "throughput": threads_and_processes,
+        "cascade": cascade,
+        "bulk": bulk_growth.page,
+    },
     ROOT / "results" / "README.md": {"runs": peers_table.runs, "intents": intents_table.page},
     teacher_evidence.PAGE: {"teacher": teacher_evidence.table},
     **demo_pages.PAGES,

@@ -85,8 +85,8 @@ def _write_what_the_table_names():
         write_lines(Path("gold.jsonl"), [{"text": "money back", "intent": "refund"}, {"text": "sing", "intent": "oos"}])
 
 
-def test_the_python_block_runs(tmp_path, monkeypatch, capsys):
-    (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
+def test_every_python_block_runs(tmp_path, monkeypatch, capsys, block):
     build_bundle(tmp_path / "models" / "banking-assistant" / "static", task=Task.SINGLE)
     monkeypatch.chdir(tmp_path)
     exec(compile(block, "README.md", "exec"), {})  # noqa: S102

@@ -38,7 +38,7 @@ class CascadeInputs:
     """What student and teacher answered on the same n gold queries.
 
     Attributes:
-        confidence: float64 array of shape (n,): ``distill.cascade.confidence`` of the student; NaN where it was not asked
+        confidence: float64 array of shape (n,): ``distill.policy.confidence`` of the student; NaN where it was not asked
             either, as for empty input, which no cascade asks about.
         declined: bool array of shape (n,): the student's policy gives no intent, the input not being empty.
         student_right: bool array of shape (n,): the student's answer after the policy is gold.

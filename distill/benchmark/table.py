@@ -96,7 +96,8 @@ def _cascade_caption(result: BenchResult) -> str:
     return (
         "A cascade asks the teacher where the student's policy declines (policy: Cascade(router, fallback)), or in place of that where its "
         "confidence is under a number (Cascade(router, fallback, ask_when=(), ask_below=...)). "
-        f"drop: the teacher's accuracy_policy minus the cascade's, on what the teacher answered, in points.{cost}"
+        f"drop: the teacher's accuracy_policy minus the cascade's, on what the teacher answered, in points.{cost} "
+        "A number picked for looking best here looks better than it is."
     )
 
 
