@@ -102,10 +102,13 @@ class Router:
 
     Raises:
         BundleError: The tokenizer or the graph cannot be read, or they do not fit the manifest, or were replaced meanwhile.
+        TypeError: ``bundle`` is none, the path of one for instance.
         ValueError: ``threads`` is less than 1.
     """
 
     def __init__(self, bundle: Bundle, *, threads: int = 1) -> None:
+        if not isinstance(bundle, Bundle):
+            raise TypeError(f"Router takes a Bundle, found {_type_name(bundle)}; Router.load opens a folder")
         if threads < 1:
             raise ValueError(f"threads must be 1 or more, found {threads}")
         bundle = replace(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 NOT_IN_THE_DEFAULT_INSTALL = ("torch", "transformers", "datasets", "sklearn", "scipy", "openai", "jinja2")
+MOST_MB = 240
 ANSWERS = {"where is my parcel ?": "track_order", "i want my money back": "refund", "a joke please": None}
 PROGRAM = """
 import importlib.util
@@ -125,7 +126,23 @@ def install(wheel: Path, environment: Path) -> Path:
     finish([*pip, "install", "--quiet", "--constraint", ROOT / "constraints.txt", wheel], environment)
     listed = finish([*pip, "list", "--format", "freeze"], environment).stdout.split()
     print(f"installed: {' '.join(listed)}")
+    check_size(environment)
     return scripts
+
+
+def check_size(environment: Path) -> None:
+    """Weighs what the wheel brought; pip and what came with it were there before."""
+    (packages,) = environment.glob("[Ll]ib*/**/site-packages")
+    own = [
+        folder
+        for folder in packages.iterdir()
+        if not folder.name.startswith(("pip", "setuptools", "_distutils", "pkg_"))
+    ]
+    files = [path for each in own for path in (each.rglob("*") if each.is_dir() else (each,)) if path.is_file()]
+    size_mb = sum(path.stat().st_size for path in files) / 1e6
+    print(f"default install: {size_mb:.0f} MB, at most {MOST_MB} MB")
+    if size_mb > MOST_MB:
+        raise CheckFailedError(f"the default install weighs {size_mb:.0f} MB, more than {MOST_MB} MB")
 
 
 def check_route(scripts: Path, bundle: Path, folder: Path) -> None:

@@ -468,6 +468,13 @@ def test_route_prints_a_line_for_a_query_of_several_lines(tiny_bundle):
     assert json.loads(done.stdout)["text"] == "where is\nmy parcel"
 
 
+def test_json_on_stdin_is_text_and_the_command_says_so(tiny_bundle):
+    done = distill("route", tiny_bundle.path, stdin='{"text": "refund"}\nrefund\n')
+    assert len(done.stdout.splitlines()) == 2
+    assert "stdin:1: looks like JSON, and is routed as the text that it is; --input" in done.stderr
+    assert "JSON" not in distill("route", tiny_bundle.path, stdin="refund {now}\n").stderr
+
+
 def test_route_from_stdin_answers_every_line_in_order(tiny_bundle):
     stdin = "\ufeffrefund please\r\n\n   \nwhere is my parcel\nünïcödé 🙂"
     lines = distill("route", tiny_bundle.path, "--json", stdin=stdin).stdout.splitlines()

@@ -910,6 +910,11 @@ def test_extreme_logits_of_a_multi_student_neither_overflow_nor_warn(tmp_path):
     assert router.predict_proba(["anything"])[0] == pytest.approx([0.0, 1.0])
 
 
+def test_a_path_is_no_bundle(tiny_bundle):
+    with pytest.raises(TypeError, match=r"Router takes a Bundle, found .*; Router\.load opens a folder"):
+        Router(str(tiny_bundle.path))
+
+
 def test_from_pretrained_takes_a_local_folder(tiny_bundle):
     assert Router.from_pretrained(str(tiny_bundle.path)).bundle == tiny_bundle
 

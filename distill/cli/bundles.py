@@ -122,6 +122,10 @@ def _decoded(lines: Sequence[bytes], n_before: int) -> Iterator[list[str]]:
         except UnicodeDecodeError:
             yield queries
             raise DataError(f"stdin:{number}: not UTF-8; the lines before it were routed") from None
+        if number == 1 and query.startswith('{"'):
+            say(
+                "stdin:1: looks like JSON, and is routed as the text that it is; --input and --output read a file of JSON lines"
+            )
         queries.append(query.rstrip("\r"))
     yield queries
 
