@@ -1,4 +1,4 @@
-"""How much memory `distill route --input` takes, and how fast it is, over the number of lines in each kind of file.
+"""How much memory `distill route --input` takes, and how fast it is, over the number of lines, by the kinds of file that go in and come out.
 
 python scripts/bulk_growth.py models/banking-assistant/static [--queries gold.jsonl] [--json results/bulk.json]
 
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 RESULTS = ROOT / "results" / "bulk.json"
 LINES = (10_000, 100_000, 1_000_000)
-KINDS = (".jsonl", ".csv", ".parquet")
+WAYS = ((".jsonl", ".jsonl"), (".jsonl", ".parquet"), (".csv", ".jsonl"), (".parquet", ".parquet"))
+"""Kinds of file: input and output."""
 _ROUTE = """
 import sys, time
 from pathlib import Path
@@ -63,27 +64,28 @@ def main() -> None:
         "commit": tree_commit(),
         "bundle_id": bundle.manifest.bundle_id,
         "student": bundle.manifest.student,
-        "runs": [run for kind in KINDS for run in measured(bundle.path, texts, kind)],
+        "runs": [run for way in WAYS for run in measured(bundle.path, texts, *way)],
     }
     if options.json:
         write_json(options.json, result)
     print(table(result))
 
 
-def measured(bundle: Path, texts: Sequence[str], kind: str) -> Iterator[dict[str, Any]]:
-    """The figures of one kind of file, size after size."""
+def measured(bundle: Path, texts: Sequence[str], kind: str, output_kind: str) -> Iterator[dict[str, Any]]:
+    """The figures of one kind of input and of output, size after size."""
     for n_lines in LINES:
-        say(f"bulk: {n_lines:,} lines of {kind}")
+        say(f"bulk: {n_lines:,} lines, {kind} to {output_kind}")
         with tempfile.TemporaryDirectory(prefix="bulk-") as folder:
             source = Path(folder) / f"queries{kind}"
             write_queries(source, texts, n_lines)
-            output = Path(folder) / f"answers{kind if kind == '.parquet' else '.jsonl'}"
+            output = Path(folder) / f"answers{output_kind}"
             command = [sys.executable, "-c", _ROUTE, bundle, source, output]
             n_queries, seconds, peak_rss_mb = subprocess.run(
                 command, check=True, stdout=subprocess.PIPE, text=True
             ).stdout.split()
             yield {
                 "kind": kind,
+                "output_kind": output_kind,
                 "n_lines": int(n_queries),
                 "file_mb": round(source.stat().st_size / 1e6, 1),
                 "seconds": round(float(seconds), 4),
@@ -117,13 +119,13 @@ def page() -> str:
 def table(result: Mapping[str, Any]) -> str:
     """The figures as Markdown."""
     lines = [
-        "| input | lines | file, MB | seconds | lines a second | peak memory, MB |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        "| input | output | lines | file, MB | seconds | lines a second | peak memory, MB |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for run in result["runs"]:
         rate = run["n_lines"] / run["seconds"] if run["seconds"] else 0.0
         lines.append(
-            f"| `{run['kind']}` | {run['n_lines']:,} | {run['file_mb']:,.1f} | {run['seconds']:,.1f} | {float(f'{rate:.2g}'):,.0f} | {run['peak_rss_mb']:,} |"
+            f"| `{run['kind']}` | `{run.get('output_kind', '')}` | {run['n_lines']:,} | {run['file_mb']:,.1f} | {run['seconds']:,.1f} | {float(f'{rate:.2g}'):,.0f} | {run['peak_rss_mb']:,} |"
         )
     machine = result["environment"]
     where = f"`{result['student']}` {result['bundle_id']}, {machine['processor']}, {machine['measured_at'][:10]}, commit {result['commit']}.{busy(machine)}{older_students(machine)}"
