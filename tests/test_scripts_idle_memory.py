@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+from bundles import build_bundle
+from project import TESTS
+
+sys.path.append(str(TESTS.parent / "scripts"))
+import idle_memory
+
+
+def test_pages_and_calls_are_measured_with_and_without_pauses(tmp_path, monkeypatch, capsys):
+    bundle = build_bundle(tmp_path / "static").path
+    for name, value in (("N_PAGES", 16), ("PAUSES_S", (0, 0.01)), ("PAUSES_BEFORE_BLOCKS_S", (0, 0.01)), ("BLOCK", 2)):
+        monkeypatch.setattr(idle_memory, name, value)
+    monkeypatch.setattr(sys, "argv", ["idle_memory.py", str(bundle), "--json", str(tmp_path / "found.json")])
+    idle_memory.main()
+    result = json.loads((tmp_path / "found.json").read_text("utf-8"))
+    assert [each["pause_s"] for each in result["pages"]] == [each["pause_s"] for each in result["calls"]] == [0, 0.01]
+    assert {each["n"] for each in result["pages"]} == {16}
+    assert all(0 < each["p50_us"] <= each["p99_us"] for each in (*result["pages"], *result["calls"]))
+    assert capsys.readouterr().out.strip() == idle_memory.table(result).strip()
+    monkeypatch.setattr(idle_memory, "RESULTS", tmp_path / "found.json")
+    assert "| `route`, static | 0.01 |" in idle_memory.page()
+
+
+def test_what_is_no_bundle_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["idle_memory.py", str(tmp_path)])
+    with pytest.raises(SystemExit, match=r"idle_memory\.py: "):
+        idle_memory.main()
