@@ -3,7 +3,7 @@
 python scripts/idle_memory.py BUNDLE [--queries FILE] [--json results/idle-memory.json]
 
 The host of a virtual machine may take back or write-protect pages that nobody touches. The next touch then waits for it, and the machine's own system counts
-no fault. So: every page of 32 MB is read, after pauses of so many seconds; and the student is asked in blocks of 50 queries with a pause before each, and
+no fault. So: every page of 256 MB is read, after pauses of so many seconds; and the student is asked in blocks of 50 queries with a pause before each, and
 other queries for 10 ms after it. Measure on an idle machine: the figures are this machine's, its name is printed.
 """
 
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 RESULTS = ROOT / "results" / "idle-memory.json"
-N_PAGES, PAGE_BYTES = 8_192, 4_096
-PAUSES_S = (0, 2, 8, 16)
+N_PAGES, PAGE_BYTES = 65_536, 4_096
+PAUSES_S = (0, 2, 8)
 BLOCK, N_BLOCKS, PASSES = 50, 8, 2
 PAUSES_BEFORE_BLOCKS_S = (0, 2)
 WARM_UP_S = 0.01
