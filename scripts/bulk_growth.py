@@ -125,7 +125,7 @@ def table(result: Mapping[str, Any]) -> str:
     for run in result["runs"]:
         rate = run["n_lines"] / run["seconds"] if run["seconds"] else 0.0
         lines.append(
-            f"| `{run['kind']}` | `{run.get('output_kind', '')}` | {run['n_lines']:,} | {run['file_mb']:,.1f} | {run['seconds']:,.1f} | {float(f'{rate:.2g}'):,.0f} | {run['peak_rss_mb']:,} |"
+            f"| `{run['kind']}` | `{run['output_kind']}` | {run['n_lines']:,} | {run['file_mb']:,.1f} | {run['seconds']:,.1f} | {float(f'{rate:.2g}'):,.0f} | {run['peak_rss_mb']:,} |"
         )
     machine = result["environment"]
     where = f"`{result['student']}` {result['bundle_id']}, {machine['processor']}, {machine['measured_at'][:10]}, commit {result['commit']}.{busy(machine)}{older_students(machine)}"

@@ -16,6 +16,7 @@ import audit_table
 import bulk_growth
 import demo_pages
 import growth_table
+import idle_memory
 import intents_table
 import peers_table
 import teacher_evidence
@@ -185,7 +186,11 @@ PAGES = {
         "cascade": cascade,
         "bulk": bulk_growth.page,
     },
-    ROOT / "results" / "README.md": {"runs": peers_table.runs, "intents": intents_table.page},
+    ROOT / "results" / "README.md": {
+        "runs": peers_table.runs,
+        "idle": idle_memory.page,
+        "intents": intents_table.page,
+    },
     teacher_evidence.PAGE: {"teacher": teacher_evidence.table},
     **demo_pages.PAGES,
 }
