@@ -56,6 +56,7 @@ DECLINED = frozenset({Reason.LOW_CONFIDENCE, Reason.OUT_OF_SCOPE})
 """The reasons for which a policy declines a query that is not empty."""
 
 _SHOWN_CHARACTERS = 200
+_IN_ITS_OWN_LOOP = "an async fallback called route, which would wait for the event loop that both run in; await aroute"
 _QUERIES_A_TURN = 64
 """Answers that are made before other tasks of the event loop have their turn."""
 
@@ -141,7 +142,8 @@ class Cascade:
     A call whose caller has given up goes on in its thread and keeps its place among ``max_in_flight`` until it ends, so
     a fallback should have a time limit of its own. A coroutine function is awaited in the caller's event loop by
     ``aroute``, and cancelled when its time is up; ``route`` runs it in a loop that all of them share and that lasts as long as the
-    process, so that a client keeps its connections. A client's connections belong to one loop: use one by ``route`` or by ``aroute``.
+    process, so that a client keeps its connections. A client's connections belong to one loop: use one by ``route`` or by ``aroute``. What
+    blocks in a coroutine (``time.sleep``, a client that is not async) holds up all others there; give a plain function for that.
 
     Args:
         router: The student.
@@ -278,6 +280,8 @@ class Cascade:
         return predictions
 
     def _consult(self, text: str, student: Prediction) -> CascadePrediction:
+        if self._is_async and loop.runs_here() and self.should_ask(student):
+            return self._keep(student, FallbackOutcome.FAILED, _IN_ITS_OWN_LOOP)
         ticket = self._guard.enter() if self.should_ask(student) else FallbackOutcome.NOT_ASKED
         if isinstance(ticket, FallbackOutcome):
             return self._keep(student, ticket)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-__all__ = ["wait_for"]
+__all__ = ["runs_here", "wait_for"]
 
 _T = TypeVar("_T")
 _END_S = 0.2
@@ -24,11 +24,24 @@ _END_S = 0.2
 
 
 def wait_for(work: Awaitable[_T]) -> _T:
-    """What a coroutine returns or raises. It sees the caller's context variables. Not to be called where an event loop runs."""
-    value, error = asyncio.run_coroutine_threadsafe(_outcome(work), _of_process.opened()).result()
+    """What a coroutine returns or raises. It sees the caller's context variables.
+
+    Raises:
+        RuntimeError: It was called in the loop itself, which would wait for itself for ever.
+        BaseException: Whatever the coroutine raises.
+    """
+    if runs_here():
+        raise RuntimeError("waiting in an event loop for a coroutine that runs in it; await it")
+    loop = _of_process.opened()
+    value, error = asyncio.run_coroutine_threadsafe(_outcome(work), loop).result()
     if error is not None:
         raise error
     return value  # type: ignore[return-value]
+
+
+def runs_here() -> bool:
+    """Whether the caller is in the loop: a coroutine, or what it called."""
+    return _of_process.thread is threading.current_thread()
 
 
 async def _outcome(work: Awaitable[_T]) -> tuple[_T | None, BaseException | None]:
@@ -40,10 +53,15 @@ async def _outcome(work: Awaitable[_T]) -> tuple[_T | None, BaseException | None
 
 
 class _Loop:
-    """Opened by the first coroutine, and again in a forked process: the thread stayed in the parent."""
+    """Opened by the first coroutine, and again in a forked process: the thread stayed in the parent.
+
+    Attributes:
+        thread: That it runs in; None before the first coroutine.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self.thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._left: list[asyncio.AbstractEventLoop] = []
 
@@ -51,16 +69,29 @@ class _Loop:
         with self._lock:
             if self._loop is None:
                 loop = asyncio.new_event_loop()
-                threading.Thread(target=loop.run_forever, name="distill-coroutines", daemon=True).start()
-                self._loop = loop
+                thread = threading.Thread(target=_run, args=(loop,), name="distill-coroutines", daemon=True)
+                try:
+                    thread.start()
+                except BaseException:  # the system gives no more threads, or a signal came
+                    loop.close()
+                    raise
+                self.thread, self._loop = thread, loop
             return self._loop
 
+    def hold(self) -> None:
+        """Before a fork."""
+        self._lock.acquire()
+
+    def let_go(self) -> None:
+        """After it, in the parent."""
+        self._lock.release()
+
     def forget(self) -> None:
-        """After a fork. The parent's loop is kept: to close it here would take the parent's sockets out of what it watches."""
+        """After it, in the child. The parent's loop is kept: to close it here would take the parent's sockets out of what it watches."""
         self._lock = threading.Lock()
         if self._loop is not None:
             self._left.append(self._loop)
-            self._loop = None
+            self.thread = self._loop = None
 
     def end(self) -> None:
         """Cancels what is under way, when the program ends."""
@@ -68,7 +99,13 @@ class _Loop:
             return
         with suppress(TimeoutError):
             asyncio.run_coroutine_threadsafe(_cancel_all(), self._loop).result(_END_S)
-        self._loop.call_soon_threadsafe(self._loop.stop)
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    """For as long as the process lasts: a task that exits, or stops the loop, ends itself alone."""
+    while True:
+        with suppress(KeyboardInterrupt, SystemExit):
+            loop.run_forever()
 
 
 async def _cancel_all() -> None:
@@ -80,5 +117,7 @@ async def _cancel_all() -> None:
 
 _of_process = _Loop()
 atexit.register(_of_process.end)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_of_process.forget)
+if hasattr(
+    os, "register_at_fork"
+):  # no fork amid the opening: the child would close the loop, and its parent's sockets with it
+    os.register_at_fork(before=_of_process.hold, after_in_parent=_of_process.let_go, after_in_child=_of_process.forget)

@@ -102,7 +102,7 @@ class Router:
 
     Raises:
         BundleError: The tokenizer or the graph cannot be read, or they do not fit the manifest, or were replaced meanwhile.
-        TypeError: ``bundle`` is none, the path of one for instance.
+        TypeError: ``bundle`` is not a ``Bundle``, but a path for instance.
         ValueError: ``threads`` is less than 1.
     """
 

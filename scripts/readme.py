@@ -164,7 +164,10 @@ def cascade() -> str:
 def plain() -> str:
     """The program of docs/bundle.md that runs a bundle without this package."""
     page = (ROOT / "docs" / "bundle.md").read_text(encoding="utf-8")
-    return page.partition("<!-- run: onnxruntime -->\n")[2].partition("\n```\n")[0] + "\n```\n"
+    found = re.search(r"<!-- run: onnxruntime -->\n(```python\n.*?\n```\n)", page, re.DOTALL)
+    if not found:
+        raise SystemExit("docs/bundle.md: the program that needs onnxruntime alone is missing")
+    return found.group(1)
 
 
 PARTS = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import venv
 import zipfile
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 NOT_IN_THE_DEFAULT_INSTALL = ("torch", "transformers", "datasets", "sklearn", "scipy", "openai", "jinja2")
 MOST_MB = 240
+THERE_BEFORE = ("pip", "setuptools", "_distutils", "distutils-precedence", "pkg_resources")
 ANSWERS = {"where is my parcel ?": "track_order", "i want my money back": "refund", "a joke please": None}
 PROGRAM = """
 import importlib.util
@@ -132,12 +134,8 @@ def install(wheel: Path, environment: Path) -> Path:
 
 def check_size(environment: Path) -> None:
     """Weighs what the wheel brought; pip and what came with it were there before."""
-    (packages,) = environment.glob("[Ll]ib*/**/site-packages")
-    own = [
-        folder
-        for folder in packages.iterdir()
-        if not folder.name.startswith(("pip", "setuptools", "_distutils", "pkg_"))
-    ]
+    packages = Path(sysconfig.get_path("purelib", vars={"base": str(environment), "platbase": str(environment)}))
+    own = [each for each in packages.iterdir() if not each.name.startswith(THERE_BEFORE)]
     files = [path for each in own for path in (each.rglob("*") if each.is_dir() else (each,)) if path.is_file()]
     size_mb = sum(path.stat().st_size for path in files) / 1e6
     print(f"default install: {size_mb:.0f} MB, at most {MOST_MB} MB")

@@ -347,6 +347,21 @@ def test_a_coroutine_function_keeps_its_connection(tiny_router, kept_open, way):
     assert [(each.fallback.value, each.error) for each in answers] == [("answered", None)] * 8
 
 
+def test_a_coroutine_that_asks_a_cascade_of_its_own_loop_is_told_so(tiny_router):
+    inner = Cascade(tiny_router, as_coroutine(Fallback("refund")), timeout_s=PATIENCE_S)
+    answers = []
+
+    async def ask(text):
+        answers.append(inner.route(text))
+        return answers[0]
+
+    started = time.monotonic()
+    Cascade(tiny_router, ask).route(DOUBTED)
+    assert time.monotonic() - started < PATIENCE_S / 2
+    assert (answers[0].fallback, answers[0].intent) == (FallbackOutcome.FAILED, None)
+    assert "await aroute" in answers[0].error
+
+
 # --- time, budget, breaker -------------------------------------------------------------------------------------------
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import tomllib
+import venv
 from importlib import metadata
 from pathlib import Path
 
@@ -11,6 +13,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT / "scripts"))
+import wheel_test  # noqa: E402
+
 LIMIT_MB = 240
 NOT_FOR_ROUTING = {"torch", "transformers", "datasets", "scikit-learn", "scipy", "pandas", "openai", "jinja2", "onnx"}
 
@@ -64,3 +69,17 @@ def test_every_part_was_found_and_weighed(sizes_mb):
     assert all(size > 0 for size in sizes_mb.values())
     assert sizes_mb["onnxruntime"] > 20
     assert sizes_mb["numpy"] > 10
+
+
+def test_what_the_wheel_brings_is_weighed(tmp_path, monkeypatch, capsys):
+    venv.create(tmp_path / "environment", with_pip=False)
+    (packages,) = {path.resolve() for path in (tmp_path / "environment").glob("[Ll]ib*/**/site-packages")}
+    (packages / "pip").mkdir()
+    (packages / "pip" / "big.py").write_bytes(bytes(3_000_000))
+    (packages / "own").mkdir()
+    (packages / "own" / "model.bin").write_bytes(bytes(2_000_000))
+    wheel_test.check_size(tmp_path / "environment")
+    assert "default install: 2 MB" in capsys.readouterr().out
+    monkeypatch.setattr(wheel_test, "MOST_MB", 1)
+    with pytest.raises(wheel_test.CheckFailedError, match="weighs 2 MB"):
+        wheel_test.check_size(tmp_path / "environment")

@@ -30,6 +30,46 @@ def test_what_a_coroutine_raises_is_its_callers_and_ends_no_loop(error):
     assert loop.wait_for(where()) is before
 
 
+@pytest.mark.parametrize("end", ["raise SystemExit(3)", "asyncio.get_running_loop().stop()"])
+def test_a_task_that_exits_ends_no_loop(end):
+    """In a program of its own: in this one it would end every test that comes after."""
+    program = f"""
+import asyncio
+from distill import loop
+
+async def leave():
+    {end}
+
+async def ask():
+    return await asyncio.gather(leave(), return_exceptions=True)
+
+async def where():
+    return asyncio.get_running_loop()
+
+before = loop.wait_for(where())
+try:
+    loop.wait_for(ask())
+except SystemExit:
+    pass
+assert loop.wait_for(where()) is before
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=30)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_coroutine_that_waits_for_another_in_its_own_loop_is_told_so():
+    async def wait():
+        work = where()
+        try:
+            loop.wait_for(work)
+        finally:
+            work.close()
+
+    with pytest.raises(RuntimeError, match="await it"):
+        loop.wait_for(wait())
+    assert not loop.runs_here()
+
+
 def test_a_coroutine_sees_its_callers_context():
     request = ContextVar("request", default=None)
 

@@ -85,7 +85,14 @@ def _write_what_the_table_names():
         write_lines(Path("gold.jsonl"), [{"text": "money back", "intent": "refund"}, {"text": "sing", "intent": "oos"}])
 
 
-@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
+PROGRAMS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_router_and_the_bundle_without_it_are_shown():
+    assert ["Router.load" in block for block in PROGRAMS] == [True, False]
+
+
+@pytest.mark.parametrize("block", PROGRAMS)
 def test_every_python_block_runs(tmp_path, monkeypatch, capsys, block):
     build_bundle(tmp_path / "models" / "banking-assistant" / "static", task=Task.SINGLE)
     monkeypatch.chdir(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import asdict
 from enum import StrEnum
@@ -27,6 +28,9 @@ __all__ = ["add_to"]
 
 _ANSWER_WIDTH = 24
 _BYTES_AT_A_TIME = 1 << 16
+
+
+_LIKE_JSON = re.compile(r"""\s*(\{\s*"|\[\s*[{"])""")
 
 
 class _Engine(StrEnum):
@@ -122,7 +126,7 @@ def _decoded(lines: Sequence[bytes], n_before: int) -> Iterator[list[str]]:
         except UnicodeDecodeError:
             yield queries
             raise DataError(f"stdin:{number}: not UTF-8; the lines before it were routed") from None
-        if number == 1 and query.startswith('{"'):
+        if number == 1 and _LIKE_JSON.match(query):
             say(
                 "stdin:1: looks like JSON, and is routed as the text that it is; --input and --output read a file of JSON lines"
             )
