@@ -1,6 +1,6 @@
 """What memory costs that was left alone for some seconds: plain pages of this process, and the static student's single calls.
 
-python scripts/idle_memory.py BUNDLE [--queries FILE] [--json results/idle-memory.json]
+python scripts/idle_memory.py BUNDLE --queries FILE [--json results/idle-memory.json]
 
 The host of a virtual machine may take back or write-protect pages that nobody touches. The next touch then waits for it, and the machine's own system counts
 no fault. So: every page of 256 MB is read, after pauses of so many seconds; and the student is asked in blocks of 50 queries with a pause before each, and
@@ -23,9 +23,8 @@ from provenance import ROOT, busy, tree_commit
 
 from distill import Router
 from distill.benchmark.latency import environment
-from distill.bundle import SELFCHECK
 from distill.data import read_jsonl, write_json
-from distill.errors import DistillError
+from distill.errors import DataError, DistillError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,13 +42,16 @@ def main() -> None:
     """Measures pages and calls, and prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path, help="A static student.")
-    parser.add_argument("--queries", type=Path, help="JSON lines with `text` [the bundle's self-check].")
+    parser.add_argument("--queries", type=Path, required=True, help="JSON lines with `text`.")
     parser.add_argument("--json", type=Path, help="Also write the figures there.")
     options = parser.parse_args()
     try:
         router = Router.load(options.bundle)
-        lines = read_jsonl(options.queries or options.bundle / SELFCHECK)
-        texts = [line["text"] for _, line in lines if line["text"].strip()]
+        texts = [line["text"] for _, line in read_jsonl(options.queries) if line["text"].strip()]
+        if len(texts) < 2 * BLOCK:
+            raise DataError(
+                f"{options.queries}: {len(texts)} queries; {2 * BLOCK} are needed, so that each block has others before it"
+            )
     except DistillError as error:
         raise SystemExit(f"idle_memory.py: {error}") from error
     random.Random(0).shuffle(texts)  # noqa: S311 - of any kind in each block
@@ -71,11 +73,11 @@ def pages() -> list[dict[str, float]]:
     memory = mmap.mmap(-1, N_PAGES * PAGE_BYTES)
     for page in range(N_PAGES):
         memory[page * PAGE_BYTES] = 1
-    found = []
+    found, chance = [], np.random.default_rng(0)
     for pause_s in PAUSES_S:
+        places = (PAGE_BYTES * chance.permutation(N_PAGES)).tolist()
+        taken = np.zeros(N_PAGES) + 1.0  # written to, so that none of its own pages is new
         time.sleep(pause_s)
-        places = [page * PAGE_BYTES for page in np.random.default_rng(0).permutation(N_PAGES).tolist()]
-        taken = np.empty(N_PAGES)
         faults = n_faults()
         for number, place in enumerate(places):
             started = time.perf_counter_ns()

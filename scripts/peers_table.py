@@ -156,9 +156,9 @@ def _who_holds_the_loop(late: Mapping[str, Row]) -> str:
     )
     return (
         f"`aroute_batch` is to hold a loop for {HELD_MS:g} ms at most while `encoder` answers 256 queries. By `scripts/throughput.py` ([table](deployment.md#event-loops)) "
-        f"a task of the loop is later than that {100 * shares['busy']:.2f} % of the time beside it, {100 * shares['hashing']:.2f} % beside a thread "
-        f"that only hashes, for as long and as often, and {100 * shares['idle']:.2f} % with nothing else running; {verdict}: between {least:.2f} and {most:.2f} % more of the time than in the worse "
-        "of these two, at 95 % (Newcombe's interval, as if turns did not hang on one another)."
+        f"{100 * shares['busy']:.2f} % of a task's turns in the loop are later than that beside it, {100 * shares['hashing']:.2f} % beside a thread "
+        f"that only hashes, for as long and as often, and {100 * shares['idle']:.2f} % with nothing else running; {verdict}: between {least:.2f} and {most:.2f} percentage points more than in the worse "
+        f"of these two, at 95 % (Newcombe's interval, as if turns did not hang on one another). The latest turn with nothing else running is {late['idle']['p100_ms']:.1f} ms late."
     )
 
 

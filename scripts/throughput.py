@@ -126,7 +126,11 @@ def table(result: Mapping[str, Any]) -> str:
     machine = result["environment"]
     n_queries = " and ".join(dict.fromkeys(f"{result['bundles'][name]['n_queries']:,}" for name in names))
     in_rounds = any("queries_per_s_by_round" in each for each in result["bundles"].values())
-    rounds = f"Medians of {ROUNDS} rounds, in brackets the least and the most. " if in_rounds else "One window each. "
+    rounds = (
+        f"Queries a second: medians of {ROUNDS} rounds, in brackets the least and the most; late turns: of all rounds; calls: medians of {CALLS}, each after a turn in the other thread, so its caches are cold. "
+        if in_rounds
+        else "One window each. "
+    )
     where = (
         f"{rounds}{machine['processor']}, {machine['cores']} cores, {machine['measured_at'][:10]}; {n_queries} queries, one thread a worker."
         f"{_tokenizers(result['bundles'])}{older_students(machine)}{busy(machine)}"

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 from bundles import build_bundle
-from project import TESTS
+from project import TESTS, write_lines
 
 sys.path.append(str(TESTS.parent / "scripts"))
 import idle_memory
@@ -15,7 +15,9 @@ def test_pages_and_calls_are_measured_with_and_without_pauses(tmp_path, monkeypa
     bundle = build_bundle(tmp_path / "static").path
     for name, value in (("N_PAGES", 16), ("PAUSES_S", (0, 0.01)), ("PAUSES_BEFORE_BLOCKS_S", (0, 0.01)), ("BLOCK", 2)):
         monkeypatch.setattr(idle_memory, name, value)
-    monkeypatch.setattr(sys, "argv", ["idle_memory.py", str(bundle), "--json", str(tmp_path / "found.json")])
+    write_lines(tmp_path / "queries.jsonl", [{"text": f"refund {number}"} for number in range(5)])
+    arguments = [str(bundle), "--queries", str(tmp_path / "queries.jsonl"), "--json", str(tmp_path / "found.json")]
+    monkeypatch.setattr(sys, "argv", ["idle_memory.py", *arguments])
     idle_memory.main()
     result = json.loads((tmp_path / "found.json").read_text("utf-8"))
     assert [each["pause_s"] for each in result["pages"]] == [each["pause_s"] for each in result["calls"]] == [0, 0.01]
@@ -26,7 +28,15 @@ def test_pages_and_calls_are_measured_with_and_without_pauses(tmp_path, monkeypa
     assert "| `route`, static | 0.01 |" in idle_memory.page()
 
 
+def test_a_block_needs_others_before_it(tmp_path, monkeypatch):
+    bundle = build_bundle(tmp_path / "static").path
+    write_lines(tmp_path / "queries.jsonl", [{"text": "refund"}] * 99)
+    monkeypatch.setattr(sys, "argv", ["idle_memory.py", str(bundle), "--queries", str(tmp_path / "queries.jsonl")])
+    with pytest.raises(SystemExit, match="99 queries; 100 are needed"):
+        idle_memory.main()
+
+
 def test_what_is_no_bundle_is_one_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["idle_memory.py", str(tmp_path)])
+    monkeypatch.setattr(sys, "argv", ["idle_memory.py", str(tmp_path), "--queries", "none.jsonl"])
     with pytest.raises(SystemExit, match=r"idle_memory\.py: "):
         idle_memory.main()

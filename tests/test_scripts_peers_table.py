@@ -110,7 +110,7 @@ def test_limits_say_what_stands_and_by_how_much_the_rest_is_missed(results):
     assert "| `encoder`, the same in the budget above, ms | 260 | 250 | missed: 1.04 times the limit |" in lines
     longest = "`encoder`, longest that a loop waits beside batches of 256, ms"
     assert f"| {longest} | 5 | 2 | missed: 2.50 times the limit |" in lines
-    assert "0.20 % of the time beside it, 0.30 % beside a thread" in lines[-1]
+    assert "0.20 % of a task's turns in the loop are later than that beside it, 0.30 % beside a thread" in lines[-1]
     assert "| `static`, memory, MB | 99 | 90 | missed: 1.10 times the limit |" in lines
     assert any("Memory was read after one answer then" in line for line in lines)
     run["rows"] = [{**row, "serving_rss_mb": 120.0} for row in run["rows"]]
