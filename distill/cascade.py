@@ -280,9 +280,11 @@ class Cascade:
         return predictions
 
     def _consult(self, text: str, student: Prediction) -> CascadePrediction:
-        if self._is_async and loop.runs_here() and self.should_ask(student):
+        if not self.should_ask(student):
+            return self._keep(student, FallbackOutcome.NOT_ASKED)
+        if self._is_async and loop.runs_here():
             return self._keep(student, FallbackOutcome.FAILED, _IN_ITS_OWN_LOOP)
-        ticket = self._guard.enter() if self.should_ask(student) else FallbackOutcome.NOT_ASKED
+        ticket = self._guard.enter()
         if isinstance(ticket, FallbackOutcome):
             return self._keep(student, ticket)
         try:

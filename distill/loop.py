@@ -66,6 +66,11 @@ class _Loop:
         self._left: list[asyncio.AbstractEventLoop] = []
 
     def opened(self) -> asyncio.AbstractEventLoop:
+        """The loop, which runs from now on.
+
+        Raises:
+            RuntimeError: The system gives no more threads.
+        """
         with self._lock:
             if self._loop is None:
                 loop = asyncio.new_event_loop()

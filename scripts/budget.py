@@ -45,11 +45,6 @@ MOST_QUERIES, ROUNDS, BATCHES, STARTS = 512, 5, (1, 8, 16, 48, 128), 5
 OWN_SETTINGS = "as the Router has it"
 """Beside it stands another session like it: what the two differ by is noise."""
 MATRICES, ROWS, BLOCK = ((384, 384), (384, 1536), (1536, 384)), (1, 12, 384), 32
-UNLIKE = (
-    "**The first row is not yet comparable with the others**: its graph has the softmax in it, theirs is the bundle's file as it is, read into memory. "
-    "They compare with each other. All were asked with tensors made anew for each call, which the Router does not make."
-)
-"""Of results that hold `sessions` in place of `settings`: they were measured so."""
 START = """
 import json, sys, time
 def memory(key):
@@ -285,17 +280,14 @@ def tables(result: Mapping[str, Any]) -> dict[str, str]:
     rows = result["products"]
     parts["products"] = _table(list(rows[0]), ([f"{value:,.0f}" for value in row.values()] for row in rows))
     where = result["environment"]
-    queries = f"`{result['queries']}`" if "queries" in result else "the demo's gold"  # which it was before it was noted
     parts["machine"] = [
-        f"{where['processor']}, one thread, onnxruntime {where['versions']['onnxruntime']}, {result['n_queries']} queries of {queries}.{_of(result)}{older_students(where)}{busy(where)}"
+        f"{where['processor']}, one thread, onnxruntime {where['versions']['onnxruntime']}, {result['n_queries']} queries of `{result['queries']}`.{_of(result)}{older_students(where)}{busy(where)}"
     ]
     return {name: "\n".join(lines) + "\n" for name, lines in parts.items()}
 
 
 def _of(result: Mapping[str, Any]) -> str:
-    """Which bundles, and with which code; runs of before do not say."""
-    if "commit" not in result:
-        return ""
+    """Which bundles, and with which code."""
     bundles = " and ".join(f"`{each['student']}` {each['bundle_id']}" for each in result["bundles"])
     return f" Bundles: {bundles}; commit {result['commit']}."
 
@@ -313,10 +305,9 @@ def _budget(bundle: Mapping[str, Any]) -> str:
 
 
 def _settings(bundles: Sequence[Mapping[str, Any]]) -> list[str]:
-    measured = [each.get("settings", each.get("sessions")) for each in bundles]
     head = ["", *(each["student"] for each in bundles)]
-    lines = _table(head, ([name, *(f"{each[name]:.2f}" for each in measured)] for name in measured[0]))
-    return lines if all("settings" in each for each in bundles) else [*lines, "", UNLIKE]
+    names = bundles[0]["settings"]
+    return _table(head, ([name, *(f"{each['settings'][name]:.2f}" for each in bundles)] for name in names))
 
 
 def _start_rows(begun: Mapping[str, float | None]) -> list[list[str]]:

@@ -76,7 +76,7 @@ def pages() -> list[dict[str, float]]:
     found, chance = [], np.random.default_rng(0)
     for pause_s in PAUSES_S:
         places = (PAGE_BYTES * chance.permutation(N_PAGES)).tolist()
-        taken = np.zeros(N_PAGES) + 1.0  # written to, so that none of its own pages is new
+        taken = np.ones(N_PAGES)  # written to, so that none of its own pages is new
         time.sleep(pause_s)
         faults = n_faults()
         for number, place in enumerate(places):

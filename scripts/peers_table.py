@@ -56,10 +56,6 @@ def limits() -> str:
     lines = ["| | measured | limit | |", "| --- | ---: | ---: | --- |"]
     lines += [_judged(limit) for limit in _limits_beside_peers(run) + _limits_alone(begun, late)]
     source = f"But for the budget's start and the loop, from {_run(run)}, {run['data']['name']}; percentiles are the medians of {run['runs']} runs."
-    if "queries_per_s_by_run" not in run["rows"][0]:  # runs of before say no more than one figure
-        source += " Batches and bare imports were not yet asked in turns then."
-    if "serving_rss_mb" not in run["rows"][0]:
-        source += " Memory was read after one answer then, not after those to the test part."
     how = "; ".join(f"{row['name']}: {row['how']}" for row in run["rows"] if not row["bundle_id"])
     notes = [f"{source}{older_students(run['environment'])}", f"How each was set up: {how}.", _who_holds_the_loop(late)]
     return "\n".join([*lines, *(line for note in notes for line in ("", note)), ""])
@@ -94,10 +90,10 @@ def _limits_beside_peers(run: Row) -> list[_Limit]:
 
     def above_bare(name: str) -> float:
         row = rows[name]
-        return float(row["cold_start_ms"] - row.get("bare_imports_ms", run["bare_imports_ms"]))
+        return float(row["cold_start_ms"] - row["bare_imports_ms"])
 
     def memory(name: str) -> float:
-        return float(rows[name].get("serving_rss_mb") or rows[name]["peak_rss_mb"])
+        return float(rows[name]["serving_rss_mb"])
 
     def batches_over_single(name: str) -> float:
         return float(rows[name]["queries_per_s"] * rows[name]["p50_ms"] / 1000)

@@ -125,14 +125,12 @@ def table(result: Mapping[str, Any]) -> str:
     lines += _calls(result["bundles"])
     machine = result["environment"]
     n_queries = " and ".join(dict.fromkeys(f"{result['bundles'][name]['n_queries']:,}" for name in names))
-    in_rounds = any("queries_per_s_by_round" in each for each in result["bundles"].values())
-    rounds = (
-        f"Queries a second: medians of {ROUNDS} rounds, in brackets the least and the most; late turns: of all rounds; calls: medians of {CALLS}, each after a turn in the other thread, so its caches are cold. "
-        if in_rounds
-        else "One window each. "
+    how = (
+        f"Queries a second: medians of {ROUNDS} rounds, in brackets the least and the most; late turns: of all rounds; calls: medians of {CALLS}, "
+        "each after a turn in the other thread, so its caches are cold. "
     )
     where = (
-        f"{rounds}{machine['processor']}, {machine['cores']} cores, {machine['measured_at'][:10]}; {n_queries} queries, one thread a worker."
+        f"{how}{machine['processor']}, {machine['cores']} cores, {machine['measured_at'][:10]}; {n_queries} queries, one thread a worker."
         f"{_tokenizers(result['bundles'])}{older_students(machine)}{busy(machine)}"
     )
     return "\n".join([*lines, "", where, ""])
@@ -140,12 +138,9 @@ def table(result: Mapping[str, Any]) -> str:
 
 def _calls(bundles: Mapping[str, Any]) -> list[str]:
     """What it costs to hand queries to a thread and back."""
-    timed = {name: each["calls_us"] for name, each in bundles.items() if "calls_us" in each}
-    if not timed:  # figures of before
-        return []
     lines = ["", "| p50 µs of a call | in the loop's thread | in another, waited for |", "| --- | ---: | ---: |"]
-    for name, calls in timed.items():
-        for n, (inline, in_thread) in calls.items():
+    for name, bundle in bundles.items():
+        for n, (inline, in_thread) in bundle["calls_us"].items():
             queries = "a query" if n == "1" else f"{n} queries"
             lines.append(f"| `{name}`, {queries} | {inline:,.0f} | {in_thread:,.0f} |")
     return lines
@@ -154,16 +149,14 @@ def _calls(bundles: Mapping[str, Any]) -> list[str]:
 def _rates(bundle: Mapping[str, Any], workers: str) -> list[str]:
     """One by one and in batches: the median, and the least and the most of the rounds."""
     medians = bundle["queries_per_s"][workers]
-    if "queries_per_s_by_round" not in bundle:
-        return [f"{rate:,.0f}" for rate in medians]
     rounds = bundle["queries_per_s_by_round"][workers]
     return [f"{rate:,.0f} [{min(own):,.0f}, {max(own):,.0f}]" for rate, own in zip(medians, rounds, strict=True)]
 
 
 def _tokenizers(bundles: Mapping[str, Any]) -> str:
-    found = [f"`{name}` {each['tokenizer']}" for name, each in bundles.items() if "tokenizer" in each]
-    made = [f"`{name}` {each['bundle_id']}" for name, each in bundles.items() if "bundle_id" in each]
-    return (f" Tokenizer: {', '.join(found)}." if found else "") + (f" Bundles: {', '.join(made)}." if made else "")
+    found = ", ".join(f"`{name}` {each['tokenizer']}" for name, each in bundles.items())
+    made = ", ".join(f"`{name}` {each['bundle_id']}" for name, each in bundles.items())
+    return f" Tokenizer: {found}. Bundles: {made}."
 
 
 def batch_of(texts: Sequence[str]) -> list[str]:

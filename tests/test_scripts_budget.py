@@ -79,19 +79,6 @@ def test_all_settings_are_of_the_graph_that_the_router_runs(tmp_path, monkeypatc
         np.testing.assert_array_equal(each, answers[0])
 
 
-def test_rows_of_unlike_graphs_are_said_to_be_unlike():
-    result = json.loads(budget.RESULTS.read_text(encoding="utf-8"))
-    bundles = result["bundles"]
-    alike = [{name: value for name, value in each.items() if name != "sessions"} for each in bundles]
-    for each in alike:
-        each["settings"] = {budget.OWN_SETTINGS: 1.0, "without mapping the file": 0.5}
-    assert budget.UNLIKE not in budget.tables(result | {"bundles": alike})["sessions"]
-    unlike = [{**each, "sessions": each["settings"]} for each in alike]
-    for each in unlike:
-        del each["settings"]
-    assert budget.UNLIKE in budget.tables(result | {"bundles": unlike})["sessions"]
-
-
 def test_products_are_of_the_same_weights():
     made = budget._products(64, 32, budget.np.random.default_rng(0))
     rows = budget.np.ones((3, 64))
@@ -128,7 +115,6 @@ def test_a_users_run_prints_and_overwrites_nothing(tiny_bundle, tmp_path, monkey
     printed = capsys.readouterr().out
     assert "Abacus, one thread, onnxruntime 1, 2 queries of `mine.jsonl`." in printed
     assert budget.OWN_SETTINGS in printed
-    assert budget.UNLIKE not in printed
     found = json.loads((tmp_path / "found.json").read_text("utf-8"))
     assert found["queries"] == "mine.jsonl"
     assert found["bundles"][0]["start"]["load_ms"] > 0

@@ -91,7 +91,14 @@ def test_the_interval_of_two_shares_is_newcombes():
 
 def test_limits_say_what_stands_and_by_how_much_the_rest_is_missed(results):
     run = json.loads((results / "PEERS").read_text("utf-8"))
-    own = {**ROW, "p50_ms": 0.03, "p99_ms": 0.06, "peak_rss_mb": 99.0, "queries_per_s": 66_660.0}
+    own = {
+        **ROW,
+        "p50_ms": 0.03,
+        "p99_ms": 0.06,
+        "serving_rss_mb": 99.0,
+        "bare_imports_ms": 80.0,
+        "queries_per_s": 66_660.0,
+    }
     names = ("static", "static [fast]", "encoder", "model2vec", "semantic-router")
     run["rows"] = [{**own, "name": name} for name in names]
     run["rows"][4]["p50_ms"] = 0.3
@@ -112,10 +119,6 @@ def test_limits_say_what_stands_and_by_how_much_the_rest_is_missed(results):
     assert f"| {longest} | 5 | 2 | missed: 2.50 times the limit |" in lines
     assert "0.20 % of a task's turns in the loop are later than that beside it, 0.30 % beside a thread" in lines[-1]
     assert "| `static`, memory, MB | 99 | 90 | missed: 1.10 times the limit |" in lines
-    assert any("Memory was read after one answer then" in line for line in lines)
-    run["rows"] = [{**row, "serving_rss_mb": 120.0} for row in run["rows"]]
-    (results / "PEERS").write_text(json.dumps(run | {"runs": 5}), "utf-8")
-    assert "| `static`, memory, MB | 120 | 90 | missed: 1.33 times the limit |" in peers_table.limits()
     assert (
         "| `static`, queries a second in batches | 66,700 | at least 100,000 | missed: 0.67 times the limit |" in lines
     )

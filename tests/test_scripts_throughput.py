@@ -45,23 +45,6 @@ def test_threads_and_processes_are_measured_for_every_bundle(measured):
     assert printed.strip() == throughput.table(found).strip()
 
 
-def test_figures_that_do_not_name_the_tokenizer_are_shown(measured):
-    found, _ = measured
-    for bundle in found["bundles"].values():
-        del bundle["tokenizer"]
-    assert "Tokenizer" not in throughput.table(found)
-
-
-def test_figures_of_one_window_are_shown_as_such(measured):
-    found, _ = measured
-    for bundle in found["bundles"].values():
-        del bundle["queries_per_s_by_round"], bundle["calls_us"]
-    page = throughput.table(found)
-    assert "One window each." in page
-    assert "µs of a call" not in page
-    assert "[" not in page
-
-
 def test_processes_have_a_router_each(tmp_path):
     bundle = build_bundle(tmp_path / "static").path
     assert throughput.run_processes(bundle, ["refund", "my parcel"], 0.05, 2, in_batches=True) > 0

@@ -28,8 +28,6 @@ __all__ = ["add_to"]
 
 _ANSWER_WIDTH = 24
 _BYTES_AT_A_TIME = 1 << 16
-
-
 _LIKE_JSON = re.compile(r"""\s*(\{\s*"|\[\s*[{"])""")
 
 
