@@ -20,7 +20,18 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from distill import errors
-from distill.bulk_files import FORMATS, Csv, Line, Part, answer_row, format_of, source_of
+from distill.bulk_files import (
+    ANSWER_COLUMNS,
+    FORMATS,
+    Answers,
+    Columns,
+    Csv,
+    Line,
+    Part,
+    answer_row,
+    format_of,
+    source_of,
+)
 from distill.data import storage_errors, write_json
 from distill.errors import BundleError, DataError, DistillError, missing_extra
 from distill.progress import Progress, say
@@ -30,7 +41,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from distill.types import Task
 
 __all__ = ["ENGINES", "BulkSummary", "PartRouter", "route_file"]
 
@@ -71,7 +81,7 @@ class _Job:
     bundle: Path
     source: Path
     output: Path
-    column: str
+    columns: Columns
 
     @property
     def folder(self) -> Path:
@@ -112,29 +122,28 @@ class PartRouter:
     Attributes:
         job: What is routed, and where to.
         router: With what.
+        answers: What the rows of the output hold.
     """
 
     job: _Job
     router: Router
+    answers: Answers
 
     def route(self, part: Part) -> dict[str, Any]:
         """Routes one part and writes its files. The counts are those of its mark."""
-        job, task = self.job, self.router.manifest.task
+        job = self.job
         lines: list[Line] = []
         bad: list[Line] = []
-        for line in source_of(job.source).read(job.source, part, job.column):
+        for line in source_of(job.source).read(job.source, part, job.columns):
             (lines if line.text is not None else bad).append(line)
         texts = [line.text for line in lines if line.text is not None]
         predictions = self.router.route_batch(texts)
-        rows = [
-            answer_row(line.number, text, prediction, task)
-            for line, text, prediction in zip(lines, texts, predictions, strict=True)
-        ]
-        format_of(job.output).write(job.answers(part), rows, task)
+        rows = [answer_row(line, prediction, self.answers) for line, prediction in zip(lines, predictions, strict=True)]
+        format_of(job.output).write(job.answers(part), rows, self.answers)
         errors = [
             {"output": job.output.name, "line": line.number, "error": line.error, "raw": line.raw} for line in bad
         ]
-        FORMATS[".jsonl"].write(job.errors(part), errors, task)
+        FORMATS[".jsonl"].write(job.errors(part), errors, self.answers)
         for path in (job.answers(part), job.errors(part)):
             _flush(path)
         first = f"{job.source}:{bad[0].number}: {bad[0].error}" if bad else ""
@@ -149,14 +158,15 @@ def route_file(
     output: Path,
     *,
     column: str = "text",
+    keep: Sequence[str] = (),
     engine: str = "local",
     lines_per_part: int = _LINES_PER_PART,
     show_progress: bool = True,
 ) -> BulkSummary:
     """Routes every query of a file.
 
-    A row of the output has ``line`` (the input's line or row, from 1; of a CSV the line on which its row begins), ``text``, ``intent``, ``score``, ``reason`` and
-    ``top_intent``; ``intents`` or ``weights`` where that is the task. The rows stand in the order of the input. Blank lines
+    A row of the output has ``line`` (the input's line or row, from 1; of a CSV the line on which its row begins), the columns to ``keep``, ``text``, ``intent``, ``score``,
+    ``reason`` and ``top_intent``; ``intents`` or ``weights`` where that is the task. The rows stand in the order of the input. Blank lines
     are passed over. Lines without a query are counted, the first is said, and all are written to ``errors.jsonl`` in the
     output's folder; each names its output, and where there is an ``errors.jsonl`` of another output or program, they go to
     ``OUTPUT.errors.jsonl``. Until all is done, the parts that are lie in ``OUTPUT.parts``. An input without a line, or with
@@ -167,18 +177,20 @@ def route_file(
         source: A file of JSON lines (``.jsonl``), or a table (``.csv`` with a header, in UTF-8, or ``.parquet``).
         output: ``.jsonl`` or ``.parquet``; replaced when all is done.
         column: The key or the column of the input that holds the queries.
+        keep: Keys or columns of the input that go into the output as they are: ids, for instance. Of lines of JSON, a value that is no text goes into Parquet as
+            JSON, and one that a line lacks is null; of Parquet text, numbers and booleans can be kept, and what is not finite is null in JSON.
         engine: ``local`` or ``ray``.
         lines_per_part: How many lines are routed as one piece.
         show_progress: Shows progress on stderr.
 
     Raises:
-        DataError: The input cannot be read, or is changed meanwhile, or has lines but a query in none (they are in ``errors.jsonl`` then, and an old
+        DataError: The input cannot be read, or lacks a column, or has one to keep that the output has too, or is changed meanwhile, or has lines but a query in none (they are in ``errors.jsonl`` then, and an old
             output stays); a file that is none of ours stands in the way; or another run is writing the output.
         BundleError: The bundle cannot be loaded.
         MissingExtraError: pyarrow or Ray is needed and not installed.
         StorageError: The output cannot be written.
     """
-    job = _Job(bundle.absolute(), _located(source), _located(output), column)
+    job = _Job(bundle.absolute(), _located(source), _located(output), Columns(column, tuple(dict.fromkeys(keep))))
     _check(job)
     if engine == "ray":
         _import_ray()
@@ -187,17 +199,19 @@ def route_file(
     facts = _facts(job.source)
     if show_progress and isinstance(kind, Csv) and facts["size"] >= _LONG_TO_READ:
         say(f"route: reading {job.source.name} once, to find where its rows begin")
-    parts = kind.plan(job.source, lines_per_part, column)
+    parts = kind.plan(job.source, lines_per_part, job.columns)
+    types = kind.types(job.source, job.columns)
+    answers = Answers(router.manifest.task, tuple(zip(job.columns.kept, types, strict=True)))
     with _alone(job):
         _open_folder(job, facts, lines_per_part, router.manifest.bundle_id)
         left = [part for part in parts if job.counts(part) is None]
         n_resumed = sum(part.n_lines for part in parts) - sum(part.n_lines for part in left)
         if n_resumed and left:
             say(f"route: going on where it stopped: {n_resumed:,} lines are done")
-        _route_parts(PartRouter(job, router), left, engine, show_progress=show_progress)
+        _route_parts(PartRouter(job, router, answers), left, engine, show_progress=show_progress)
         if _facts(job.source) != facts:
             raise DataError(f"{job.source}: was changed while it was routed; run it again, which begins anew")
-        return _finish(job, parts, n_resumed, router.manifest.task)
+        return _finish(job, parts, n_resumed, answers)
 
 
 def _flush(path: Path) -> None:
@@ -246,9 +260,14 @@ def _alone(job: _Job) -> Iterator[None]:
 
 def _check(job: _Job) -> None:
     """Finds what cannot end well before anything is routed."""
-    for name in (str(job.source), str(job.output), job.column):
+    for name in (str(job.source), str(job.output), *job.columns.names):
         if not _is_utf8(name):
             raise DataError(f"{name!r}: is not UTF-8, so nothing could name it; give another name")
+    for name in job.columns.kept:
+        if name in ANSWER_COLUMNS:
+            raise DataError(
+                f"{job.source}: the column `{name}` cannot be kept: the answers have one of that name; rename it"
+            )
     source_of(job.source)
     format_of(job.output)
     if job.source == job.output or (job.output.exists() and job.source.exists() and job.output.samefile(job.source)):
@@ -302,6 +321,7 @@ _CALLED = {
     "size": "the input",
     "modified_ns": "the input",
     "column": "its column",
+    "keep": "the columns to keep",
     "bundle_id": "the bundle",
     "lines_per_part": "the number of lines in a part",
 }
@@ -326,7 +346,8 @@ def _open_folder(job: _Job, facts: Mapping[str, int], lines_per_part: int, bundl
     described = {
         "input": str(job.source),
         **facts,
-        "column": job.column,
+        "column": job.columns.text,
+        "keep": [*job.columns.kept],
         "bundle_id": bundle_id,
         "lines_per_part": lines_per_part,
     }
@@ -396,15 +417,15 @@ class _RayWorker:
     An error of ours comes back in a row: of one that is raised here Ray makes pages of tracebacks.
     """
 
-    def __init__(self, job: _Job, bundle_id: str) -> None:
-        self._job, self._bundle_id = job, bundle_id
+    def __init__(self, job: _Job, answers: Answers, bundle_id: str) -> None:
+        self._job, self._answers, self._bundle_id = job, answers, bundle_id
 
     @cached_property
     def _router(self) -> PartRouter:
         router = Router.load(self._job.bundle)
         if router.manifest.bundle_id != self._bundle_id:
             raise BundleError(f"{self._job.bundle}: the bundle was replaced while it routed; run the command again")
-        return PartRouter(self._job, router)
+        return PartRouter(self._job, router, self._answers)
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[Any]]:
         """Routes parts.
@@ -440,7 +461,7 @@ def _run_on_ray(router: PartRouter, parts: Sequence[Part]) -> Iterator[dict[str,
         table = ray.data.from_items([asdict(part) for part in parts], override_num_blocks=len(parts))
         counts = table.map_batches(
             _RayWorker,
-            fn_constructor_args=[router.job, router.router.manifest.bundle_id],
+            fn_constructor_args=[router.job, router.answers, router.router.manifest.bundle_id],
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=n_workers),
         )
@@ -457,11 +478,11 @@ ENGINES = {"local": _run_here, "ray": _run_on_ray}
 """Who routes the parts."""
 
 
-def _finish(job: _Job, parts: Sequence[Part], n_resumed: int, task: Task) -> BulkSummary:
+def _finish(job: _Job, parts: Sequence[Part], n_resumed: int, answers: Answers) -> BulkSummary:
     """Joins the parts, the errors first: when the output stands there, everything does."""
     counts = [_counts_of_whole(job, part) for part in parts]
     n_queries, n_errors = (sum(count[name] for count in counts) for name in ("n_queries", "n_errors"))
-    report = _finish_report(job, parts, task) if n_errors else None
+    report = _finish_report(job, parts, answers) if n_errors else None
     for other in job.reports:
         if other != report and _is_ours(other, job):  # of an earlier run to this output
             with storage_errors(other):
@@ -470,15 +491,15 @@ def _finish(job: _Job, parts: Sequence[Part], n_resumed: int, task: Task) -> Bul
         _remove(job.folder)
         raise DataError(f"{job.source}: no line holds a query: {report} says for each why")
     joined = job.folder / f"joined{job.output.suffix}"
-    format_of(job.output).join([job.answers(part) for part in parts], joined, task)
+    format_of(job.output).join([job.answers(part) for part in parts], joined, answers)
     _move(joined, job.output)
     _remove(job.folder)
     return BulkSummary(n_queries, n_errors, n_resumed, job.output, report)
 
 
-def _finish_report(job: _Job, parts: Sequence[Part], task: Task) -> Path:
+def _finish_report(job: _Job, parts: Sequence[Part], answers: Answers) -> Path:
     joined = job.folder / _ERRORS
-    FORMATS[".jsonl"].join([job.errors(part) for part in parts], joined, task)
+    FORMATS[".jsonl"].join([job.errors(part) for part in parts], joined, answers)
     for report in job.reports:
         if _claim(report, joined, job):
             return report

@@ -8,8 +8,9 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from math import isfinite
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from distill.data import atomic_write, csv_delimiter, csv_fields_up_to, storage_errors
@@ -26,8 +27,11 @@ if TYPE_CHECKING:
     from distill.types import Prediction
 
 __all__ = [
+    "ANSWER_COLUMNS",
     "FORMATS",
     "SOURCES",
+    "Answers",
+    "Columns",
     "Csv",
     "Format",
     "JsonLines",
@@ -49,6 +53,10 @@ _ROWS_AT_A_TIME, _BYTES_AT_A_TIME = 4096, 1 << 20
 _SHOWN_CHARACTERS = 10_000
 _LISTED_CHARACTERS = 300
 _TEXT = "text"
+ANSWER_COLUMNS = ("line", _TEXT, "intent", "score", "reason", "top_intent", "intents", "weights")
+"""The columns of an output, but for those that are kept of the input; the last two where that is the task."""
+_PLAIN_TYPES = ("int", "uint", "float", "halffloat", "double", "bool", "null", "string", "large_string")
+"""How the names of Arrow's types begin whose values JSON has too."""
 _MARK = b"\xef\xbb\xbf"
 """Of UTF-8, at the start of a file."""
 
@@ -73,18 +81,51 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class Columns:
+    """What is read of the input.
+
+    Attributes:
+        text: Where the queries stand.
+        kept: What goes with them into the output.
+    """
+
+    text: str
+    kept: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All of them, the queries first."""
+        return self.text, *self.kept
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What the rows of an output hold.
+
+    Attributes:
+        task: Of the student, whose answers they are.
+        kept: Name and Arrow type of each column that is kept of the input.
+    """
+
+    task: Task
+    kept: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Line:
     """One line or row of the input.
 
     Attributes:
         number: From 1.
         text: The query; None where there is none to be had.
-        error: Why not.
+        kept: A value for each column that is kept.
+        error: Why there is no query.
         raw: What stands there instead.
     """
 
     number: int
     text: str | None
+    kept: tuple[Any, ...] = ()
     error: str = ""
     raw: str = ""
 
@@ -92,11 +133,15 @@ class Line:
 class Source(Protocol):
     """How one kind of file is read."""
 
-    def plan(self, path: Path, lines_per_part: int, column: str) -> list[Part]:
+    def plan(self, path: Path, lines_per_part: int, columns: Columns) -> list[Part]:
         """The parts of an input, in order."""
         ...
 
-    def read(self, path: Path, part: Part, column: str) -> Iterator[Line]:
+    def types(self, path: Path, columns: Columns) -> tuple[str, ...]:
+        """The Arrow type of each column that is kept."""
+        ...
+
+    def read(self, path: Path, part: Part, columns: Columns) -> Iterator[Line]:
         """The lines of one part; blank ones are passed over."""
         ...
 
@@ -104,11 +149,11 @@ class Source(Protocol):
 class Format(Source, Protocol):
     """How one kind of file is read and written."""
 
-    def write(self, path: Path, rows: Sequence[dict[str, Any]], task: Task) -> None:
+    def write(self, path: Path, rows: Sequence[dict[str, Any]], answers: Answers) -> None:
         """Writes answers, atomically."""
         ...
 
-    def join(self, paths: Sequence[Path], target: Path, task: Task) -> None:
+    def join(self, paths: Sequence[Path], target: Path, answers: Answers) -> None:
         """Writes one file of many, in order and piece by piece."""
         ...
 
@@ -147,19 +192,20 @@ def _known(path: Path, kinds: dict[str, _Kind]) -> _Kind:
     return found
 
 
-def answer_row(line: int, text: str, prediction: Prediction, task: Task) -> dict[str, Any]:
-    """One row of the output: the input's line, the query, and the answer without the scores of all labels."""
+def answer_row(line: Line, prediction: Prediction, answers: Answers) -> dict[str, Any]:
+    """One row of the output: the input's line, what is kept of it, the query, and the answer without the scores of all labels."""
     row = {
-        "line": line,
-        _TEXT: text,
+        "line": line.number,
+        **{name: value for (name, _), value in zip(answers.kept, line.kept, strict=True)},
+        _TEXT: line.text,
         "intent": prediction.intent,
         "score": round(prediction.score, 6),
         "reason": prediction.reason.value,
         "top_intent": prediction.top_intent,
     }
-    if task is Task.MULTI:
+    if answers.task is Task.MULTI:
         row["intents"] = list(prediction.intents)
-    if task is Task.WEIGHTS:
+    if answers.task is Task.WEIGHTS:
         weights = prediction.weights
         row["weights"] = None if weights is None else {name: round(weight, 6) for name, weight in weights.items()}
     return row
@@ -168,12 +214,17 @@ def answer_row(line: int, text: str, prediction: Prediction, task: Task) -> dict
 class JsonLines:
     """A JSON object a line, with the query under a key."""
 
-    def plan(self, path: Path, lines_per_part: int, column: str) -> list[Part]:  # noqa: ARG002
+    def plan(self, path: Path, lines_per_part: int, columns: Columns) -> list[Part]:
         """The parts of a file: so many lines, or 16 MiB, whichever is less."""
+        _check_kept(path, columns)
         with _open(path) as stream:
             return _parts(stream, ((1, 0) for _ in _whole_lines(stream)), lines_per_part, first_line=1)
 
-    def read(self, path: Path, part: Part, column: str) -> Iterator[Line]:
+    def types(self, path: Path, columns: Columns) -> tuple[str, ...]:  # noqa: ARG002
+        """Text: what else a line holds goes into a table as JSON."""
+        return ("string",) * len(columns.kept)
+
+    def read(self, path: Path, part: Part, columns: Columns) -> Iterator[Line]:
         """The lines of one part."""
         with _open(path) as stream:
             stream.seek(part.start)
@@ -182,16 +233,17 @@ class JsonLines:
                 if not plain.strip():
                     continue
                 try:
-                    yield Line(number, _text_of(plain, column))
+                    text, *kept = _values_of(_object_of(plain), columns)
+                    yield Line(number, text, tuple(kept))
                 except ValueError as error:
-                    yield Line(number, None, str(error), _shown(raw))
+                    yield Line(number, None, error=str(error), raw=_shown(raw))
 
-    def write(self, path: Path, rows: Sequence[dict[str, Any]], task: Task) -> None:  # noqa: ARG002
+    def write(self, path: Path, rows: Sequence[dict[str, Any]], answers: Answers) -> None:  # noqa: ARG002
         """Writes one JSON object a line."""
         with atomic_write(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as stream:
-            stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            stream.writelines(_json(row) + "\n" for row in rows)
 
-    def join(self, paths: Sequence[Path], target: Path, task: Task) -> None:  # noqa: ARG002
+    def join(self, paths: Sequence[Path], target: Path, answers: Answers) -> None:  # noqa: ARG002
         """One file after another."""
         with storage_errors(target), target.open("wb") as stream:
             for path in paths:
@@ -236,14 +288,26 @@ def _shown(raw: bytes) -> str:
     return raw.rstrip(b"\r\n").decode("utf-8", "replace")[:_SHOWN_CHARACTERS]
 
 
-def _no_column(path: Path, column: str, found: Iterable[str]) -> DataError:
-    return DataError(
-        f"{path}: has no column `{column}`; it has {_listed(found)}; --column says where the queries stand"
-    )
+def _check_columns(path: Path, columns: Columns, found: Sequence[str]) -> None:
+    """Finds what a table lacks.
+
+    Raises:
+        DataError: It lacks a column, or has it twice.
+    """
+    for name in columns.names:
+        is_text = name == columns.text
+        if name not in found:
+            what = "--column says where the queries stand" if is_text else "--keep names what goes into the output"
+            raise _no_column(path, name, found, what)
+        if found.count(name) > 1:
+            option = "--column" if is_text else "--keep"
+            raise DataError(
+                f"{path}: has {found.count(name)} columns `{name}`; rename all but one, or let {option} name another"
+            )
 
 
-def _several_columns(path: Path, column: str, n: int) -> DataError:
-    return DataError(f"{path}: has {n} columns `{column}`; rename all but one, or let --column name another")
+def _no_column(path: Path, column: str, found: Iterable[str], what: str) -> DataError:
+    return DataError(f"{path}: has no column `{column}`; it has {_listed(found)}; {what}")
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -260,8 +324,8 @@ def _whole_lines(stream: BinaryIO) -> Iterator[bytes]:
         yield raw
 
 
-def _text_of(raw: bytes, column: str) -> str:
-    """The query in a line.
+def _object_of(raw: bytes) -> dict[str, Any]:
+    """The object in a line.
 
     Raises:
         ValueError: There is none; says why.
@@ -276,40 +340,88 @@ def _text_of(raw: bytes, column: str) -> str:
         raise ValueError(f"not a JSON object: {error}") from error
     if not isinstance(value, dict):
         raise ValueError(f"expected a JSON object, found {type(value).__name__}")  # noqa: TRY004
-    if column not in value:
-        raise ValueError(f'has no "{column}"; its keys: {_listed(value)}; --column says where the queries stand')
-    text = value[column]
+    return value
+
+
+def _values_of(line: dict[str, Any], columns: Columns) -> Iterator[Any]:
+    """The query of a line, and what is kept of it; None for what it lacks.
+
+    Raises:
+        ValueError: It holds no query, or what no file can hold; says what.
+    """
+    if columns.text not in line:
+        raise ValueError(f'has no "{columns.text}"; its keys: {_listed(line)}; --column says where the queries stand')
+    text = line[columns.text]
     if not isinstance(text, str):
-        raise ValueError(f'"{column}" must be a string, found {type(text).__name__ if text is not None else "none"}')  # noqa: TRY004
+        found = type(text).__name__ if text is not None else "none"
+        raise ValueError(f'"{columns.text}" must be a string, found {found}')  # noqa: TRY004
+    for name in columns.names:
+        value = line.get(name)
+        try:
+            (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)).encode()
+        except UnicodeEncodeError as error:
+            what = "the text" if name == columns.text else f'"{name}"'
+            raise ValueError(f"{what} holds half a surrogate pair") from error
+        yield value
+
+
+def _check_kept(path: Path, columns: Columns) -> None:
+    """Finds a name that is spelt wrongly: a line may lack what is kept, but not every line.
+
+    Raises:
+        DataError: There is one.
+    """
+    missing, found = set(columns.kept), dict[str, None]()
+    with _open(path) as stream:
+        lines = _whole_lines(stream)
+        while missing and (raw := next(lines, None)) is not None:
+            with suppress(ValueError):
+                line = _object_of(raw.removeprefix(_MARK))
+                missing -= line.keys()
+                if len(found) < _LISTED_CHARACTERS:
+                    found |= dict.fromkeys(line)
+    if found and missing:
+        raise _no_column(path, min(missing), found, "--keep names what goes into the output")
+
+
+def _json(row: dict[str, Any]) -> str:
+    """A row as JSON, which knows no infinity: None for what is not finite."""
     try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError("the text holds half a surrogate pair") from error
-    return text
+        return json.dumps(row, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        plain = {
+            name: None if isinstance(value, float) and not isfinite(value) else value for name, value in row.items()
+        }
+        return json.dumps(plain, ensure_ascii=False)
 
 
 class Csv:
     """A table with a header; a row may have several lines, where a quoted value holds line breaks."""
 
-    def plan(self, path: Path, lines_per_part: int, column: str) -> list[Part]:
+    def plan(self, path: Path, lines_per_part: int, columns: Columns) -> list[Part]:
         """The parts of a table: so many lines or a row more, or 16 MiB, whichever is less."""
         with _open(path) as stream:
-            header = _header(path, stream, column)
+            header = _header(path, stream, columns)
             pieces = ((row.n_lines, row.wasted_bytes) for row in _rows(stream, header.delimiter))
             return _parts(stream, pieces, lines_per_part, first_line=1 + header.n_lines)
 
-    def read(self, path: Path, part: Part, column: str) -> Iterator[Line]:
+    def types(self, path: Path, columns: Columns) -> tuple[str, ...]:  # noqa: ARG002
+        """Text."""
+        return ("string",) * len(columns.kept)
+
+    def read(self, path: Path, part: Part, columns: Columns) -> Iterator[Line]:
         """The rows of one part, each with the line on which it begins."""
         with _open(path) as stream:
-            header = _header(path, stream, column)
+            header = _header(path, stream, columns)
             stream.seek(part.start)
             number = part.first_line
             for row in _rows(stream, header.delimiter, part.wasted_bytes):
                 if row.raw.strip():
                     try:
-                        yield Line(number, _value_of(row, header))
+                        text, *kept = _values_in(row, header)
+                        yield Line(number, text, tuple(kept))
                     except ValueError as error:
-                        yield Line(number, None, str(error), _shown(row.raw))
+                        yield Line(number, None, error=str(error), raw=_shown(row.raw))
                 number += row.n_lines
                 if number >= part.first_line + part.n_lines:
                     return
@@ -328,19 +440,19 @@ class _Row:
 
 @dataclass(frozen=True, slots=True)
 class _Header:
-    """What the first row of a CSV says, and where the queries stand."""
+    """What the first row of a CSV says, and where the columns that are read stand, that of the queries first."""
 
     n_lines: int
     n_columns: int
-    position: int
+    positions: tuple[int, ...]
     delimiter: str
 
 
-def _header(path: Path, stream: BinaryIO, column: str) -> _Header:
+def _header(path: Path, stream: BinaryIO, columns: Columns) -> _Header:
     """The header of the table that begins where the stream stands; the stream stands behind it then.
 
     Raises:
-        DataError: There is none, or it lacks the column.
+        DataError: There is none, or it lacks a column.
     """
     if stream.read(len(_MARK)) != _MARK:
         stream.seek(0)
@@ -350,11 +462,8 @@ def _header(path: Path, stream: BinaryIO, column: str) -> _Header:
     row = next(_rows(stream, delimiter), _Row(b"", 0))
     if row.error:
         raise DataError(f"{path}:1: {row.error}")
-    if column not in row.values:
-        raise _no_column(path, column, row.values)
-    if row.values.count(column) > 1:
-        raise _several_columns(path, column, row.values.count(column))
-    return _Header(row.n_lines, len(row.values), row.values.index(column), delimiter)
+    _check_columns(path, columns, row.values)
+    return _Header(row.n_lines, len(row.values), tuple(map(row.values.index, columns.names)), delimiter)
 
 
 def _rows(stream: BinaryIO, delimiter: str, wasted_bytes: int = 0) -> Iterator[_Row]:
@@ -405,8 +514,8 @@ def _lines_of_row(stream: BinaryIO, lines: list[bytes], most_bytes: int) -> Iter
         yield raw.decode("utf-8", "surrogateescape")
 
 
-def _value_of(row: _Row, header: _Header) -> str:
-    """The query of a row.
+def _values_in(row: _Row, header: _Header) -> Iterator[str]:
+    """The query of a row, and what is kept of it.
 
     Raises:
         ValueError: There is none; says why.
@@ -415,56 +524,65 @@ def _value_of(row: _Row, header: _Header) -> str:
         raise ValueError(row.error)
     if len(row.values) != header.n_columns:
         raise ValueError(f"expected as many values as the header has ({header.n_columns}), found {len(row.values)}")
-    return row.values[header.position]
+    return (row.values[position] for position in header.positions)
 
 
 class Parquet:
     """A table with the query in a column."""
 
-    def plan(self, path: Path, lines_per_part: int, column: str) -> list[Part]:
+    def plan(self, path: Path, lines_per_part: int, columns: Columns) -> list[Part]:
         """The parts of a table: so many rows, or about 16 MiB, whichever is less."""
-        arrow, _ = _pyarrow()
         with _open_parquet(path) as file:
             schema, n_rows = file.schema_arrow, file.metadata.num_rows
-            n_bytes = _bytes_of(file.metadata, column)
-        if column not in schema.names:
-            raise _no_column(path, column, schema.names)
-        if schema.names.count(column) > 1:
-            raise _several_columns(path, column, schema.names.count(column))
-        kind = schema.field(column).type
-        if arrow.types.is_dictionary(kind):  # as pandas writes a category
-            kind = kind.value_type
-        if str(kind) not in {"string", "large_string", "string_view", "null"}:
-            raise DataError(f"{path}: the column `{column}` must hold text, found {kind}")
-        n_bytes = max(n_bytes, self._bytes_by_the_first(path, column, n_rows))
+            n_bytes = sum(_bytes_of(file.metadata, name) for name in columns.names)
+        _check_columns(path, columns, schema.names)
+        kind = _plain_type(schema.field(columns.text).type)
+        if kind not in {"string", "large_string", "null"}:
+            raise DataError(f"{path}: the column `{columns.text}` must hold text, found {kind}")
+        self.types(path, columns)
+        n_bytes = max(n_bytes, self._bytes_by_the_first(path, columns, n_rows))
         lines_per_part = max(min(lines_per_part, n_rows * _BYTES_PER_PART // max(n_bytes, 1)), 1)
         starts = range(0, n_rows, lines_per_part)
         return [Part(number, at, at + 1, min(lines_per_part, n_rows - at)) for number, at in enumerate(starts)]
 
-    def _bytes_by_the_first(self, path: Path, column: str, n_rows: int) -> int:
-        """What the column's texts come to if all are like the first ones: the file holds a text that occurs again once."""
-        n_texts = n_bytes = 0
-        for texts in self._columns(path, Part(0, 0, 1, min(n_rows, _ROWS_AT_A_TIME)), column):
-            n_texts += len(texts)
-            n_bytes += sum(
-                len(text.encode(errors="replace") if isinstance(text, str) else text or b"")
-                for text in _texts_in(texts)
-            )
-        return n_bytes * n_rows // max(n_texts, 1)
+    def types(self, path: Path, columns: Columns) -> tuple[str, ...]:
+        """What the columns have in this table.
 
-    def read(self, path: Path, part: Part, column: str) -> Iterator[Line]:
+        Raises:
+            DataError: One of them has a type whose values JSON has not.
+        """
+        with _open_parquet(path) as file:
+            found = {name: _plain_type(file.schema_arrow.field(name).type) for name in columns.kept}
+        for name, kind in found.items():
+            if not kind.startswith(_PLAIN_TYPES):
+                raise DataError(
+                    f"{path}: the column `{name}` holds {kind}; text, numbers and booleans can be kept: make it text"
+                )
+        return tuple(found.values())
+
+    def _bytes_by_the_first(self, path: Path, columns: Columns, n_rows: int) -> int:
+        """What the columns' texts come to if all are like the first ones: the file holds a text that occurs again once."""
+        n_first = n_bytes = 0
+        for rows in self._rows(path, Part(0, 0, 1, min(n_rows, _ROWS_AT_A_TIME)), columns):
+            for values in rows:
+                n_first += 1
+                n_bytes += sum(
+                    len(value.encode(errors="replace") if isinstance(value, str) else value)
+                    for value in values
+                    if isinstance(value, str | bytes)
+                )
+        return n_bytes * n_rows // max(n_first, 1)
+
+    def read(self, path: Path, part: Part, columns: Columns) -> Iterator[Line]:
         """The rows of one part."""
         number = part.first_line
-        for texts in self._columns(path, part, column):
-            for text in _texts_in(texts):
-                if isinstance(text, bytes):
-                    yield Line(number, None, "not UTF-8", text.decode("utf-8", "replace")[:_SHOWN_CHARACTERS])
-                else:
-                    yield Line(number, text) if text is not None else Line(number, None, f'"{column}" is null', "null")
+        for rows in self._rows(path, part, columns):
+            for values in rows:
+                yield _line_of(number, values, columns)
                 number += 1
 
-    def _columns(self, path: Path, part: Part, column: str) -> Iterator[pa.Array]:
-        """The column of the part's rows, some rows at a time; only the row groups they lie in are read."""
+    def _rows(self, path: Path, part: Part, columns: Columns) -> Iterator[Iterator[tuple[Any, ...]]]:
+        """The columns of the part's rows, some rows at a time; only the row groups they lie in are read."""
         with _open_parquet(path) as file:
             groups: list[int] = []
             begin = skip = 0
@@ -475,26 +593,59 @@ class Parquet:
                     groups.append(group)
                 begin = end
             left = part.n_lines
-            for batch in _readable(path, file.iter_batches(_ROWS_AT_A_TIME, row_groups=groups, columns=[column])):
-                texts = batch.column(batch.schema.get_field_index(column))[skip : skip + left]
-                skip, left = max(skip - batch.num_rows, 0), left - len(texts)
-                yield texts
+            names = list(dict.fromkeys(columns.names))
+            for batch in _readable(path, file.iter_batches(_ROWS_AT_A_TIME, row_groups=groups, columns=names)):
+                rows = batch[skip : skip + left]
+                skip, left = max(skip - batch.num_rows, 0), left - rows.num_rows
+                yield zip(
+                    *(_values(rows.column(rows.schema.get_field_index(name))) for name in columns.names), strict=True
+                )
                 if not left:
                     return
 
-    def write(self, path: Path, rows: Sequence[dict[str, Any]], task: Task) -> None:
+    def write(self, path: Path, rows: Sequence[dict[str, Any]], answers: Answers) -> None:
         """Writes one table."""
         arrow, parquet = _pyarrow()
-        columns = [{**row, "weights": list(row["weights"].items())} if row.get("weights") else row for row in rows]
+        columns = [_for_table(row, answers) for row in rows]
         with atomic_write(path) as partial:
-            parquet.write_table(arrow.Table.from_pylist(columns, schema=_schema(task)), partial)
+            parquet.write_table(arrow.Table.from_pylist(columns, schema=_schema(answers)), partial)
 
-    def join(self, paths: Sequence[Path], target: Path, task: Task) -> None:
+    def join(self, paths: Sequence[Path], target: Path, answers: Answers) -> None:
         """One row group after another."""
         _, parquet = _pyarrow()
-        with storage_errors(target), parquet.ParquetWriter(target, _schema(task)) as writer:
+        with storage_errors(target), parquet.ParquetWriter(target, _schema(answers)) as writer:
             for path in paths:
-                writer.write_table(parquet.read_table(path, schema=_schema(task)))
+                writer.write_table(parquet.read_table(path, schema=_schema(answers)))
+
+
+def _plain_type(kind: pa.DataType) -> str:
+    """The name of a column's type; of the values where a dictionary has them (as pandas writes a category), and of text however it is kept."""
+    arrow, _ = _pyarrow()
+    plain = kind.value_type if arrow.types.is_dictionary(kind) else kind
+    return "string" if str(plain) == "string_view" else str(plain)
+
+
+def _for_table(row: dict[str, Any], answers: Answers) -> dict[str, Any]:
+    """A row as Arrow takes it: weights as pairs, and as JSON what came from a line of JSON and is no text."""
+    as_text = {
+        name: json.dumps(row[name], ensure_ascii=False)
+        for name, kind in answers.kept
+        if kind == "string" and not isinstance(row[name], str | None)
+    }
+    pairs = {"weights": list(row["weights"].items())} if row.get("weights") else {}
+    return {**row, **as_text, **pairs} if as_text or pairs else row
+
+
+def _line_of(number: int, values: tuple[Any, ...], columns: Columns) -> Line:
+    """A row of a table: the query, and what is kept."""
+    for name, value in zip(columns.names, values, strict=True):
+        if isinstance(value, bytes):
+            error = "not UTF-8" if name == columns.text else f'"{name}" is not UTF-8'
+            return Line(number, None, error=error, raw=value.decode("utf-8", "replace")[:_SHOWN_CHARACTERS])
+    text, *kept = values
+    if text is None:
+        return Line(number, None, error=f'"{columns.text}" is null', raw="null")
+    return Line(number, text, tuple(kept))
 
 
 def _bytes_of(metadata: Any, column: str) -> int:
@@ -504,8 +655,8 @@ def _bytes_of(metadata: Any, column: str) -> int:
     return sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema == column)
 
 
-def _texts_in(column: pa.Array) -> Iterator[str | bytes | None]:
-    """The values of a column of text; as bytes those that are not UTF-8, which whoever wrote the file did not look at."""
+def _values(column: pa.Array) -> Iterator[Any]:
+    """The values of a column; as bytes those texts that are not UTF-8, which whoever wrote the file did not look at."""
     try:
         yield from column.to_pylist()
     except UnicodeDecodeError:
@@ -531,19 +682,20 @@ def _readable(path: Path, batches: Iterator[_Item]) -> Iterator[_Item]:
         raise DataError(f"{path}: damaged ({' '.join(str(error).split())})") from error
 
 
-def _schema(task: Task) -> pa.Schema:
+def _schema(answers: Answers) -> pa.Schema:
     arrow, _ = _pyarrow()
     fields = [
         ("line", arrow.int64()),
+        *((name, arrow.type_for_alias(kind)) for name, kind in answers.kept),
         (_TEXT, arrow.string()),
         ("intent", arrow.string()),
         ("score", arrow.float32()),
         ("reason", arrow.string()),
         ("top_intent", arrow.string()),
     ]
-    if task is Task.MULTI:
+    if answers.task is Task.MULTI:
         fields.append(("intents", arrow.list_(arrow.string())))
-    if task is Task.WEIGHTS:
+    if answers.task is Task.WEIGHTS:
         fields.append(("weights", arrow.map_(arrow.string(), arrow.float32())))
     return arrow.schema(fields)
 

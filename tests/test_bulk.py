@@ -25,6 +25,7 @@ from distill.bulk import BulkSummary, route_file
 from distill.errors import BundleError, DataError, MissingExtraError, StorageError
 from distill.types import Task
 
+TEXT = bulk_files.Columns("text")
 WORDS = [*COMMON_WORDS, *(word for words in KEYWORDS.values() for word in words)]
 MALFORMED = {
     b"{": "not a JSON object",
@@ -131,8 +132,8 @@ def test_a_column_with_a_dot_is_not_one_of_a_struct(tiny_bundle, tmp_path):
 
 
 def read_csv(path, lines_per_part):
-    parts = bulk_files.Csv().plan(path, lines_per_part, "text")
-    return parts, [line for part in parts for line in bulk_files.Csv().read(path, part, "text")]
+    parts = bulk_files.Csv().plan(path, lines_per_part, TEXT)
+    return parts, [line for part in parts for line in bulk_files.Csv().read(path, part, TEXT)]
 
 
 @pytest.mark.parametrize("lines_per_part", [7, 10_000])
@@ -310,7 +311,7 @@ def test_a_line_too_long_for_memory_is_malformed_and_the_next_is_not(tiny_bundle
 def test_a_part_is_bounded_in_bytes_too(tmp_path, monkeypatch):
     monkeypatch.setattr(bulk_files, "_BYTES_PER_PART", 100)
     source = write_texts(tmp_path / "queries.jsonl", ["x" * 80] * 3 + ["y"] * 20)
-    parts = bulk_files.JsonLines().plan(source, 1000, "text")
+    parts = bulk_files.JsonLines().plan(source, 1000, TEXT)
     assert [part.n_lines for part in parts][:3] == [1, 1, 1]
     assert sum(part.n_lines for part in parts) == 23
 
@@ -337,10 +338,10 @@ def test_a_large_row_group_is_not_read_at_once(tmp_path):
     pq.write_table(pa.table({"text": texts}), source, compression="none", use_dictionary=False)
     assert pq.ParquetFile(source).num_row_groups == 1
     script = (
-        "import sys; from pathlib import Path; import pyarrow as pa; from distill.bulk_files import Parquet\n"
+        "import sys; from pathlib import Path; import pyarrow as pa; from distill.bulk_files import Columns, Parquet\n"
         "source = Path(sys.argv[1])\n"
-        "parts = Parquet().plan(source, 8192, 'text')\n"
-        "print(sum(len(list(Parquet().read(source, part, 'text'))) for part in parts), pa.default_memory_pool().max_memory())"
+        "parts = Parquet().plan(source, 8192, Columns('text'))\n"
+        "print(sum(len(list(Parquet().read(source, part, Columns('text')))) for part in parts), pa.default_memory_pool().max_memory())"
     )
     done = subprocess.run(
         [sys.executable, "-c", script, source],
@@ -445,7 +446,7 @@ def test_a_part_of_parquet_is_bounded_in_bytes_too(tmp_path, monkeypatch):
     pq.write_table(
         pa.table({"id": range(50), "text": [f"{number} {'x' * 100}" for number in range(50)]}), tmp_path / "a.parquet"
     )
-    parts = bulk_files.Parquet().plan(tmp_path / "a.parquet", 1000, "text")
+    parts = bulk_files.Parquet().plan(tmp_path / "a.parquet", 1000, TEXT)
     assert 5 <= len(parts) <= 10
     assert sum(part.n_lines for part in parts) == 50
 
@@ -453,7 +454,7 @@ def test_a_part_of_parquet_is_bounded_in_bytes_too(tmp_path, monkeypatch):
 def test_a_text_of_parquet_that_occurs_again_counts_again(tmp_path, monkeypatch):
     monkeypatch.setattr(bulk_files, "_BYTES_PER_PART", 1000)
     pq.write_table(pa.table({"text": ["x" * 100, None] * 50}), tmp_path / "a.parquet")
-    parts = bulk_files.Parquet().plan(tmp_path / "a.parquet", 1000, "text")
+    parts = bulk_files.Parquet().plan(tmp_path / "a.parquet", 1000, TEXT)
     assert [part.n_lines for part in parts] == [20] * 5
 
 
@@ -536,8 +537,8 @@ def test_whatever_a_csv_holds_comes_back(tmp_path_factory, table, lines_per_part
         writer = csv.writer(stream, delimiter=delimiter, quoting=csv.QUOTE_ALL)
         writer.writerows([("id", "text"), *table])
     source = bulk_files.Csv()
-    parts = source.plan(path, lines_per_part, "text")
-    lines = [line for part in parts for line in source.read(path, part, "text")]
+    parts = source.plan(path, lines_per_part, TEXT)
+    lines = [line for part in parts for line in source.read(path, part, TEXT)]
     assert [line.text for line in lines] == [text for _, text in table]
     assert sum(part.n_lines for part in parts) == path.read_bytes().count(b"\n") - 1
 
@@ -546,8 +547,8 @@ def test_the_limit_of_the_csv_module_is_left_as_it_was(tmp_path):
     before = csv.field_size_limit()
     path = write_texts(tmp_path / "queries.csv", ["x" * (before + 1), "refund"])
     source = bulk_files.Csv()
-    (part,) = source.plan(path, 100, "text")
-    lines = source.read(path, part, "text")
+    (part,) = source.plan(path, 100, TEXT)
+    lines = source.read(path, part, TEXT)
     assert len(next(lines).text) == before + 1
     assert csv.field_size_limit() == before
     assert next(lines).text == "refund"
@@ -565,6 +566,149 @@ def test_the_queries_may_stand_in_another_column(tiny_bundle, tmp_path, suffix):
     done = distill("route", tiny_bundle.path, "--input", source, "--output", output, "--column", "asked", "-q")
     assert done.exit_code == 0, done.output
     assert [row["text"] for row in read_rows(output)] == ["refund"]
+
+
+# --- columns that are kept -------------------------------------------------------------------------------------------
+
+KEPT = {"id": [7, 2**53 + 1, None], "who": ["ünï", "", None], "paid": [True, None, False], "usd": [0.5, 1e300, None]}
+QUERIES = ["refund", "parcel, please", "cancel"]
+
+
+def write_kept(path):
+    """A file of three queries with other columns; what a value is depends on what the format knows."""
+    if path.suffix == ".parquet":
+        pq.write_table(pa.table({"text": QUERIES, **KEPT}), path)
+    else:
+        rows = [dict(zip(["text", *KEPT], row, strict=True)) for row in zip(QUERIES, *KEPT.values(), strict=True)]
+        with path.open("w", encoding="utf-8", newline="") as stream:
+            if path.suffix == ".csv":
+                writer = csv.DictWriter(stream, ["text", *KEPT])
+                writer.writeheader()
+                writer.writerows(rows)
+            else:
+                stream.writelines(json.dumps(row) + "\n" for row in rows)
+    return path
+
+
+def expected_of(suffix, output_suffix):
+    """What is to come out: JSON and Parquet keep their values; CSV has texts only; what is no text comes from JSON into a table as JSON."""
+    if suffix == ".csv":
+        return {name: ["" if value is None else str(value) for value in values] for name, values in KEPT.items()}
+    if suffix == ".jsonl" and output_suffix == ".parquet":
+        return {
+            name: [value if isinstance(value, str | None) else json.dumps(value) for value in values]
+            for name, values in KEPT.items()
+        }
+    return KEPT
+
+
+@SOURCES
+@pytest.mark.parametrize("output_suffix", [".jsonl", ".parquet"])
+@pytest.mark.parametrize("lines_per_part", [1, 100])
+def test_columns_go_into_the_output_as_they_are(tiny_bundle, tmp_path, suffix, output_suffix, lines_per_part):
+    source, output = write_kept(tmp_path / f"queries{suffix}"), tmp_path / f"answers{output_suffix}"
+    route_file(tiny_bundle.path, source, output, keep=["usd", "id", "who", "paid", "id"], lines_per_part=lines_per_part)
+    rows = read_rows(output)
+    assert list(rows[0]) == ["line", "usd", "id", "who", "paid", "text", "intent", "score", "reason", "top_intent"]
+    assert [row["text"] for row in rows] == QUERIES
+    assert {name: [row[name] for row in rows] for name in KEPT} == expected_of(suffix, output_suffix)
+    if suffix == output_suffix == ".parquet":
+        kinds, before = pq.read_schema(output), pq.read_schema(source)
+        assert [kinds.field(name).type for name in KEPT] == [before.field(name).type for name in KEPT]
+
+
+@SOURCES
+def test_the_column_of_the_queries_can_be_kept_under_its_name(tiny_bundle, tmp_path, suffix):
+    source, output = write_kept(tmp_path / f"queries{suffix}"), tmp_path / "answers.jsonl"
+    route_file(tiny_bundle.path, source, output, column="who", keep=["who"])
+    rows = read_rows(output)
+    assert rows[0]["who"] == rows[0]["text"] == "ünï"
+
+
+def test_a_category_is_kept_as_its_values(tiny_bundle, tmp_path):
+    source = tmp_path / "queries.parquet"
+    pq.write_table(
+        pa.table({"text": QUERIES, "kind": pa.array(["a", None, "a"]).dictionary_encode()}),
+        source,
+    )
+    for output in (tmp_path / "answers.jsonl", tmp_path / "answers.parquet"):
+        route_file(tiny_bundle.path, source, output, keep=["kind"])
+        assert [row["kind"] for row in read_rows(output)] == ["a", None, "a"]
+
+
+def test_any_json_is_kept_and_what_a_line_lacks_is_null(tiny_bundle, tmp_path):
+    values = [{"of": ["ünï", 1.0, None]}, [], "3", 3]
+    source = tmp_path / "queries.jsonl"
+    lines = [*({"text": "refund", "id": value} for value in values), {"text": "refund"}]
+    source.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    route_file(tiny_bundle.path, source, tmp_path / "answers.jsonl", keep=["id"])
+    assert [row["id"] for row in read_rows(tmp_path / "answers.jsonl")] == [*values, None]
+    route_file(tiny_bundle.path, source, tmp_path / "answers.parquet", keep=["id"])
+    expected = ['{"of": ["ünï", 1.0, null]}', "[]", "3", "3", None]
+    assert [row["id"] for row in read_rows(tmp_path / "answers.parquet")] == expected
+
+
+def test_what_is_not_finite_is_null_in_json(tiny_bundle, tmp_path):
+    source = tmp_path / "queries.parquet"
+    pq.write_table(pa.table({"text": QUERIES, "usd": [float("nan"), float("inf"), 0.5]}), source)
+    route_file(tiny_bundle.path, source, tmp_path / "answers.jsonl", keep=["usd"])
+    assert [row["usd"] for row in read_rows(tmp_path / "answers.jsonl")] == [None, None, 0.5]
+    route_file(tiny_bundle.path, source, tmp_path / "answers.parquet", keep=["usd"])
+    assert str([row["usd"] for row in read_rows(tmp_path / "answers.parquet")]) == "[nan, inf, 0.5]"
+
+
+@SOURCES
+def test_a_kept_value_that_no_file_can_hold_costs_one_line(tiny_bundle, tmp_path, suffix):
+    source, output = tmp_path / f"queries{suffix}", tmp_path / "answers.jsonl"
+    if suffix == ".parquet":
+        broken = pa.array([b"a", b"caf\xe9", b"b"], pa.binary())
+        ids = pa.Array.from_buffers(pa.string(), len(broken), broken.buffers())
+        pq.write_table(pa.table({"text": QUERIES, "id": ids}), source)
+        complaint = '"id" is not UTF-8'
+    elif suffix == ".csv":
+        source.write_bytes(b"text,id\nrefund,a\nparcel,caf\xe9\ncancel,b\n")
+        complaint = "not UTF-8 (byte 10)"
+    else:
+        ids = ["a", {"of": "\ud83d"}, "b"]
+        lines = [json.dumps({"text": text, "id": value}) for text, value in zip(QUERIES, ids, strict=True)]
+        source.write_text("\n".join(lines), encoding="utf-8")
+        complaint = '"id" holds half a surrogate pair'
+    summary = route_file(tiny_bundle.path, source, output, keep=["id"])
+    assert [row["id"] for row in read_rows(output)] == ["a", "b"]
+    assert [row["error"] for row in read_rows(summary.errors)] == [complaint]
+
+
+@SOURCES
+@pytest.mark.parametrize(
+    ("keep", "complaint"),
+    [
+        ("idd", "has no column `idd`; it has text, id, who, paid, usd; --keep names what goes into the output"),
+        ("intent", "the column `intent` cannot be kept: the answers have one of that name; rename it"),
+    ],
+)
+def test_a_column_that_cannot_be_kept_is_named_before_anything_is_written(
+    tiny_bundle, tmp_path, suffix, keep, complaint
+):
+    source, output = write_kept(tmp_path / f"queries{suffix}"), tmp_path / "answers" / "answers.jsonl"
+    line = fails("route", tiny_bundle.path, "--input", source, "--output", output, "--keep", "id", "--keep", keep)
+    assert line == f"{source}: {complaint}"
+    assert not output.parent.exists()
+
+
+def test_a_column_of_a_type_that_json_lacks_is_named(tiny_bundle, tmp_path):
+    source = tmp_path / "queries.parquet"
+    pq.write_table(pa.table({"text": ["refund"], "at": pa.array([0], pa.timestamp("us"))}), source)
+    with pytest.raises(
+        DataError, match=r"the column `at` holds timestamp\[us\]; text, numbers and booleans can be kept"
+    ):
+        route_file(tiny_bundle.path, source, tmp_path / "answers.parquet", keep=["at"])
+
+
+def test_long_kept_texts_make_parts_shorter(tmp_path, monkeypatch):
+    monkeypatch.setattr(bulk_files, "_BYTES_PER_PART", 1000)
+    pq.write_table(pa.table({"text": ["refund"] * 50, "body": ["x" * 100] * 50}), tmp_path / "a.parquet")
+    assert len(bulk_files.Parquet().plan(tmp_path / "a.parquet", 1000, TEXT)) == 1
+    assert len(bulk_files.Parquet().plan(tmp_path / "a.parquet", 1000, bulk_files.Columns("text", ("body",)))) > 4
 
 
 # --- killed, and run again -------------------------------------------------------------------------------------------
@@ -697,14 +841,16 @@ def test_a_part_is_on_the_disk_before_its_mark_and_the_output_before_its_parts_g
     assert (output.stat().st_ino, True) in flushed
 
 
-@pytest.mark.parametrize("change", ["input", "column", "bundle", "lines_per_part"])
+@pytest.mark.parametrize("change", ["input", "column", "keep", "bundle", "lines_per_part"])
 def test_parts_of_something_else_are_not_taken(cut, tmp_path, capsys, change):
     bundle, source, output = cut
-    lines_per_part, column = 10, "text"
+    lines_per_part, column, keep = 10, "text", ()
     if change == "input":
         write_texts(source, ["refund"] * 50)
     elif change == "column":
         column = "id"
+    elif change == "keep":
+        keep = ("id",)
     elif change == "bundle":
         bundle = build_bundle(tmp_path / "other", max_length=8).path
     else:
@@ -713,7 +859,7 @@ def test_parts_of_something_else_are_not_taken(cut, tmp_path, capsys, change):
         with pytest.raises(DataError, match="no line holds a query"):
             route_file(bundle, source, output, column=column, lines_per_part=lines_per_part)
     else:
-        summary = route_file(bundle, source, output, column=column, lines_per_part=lines_per_part)
+        summary = route_file(bundle, source, output, column=column, keep=keep, lines_per_part=lines_per_part)
         assert (summary.n_resumed, len(read_rows(output))) == (0, 50)
     assert "beginning anew" in capsys.readouterr().err
 
@@ -936,7 +1082,7 @@ def test_the_command_says_what_it_did(tiny_bundle, tmp_path):
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["--input", "a.jsonl"], ["--output", "a.jsonl"], ["--engine", "ray"], ["refund", "--column", "a"],
+        ["--input", "a.jsonl"], ["--output", "a.jsonl"], ["--engine", "ray"], ["refund", "--column", "a"], ["refund", "--keep", "a"],
         ["refund", "--input", "a.jsonl", "--output", "b.jsonl"], ["--top", "1", "--input", "a.jsonl", "--output", "b.jsonl"],
     ],
 )  # fmt: skip
@@ -964,13 +1110,14 @@ def test_a_missing_extra_is_named(tiny_bundle, tmp_path, monkeypatch, module, ex
 
 def test_a_worker_on_ray_routes_with_the_bundle_that_the_run_began_with(tiny_bundle, tmp_path):
     source = write_texts(tmp_path / "queries.jsonl", ["refund"])
-    job = bulk._Job(tiny_bundle.path, source, tmp_path / "answers.jsonl", "text")
+    job = bulk._Job(tiny_bundle.path, source, tmp_path / "answers.jsonl", TEXT)
+    answers = bulk_files.Answers(tiny_bundle.manifest.task)
     part = {name: [value] for name, value in asdict(bulk_files.Part(0, 0, 1, 1)).items()}
-    done = bulk._RayWorker(job, "another")(part)
+    done = bulk._RayWorker(job, answers, "another")(part)
     assert done["error"] == ["BundleError"]
     assert "the bundle was replaced while it routed; run the command again" in done["message"][0]
     job.folder.mkdir()
-    assert bulk._RayWorker(job, tiny_bundle.manifest.bundle_id)(part)["n_lines"] == [1]
+    assert bulk._RayWorker(job, answers, tiny_bundle.manifest.bundle_id)(part)["n_lines"] == [1]
 
 
 @pytest.mark.filterwarnings("default")  # Ray's own

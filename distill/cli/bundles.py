@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from io import BufferedReader
 
+    from distill.bulk import BulkSummary
     from distill.router import Router
     from distill.types import Prediction
 
@@ -46,6 +47,9 @@ def route(
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Where the answers go: .jsonl or .parquet.")] = None,
     column: Annotated[str | None, typer.Option(help="Where the queries of a file stand; without it in `text`.")] = None,
+    keep: Annotated[
+        list[str] | None, typer.Option(help="A column of the file that goes into the output as it is; may be repeated.")
+    ] = None,
     engine: Annotated[_Engine, typer.Option(help="Who routes a file: this process, or Ray Data.")] = _Engine.LOCAL,
     top: Annotated[int | None, typer.Option(min=1, help="With --json: so many scores, the best first.")] = None,
     as_json: AsJsonLines = False,
@@ -55,12 +59,18 @@ def route(
 
     With --input and --output a whole file. Killed, it goes on where it was; bad lines go to errors.jsonl beside it.
     """
-    if source is not None or output is not None or column is not None or engine is not _Engine.LOCAL:
+    if source is not None or output is not None or column is not None or keep or engine is not _Engine.LOCAL:
         if source is None or output is None:
-            raise typer.BadParameter("--input and --output go together, and --column and --engine with them")
+            raise typer.BadParameter("--input and --output go together, and --column, --keep and --engine with them")
         if queries or top is not None:
             raise typer.BadParameter("queries and --top do not go with --input")
-        _route_file(bundle, source, output, column or "text", engine, as_json=as_json, quiet=quiet)
+        from distill.bulk import route_file
+
+        summary = route_file(
+            bundle, source, output,
+            column=column or "text", keep=keep or (), engine=engine.value, show_progress=not quiet,
+        )  # fmt: skip
+        _print_summary(summary, output, as_json=as_json)
         return
     if top is not None and not as_json:
         raise typer.BadParameter("--top goes with --json")
@@ -77,12 +87,7 @@ def route(
                 typer.echo(f"{answer}  {prediction.reason.value:<14}  {plain(text)}".rstrip())
 
 
-def _route_file(
-    bundle: Path, source: Path, output: Path, column: str, engine: _Engine, *, as_json: bool, quiet: bool
-) -> None:
-    from distill.bulk import route_file
-
-    summary = route_file(bundle, source, output, column=column, engine=engine.value, show_progress=not quiet)
+def _print_summary(summary: BulkSummary, output: Path, *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(asdict(summary), default=str, ensure_ascii=False))
         return
