@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distill import pipeline
-from distill.doubt import confident_joint, find_doubts, find_label_errors, given_decisions, unanimity
+from distill.doubt import confident_joint, find_doubts, find_label_errors, given_decisions, n_models, unanimity
 from distill.embed import nearest
 from distill.errors import DataError
 from distill.labelled import target_of
@@ -143,7 +143,10 @@ def audit(spec: Spec, *, show_progress: bool = True) -> Audit:
     with Progress("embed", len(texts), show=show_progress) as progress:
         vectors = embedder.embed(texts, progress.advance)
     agreement = _agreement(spec, texts, targets)
-    found = find_doubts(vectors, targets, spec.task, agreement=agreement, seed=spec.seed)
+    with Progress("compare", n_models(targets, spec.task), "models", show=show_progress) as progress:
+        found = find_doubts(
+            vectors, targets, spec.task, agreement=agreement, seed=spec.seed, on_fitted=progress.advance
+        )
     rows = np.flatnonzero(found.is_suspect)
     rows = rows[np.argsort(found.margin[rows], kind="stable")]
     labels = _answers(spec, targets)

@@ -40,6 +40,7 @@ __all__ = [
     "find_label_errors",
     "given_decisions",
     "labels_mislead",
+    "n_models",
     "probable_labels",
     "unanimity",
 ]
@@ -183,8 +184,25 @@ def find_label_errors(
     )
 
 
+def n_models(targets: Floats, task: Task) -> int:
+    """How many models ``find_doubts`` fits, which take most of its time.
+
+    Args:
+        targets: Shape (n, n_labels).
+        task: What they mean.
+    """
+    n_decisions: int = given_decisions(targets[:1], task).shape[1]
+    return _FORMS[task].turns * n_decisions * _FOLDS
+
+
 def find_doubts(
-    vectors: Floats, targets: Floats, task: Task, *, agreement: Floats | None = None, seed: int = 0
+    vectors: Floats,
+    targets: Floats,
+    task: Task,
+    *,
+    agreement: Floats | None = None,
+    seed: int = 0,
+    on_fitted: Callable[[], None] = lambda: None,
 ) -> Findings:
     """Which labels are probably wrong. Takes time in proportion to the number of decisions, and to the square of n.
 
@@ -194,6 +212,7 @@ def find_doubts(
         task: What they mean.
         agreement: How far the samples of each decision agree with it (``unanimity``), shape (n, n_decisions); None: 1.
         seed: Of the folds.
+        on_fitted: Is called after each of the ``n_models``.
     """
     form = _FORMS[task]
     given = given_decisions(targets, task)
@@ -201,7 +220,10 @@ def find_doubts(
     k = _neighbours_wanted(form.plain(targets).sum(axis=0))
     is_trusted = np.ones(given.shape[:2], bool)
     for turn in range(form.turns):
-        own = np.stack([_out_of_fold(vectors, given[:, d], is_trusted[:, d], seed + turn) for d in decisions], axis=1)
+        own = np.stack(
+            [_out_of_fold(vectors, given[:, d], is_trusted[:, d], seed + turn, on_fitted=on_fitted) for d in decisions],
+            axis=1,
+        )
         near = _of_neighbours(vectors, given, is_trusted, k)
         verdicts = [form.judge((own[:, d] + near[:, d]) / 2, given[:, d]) for d in decisions]
         margin = np.stack([verdict.margin for verdict in verdicts], axis=1)
@@ -352,6 +374,7 @@ def _out_of_fold(
     *,
     n_folds: int = _FOLDS,
     iterations: int = _ITERATIONS,
+    on_fitted: Callable[[], None] = lambda: None,
 ) -> Floats:
     """Probability of each option, shape (n, n_options), by models that were fitted on the trusted rows of other folds."""
     folds = _stratified_folds(given.argmax(axis=1), seed, n_folds)
@@ -359,6 +382,7 @@ def _out_of_fold(
     for fold in range(n_folds):
         asked, fitted = np.flatnonzero(folds == fold), np.flatnonzero((folds != fold) & is_trusted)
         scores[asked] = _asked_of_others(vectors, given, fitted, asked, iterations)
+        on_fitted()
     return scores
 
 

@@ -96,6 +96,14 @@ def test_what_is_suggested_is_nearer_to_the_truth_than_what_was_given(task, make
 
 
 @pytest.mark.parametrize(("task", "make", "spoil"), MADE_UP)
+def test_every_model_that_is_announced_is_told_of(task, make, spoil):
+    assert spoil
+    targets, fitted = make(), []
+    find_doubts(queries(targets, 0), targets, task, on_fitted=lambda: fitted.append(1))
+    assert len(fitted) == module.n_models(targets, task) > 0
+
+
+@pytest.mark.parametrize(("task", "make", "spoil"), MADE_UP)
 def test_where_nothing_is_wrong_next_to_nothing_is_suspected(task, make, spoil):
     targets = make()
     assert spoil
