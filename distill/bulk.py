@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 from distill import errors
 from distill.bulk_files import (
-    ANSWER_COLUMNS,
     FORMATS,
     Answers,
     Columns,
     Csv,
     Line,
     Part,
+    answer_columns,
     answer_row,
     format_of,
     source_of,
@@ -40,6 +40,8 @@ from distill.router import Router
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
+
+    from distill.types import Task
 
 
 __all__ = ["ENGINES", "BulkSummary", "PartRouter", "route_file"]
@@ -177,20 +179,23 @@ def route_file(
         source: A file of JSON lines (``.jsonl``), or a table (``.csv`` with a header, in UTF-8, or ``.parquet``).
         output: ``.jsonl`` or ``.parquet``; replaced when all is done.
         column: The key or the column of the input that holds the queries.
-        keep: Keys or columns of the input that go into the output as they are: ids, for instance. Of lines of JSON, a value that is no text goes into Parquet as
-            JSON, and one that a line lacks is null; of Parquet text, numbers and booleans can be kept, and what is not finite is null in JSON.
+        keep: Keys or columns of the input that go into the output: ids, for instance. From Parquet to Parquet they have the type of their values, but dates, times
+            and decimals are text; from lines of JSON, what is no text goes into Parquet as JSON. What a line lacks is null, and so is in JSON what is not finite.
         engine: ``local`` or ``ray``.
         lines_per_part: How many lines are routed as one piece.
         show_progress: Shows progress on stderr.
 
     Raises:
-        DataError: The input cannot be read, or lacks a column, or has one to keep that the output has too, or is changed meanwhile, or has lines but a query in none (they are in ``errors.jsonl`` then, and an old
+        DataError: The input cannot be read, or a table lacks a column, or one to keep has a name that the output has too, or is changed meanwhile, or has lines but a query in none (they are in ``errors.jsonl`` then, and an old
             output stays); a file that is none of ours stands in the way; or another run is writing the output.
         BundleError: The bundle cannot be loaded.
         MissingExtraError: pyarrow or Ray is needed and not installed.
         StorageError: The output cannot be written.
     """
-    job = _Job(bundle.absolute(), _located(source), _located(output), Columns(column, tuple(dict.fromkeys(keep))))
+    if isinstance(keep, str):
+        raise TypeError(f"keep: expected a list of names, found {keep!r}")
+    kept = tuple(name for name in dict.fromkeys(keep) if not name == column == "text")  # which is in the output anyway
+    job = _Job(bundle.absolute(), _located(source), _located(output), Columns(column, kept))
     _check(job)
     if engine == "ray":
         _import_ray()
@@ -199,9 +204,11 @@ def route_file(
     facts = _facts(job.source)
     if show_progress and isinstance(kind, Csv) and facts["size"] >= _LONG_TO_READ:
         say(f"route: reading {job.source.name} once, to find where its rows begin")
-    parts = kind.plan(job.source, lines_per_part, job.columns)
-    types = kind.types(job.source, job.columns)
-    answers = Answers(router.manifest.task, tuple(zip(job.columns.kept, types, strict=True)))
+    _check_kept(job, router.manifest.task)
+    plan = kind.plan(job.source, lines_per_part, job.columns)
+    parts, answers = plan.parts, Answers(router.manifest.task, tuple(zip(kept, plan.types, strict=True)))
+    if plan.unseen:
+        say(f"route: none of the first lines has {', '.join(plan.unseen)}; where a line lacks what is kept, it is null")
     with _alone(job):
         _open_folder(job, facts, lines_per_part, router.manifest.bundle_id)
         left = [part for part in parts if job.counts(part) is None]
@@ -263,11 +270,6 @@ def _check(job: _Job) -> None:
     for name in (str(job.source), str(job.output), *job.columns.names):
         if not _is_utf8(name):
             raise DataError(f"{name!r}: is not UTF-8, so nothing could name it; give another name")
-    for name in job.columns.kept:
-        if name in ANSWER_COLUMNS:
-            raise DataError(
-                f"{job.source}: the column `{name}` cannot be kept: the answers have one of that name; rename it"
-            )
     source_of(job.source)
     format_of(job.output)
     if job.source == job.output or (job.output.exists() and job.source.exists() and job.output.samefile(job.source)):
@@ -280,6 +282,15 @@ def _check(job: _Job) -> None:
         if report in {job.source, job.output}:
             raise _in_the_way(report)
     _report_of(job)
+
+
+def _check_kept(job: _Job, task: Task) -> None:
+    """Finds a column that the output has already."""
+    for name in job.columns.kept:
+        if name in answer_columns(task):
+            raise DataError(
+                f"{job.source}: the column `{name}` cannot be kept: the answers have one of that name; rename it"
+            )
 
 
 def _is_utf8(name: str) -> bool:
@@ -358,6 +369,8 @@ def _open_folder(job: _Job, facts: Mapping[str, int], lines_per_part: int, bundl
     except ValueError:  # ours, though a power cut left nothing in it
         found = {}
     found = found if isinstance(found, dict | None) else {}
+    if found:
+        found.setdefault("keep", [])  # a run that was cut before columns could be kept
     if found == described:
         return
     if found is None and any(file.suffix != ".partial" and file.name != _LOCK for file in job.folder.iterdir()):

@@ -10,6 +10,7 @@ import json
 import shutil
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from distill.types import Prediction
 
 __all__ = [
-    "ANSWER_COLUMNS",
     "FORMATS",
     "SOURCES",
     "Answers",
@@ -38,7 +38,9 @@ __all__ = [
     "Line",
     "Parquet",
     "Part",
+    "Plan",
     "Source",
+    "answer_columns",
     "answer_row",
     "format_of",
     "source_of",
@@ -53,10 +55,10 @@ _ROWS_AT_A_TIME, _BYTES_AT_A_TIME = 4096, 1 << 20
 _SHOWN_CHARACTERS = 10_000
 _LISTED_CHARACTERS = 300
 _TEXT = "text"
-ANSWER_COLUMNS = ("line", _TEXT, "intent", "score", "reason", "top_intent", "intents", "weights")
-"""The columns of an output, but for those that are kept of the input; the last two where that is the task."""
-_PLAIN_TYPES = ("int", "uint", "float", "halffloat", "double", "bool", "null", "string", "large_string")
-"""How the names of Arrow's types begin whose values JSON has too."""
+_LOOKED_THROUGH_LINES = 1000
+_TEXT_TYPES = {"string", "large_string"}
+_NUMBER_TYPES = {"float", "double", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))}
+"""Names of Arrow's types whose values JSON has too."""
 _MARK = b"\xef\xbb\xbf"
 """Of UTF-8, at the start of a file."""
 
@@ -99,6 +101,21 @@ class Columns:
 
 
 @dataclass(frozen=True, slots=True)
+class Plan:
+    """What an input holds.
+
+    Attributes:
+        parts: In order.
+        types: The Arrow type of each column that is kept.
+        unseen: Columns to keep that none of the first lines has.
+    """
+
+    parts: list[Part]
+    types: tuple[str, ...]
+    unseen: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Answers:
     """What the rows of an output hold.
 
@@ -133,12 +150,8 @@ class Line:
 class Source(Protocol):
     """How one kind of file is read."""
 
-    def plan(self, path: Path, lines_per_part: int, columns: Columns) -> list[Part]:
-        """The parts of an input, in order."""
-        ...
-
-    def types(self, path: Path, columns: Columns) -> tuple[str, ...]:
-        """The Arrow type of each column that is kept."""
+    def plan(self, path: Path, lines_per_part: int, columns: Columns) -> Plan:
+        """What is to be read, in which parts."""
         ...
 
     def read(self, path: Path, part: Part, columns: Columns) -> Iterator[Line]:
@@ -192,6 +205,12 @@ def _known(path: Path, kinds: dict[str, _Kind]) -> _Kind:
     return found
 
 
+def answer_columns(task: Task) -> tuple[str, ...]:
+    """The columns of an output, but for those that are kept of the input."""
+    own = {Task.MULTI: ("intents",), Task.WEIGHTS: ("weights",)}
+    return ("line", _TEXT, "intent", "score", "reason", "top_intent", *own.get(task, ()))
+
+
 def answer_row(line: Line, prediction: Prediction, answers: Answers) -> dict[str, Any]:
     """One row of the output: the input's line, what is kept of it, the query, and the answer without the scores of all labels."""
     row = {
@@ -211,18 +230,20 @@ def answer_row(line: Line, prediction: Prediction, answers: Answers) -> dict[str
     return row
 
 
+class _Json(str):
+    """A value that is JSON already: a part that waits to be written holds texts in place of objects, and their depth is known to do."""
+
+    __slots__ = ()
+
+
 class JsonLines:
     """A JSON object a line, with the query under a key."""
 
-    def plan(self, path: Path, lines_per_part: int, columns: Columns) -> list[Part]:
-        """The parts of a file: so many lines, or 16 MiB, whichever is less."""
-        _check_kept(path, columns)
+    def plan(self, path: Path, lines_per_part: int, columns: Columns) -> Plan:
+        """Parts of so many lines, or of 16 MiB, whichever is less. Into a table goes text, and as JSON what is none."""
         with _open(path) as stream:
-            return _parts(stream, ((1, 0) for _ in _whole_lines(stream)), lines_per_part, first_line=1)
-
-    def types(self, path: Path, columns: Columns) -> tuple[str, ...]:  # noqa: ARG002
-        """Text: what else a line holds goes into a table as JSON."""
-        return ("string",) * len(columns.kept)
+            parts = _parts(stream, ((1, 0) for _ in _whole_lines(stream)), lines_per_part, first_line=1)
+        return Plan(parts, ("string",) * len(columns.kept), _unseen(path, columns))
 
     def read(self, path: Path, part: Part, columns: Columns) -> Iterator[Line]:
         """The lines of one part."""
@@ -233,15 +254,16 @@ class JsonLines:
                 if not plain.strip():
                     continue
                 try:
-                    text, *kept = _values_of(_object_of(plain), columns)
-                    yield Line(number, text, tuple(kept))
+                    line = _object_of(plain)
+                    yield Line(number, _text_in(line, columns.text), _kept_of(line, columns))
                 except ValueError as error:
                     yield Line(number, None, error=str(error), raw=_shown(raw))
 
-    def write(self, path: Path, rows: Sequence[dict[str, Any]], answers: Answers) -> None:  # noqa: ARG002
+    def write(self, path: Path, rows: Sequence[dict[str, Any]], answers: Answers) -> None:
         """Writes one JSON object a line."""
+        as_json = _spliced if answers.kept else _dumped
         with atomic_write(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as stream:
-            stream.writelines(_json(row) + "\n" for row in rows)
+            stream.writelines(as_json(row) + "\n" for row in rows)
 
     def join(self, paths: Sequence[Path], target: Path, answers: Answers) -> None:  # noqa: ARG002
         """One file after another."""
@@ -343,71 +365,88 @@ def _object_of(raw: bytes) -> dict[str, Any]:
     return value
 
 
-def _values_of(line: dict[str, Any], columns: Columns) -> Iterator[Any]:
-    """The query of a line, and what is kept of it; None for what it lacks.
+def _text_in(line: dict[str, Any], column: str) -> str:
+    """The query of a line.
 
     Raises:
-        ValueError: It holds no query, or what no file can hold; says what.
+        ValueError: There is none; says why.
     """
-    if columns.text not in line:
-        raise ValueError(f'has no "{columns.text}"; its keys: {_listed(line)}; --column says where the queries stand')
-    text = line[columns.text]
+    if column not in line:
+        raise ValueError(f'has no "{column}"; its keys: {_listed(line)}; --column says where the queries stand')
+    text = line[column]
     if not isinstance(text, str):
-        found = type(text).__name__ if text is not None else "none"
-        raise ValueError(f'"{columns.text}" must be a string, found {found}')  # noqa: TRY004
-    for name in columns.names:
-        value = line.get(name)
-        try:
-            (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)).encode()
-        except UnicodeEncodeError as error:
-            what = "the text" if name == columns.text else f'"{name}"'
-            raise ValueError(f"{what} holds half a surrogate pair") from error
-        yield value
+        raise ValueError(f'"{column}" must be a string, found {type(text).__name__ if text is not None else "none"}')  # noqa: TRY004
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("the text holds half a surrogate pair") from error
+    return text
 
 
-def _check_kept(path: Path, columns: Columns) -> None:
-    """Finds a name that is spelt wrongly: a line may lack what is kept, but not every line.
+def _kept_of(line: dict[str, Any], columns: Columns) -> tuple[str | None, ...]:
+    """What is kept of a line, None for what it lacks.
 
     Raises:
-        DataError: There is one.
+        ValueError: A value is nested too deeply.
     """
-    missing, found = set(columns.kept), dict[str, None]()
+    try:
+        return tuple(_as_text(line.get(name)) for name in columns.kept)
+    except RecursionError as error:
+        raise ValueError(f"not a JSON object: {error}") from error
+
+
+def _as_text(value: Any) -> str | None:
+    """A value of JSON as text or as JSON; what JSON or UTF-8 cannot hold, though Python reads it, is null or replaced."""
+    if isinstance(value, str | None):
+        return value if value is None else value.encode(errors="replace").decode()
+    try:
+        encoded = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        value = _finite(value)
+        encoded = json.dumps(value, ensure_ascii=False)
+    return None if value is None else _Json(encoded.encode(errors="replace").decode())
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
+
+
+def _unseen(path: Path, columns: Columns) -> tuple[str, ...]:
+    """Columns to keep that none of the first lines has: a name may be spelt wrongly."""
+    unseen = dict.fromkeys(columns.kept)
     with _open(path) as stream:
-        lines = _whole_lines(stream)
-        while missing and (raw := next(lines, None)) is not None:
+        lines = islice(_whole_lines(stream), _LOOKED_THROUGH_LINES)
+        while unseen and stream.tell() < _BYTES_PER_PART and (raw := next(lines, None)) is not None:
             with suppress(ValueError):
                 line = _object_of(raw.removeprefix(_MARK))
-                missing -= line.keys()
-                if len(found) < _LISTED_CHARACTERS:
-                    found |= dict.fromkeys(line)
-    if found and missing:
-        raise _no_column(path, min(missing), found, "--keep names what goes into the output")
+                unseen = {name: None for name in unseen if name not in line}
+    return tuple(unseen)
 
 
-def _json(row: dict[str, Any]) -> str:
-    """A row as JSON, which knows no infinity: None for what is not finite."""
-    try:
-        return json.dumps(row, ensure_ascii=False, allow_nan=False)
-    except ValueError:
-        plain = {
-            name: None if isinstance(value, float) and not isfinite(value) else value for name, value in row.items()
-        }
-        return json.dumps(plain, ensure_ascii=False)
+def _dumped(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _spliced(row: dict[str, Any]) -> str:
+    """A row as JSON, with the values that are JSON already."""
+    values = (value if isinstance(value, _Json) else _dumped(_finite(value)) for value in row.values())
+    return "{" + ", ".join(f"{_dumped(name)}: {value}" for name, value in zip(row, values, strict=True)) + "}"
 
 
 class Csv:
     """A table with a header; a row may have several lines, where a quoted value holds line breaks."""
 
-    def plan(self, path: Path, lines_per_part: int, columns: Columns) -> list[Part]:
-        """The parts of a table: so many lines or a row more, or 16 MiB, whichever is less."""
+    def plan(self, path: Path, lines_per_part: int, columns: Columns) -> Plan:
+        """Parts of so many lines or a row more, or of 16 MiB, whichever is less. All values are text."""
         with _open(path) as stream:
             header = _header(path, stream, columns)
             pieces = ((row.n_lines, row.wasted_bytes) for row in _rows(stream, header.delimiter))
-            return _parts(stream, pieces, lines_per_part, first_line=1 + header.n_lines)
-
-    def types(self, path: Path, columns: Columns) -> tuple[str, ...]:  # noqa: ARG002
-        """Text."""
-        return ("string",) * len(columns.kept)
+            parts = _parts(stream, pieces, lines_per_part, first_line=1 + header.n_lines)
+        return Plan(parts, ("string",) * len(columns.kept))
 
     def read(self, path: Path, part: Part, columns: Columns) -> Iterator[Line]:
         """The rows of one part, each with the line on which it begins."""
@@ -530,48 +569,35 @@ def _values_in(row: _Row, header: _Header) -> Iterator[str]:
 class Parquet:
     """A table with the query in a column."""
 
-    def plan(self, path: Path, lines_per_part: int, columns: Columns) -> list[Part]:
-        """The parts of a table: so many rows, or about 16 MiB, whichever is less."""
+    def plan(self, path: Path, lines_per_part: int, columns: Columns) -> Plan:
+        """Parts of so many rows, or of about 16 MiB, whichever is less. Types stay where JSON has such values; dates, times and decimals are text."""
         with _open_parquet(path) as file:
             schema, n_rows = file.schema_arrow, file.metadata.num_rows
             n_bytes = sum(_bytes_of(file.metadata, name) for name in columns.names)
         _check_columns(path, columns, schema.names)
-        kind = _plain_type(schema.field(columns.text).type)
-        if kind not in {"string", "large_string", "null"}:
-            raise DataError(f"{path}: the column `{columns.text}` must hold text, found {kind}")
-        self.types(path, columns)
-        n_bytes = max(n_bytes, self._bytes_by_the_first(path, columns, n_rows))
+        found = _type_name(schema.field(columns.text).type)
+        if found not in _TEXT_TYPES and found != "null":
+            raise DataError(f"{path}: the column `{columns.text}` must hold text, found {found}")
+        types = tuple(_type_of_kept(path, schema.field(name)) for name in columns.kept)
+        n_bytes = max(n_bytes, self._bytes_by_samples(path, columns, n_rows))
         lines_per_part = max(min(lines_per_part, n_rows * _BYTES_PER_PART // max(n_bytes, 1)), 1)
         starts = range(0, n_rows, lines_per_part)
-        return [Part(number, at, at + 1, min(lines_per_part, n_rows - at)) for number, at in enumerate(starts)]
+        parts = [Part(number, at, at + 1, min(lines_per_part, n_rows - at)) for number, at in enumerate(starts)]
+        return Plan(parts, types)
 
-    def types(self, path: Path, columns: Columns) -> tuple[str, ...]:
-        """What the columns have in this table.
-
-        Raises:
-            DataError: One of them has a type whose values JSON has not.
-        """
-        with _open_parquet(path) as file:
-            found = {name: _plain_type(file.schema_arrow.field(name).type) for name in columns.kept}
-        for name, kind in found.items():
-            if not kind.startswith(_PLAIN_TYPES):
-                raise DataError(
-                    f"{path}: the column `{name}` holds {kind}; text, numbers and booleans can be kept: make it text"
-                )
-        return tuple(found.values())
-
-    def _bytes_by_the_first(self, path: Path, columns: Columns, n_rows: int) -> int:
-        """What the columns' texts come to if all are like the first ones: the file holds a text that occurs again once."""
-        n_first = n_bytes = 0
-        for rows in self._rows(path, Part(0, 0, 1, min(n_rows, _ROWS_AT_A_TIME)), columns):
-            for values in rows:
-                n_first += 1
-                n_bytes += sum(
-                    len(value.encode(errors="replace") if isinstance(value, str) else value)
-                    for value in values
-                    if isinstance(value, str | bytes)
-                )
-        return n_bytes * n_rows // max(n_first, 1)
+    def _bytes_by_samples(self, path: Path, columns: Columns, n_rows: int) -> int:
+        """What the columns' texts come to if all are like the first, middle and last ones: the file holds a text that occurs again once."""
+        n_sampled = n_bytes = 0
+        for start in sorted({max(at, 0) for at in (0, (n_rows - _ROWS_AT_A_TIME) // 2, n_rows - _ROWS_AT_A_TIME)}):
+            for rows in self._rows(path, Part(0, start, start + 1, min(n_rows, _ROWS_AT_A_TIME)), columns):
+                for values in rows:
+                    n_sampled += 1
+                    n_bytes += sum(
+                        len(value.encode(errors="replace") if isinstance(value, str) else value)
+                        for value in values
+                        if isinstance(value, str | bytes)
+                    )
+        return n_bytes * n_rows // max(n_sampled, 1)
 
     def read(self, path: Path, part: Part, columns: Columns) -> Iterator[Line]:
         """The rows of one part."""
@@ -606,7 +632,7 @@ class Parquet:
     def write(self, path: Path, rows: Sequence[dict[str, Any]], answers: Answers) -> None:
         """Writes one table."""
         arrow, parquet = _pyarrow()
-        columns = [_for_table(row, answers) for row in rows]
+        columns = [_for_table(row) for row in rows]
         with atomic_write(path) as partial:
             parquet.write_table(arrow.Table.from_pylist(columns, schema=_schema(answers)), partial)
 
@@ -615,37 +641,59 @@ class Parquet:
         _, parquet = _pyarrow()
         with storage_errors(target), parquet.ParquetWriter(target, _schema(answers)) as writer:
             for path in paths:
-                writer.write_table(parquet.read_table(path, schema=_schema(answers)))
+                with parquet.ParquetFile(path) as part:
+                    writer.write_table(part.read())
 
 
-def _plain_type(kind: pa.DataType) -> str:
-    """The name of a column's type; of the values where a dictionary has them (as pandas writes a category), and of text however it is kept."""
+def _values_type(kind: pa.DataType) -> pa.DataType:
+    """The type of a column's values, which a dictionary may hold (as pandas writes a category)."""
     arrow, _ = _pyarrow()
-    plain = kind.value_type if arrow.types.is_dictionary(kind) else kind
-    return "string" if str(plain) == "string_view" else str(plain)
+    return kind.value_type if arrow.types.is_dictionary(kind) else kind
 
 
-def _for_table(row: dict[str, Any], answers: Answers) -> dict[str, Any]:
-    """A row as Arrow takes it: weights as pairs, and as JSON what came from a line of JSON and is no text."""
-    as_text = {
-        name: json.dumps(row[name], ensure_ascii=False)
-        for name, kind in answers.kept
-        if kind == "string" and not isinstance(row[name], str | None)
-    }
-    pairs = {"weights": list(row["weights"].items())} if row.get("weights") else {}
-    return {**row, **as_text, **pairs} if as_text or pairs else row
+def _type_name(kind: pa.DataType) -> str:
+    """The name of the type of a column's values; the same for text however it is kept."""
+    found = str(_values_type(kind))
+    return "string" if found == "string_view" else found
+
+
+def _type_of_kept(path: Path, field: pa.Field) -> str:
+    """The type of a column that is kept: that of its values, or text for what JSON has no values for.
+
+    Raises:
+        DataError: It holds what is neither.
+    """
+    found = _type_name(field.type)
+    if found in _TEXT_TYPES | _NUMBER_TYPES | {"bool", "null"}:
+        return found
+    if _is_kept_as_text(field.type):
+        return "string"
+    raise DataError(
+        f"{path}: the column `{field.name}` holds {found}, which cannot be kept: text, numbers, booleans, dates and times can"
+    )
+
+
+def _is_kept_as_text(kind: pa.DataType) -> bool:
+    arrow, _ = _pyarrow()
+    tests = (arrow.types.is_timestamp, arrow.types.is_date, arrow.types.is_time, arrow.types.is_decimal)
+    return any(test(_values_type(kind)) for test in tests)
+
+
+def _for_table(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as Arrow takes it: weights as pairs."""
+    return {**row, "weights": list(row["weights"].items())} if row.get("weights") else row
 
 
 def _line_of(number: int, values: tuple[Any, ...], columns: Columns) -> Line:
     """A row of a table: the query, and what is kept."""
-    for name, value in zip(columns.names, values, strict=True):
-        if isinstance(value, bytes):
-            error = "not UTF-8" if name == columns.text else f'"{name}" is not UTF-8'
-            return Line(number, None, error=error, raw=value.decode("utf-8", "replace")[:_SHOWN_CHARACTERS])
     text, *kept = values
+    if isinstance(text, bytes):
+        return Line(number, None, error="not UTF-8", raw=text.decode("utf-8", "replace")[:_SHOWN_CHARACTERS])
     if text is None:
         return Line(number, None, error=f'"{columns.text}" is null', raw="null")
-    return Line(number, text, tuple(kept))
+    return Line(
+        number, text, tuple(each.decode("utf-8", "replace") if isinstance(each, bytes) else each for each in kept)
+    )
 
 
 def _bytes_of(metadata: Any, column: str) -> int:
@@ -657,12 +705,13 @@ def _bytes_of(metadata: Any, column: str) -> int:
 
 def _values(column: pa.Array) -> Iterator[Any]:
     """The values of a column; as bytes those texts that are not UTF-8, which whoever wrote the file did not look at."""
+    arrow, _ = _pyarrow()
+    if _is_kept_as_text(column.type):
+        column = column.cast(_values_type(column.type)).cast(arrow.string())
     try:
         yield from column.to_pylist()
     except UnicodeDecodeError:
-        arrow, _ = _pyarrow()
-        kind = column.type.value_type if arrow.types.is_dictionary(column.type) else column.type
-        for value in column.cast(kind).cast(arrow.large_binary()).to_pylist():
+        for value in column.cast(_values_type(column.type)).cast(arrow.large_binary()).to_pylist():
             try:
                 yield None if value is None else value.decode()
             except UnicodeDecodeError:

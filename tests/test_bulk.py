@@ -132,7 +132,7 @@ def test_a_column_with_a_dot_is_not_one_of_a_struct(tiny_bundle, tmp_path):
 
 
 def read_csv(path, lines_per_part):
-    parts = bulk_files.Csv().plan(path, lines_per_part, TEXT)
+    parts = bulk_files.Csv().plan(path, lines_per_part, TEXT).parts
     return parts, [line for part in parts for line in bulk_files.Csv().read(path, part, TEXT)]
 
 
@@ -311,7 +311,7 @@ def test_a_line_too_long_for_memory_is_malformed_and_the_next_is_not(tiny_bundle
 def test_a_part_is_bounded_in_bytes_too(tmp_path, monkeypatch):
     monkeypatch.setattr(bulk_files, "_BYTES_PER_PART", 100)
     source = write_texts(tmp_path / "queries.jsonl", ["x" * 80] * 3 + ["y"] * 20)
-    parts = bulk_files.JsonLines().plan(source, 1000, TEXT)
+    parts = bulk_files.JsonLines().plan(source, 1000, TEXT).parts
     assert [part.n_lines for part in parts][:3] == [1, 1, 1]
     assert sum(part.n_lines for part in parts) == 23
 
@@ -340,7 +340,7 @@ def test_a_large_row_group_is_not_read_at_once(tmp_path):
     script = (
         "import sys; from pathlib import Path; import pyarrow as pa; from distill.bulk_files import Columns, Parquet\n"
         "source = Path(sys.argv[1])\n"
-        "parts = Parquet().plan(source, 8192, Columns('text'))\n"
+        "parts = Parquet().plan(source, 8192, Columns('text')).parts\n"
         "print(sum(len(list(Parquet().read(source, part, Columns('text')))) for part in parts), pa.default_memory_pool().max_memory())"
     )
     done = subprocess.run(
@@ -446,7 +446,7 @@ def test_a_part_of_parquet_is_bounded_in_bytes_too(tmp_path, monkeypatch):
     pq.write_table(
         pa.table({"id": range(50), "text": [f"{number} {'x' * 100}" for number in range(50)]}), tmp_path / "a.parquet"
     )
-    parts = bulk_files.Parquet().plan(tmp_path / "a.parquet", 1000, TEXT)
+    parts = bulk_files.Parquet().plan(tmp_path / "a.parquet", 1000, TEXT).parts
     assert 5 <= len(parts) <= 10
     assert sum(part.n_lines for part in parts) == 50
 
@@ -454,7 +454,7 @@ def test_a_part_of_parquet_is_bounded_in_bytes_too(tmp_path, monkeypatch):
 def test_a_text_of_parquet_that_occurs_again_counts_again(tmp_path, monkeypatch):
     monkeypatch.setattr(bulk_files, "_BYTES_PER_PART", 1000)
     pq.write_table(pa.table({"text": ["x" * 100, None] * 50}), tmp_path / "a.parquet")
-    parts = bulk_files.Parquet().plan(tmp_path / "a.parquet", 1000, TEXT)
+    parts = bulk_files.Parquet().plan(tmp_path / "a.parquet", 1000, TEXT).parts
     assert [part.n_lines for part in parts] == [20] * 5
 
 
@@ -537,7 +537,7 @@ def test_whatever_a_csv_holds_comes_back(tmp_path_factory, table, lines_per_part
         writer = csv.writer(stream, delimiter=delimiter, quoting=csv.QUOTE_ALL)
         writer.writerows([("id", "text"), *table])
     source = bulk_files.Csv()
-    parts = source.plan(path, lines_per_part, TEXT)
+    parts = source.plan(path, lines_per_part, TEXT).parts
     lines = [line for part in parts for line in source.read(path, part, TEXT)]
     assert [line.text for line in lines] == [text for _, text in table]
     assert sum(part.n_lines for part in parts) == path.read_bytes().count(b"\n") - 1
@@ -547,7 +547,7 @@ def test_the_limit_of_the_csv_module_is_left_as_it_was(tmp_path):
     before = csv.field_size_limit()
     path = write_texts(tmp_path / "queries.csv", ["x" * (before + 1), "refund"])
     source = bulk_files.Csv()
-    (part,) = source.plan(path, 100, TEXT)
+    (part,) = source.plan(path, 100, TEXT).parts
     lines = source.read(path, part, TEXT)
     assert len(next(lines).text) == before + 1
     assert csv.field_size_limit() == before
@@ -648,6 +648,31 @@ def test_any_json_is_kept_and_what_a_line_lacks_is_null(tiny_bundle, tmp_path):
     assert [row["id"] for row in read_rows(tmp_path / "answers.parquet")] == expected
 
 
+def test_json_that_only_python_reads_is_kept_as_json(tiny_bundle, tmp_path):
+    source = tmp_path / "queries.jsonl"
+    values = ['{"of": [NaN, 1e999, 1]}', "-Infinity", '["\\ud83d", "ü"]', '"\\ud83d"']
+    source.write_text("".join(f'{{"text": "refund", "id": {value}}}\n' for value in values), encoding="utf-8")
+    assert route_file(tiny_bundle.path, source, tmp_path / "answers.jsonl", keep=["id"]).n_errors == 0
+    expected = [{"of": [None, None, 1]}, None, ["?", "ü"], "?"]
+    assert [row["id"] for row in read_rows(tmp_path / "answers.jsonl")] == expected
+    route_file(tiny_bundle.path, source, tmp_path / "answers.parquet", keep=["id"])
+    in_table = [row["id"] for row in read_rows(tmp_path / "answers.parquet")]
+    assert in_table == ['{"of": [null, null, 1]}', None, '["?", "ü"]', "?"]
+
+
+def test_a_value_that_is_nested_too_deeply_costs_one_line(tiny_bundle, tmp_path):
+    source, depths = (
+        tmp_path / "queries.jsonl",
+        (*range(900, 1000), 100_000),
+    )  # what is read may be too deep to be written
+    lines = (f'{{"text": "refund", "id": {"[" * depth}{"]" * depth}}}\n{{"text": "parcel"}}\n' for depth in depths)
+    source.write_text("".join(lines), encoding="utf-8")
+    for output in (tmp_path / "answers.jsonl", tmp_path / "answers.parquet"):
+        summary = route_file(tiny_bundle.path, source, output, keep=["id"])
+        assert summary.n_queries + summary.n_errors == 2 * len(depths)
+        assert len(depths) <= summary.n_queries == len(read_rows(output)) < 2 * len(depths)
+
+
 def test_what_is_not_finite_is_null_in_json(tiny_bundle, tmp_path):
     source = tmp_path / "queries.parquet"
     pq.write_table(pa.table({"text": QUERIES, "usd": [float("nan"), float("inf"), 0.5]}), source)
@@ -657,58 +682,115 @@ def test_what_is_not_finite_is_null_in_json(tiny_bundle, tmp_path):
     assert str([row["usd"] for row in read_rows(tmp_path / "answers.parquet")]) == "[nan, inf, 0.5]"
 
 
-@SOURCES
-def test_a_kept_value_that_no_file_can_hold_costs_one_line(tiny_bundle, tmp_path, suffix):
-    source, output = tmp_path / f"queries{suffix}", tmp_path / "answers.jsonl"
-    if suffix == ".parquet":
-        broken = pa.array([b"a", b"caf\xe9", b"b"], pa.binary())
-        ids = pa.Array.from_buffers(pa.string(), len(broken), broken.buffers())
-        pq.write_table(pa.table({"text": QUERIES, "id": ids}), source)
-        complaint = '"id" is not UTF-8'
-    elif suffix == ".csv":
-        source.write_bytes(b"text,id\nrefund,a\nparcel,caf\xe9\ncancel,b\n")
-        complaint = "not UTF-8 (byte 10)"
-    else:
-        ids = ["a", {"of": "\ud83d"}, "b"]
-        lines = [json.dumps({"text": text, "id": value}) for text, value in zip(QUERIES, ids, strict=True)]
-        source.write_text("\n".join(lines), encoding="utf-8")
-        complaint = '"id" holds half a surrogate pair'
-    summary = route_file(tiny_bundle.path, source, output, keep=["id"])
-    assert [row["id"] for row in read_rows(output)] == ["a", "b"]
-    assert [row["error"] for row in read_rows(summary.errors)] == [complaint]
+def test_what_is_not_utf8_in_a_kept_column_is_replaced(tiny_bundle, tmp_path):
+    source, output = tmp_path / "queries.parquet", tmp_path / "answers.jsonl"
+    broken = pa.array([b"a", b"caf\xe9", b"b"], pa.binary())
+    ids = pa.Array.from_buffers(pa.string(), len(broken), broken.buffers())
+    pq.write_table(pa.table({"text": QUERIES, "id": ids}), source)
+    assert route_file(tiny_bundle.path, source, output, keep=["id"]).n_errors == 0
+    assert [row["id"] for row in read_rows(output)] == ["a", "caf\ufffd", "b"]
 
 
-@SOURCES
-@pytest.mark.parametrize(
-    ("keep", "complaint"),
-    [
-        ("idd", "has no column `idd`; it has text, id, who, paid, usd; --keep names what goes into the output"),
-        ("intent", "the column `intent` cannot be kept: the answers have one of that name; rename it"),
-    ],
-)
-def test_a_column_that_cannot_be_kept_is_named_before_anything_is_written(
-    tiny_bundle, tmp_path, suffix, keep, complaint
-):
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_column_that_a_table_lacks_is_named_before_anything_is_written(tiny_bundle, tmp_path, suffix):
     source, output = write_kept(tmp_path / f"queries{suffix}"), tmp_path / "answers" / "answers.jsonl"
-    line = fails("route", tiny_bundle.path, "--input", source, "--output", output, "--keep", "id", "--keep", keep)
-    assert line == f"{source}: {complaint}"
+    line = fails("route", tiny_bundle.path, "--input", source, "--output", output, "--keep", "id", "--keep", "idd")
+    assert line == (
+        f"{source}: has no column `idd`; it has text, id, who, paid, usd; --keep names what goes into the output"
+    )
     assert not output.parent.exists()
 
 
-def test_a_column_of_a_type_that_json_lacks_is_named(tiny_bundle, tmp_path):
+def test_a_key_that_no_line_has_is_said(tiny_bundle, tmp_path, capsys):
+    source, output = write_kept(tmp_path / "queries.jsonl"), tmp_path / "answers.jsonl"
+    route_file(tiny_bundle.path, source, output, keep=["id", "idd"])
+    assert "route: none of the first lines has idd; where a line lacks" in capsys.readouterr().err
+    assert [row["idd"] for row in read_rows(output)] == [None] * 3
+
+
+@SOURCES
+def test_a_name_that_the_output_has_is_refused(tiny_bundles, tmp_path, suffix):
+    source = write_kept(tmp_path / f"queries{suffix}")
+    for task, names in ((Task.SINGLE, ("line", "intent")), (Task.MULTI, ("intents",)), (Task.WEIGHTS, ("weights",))):
+        for name in names:
+            with pytest.raises(
+                DataError, match=rf"the column `{name}` cannot be kept: the answers have one of that name"
+            ):
+                route_file(tiny_bundles[task].path, source, tmp_path / "answers.jsonl", keep=[name])
+    with pytest.raises(TypeError, match=r"keep: expected a list of names, found 'id'"):
+        route_file(tiny_bundles[Task.SINGLE].path, source, tmp_path / "answers.jsonl", keep="id")
+
+
+def test_another_tasks_column_may_be_kept_and_so_may_the_text(tiny_bundle, tmp_path):
+    source = tmp_path / "queries.jsonl"
+    source.write_text('{"text": "refund", "weights": 3}\n', encoding="utf-8")
+    route_file(tiny_bundle.path, source, tmp_path / "answers.jsonl", keep=["weights", "text"])
+    (row,) = read_rows(tmp_path / "answers.jsonl")
+    assert (row["weights"], row["text"]) == (3, "refund")
+
+
+def test_dates_times_and_decimals_are_kept_as_text(tiny_bundle, tmp_path):
     source = tmp_path / "queries.parquet"
-    pq.write_table(pa.table({"text": ["refund"], "at": pa.array([0], pa.timestamp("us"))}), source)
-    with pytest.raises(
-        DataError, match=r"the column `at` holds timestamp\[us\]; text, numbers and booleans can be kept"
-    ):
-        route_file(tiny_bundle.path, source, tmp_path / "answers.parquet", keep=["at"])
+    at = pa.array([0, None], pa.timestamp("ns", tz="UTC"))
+    days = pa.array([0, 1], pa.date32()).dictionary_encode()
+    pq.write_table(
+        pa.table(
+            {
+                "text": ["refund", "parcel"],
+                "at": at,
+                "day": days,
+                "usd": pa.array(["1.50", None]).cast(pa.decimal128(5, 2)),
+            }
+        ),
+        source,
+    )
+    for output in (tmp_path / "answers.jsonl", tmp_path / "answers.parquet"):
+        route_file(tiny_bundle.path, source, output, keep=["at", "day", "usd"])
+        rows = [(row["at"], row["day"], row["usd"]) for row in read_rows(output)]
+        assert rows == [("1970-01-01 00:00:00.000000000Z", "1970-01-01", "1.50"), (None, "1970-01-02", None)]
+
+
+@pytest.mark.parametrize("values", [[[1]], [{"a": 1}], [b"a"]], ids=["list", "struct", "bytes"])
+def test_a_column_of_another_type_is_named(tiny_bundle, tmp_path, values):
+    source = tmp_path / "queries.parquet"
+    pq.write_table(pa.table({"text": ["refund"], "of": values}), source)
+    with pytest.raises(DataError, match=r"the column `of` holds .*, which cannot be kept: text, numbers, booleans"):
+        route_file(tiny_bundle.path, source, tmp_path / "answers.parquet", keep=["of"])
+
+
+@SOURCES
+def test_a_name_that_arrow_uses_itself_can_be_kept(tiny_bundle, tmp_path, suffix):
+    source = tmp_path / f"queries{suffix}"
+    if suffix == ".parquet":
+        pq.write_table(pa.table({"text": ["refund"], "__filename": ["a.log"]}), source)
+    else:
+        lines = {".csv": "text,__filename\nrefund,a.log\n", ".jsonl": '{"text": "refund", "__filename": "a.log"}\n'}
+        source.write_text(lines[suffix], encoding="utf-8")
+    route_file(tiny_bundle.path, source, tmp_path / "answers.parquet", keep=["__filename"])
+    with pq.ParquetFile(tmp_path / "answers.parquet") as table:  # `read_table` knows no such name
+        assert table.read().column("__filename").to_pylist() == ["a.log"]
+
+
+def test_a_run_that_was_cut_before_columns_could_be_kept_goes_on(cut):
+    job = cut[2].with_name("answers.jsonl.parts") / "job.json"
+    before = json.loads(job.read_bytes())
+    del before["keep"]
+    job.write_text(json.dumps(before), encoding="utf-8")
+    assert route_file(*cut, lines_per_part=10).n_resumed == 20
 
 
 def test_long_kept_texts_make_parts_shorter(tmp_path, monkeypatch):
     monkeypatch.setattr(bulk_files, "_BYTES_PER_PART", 1000)
     pq.write_table(pa.table({"text": ["refund"] * 50, "body": ["x" * 100] * 50}), tmp_path / "a.parquet")
-    assert len(bulk_files.Parquet().plan(tmp_path / "a.parquet", 1000, TEXT)) == 1
-    assert len(bulk_files.Parquet().plan(tmp_path / "a.parquet", 1000, bulk_files.Columns("text", ("body",)))) > 4
+    assert len(bulk_files.Parquet().plan(tmp_path / "a.parquet", 1000, TEXT).parts) == 1
+    assert len(bulk_files.Parquet().plan(tmp_path / "a.parquet", 1000, bulk_files.Columns("text", ("body",))).parts) > 4
+
+
+def test_long_texts_that_come_late_make_parts_shorter(tmp_path, monkeypatch):
+    monkeypatch.setattr(bulk_files, "_BYTES_PER_PART", 100_000)
+    monkeypatch.setattr(bulk_files, "_ROWS_AT_A_TIME", 64)
+    pq.write_table(pa.table({"text": ["x"] * 600 + ["x" * 1000] * 600}), tmp_path / "a.parquet")
+    assert len(bulk_files.Parquet().plan(tmp_path / "a.parquet", 10_000, TEXT).parts) > 5
 
 
 # --- killed, and run again -------------------------------------------------------------------------------------------
