@@ -25,7 +25,7 @@ import when_not
 from provenance import older_students
 from pydantic import BaseModel
 
-from distill.benchmark.display import headline, number, share
+from distill.benchmark.display import accuracy_in_scope, headline, number, share
 from distill.benchmark.results import read_result
 from distill.data import read_jsonl
 from distill.errors import DistillError
@@ -42,14 +42,20 @@ DEMO = ROOT / "data" / "banking-assistant"
 def summary() -> str:
     """What the demo comes to, in one small table."""
     result = read_result(DEMO / "results.json")
-    lines = ["| | right answers | half of them within | size, MB |", "|---|---:|---:|---:|"]
+    lines = ["| | right answers | median time | size, MB |", "|---|---:|---:|---:|"]
     for row in result.rows:
         if row.name in _SUMMARISED:
             right = share(row.accuracy_policy, row.accuracy_policy_ci95)
             lines.append(f"| {_SUMMARISED[row.name]} | {right} | {number(row.p50_ms, ' ms')} | {number(row.size_mb)} |")
     n_intents = len(json.loads((DEMO / "intents.json").read_text(encoding="utf-8")))
+    in_scope = ", ".join(
+        f"{'the LLM' if row.name == 'teacher' else row.name} {share(accuracy_in_scope(row, result))}"
+        for row in result.rows
+        if row.name in {"teacher", "encoder", "static"}
+    )
     caption = (
         f"{result.n_gold:,} human queries to a bank, {n_intents} intents; {result.n_oos:,} queries fit none of them and must be declined. "
+        f"Of the other {result.n_in_scope:,} alone, right are {in_scope}: the more queries of yours fit an intent, the more this counts. "
         "Brackets: 95 % intervals. No human query was trained on. "
         f"{headline(result)}{older_students(result.environment)}"
     )

@@ -357,7 +357,7 @@ _BASELINES = {"tfidf": fit_tfidf, "majority": fit_majority}
 def _measured(
     contestant: _Contestant, inputs: BenchInputs, gold: Gold, predictions: Sequence[Prediction], latency: Latency
 ) -> _Measured:
-    by_batch = measure_throughput(contestant.classifier.route_batch, inputs.queries)
+    by_batch = measure_throughput(contestant.route, contestant.classifier.route_batch, inputs.queries)
     speed = _latency_fields(latency) | {
         "queries_per_s": by_batch[max(by_batch)],
         "queries_per_s_by_batch": {str(size): rate for size, rate in by_batch.items()},

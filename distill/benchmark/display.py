@@ -22,6 +22,7 @@ __all__ = [
     "GateColumn",
     "accuracy_caption",
     "accuracy_columns",
+    "accuracy_in_scope",
     "cascade_prices",
     "columns",
     "cost_columns",
@@ -175,9 +176,21 @@ def accuracy_columns(result: BenchResult) -> tuple[Column, ...]:
     return (*_AGAINST_GOLD[result.task], *_AGAINST_TEACHER)
 
 
+def accuracy_in_scope(row: BenchRow, result: BenchResult) -> float | None:
+    """How often a query that has an intent gets it, after the policy (``single``): what is left of ``accuracy_policy`` without out-of-scope queries."""
+    if row.accuracy_policy is None or row.oos_recall is None:
+        return None
+    n_right = round(row.accuracy_policy * result.n_gold) - round(row.oos_recall * result.n_oos)
+    return n_right / result.n_in_scope
+
+
 def score_columns(result: BenchResult) -> tuple[Column, ...]:
-    """What scores are worth; ``weights`` are no scores, and none is declined."""
-    return () if result.task is Task.WEIGHTS else _SCORE_COLUMNS
+    """What scores and policy are worth; ``weights`` are no scores, and none is declined."""
+    if result.task is Task.WEIGHTS:
+        return ()
+    if result.task is Task.MULTI or not result.n_oos or not result.n_in_scope:
+        return _SCORE_COLUMNS
+    return (Column("in scope", lambda row: share(accuracy_in_scope(row, result))), *_SCORE_COLUMNS)
 
 
 def cost_columns(result: BenchResult) -> tuple[Column, ...]:
@@ -353,8 +366,11 @@ def score_caption(result: BenchResult) -> str:
         if result.n_oos and result.task is Task.SINGLE
         else ""
     )
+    in_scope = (
+        "in scope: queries that have an intent and get it. " if result.task is Task.SINGLE and result.n_oos else ""
+    )
     return (
-        f"coverage: accepted by the policy. AURC: wrong answers among the surest, over all coverages; {_best_aurc(result)}. "
+        f"{in_scope}coverage: accepted by the policy. AURC: wrong answers among the surest, over all coverages; {_best_aurc(result)}. "
         f"ECE: {scores}, 15 equally full bins; chance: what scores that are exactly right would show on as many queries.{room}"
     )
 
@@ -491,10 +507,39 @@ def _paid_back(cost: Mapping[str, Any]) -> list[str]:
     if even is None:
         return [f"{text}; the break-even is unknown."]
     if not even["is_the_teachers_own"]:
-        text += f", {usd(even['spent_usd'])} at the price of {even['price_of']}"
+        text += f", {usd(even['spent_usd'])} at the price of {even['price_of']}{_uncached(cost)}; a model that reasons bills that besides"
     paid = ", ".join(_after(name, n, even["months"][name]) for name, n in even["queries"].items())
-    machine = "" if even["machine_is_counted"] else ", the student's machine not counted"
-    return [f"{text}. Paid back{machine}: {paid}."]
+    machine = (
+        " on a machine that does other work too"
+        if even["machine_is_counted"]
+        else ", the student's machine not counted"
+    )
+    return [f"{text}. Paid back{machine}: {paid}.{_alone(cost, even)}"]
+
+
+def _uncached(cost: Mapping[str, Any]) -> str:
+    """What the same tokens cost as ``priced_as`` where nothing is cached: how much is, depends on the server."""
+    price = cost.get("priced_as") or {}
+    stages = cost["spent"]["by_stage"]
+    if price.get("cached_input_usd_per_mtok") is None or not any(stage.get("cached_tokens") for stage in stages):
+        return ""
+    dollars = sum(
+        stage["prompt_tokens"] * price["input_usd_per_mtok"] + stage["completion_tokens"] * price["output_usd_per_mtok"]
+        for stage in stages
+    )
+    return f", {usd(dollars / 1e6)} with no cached prefix"
+
+
+def _alone(cost: Mapping[str, Any], even: Mapping[str, Any]) -> str:
+    """From which volume on a machine for the student alone costs less than the teacher; empty where that is not known."""
+    machine, priced_as = cost.get("machine") or {}, cost.get("priced_as") or {}
+    monthly = (
+        cost.get("usd_per_month", {}).get(_TEACHER) if even["is_the_teachers_own"] else priced_as.get("usd_per_month")
+    )
+    if not machine or not monthly:
+        return ""
+    pays_from = machine["usd_per_month"] / monthly * cost["queries_per_month"]
+    return f" A machine for the router alone costs less than asking from about {float(f'{pays_from:.2g}'):,.0f} queries a month on."
 
 
 def _after(name: str, n_queries: int | None, months: float | None) -> str:
@@ -527,7 +572,14 @@ def headline(result: BenchResult) -> str:
         elif unknown:
             sentences.append(f"{student} cannot be judged on {' and '.join(unknown)}")
         else:
-            unproven = [gate.gate for gate in gates if gate.verdict == _NOT_SHOWN]
-            doubt = f" ({' and '.join(unproven)}: {_NOT_SHOWN} at 95 %)" if unproven else ""
-            sentences.append(f"{student} keeps every gate{doubt}")
+            doubts = [_doubt(gate) for gate in gates if gate.verdict == _NOT_SHOWN]
+            sentences.append(f"{student} keeps every gate{', but ' if doubts else ''}{' and '.join(doubts)}")
     return "; ".join(sentences) + "."
+
+
+def _doubt(gate: GateVerdict) -> str:
+    """What a figure within its limit does not show."""
+    most = (
+        "" if gate.ci95 is None else f": it may be {100 * gate.ci95[1]:.1f} points, the limit is {100 * gate.limit:.3g}"
+    )
+    return f"{gate.gate} is {_NOT_SHOWN} at 95 %{most}"

@@ -122,6 +122,7 @@ def _time_ms(route: Callable[[str], Prediction], text: str) -> float:
 
 
 def measure_throughput(
+    route: Callable[[str], Prediction],
     route_batch: Callable[[Sequence[str]], list[Prediction]],
     texts: Sequence[str],
     batch_sizes: Sequence[int] = BATCH_SIZES,
@@ -129,7 +130,8 @@ def measure_throughput(
     """Queries a second at each batch size: the median of three times, the sizes taking turns.
 
     Args:
-        route_batch: What is timed.
+        route: What is timed where queries come one by one.
+        route_batch: What is timed otherwise.
         texts: The queries; they are taken again from the first until the largest batch is full.
         batch_sizes: How many queries are given at once.
     """
@@ -139,8 +141,12 @@ def measure_throughput(
         for size in batch_sizes:
             batches = [filled[start : start + size] for start in range(0, len(filled), size)]
             started = time.perf_counter()
-            for batch in batches:
-                route_batch(batch)
+            if size == 1:
+                for text in filled:
+                    route(text)
+            else:
+                for batch in batches:
+                    route_batch(batch)
             seconds[size].append(time.perf_counter() - started)
     return {size: len(filled) / max(float(np.median(times)), 1e-9) for size, times in seconds.items()}
 

@@ -57,7 +57,7 @@ def test_of_many_texts_some_are_taken_evenly():
 
 
 def test_throughput_is_queries_a_second_at_each_batch_size():
-    found = measure_throughput(lambda _: time.sleep(0.01), ["x"] * 3, batch_sizes=(1, 4))
+    found = measure_throughput(lambda _: time.sleep(0.01), lambda _: time.sleep(0.01), ["x"] * 3, batch_sizes=(1, 4))
     assert 10 <= found[1] <= 100
     assert 40 <= found[4] <= 400
     assert found[4] > 2 * found[1]
@@ -65,12 +65,20 @@ def test_throughput_is_queries_a_second_at_each_batch_size():
 
 def test_every_batch_is_full_and_the_sizes_take_turns():
     seen = []
-    measure_throughput(seen.append, ["a", "b", "c"], batch_sizes=(2, 4))
+    measure_throughput(pytest.fail, seen.append, ["a", "b", "c"], batch_sizes=(2, 4))
     assert seen == [["a", "b"], ["c", "a"], ["a", "b", "c", "a"]] * 3
 
 
+def test_queries_that_come_one_by_one_are_routed_as_a_service_routes_them():
+    seen = []
+    measure_throughput(seen.append, pytest.fail, ["a", "b"], batch_sizes=(1,))
+    assert seen == ["a"] * 3
+    measure_throughput(seen.append, lambda texts: None, ["a", "b"], batch_sizes=(1, 2))
+    assert seen[3:] == ["a", "b"] * 3
+
+
 def test_the_sizes_are_one_thirty_two_and_two_hundred_and_fifty_six():
-    assert list(measure_throughput(lambda texts: None, ["x"])) == [1, 32, 256]
+    assert list(measure_throughput(lambda text: None, lambda texts: None, ["x"])) == [1, 32, 256]
 
 
 class CpuTimes(NamedTuple):

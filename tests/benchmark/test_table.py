@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from distill.benchmark.display import MISSING, headline, milliseconds, number, share, usd
+from distill.benchmark.display import MISSING, accuracy_in_scope, headline, milliseconds, number, share, usd
 from distill.benchmark.scores import area_under_risk_coverage
 from distill.benchmark.table import markdown_table, print_result
 from distill.types import BenchRow, GateVerdict, Leakage, NearPair
@@ -84,7 +84,8 @@ def test_the_terminal_shows_every_row_gate_and_what_was_measured(result):
     assert "with 2 requests in flight, prompts of 100 tokens in the mean" in " ".join(text.split())
     assert "big-model (the maker's page, read 2026-01-31)" in text
     assert "kept" in text
-    assert text.rstrip().endswith("static keeps every gate (accuracy_drop: not shown at 95 %).")
+    assert text.rstrip().endswith("the limit is 1.")
+    assert "static keeps every gate, but accuracy_drop is not shown at 95 %: it may be " in text
 
 
 def test_an_interval_is_not_taken_for_markup(result):
@@ -296,15 +297,49 @@ def test_cost_says_what_was_spent_and_when_it_is_paid_back(result):
     text = " ".join(printed(replace(result, cost=COST)).split())
     assert "1,000,000 queries a month keep it busy for static 1.23 % of its time; the whole machine is $263" in text
     assert "Spent on distilling: $9.50 for 1,500 answers." in text
-    assert "Paid back: static after 33,000 queries (1.00 days), encoder never." in text
+    assert (
+        "Paid back on a machine that does other work too: static after 33,000 queries (1.00 days), encoder never."
+        in text
+    )
+    assert "A machine for the router alone costs less than asking from about 920,000 queries a month on." in text
 
 
 def test_cost_at_another_models_price_says_so(result):
     even = COST["break_even"] | {"is_the_teachers_own": False, "machine_is_counted": False}
     cost = COST | {"break_even": even, "spent": COST["spent"] | {"usd": None}}
     text = " ".join(printed(replace(result, cost=cost)).split())
-    assert "Spent on distilling: unknown for 1,500 answers, $9.50 at the price of big." in text
+    assert "unknown for 1,500 answers, $9.50 at the price of big; a model that reasons bills that besides." in text
     assert "Paid back, the student's machine not counted: static" in text
+
+
+def test_cost_says_what_the_same_tokens_cost_where_nothing_is_cached(result):
+    price = {
+        "model": "big", "source": "a page", "date": "2026-01-31", "input_usd_per_mtok": 1.0, "cached_input_usd_per_mtok": 0.1,
+        "output_usd_per_mtok": 10.0, "usd_per_1k": 0.02, "usd_per_1k_uncached": 0.2, "usd_per_month": 20.0,
+    }  # fmt: skip
+    stages = [
+        {"n_answers": 1000, "prompt_tokens": 2_000_000, "cached_tokens": 1_000_000, "completion_tokens": 100_000},
+        {"n_answers": 500, "prompt_tokens": 500_000, "cached_tokens": 0, "completion_tokens": 0},
+    ]
+    even = COST["break_even"] | {"is_the_teachers_own": False}
+    cost = COST | {"priced_as": price, "break_even": even, "spent": {"usd": None, "by_stage": stages}}
+    text = " ".join(printed(replace(result, cost=cost)).split())
+    assert "$9.50 at the price of big, $3.50 with no cached prefix; a model that reasons" in text
+    assert "costs less than asking from about 13,000,000 queries a month on" in text
+
+
+def test_of_queries_with_an_intent_it_says_how_many_get_it(result):
+    text = markdown_table(result)
+    assert "| in scope | coverage |" in text
+    for row in result.rows:
+        if row.oos_recall is not None:
+            n_right = accuracy_in_scope(row, result) * result.n_in_scope
+            assert n_right == pytest.approx(
+                row.accuracy_policy * result.n_gold - row.oos_recall * result.n_oos, abs=0.01
+            )
+    teacher = result.rows[0]
+    assert accuracy_in_scope(teacher, result) == pytest.approx(teacher.accuracy)  # which has no guess beside its answer
+    assert "| in scope |" not in markdown_table(replace(result, n_oos=0))
 
 
 def test_what_may_be_billed_without_an_answer_is_told_beside_what_was_spent(result):
