@@ -7,9 +7,11 @@ Only what the manifest lists goes there: no code, no pickle, nothing that merely
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from dataclasses import dataclass
+from filecmp import cmp
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -167,7 +169,22 @@ def _check_target(bundle: Bundle, target: Path) -> set[str]:
             f"{target}: holds {min(strangers)}, which is none of the bundle's files and would be uploaded with it; "
             "give an empty folder"
         )
+    if earlier and not _is_a_copy(bundle, target, earlier):
+        raise BundleError(f"{target}: holds {min(earlier)}, which no copy of a bundle has left; give an empty folder")
     return earlier
+
+
+def _is_a_copy(bundle: Bundle, target: Path, names: set[str]) -> bool:
+    """Whether a copy has left these files: with a bundle's manifest, or, cut before that, the very files of this bundle."""
+    try:
+        if "bundle_id" in json.loads((target / MANIFEST).read_bytes()):
+            return True
+    except (OSError, ValueError, TypeError):
+        pass
+    whole = [name for name in names if not _KILLED.search(name)]
+    return all(
+        (bundle.path / name).is_file() and cmp(bundle.path / name, target / name, shallow=False) for name in whole
+    )
 
 
 def _files_of(folder: Path) -> tuple[str, ...]:

@@ -194,6 +194,31 @@ def test_a_folder_with_something_else_in_it_is_refused(bundle, tmp_path):
     assert files_in(tmp_path / "out") == {"ledger.jsonl"}
 
 
+@pytest.mark.parametrize(
+    "names", [["README.md"], ["README.md", "config.json", "onnx/model.onnx", "tokenizer.json"], ["manifest.json"]]
+)
+def test_what_no_copy_has_left_stays_though_it_is_called_so(bundle, tmp_path, names):
+    for name in names:
+        path = tmp_path / "out" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text('{"name": "somebody\'s own"}', encoding="utf-8")
+    with pytest.raises(BundleError, match=r"out: holds .*, which no copy of a bundle has left; give an empty folder"):
+        publish(bundle.path, tmp_path / "out")
+    assert files_in(tmp_path / "out") == set(names)
+    assert all("somebody" in (tmp_path / "out" / name).read_text(encoding="utf-8") for name in names)
+
+
+@pytest.mark.parametrize("n_files", [1, 3])
+def test_a_copy_that_was_cut_is_gone_on_with(bundle, tmp_path, n_files):
+    for name in sorted(bundle.manifest.files)[:n_files]:
+        (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "out" / name).write_bytes((bundle.path / name).read_bytes())
+    (tmp_path / "out" / "tokenizer.json.123.partial").write_text("torn", encoding="utf-8")
+    publish(bundle.path, tmp_path / "out")
+    assert load_bundle(tmp_path / "out").manifest == bundle.manifest
+    assert "tokenizer.json.123.partial" not in files_in(tmp_path / "out")
+
+
 def test_the_bundle_itself_and_a_file_are_refused(bundle, tmp_path):
     with pytest.raises(BundleError, match="is the bundle itself"):
         publish(bundle.path, bundle.path)
