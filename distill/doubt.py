@@ -486,7 +486,8 @@ def confident_joint(probabilities: Floats, given: Integers) -> Floats:
     """How many queries have label i and are really j, as confident learning estimates it.
 
     A query counts for j where the probability of j reaches the mean probability of j among the queries labelled j; of several such the
-    likeliest. Rows are then scaled to how often each label is given. A label that nobody counts for keeps its queries.
+    likeliest. Rows are then scaled to how often each label is given. A label that nobody counts for keeps its queries, and for one that is
+    given once nobody counts: no other query tells what its probability is to be.
 
     Args:
         probabilities: Out-of-sample, shape (n, n_labels).
@@ -498,7 +499,7 @@ def confident_joint(probabilities: Floats, given: Integers) -> Floats:
     n_labels = probabilities.shape[1]
     counts = np.bincount(given, minlength=n_labels)
     own = np.bincount(given, probabilities[np.arange(len(given)), given], minlength=n_labels)
-    thresholds = np.where(counts > 0, own / np.maximum(counts, 1), np.inf)
+    thresholds = np.where(counts > 1, own / np.maximum(counts, 1), np.inf)
     is_confident = probabilities >= thresholds
     really = np.where(is_confident, probabilities, -1.0).argmax(axis=1)
     counted = is_confident.any(axis=1)

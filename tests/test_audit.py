@@ -89,11 +89,11 @@ def noisy(tmp_path):
 
 
 def joint_by_definition(probabilities, given_labels):
-    """Confident learning, equations 1 to 3 (Northcutt et al., 2021), word by word."""
+    """Confident learning, equations 1 to 3 (Northcutt et al., 2021), word by word, but that none counts for a label that is given once."""
     n, n_labels = probabilities.shape
     counts = [sum(label == j for label in given_labels) for j in range(n_labels)]
     thresholds = [
-        np.mean([probabilities[x, j] for x in range(n) if given_labels[x] == j]) if counts[j] else np.inf
+        np.mean([probabilities[x, j] for x in range(n) if given_labels[x] == j]) if counts[j] > 1 else np.inf
         for j in range(n_labels)
     ]
     joint = np.zeros((n_labels, n_labels))

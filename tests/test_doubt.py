@@ -110,6 +110,23 @@ def test_where_nothing_is_wrong_next_to_nothing_is_suspected(task, make, spoil):
     assert find_doubts(queries(targets, 0, noise=0.02), targets, task).is_suspect.sum() <= 2
 
 
+def test_for_a_label_that_is_given_once_nothing_counts():
+    """No other row taught it, so nothing is ever given to it, and any probability would reach such a threshold."""
+    chance = np.random.default_rng(0)
+    targets = np.eye(4, dtype=np.float32)[np.repeat([0, 1, 2], 40)]
+    alone = np.eye(4, dtype=np.float32)[[3]]
+    vectors = queries(np.concatenate([targets, alone]), 0, noise=0.3)
+    found = find_doubts(vectors, np.concatenate([targets, alone]), Task.SINGLE)
+    before = find_doubts(vectors[:-1], targets, Task.SINGLE)
+    assert before.estimated_wrong <= 3
+    assert found.estimated_wrong <= before.estimated_wrong + 1
+    probabilities = chance.dirichlet(np.ones(4), 121)
+    probabilities[:, 3] = 0.0
+    joint = module.confident_joint(probabilities, np.concatenate([targets, alone]).argmax(axis=1))
+    assert joint[:3, 3].sum() == 0
+    assert joint[3].tolist() == pytest.approx([0, 0, 0, 1]) or joint[3].sum() == pytest.approx(1)
+
+
 def test_the_doubted_intents_are_named():
     targets = some_sets()
     given_targets = targets.copy()
