@@ -581,6 +581,8 @@ def _read_text(path: Path, *, hint: str = "") -> str:
         raise SpecError(f"{path}: does not exist{hint}") from error
     except OSError as error:
         raise SpecError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except ValueError as error:  # a NUL
+        raise SpecError(f"{str(path)!r}: is no path ({error})") from error
 
 
 def _parse_yaml(path: Path, source: str) -> tuple[Any, dict[tuple[Any, ...], int]]:
@@ -641,7 +643,9 @@ def _read_intents(path: Path, named_at: str) -> Any:
     if path.suffix in {".yaml", ".yml"}:
         return _parse_yaml(path, source)[0]
     try:
-        return json.loads(source, object_pairs_hook=unique)
+        return with_whole_characters(json.loads(source, object_pairs_hook=unique))
+    except UnicodeDecodeError as error:
+        raise SpecError(f"{path}: holds half a surrogate pair; mend or remove it") from error
     except (ValueError, RecursionError) as error:
         raise SpecError(f"{path}: not JSON: {error}") from error
 

@@ -724,6 +724,15 @@ def test_on_a_terminal_it_asks_for_what_is_not_said(monkeypatch):
     assert [query.text for query in read_queries(spec.queries_path)] == ["c d"]
 
 
+@pytest.mark.parametrize("label", [{"intents": ["refund", "track"]}, {"weights": {"refund": 0.5, "track": 0.5}}])
+def test_on_a_terminal_it_asks_nothing_that_the_labels_rule_out(monkeypatch, label):
+    monkeypatch.setattr(command, "_is_terminal", lambda: True)
+    path = write("some.jsonl", jsonl(*({"text": f"query {number}", **label} for number in range(4))))
+    done = distill("init", "here", "--from", path, "--teacher-model", "gpt-5-mini", answers="\n\n")
+    assert done.exit_code == 0, done.output
+    assert "May a query fit none" not in done.output
+
+
 def test_on_a_terminal_it_asks_whether_a_text_is_a_prompt(monkeypatch):
     monkeypatch.setattr(command, "_is_terminal", lambda: True)
     write("some.txt", "answer with yes or no\nwhere is it\n")
@@ -777,3 +786,112 @@ def test_on_a_real_terminal_ctrl_c_writes_nothing():
     os.close(terminal)
     assert os.waitstatus_to_exitcode(status) == 130, shown
     assert list(Path().iterdir()) == []
+
+
+# --- what stands around it -------------------------------------------------------------------------------------------
+
+ANSWER_AS_JSON = """You are a router for a shop. Pick one intent.
+
+- refund: wants money back
+- track_order: where an order is
+
+Important: never make up an intent.
+
+Answer as JSON:
+{
+  "intent": "refund",
+  "confidence": 0.9
+}
+{"intent": "track_order"}
+
+Message: {query}
+"""
+
+
+@pytest.mark.parametrize("bullet", ["- ", "1. ", ""])
+def test_how_the_answer_is_to_look_is_no_intent(bullet):
+    spec = made("--from", write("prompt.txt", ANSWER_AS_JSON.replace("- ", bullet)))
+    assert list(spec.intents) == ["refund", "track_order"]
+
+
+def test_intents_may_stand_in_a_prompt_as_json():
+    prompt = '{\n  "refund": "wants money back",\n  "track_order": "asks where an order is"\n}\nQuery: {query}\n'
+    assert list(made("--from", write("prompt.txt", prompt)).intents) == ["refund", "track_order"]
+
+
+def labelled_lines(n=12):
+    return [
+        {"text": f"{word} {number}", "intent": intent}
+        for number in range(n)
+        for word, intent in (("back", "refund"), ("where", "track"))
+    ]
+
+
+@pytest.mark.parametrize("blank", [{"text": None, "intent": "track"}, {"text": "  ", "intent": "hello"}])
+def test_a_file_with_blank_rows_is_not_named_as_it_is(blank):
+    spec = made("--from", write("lab.jsonl", jsonl(*labelled_lines(), blank)))
+    assert spec.teacher.labels == Path("labelled.jsonl")
+    assert sorted(spec.intents) == ["refund", "track"]
+    assert pipeline.label(spec).n_texts == 24
+
+
+def test_a_test_part_may_hold_queries_that_fit_none():
+    write("ds/train.jsonl", jsonl(*labelled_lines()))
+    write("ds/test.jsonl", jsonl({"text": "who painted it", "intent": "oos"}))
+    assert made("--from", "ds").out_of_scope is True
+
+
+def test_a_test_part_with_another_intent_is_named_at_once():
+    write("ds/train.jsonl", jsonl(*labelled_lines()))
+    write("ds/test.jsonl", jsonl({"text": "give it back", "intent": "refund"}, {"text": "so long", "intent": "bye"}))
+    assert refused("--from", "ds").startswith("ds/test.jsonl:2: the intent 'bye' does not exist")
+
+
+def test_examples_that_somebody_wrote_stay_whatever_else_is_given():
+    intents = {
+        "refund": {"description": "Money", "examples": [f"back {n}" for n in range(12)]},
+        "track": {"examples": ["where"]},
+    }
+    write("in.json", intents)
+    prompt = write("own.txt", "Pick one of\n{intents}\nlike\n{examples}\nQuery: {query}")
+    for more in (
+        (),
+        ("--from", prompt),
+        (
+            "--from",
+            write("few.jsonl", jsonl(*labelled_lines(14))),
+            "--from",
+            write("logs.csv", "message\nwhere is it\n"),
+        ),
+    ):
+        done = distill("init", "--from", "in.json", *more, "--force")
+        assert done.exit_code == 0, done.output
+        spec = load_spec("router.yaml")
+        assert (len(spec.intents["refund"].examples), spec.intents["track"].examples[:1]) == (10, ("where",))
+        assert "of the examples of refund the first 10 were taken" in done.stderr
+
+
+@pytest.mark.parametrize("header", ["Text,Intent", "text, intent", " TEXT ,INTENT"])
+def test_a_label_column_is_known_however_it_is_written(header):
+    rows = "".join(f"{line['text']},{line['intent']}\n" for line in labelled_lines())
+    assert sorted(made("--from", write("c.csv", f"{header}\n{rows}")).intents) == ["refund", "track"]
+
+
+def test_labels_that_come_late_are_seen():
+    lines = [{"text": f"log {number}"} for number in range(250)] + labelled_lines(5)
+    done = distill("init", "--from", write("late.jsonl", jsonl(*lines)))
+    assert "labels in the column 'intent' left aside: 250 of 260 rows have none" in done.stderr
+
+
+def test_a_column_of_lists_may_be_named_as_the_labels():
+    lines = [{"text": f"query {number}", "tags": ["refund", "track"]} for number in range(24)]
+    spec = made("--from", write("m.jsonl", jsonl(*lines)), "--label-column", "tags")
+    assert (spec.task, sorted(spec.intents)) == (Task.MULTI, ["refund", "track"])
+
+
+@pytest.mark.parametrize("column", ["name", "type", "role"])
+def test_rows_with_a_column_that_tools_have_too_are_rows(column):
+    rows = [{"id": 1, column: "Anna", "text": "where is my order"}, {"id": 2, column: "Bob", "text": "i want a refund"}]
+    spec = made("--from", write("rows.json", rows), "--intent", "refund", "--intent", "track")
+    assert list(spec.intents) == ["refund", "track"]
+    assert [query.text for query in read_queries(spec.queries_path)] == ["where is my order", "i want a refund"]

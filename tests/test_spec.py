@@ -248,6 +248,7 @@ def test_a_missing_file(tmp_path):
     [
         (None, r"router\.yaml:2: `intents`: .*intents\.json: does not exist$"),
         ("{", r"intents\.json: not JSON"),
+        ('{"a": "half \\ud83d", "b": "y"}', r"intents\.json: holds half a surrogate pair; mend or remove it"),
         ('{"a": "", "b": "", "a": ""}', r"intents\.json: `a` stands twice; keep one"),
         ('{"a": ""}', r"intents\.json: `intents`: a router needs at least two intents, found 1"),
         (
@@ -262,3 +263,8 @@ def test_a_wrong_intents_file_is_named(load, tmp_path, content, named):
         (tmp_path / "intents.json").write_text(content)
     with pytest.raises(SpecError, match=named):
         load("name: shop\nintents: intents.json\nteacher: {model: m}\n")
+
+
+def test_a_path_that_cannot_be_one_is_named(load):
+    with pytest.raises(SpecError, match=r"intents.*is no path"):
+        load('name: shop\nintents: "intents\\0.json"\nteacher: {model: m}\n')

@@ -158,7 +158,8 @@ def _ask_rest(folder: Path, options: Options, found: Sequence[Source]) -> Option
         options = replace(options, labels_teach=teaches)
     if options.teacher_model is None and not options.labels_teach:
         options = replace(options, teacher_model=_ask("Model that labels", DEFAULT_MODEL))
-    if options.out_of_scope is None and options.task in {None, Task.SINGLE} and not options.labels_teach:
+    task = options.task or next((source.task for source in found if source.labelled), Task.SINGLE)
+    if options.out_of_scope is None and task is Task.SINGLE and not options.labels_teach:
         options = replace(
             options, out_of_scope=typer.confirm("May a query fit none of the intents?", default=True, err=True)
         )

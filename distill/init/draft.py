@@ -133,6 +133,10 @@ def draft(folder: Path, sources: Sequence[Source], options: Options) -> Draft:
     if labelled is not None and use is _Use.QUERIES:
         queries = _without_labels(labelled)
     found = _merged([*options.intents, *(intent for source in sources for intent in source.intents)])
+    written = [*options.intents, *(intent for source in sources if not source.labelled for intent in source.intents)]
+    own = {intent.name: intent.examples for intent in _merged(written)}
+    if cut := [name for name, examples in own.items() if len(examples) > _EXAMPLES]:
+        notes.append(f"of the examples of {', '.join(cut)} the first {_EXAMPLES} were taken")
     if not found:
         notes.append("no intents were given: router.yaml holds three made-up ones, replace them with yours")
     task = _task(options, labelled)
@@ -140,13 +144,22 @@ def draft(folder: Path, sources: Sequence[Source], options: Options) -> Draft:
     if labels_teach or are_evidence:
         _check_out_of_scope(labelled, options)
     fits_none = [source.out_of_scope for source in sources if source.out_of_scope is not None]
-    gold = _gold_texts(labelled)
+    measured = read_gold(labelled.gold) if labelled is not None and labelled.gold is not None else []
+    gold = frozenset(as_known(query.text) for query in measured)
+    is_in_gold = any(OUT_OF_SCOPE_LABEL in query.target for query in measured)
     is_bare = labels_teach or are_evidence or prompt is not None
     made = Draft(
         name=options.name or name_of(folder),
         task=task,
-        intents=tuple(_brief(intent, gold, bare=is_bare) for intent in intents),
-        out_of_scope=_has_out_of_scope(options, task, fits_none=bool(fits_none), labels_teach=labels_teach),
+        intents=tuple(
+            Intent(
+                intent.name, intent.description, _shown(own.get(intent.name, ()) if is_bare else intent.examples, gold)
+            )
+            for intent in intents
+        ),
+        out_of_scope=_has_out_of_scope(
+            options, task, fits_none=bool(fits_none) or is_in_gold, labels_teach=labels_teach
+        ),
         out_of_scope_examples=() if is_bare else _shown((text for texts in fits_none for text in texts), gold),
         teacher_model=None if labels_teach else options.teacher_model or DEFAULT_MODEL,
         base_url=options.base_url,
@@ -162,6 +175,9 @@ def draft(folder: Path, sources: Sequence[Source], options: Options) -> Draft:
         notes=tuple(notes),
     )
     _check(made)
+    if made.gold is not None:
+        labels = [*(intent.name for intent in made.intents), *([OUT_OF_SCOPE_LABEL] if made.out_of_scope else [])]
+        read_gold(made.gold, labels, task)
     return made
 
 
@@ -226,19 +242,9 @@ def _merged(intents: Sequence[Intent]) -> tuple[Intent, ...]:
     return tuple(found.values())
 
 
-def _brief(intent: Intent, gold: frozenset[str], *, bare: bool) -> Intent:
-    return Intent(intent.name, intent.description, () if bare else _shown(intent.examples, gold))
-
-
 def _shown(examples: Iterable[str], gold: frozenset[str]) -> tuple[str, ...]:
     """The first examples that are not gold too, which the teacher must not be shown."""
     return tuple(islice((text for text in examples if as_known(text) not in gold), _EXAMPLES))
-
-
-def _gold_texts(labelled: Source | None) -> frozenset[str]:
-    if labelled is None or labelled.gold is None:
-        return frozenset()
-    return frozenset(as_known(query.text) for query in read_gold(labelled.gold))
 
 
 def _without_gold(labelled: Source, gold: frozenset[str]) -> Source:

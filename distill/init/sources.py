@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill.data import read_gold, with_whole_characters
 from distill.errors import DataError, missing_extra
-from distill.init.tables import Table, read_table, text_column
+from distill.init.tables import USUAL_NAMES, Table, read_table, text_column
 from distill.types import OUT_OF_SCOPE_LABEL, Intent, Task
 
 if TYPE_CHECKING:
@@ -225,7 +225,7 @@ def _read_data_set(folder: Path) -> Source:
         out_of_scope=source.out_of_scope,
         labelled=source.labelled,
         task=source.task,
-        is_ready=True,
+        is_ready=source.is_ready,
         gold=gold if gold.is_file() and read_gold(gold) else None,
         also=described if described.is_file() else None,
         n_left_out=source.n_left_out,
@@ -248,8 +248,15 @@ def _not_read(folder: Path) -> str:
 
 
 def _is_row(value: Any) -> bool:
-    """Whether an entry of a JSON list is a row of a table: neither a tool nor a message."""
-    return isinstance(value, dict) and not {"name", "function", "type", "role"} & value.keys()
+    """Whether an entry of a JSON list is a row of a table: neither a tool nor a message, though its columns may be called as theirs are."""
+    if not isinstance(value, dict):
+        return False
+    has_text = any(isinstance(value.get(name), str) for name in USUAL_NAMES if name != "content")
+    return not (_OF_TOOLS if has_text else _OF_TOOLS | {"name", "type", "role"}) & value.keys()
+
+
+_OF_TOOLS = {"function", "parameters", "input_schema", "inputSchema", "description"}
+"""Keys that tools have and rows seldom."""
 
 
 def _read_rows(
@@ -280,12 +287,12 @@ def _read_rows(
 
 def _labels_aside(table: Table) -> str:
     """The end of a note: labels that are not used, because some rows have none."""
-    column = next((name for name in _LABEL_COLUMNS if name in table.columns), None)
+    column, task = _column_of_labels(table) or (None, Task.SINGLE)
     without = [number for number, row in table.rows if column is None or _is_blank(row.get(column))]
     if column is None or len(without) == len(table.rows):
         return ""
-    if not _holds_labels(table, column):
-        _, form = _FORMS[_LABEL_COLUMNS[column]]
+    if not _holds_labels(table, column, task):
+        _, form = _FORMS[task]
         return f"; the column {column!r} left aside: no row has {form} there"
     return (
         f"; labels in the column {column!r} left aside: {len(without):,} of {len(table.rows):,} rows have none, the first in "
@@ -293,10 +300,22 @@ def _labels_aside(table: Table) -> str:
     )
 
 
-def _holds_labels(table: Table, column: str) -> bool:
+def _holds_labels(table: Table, column: str, task: Task) -> bool:
     """Whether a column of that name has labels' form anywhere: `weights` may be a parcel's."""
-    form, _ = _FORMS.get(_LABEL_COLUMNS[column], (object, ""))
+    form, _ = _FORMS.get(task, (object, ""))
     return any(isinstance(row.get(column), form) for _, row in table.rows)
+
+
+def _column_of_labels(table: Table) -> tuple[str, Task] | None:
+    """The column that is called as labels are, and what they mean then; None where there is none."""
+    columns = {name.casefold(): name for name in reversed(table.columns)}
+    return next(((columns[key], task) for key, task in _LABEL_COLUMNS.items() if key in columns), None)
+
+
+def _task_of(table: Table, column: str) -> Task:
+    """What the labels in a column mean, by the first of them."""
+    first = next((row[column] for _, row in table.rows if not _is_blank(row.get(column))), None)
+    return next((task for task, (form, _) in _FORMS.items() if isinstance(first, form)), Task.SINGLE)
 
 
 def _is_blank(label: Any) -> bool:
@@ -317,11 +336,12 @@ _LABEL_COLUMNS = {"intent": Task.SINGLE, "intents": Task.MULTI, "weights": Task.
 
 def _labelled(table: Table, column: str, label_column: str | None, *, is_sure: bool = False) -> Source | None:
     """The table as human labels; None where not every row has one, or, unless that is sure, none has the form of one."""
-    key = next((name for name in _LABEL_COLUMNS if label_column is None and name in table.columns), "intent")
-    column_of_labels, task = label_column or key, _LABEL_COLUMNS[key]
-    if column_of_labels not in table.columns:
+    found = _column_of_labels(table) if label_column is None else (label_column, _task_of(table, label_column))
+    if found is None:
         return None
-    if label_column is None and not is_sure and not _holds_labels(table, column_of_labels):
+    column_of_labels, task = found
+    key = next(name for name, meaning in _LABEL_COLUMNS.items() if meaning is task)
+    if label_column is None and not is_sure and not _holds_labels(table, column_of_labels, task):
         return None
     lines: list[dict[str, Any]] = []
     examples: dict[str, list[str]] = {}
@@ -343,7 +363,8 @@ def _labelled(table: Table, column: str, label_column: str | None, *, is_sure: b
         out_of_scope=None if out_of_scope is None else _distinct(out_of_scope),
         labelled=tuple(lines),
         task=task,
-        is_ready=(column, column_of_labels) == ("text", key) and table.path.suffix.lower() in {".jsonl", ".ndjson"},
+        is_ready=(column, column_of_labels, n_left_out) == ("text", key, 0)
+        and table.path.suffix.lower() in {".jsonl", ".ndjson"},
         n_left_out=n_left_out,
         note=f"{len(lines):,} labelled queries of {_intents(len(examples))}{_left_out(n_left_out, 'blank')}",
     )
@@ -446,8 +467,10 @@ def _described(path: Path, name: str, body: Any) -> Intent:
 
 _PLACEHOLDER = re.compile(r"\{\{?\s*[A-Za-z_]\w*\s*\}?\}|<(?:query|input|message|text)>", re.IGNORECASE)
 _LISTED = re.compile(
-    r"^\s*(?:[-*\u2022]|\d+[.)])?\s*[`\"'*]*([A-Za-z][\w./-]*)[`\"'*]*\s*(?::|\s[-\u2013\u2014])\s+(\S.*)$"
+    r"^\s*(?P<bullet>[-*\u2022]|\d+[.)])?\s*[`\"'*]*(?P<name>[A-Za-z][\w./-]*)[`\"'*]*\s*(?::|\s[-\u2013\u2014])\s+(?P<about>\S.*)$"
 )
+_ANSWER = re.compile(r'^[\s{]*"[^"]*"\s*:\s*("[^"\s]*"|[^"\s]*)[\s,}]*$')
+"""A member of a JSON object that has one word as its value: part of how the answer is to look, no intent with its description."""
 _DESCRIBED = re.compile(r"^(?:[-*\u2022]\s+|\d+[.)]\s+)?([^\s:]+)\s*:\s*(.*)$")
 _INSTRUCTION = re.compile(
     r":\s*$|^\s*[-*\u2022]\s+[`\"'*]*[\w./-]+[`\"'*]*\s*:|^\W*classify\b|\byou(?:r task| are an?| will be given| must)\b"
@@ -501,12 +524,18 @@ def _read_prompt(path: Path, raw: str, shown: str) -> Source:
     """A routing prompt, and the intents that it lists as ``- name: description``."""
     if "{query}" not in raw:
         raise DataError(f"{path}: looks like a prompt, but holds no {{query}}, where the query is to stand")
+    matches = [
+        match
+        for line in shown.splitlines()
+        if "{query}" not in line  # "Message: {query}" names no intent
+        and not _ANSWER.match(line)
+        and (match := _LISTED.match(line))
+        and match["name"].casefold() not in _NO_NAMES
+    ]
+    marked = [match for match in matches if match["bullet"]]
     listed: dict[str, str] = {}
-    for line in shown.splitlines():
-        if "{query}" in line:  # "Message: {query}" names no intent
-            continue
-        if (match := _LISTED.match(line)) and match.group(1).casefold() not in _NO_NAMES:
-            listed.setdefault(match.group(1), match.group(2).strip())
+    for match in marked if len(marked) > 1 else matches:
+        listed.setdefault(match["name"], match["about"].strip())
     names = {name: about for name, about in listed.items() if name != OUT_OF_SCOPE_LABEL}
     found = f"; it lists {_intents(len(names))}: {', '.join(names)}" if len(names) > 1 else ""
     return Source(
@@ -520,4 +549,5 @@ def _read_prompt(path: Path, raw: str, shown: str) -> Source:
 
 _NO_NAMES = frozenset(
     {"query", "answer", "user", "system", "assistant", "example", "examples", "input", "output", "note", "intents"}
+    | {"important", "warning", "remember", "rules"}
 )

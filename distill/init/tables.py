@@ -16,12 +16,13 @@ if TYPE_CHECKING:
 
     Choose = Callable[[str, Sequence[str]], str]
 
-__all__ = ["Table", "read_table", "text_column"]
+__all__ = ["USUAL_NAMES", "Table", "read_table", "text_column"]
 
-_USUAL_NAMES = (
+USUAL_NAMES = (
     "text", "query", "user_query", "question", "utterance", "message", "user_message", "user_input", "input", "sentence",
     "transcript", "body", "content",
 )  # fmt: skip
+"""Of columns that hold queries."""
 _SAMPLE = 200
 _SHARE_OF_SENTENCES = 0.3
 _LONGEST_FIELD = 2**31 - 1
@@ -41,8 +42,8 @@ class Table:
 
     @property
     def columns(self) -> list[str]:
-        """The columns of the first rows, in their order."""
-        return list(dict.fromkeys(name for _, row in self.rows[:_SAMPLE] for name in row))
+        """The columns of all rows, in the order in which they first occur."""
+        return list(dict.fromkeys(name for _, row in self.rows for name in row))
 
 
 def read_table(path: Path, value: Any = None) -> Table:
@@ -88,7 +89,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 )
             if header and values:
                 yield begins, {name: value for name, value in zip(header, values, strict=True) if name}
-            header = header or values
+            header = header or [name.strip() for name in values]
             begins = reader.line_num + 1
     except csv.Error as error:
         raise DataError(f"{path}:{begins}: not CSV: {error}; a quote may not be closed") from error
@@ -120,7 +121,7 @@ def text_column(table: Table, wanted: str | None, choose: Choose | None) -> str:
         if wanted not in columns:
             raise DataError(f"{table.path}: has no column {wanted!r}; its columns: {', '.join(columns)}")
         return wanted
-    usual = [name for name in columns if name.casefold().replace(" ", "_") in _USUAL_NAMES]
+    usual = [name for name in columns if name.casefold().replace(" ", "_") in USUAL_NAMES]
     candidates = usual or [name for name in columns if _holds_sentences(table, name)] or columns
     if "text" in candidates or len(candidates) == 1:
         return "text" if "text" in candidates else candidates[0]
