@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
 import sys
 from contextlib import contextmanager
@@ -82,6 +83,9 @@ def run_command(line):
         assert arrow == ">>"
         with Path(file).open("a", encoding="utf-8") as stream:
             stream.write(Path(added).read_text("utf-8"))
+        return ""
+    if program == "python":
+        runpy.run_path(arguments[0])
         return ""
     assert program == "distill"
     done = distill(*arguments)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from bundles import build_bundle
-from guides import empty_folder, run_command
+from guides import empty_folder, page, run, run_command
 from project import write_lines
 from typer.main import get_command
 
@@ -83,6 +83,13 @@ def _write_what_the_table_names():
         )
         write_lines(Path("answers.jsonl"), [{"text": "where is it", "intent": "track_order"}])
         write_lines(Path("gold.jsonl"), [{"text": "money back", "intent": "refund"}, {"text": "sing", "intent": "oos"}])
+
+
+def test_the_page_about_costs_runs(tmp_path, monkeypatch):
+    with empty_folder(tmp_path, monkeypatch):
+        _write_what_the_table_names()
+        (printed,) = run(page("costs.md")).values()
+    assert "Nothing was asked." in printed
 
 
 PROGRAMS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)

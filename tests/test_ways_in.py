@@ -104,7 +104,7 @@ def test_a_prompt_and_answers_already_paid_for(quick):
     printed = run(SECTIONS["A prompt in production, and answers already paid for"])
     assert quick.n_requests == 0, "what was imported is not asked"
     assert "8 queries, 8 answered before, 0 failed" in printed["distill label support/router.yaml"]
-    assert "8 answers (8 by gpt-4o, in production): 8 added" in "".join(printed.values())
+    assert "8 answers (8 by gpt-4o): 8 added" in "".join(printed.values())
 
 
 def test_other_teachers_and_what_came_out(quick):
