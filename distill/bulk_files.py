@@ -681,7 +681,8 @@ def _is_kept_as_text(kind: pa.DataType) -> bool:
 
 def _for_table(row: dict[str, Any]) -> dict[str, Any]:
     """A row as Arrow takes it: weights as pairs."""
-    return {**row, "weights": list(row["weights"].items())} if row.get("weights") else row
+    weights = row.get("weights")  # which may be the name of a column that is kept
+    return {**row, "weights": list(weights.items())} if isinstance(weights, dict) else row
 
 
 def _line_of(number: int, values: tuple[Any, ...], columns: Columns) -> Line:

@@ -724,9 +724,17 @@ def test_a_name_that_the_output_has_is_refused(tiny_bundles, tmp_path, suffix):
 def test_another_tasks_column_may_be_kept_and_so_may_the_text(tiny_bundle, tmp_path):
     source = tmp_path / "queries.jsonl"
     source.write_text('{"text": "refund", "weights": 3}\n', encoding="utf-8")
-    route_file(tiny_bundle.path, source, tmp_path / "answers.jsonl", keep=["weights", "text"])
-    (row,) = read_rows(tmp_path / "answers.jsonl")
-    assert (row["weights"], row["text"]) == (3, "refund")
+    for output, kept in ((tmp_path / "answers.jsonl", 3), (tmp_path / "answers.parquet", "3")):
+        route_file(tiny_bundle.path, source, output, keep=["weights", "text"])
+        (row,) = read_rows(output)
+        assert (row["weights"], row["text"]) == (kept, "refund")
+
+
+def test_a_column_without_a_value_is_kept(tiny_bundle, tmp_path):
+    pq.write_table(pa.table({"text": ["refund"], "id": pa.nulls(1)}), tmp_path / "queries.parquet")
+    for output in (tmp_path / "answers.jsonl", tmp_path / "answers.parquet"):
+        route_file(tiny_bundle.path, tmp_path / "queries.parquet", output, keep=["id"])
+        assert [row["id"] for row in read_rows(output)] == [None]
 
 
 def test_dates_times_and_decimals_are_kept_as_text(tiny_bundle, tmp_path):
