@@ -6,6 +6,8 @@ the answers. The first one alone writes and speaks.
 
 from __future__ import annotations
 
+import atexit
+from functools import cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -59,4 +61,19 @@ def _state() -> Any:
     import torch
     from accelerate import PartialState
 
-    return PartialState(cpu=not torch.cuda.is_available())
+    state = PartialState(cpu=not torch.cuda.is_available())
+    _leave_at_exit()
+    return state
+
+
+@cache
+def _leave_at_exit() -> None:
+    atexit.register(_leave)
+
+
+def _leave() -> None:
+    """Ends the threads that talk to the other processes: one that is still there when the interpreter goes aborts it, with all done."""
+    import torch
+
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
