@@ -287,9 +287,12 @@ def _read_rows(
 
 def _labels_aside(table: Table) -> str:
     """The end of a note: labels that are not used, because some rows have none."""
-    column, task = _column_of_labels(table) or (None, Task.SINGLE)
-    without = [number for number, row in table.rows if column is None or _is_blank(row.get(column))]
-    if column is None or len(without) == len(table.rows):
+    found = _column_of_labels(table)
+    if found is None:
+        return ""
+    column, task = found
+    without = [number for number, row in table.rows if _is_blank(row.get(column))]
+    if len(without) == len(table.rows):
         return ""
     if not _holds_labels(table, column, task):
         _, form = _FORMS[task]
