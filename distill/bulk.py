@@ -194,7 +194,7 @@ def route_file(
     """
     if isinstance(keep, str):
         raise TypeError(f"keep: expected a list of names, found {keep!r}")
-    kept = tuple(name for name in dict.fromkeys(keep) if not name == column == "text")  # which is in the output anyway
+    kept = tuple(name for name in dict.fromkeys(keep) if (name, column) != ("text", "text"))  # which goes there anyway
     job = _Job(bundle.absolute(), _located(source), _located(output), Columns(column, kept))
     _check(job)
     if engine == "ray":

@@ -255,7 +255,7 @@ class JsonLines:
                     continue
                 try:
                     line = _object_of(plain)
-                    yield Line(number, _text_in(line, columns.text), _kept_of(line, columns))
+                    yield Line(number, _text_in(line, columns.text), _kept_of(line, columns) if columns.kept else ())
                 except ValueError as error:
                     yield Line(number, None, error=str(error), raw=_shown(raw))
 
@@ -316,20 +316,14 @@ def _check_columns(path: Path, columns: Columns, found: Sequence[str]) -> None:
     Raises:
         DataError: It lacks a column, or has it twice.
     """
-    for name in columns.names:
-        is_text = name == columns.text
+    options = dict.fromkeys(columns.kept, "--keep names what goes into the output")
+    for name, option in {**options, columns.text: "--column says where the queries stand"}.items():
         if name not in found:
-            what = "--column says where the queries stand" if is_text else "--keep names what goes into the output"
-            raise _no_column(path, name, found, what)
+            raise DataError(f"{path}: has no column `{name}`; it has {_listed(found)}; {option}")
         if found.count(name) > 1:
-            option = "--column" if is_text else "--keep"
             raise DataError(
-                f"{path}: has {found.count(name)} columns `{name}`; rename all but one, or let {option} name another"
+                f"{path}: has {found.count(name)} columns `{name}`; rename all but one, or name another: {option}"
             )
-
-
-def _no_column(path: Path, column: str, found: Iterable[str], what: str) -> DataError:
-    return DataError(f"{path}: has no column `{column}`; it has {_listed(found)}; {what}")
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -687,14 +681,14 @@ def _for_table(row: dict[str, Any]) -> dict[str, Any]:
 
 def _line_of(number: int, values: tuple[Any, ...], columns: Columns) -> Line:
     """A row of a table: the query, and what is kept."""
-    text, *kept = values
+    text, kept = values[0], values[1:]
     if isinstance(text, bytes):
         return Line(number, None, error="not UTF-8", raw=text.decode("utf-8", "replace")[:_SHOWN_CHARACTERS])
     if text is None:
         return Line(number, None, error=f'"{columns.text}" is null', raw="null")
-    return Line(
-        number, text, tuple(each.decode("utf-8", "replace") if isinstance(each, bytes) else each for each in kept)
-    )
+    if kept:
+        kept = tuple(each.decode("utf-8", "replace") if isinstance(each, bytes) else each for each in kept)
+    return Line(number, text, kept)
 
 
 def _bytes_of(metadata: Any, column: str) -> int:

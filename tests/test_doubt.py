@@ -124,7 +124,6 @@ def test_for_a_label_that_is_given_once_nothing_counts():
     probabilities[:, 3] = 0.0
     joint = module.confident_joint(probabilities, np.concatenate([targets, alone]).argmax(axis=1))
     assert joint[:3, 3].sum() == 0
-    assert joint[3].tolist() == pytest.approx([0, 0, 0, 1]) or joint[3].sum() == pytest.approx(1)
 
 
 def test_the_doubted_intents_are_named():

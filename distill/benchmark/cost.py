@@ -20,6 +20,8 @@ __all__ = [
     "break_even_queries",
     "cost_summary",
     "machine_usd_per_1k",
+    "pays_alone_from",
+    "spent_uncached_usd",
     "spent_usd",
     "teacher_usd_per_1k",
     "usd_per_month",
@@ -242,6 +244,36 @@ def _break_even(
             for name, n in queries.items()
         },
     }
+
+
+def spent_uncached_usd(cost: Mapping[str, Any]) -> float | None:
+    """What distilling would have cost at the price of ``priced_as`` had no prompt been cached, which depends on the server; None where none was.
+
+    Args:
+        cost: The ``cost`` part of bench.json.
+    """
+    price, stages = cost.get("priced_as") or {}, (cost.get("spent") or {}).get("by_stage", [])
+    if price.get("cached_input_usd_per_mtok") is None or not any(stage.get("cached_tokens") for stage in stages):
+        return None
+    million_usd = sum(
+        stage["prompt_tokens"] * price["input_usd_per_mtok"] + stage["completion_tokens"] * price["output_usd_per_mtok"]
+        for stage in stages
+    )
+    return float(million_usd / 1e6)
+
+
+def pays_alone_from(cost: Mapping[str, Any]) -> float | None:
+    """From how many queries a month on a machine for the student alone costs less than asking; None where that is not known.
+
+    Args:
+        cost: The ``cost`` part of bench.json.
+    """
+    machine, even = cost.get("machine") or {}, cost.get("break_even") or {}
+    is_own = even.get("is_the_teachers_own", False)
+    monthly = (
+        cost.get("usd_per_month", {}).get("teacher") if is_own else (cost.get("priced_as") or {}).get("usd_per_month")
+    )
+    return float(machine["usd_per_month"] / monthly * cost["queries_per_month"]) if machine and monthly else None
 
 
 def as_number(amount: Decimal | None) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from distill.benchmark.cost import pays_alone_from, spent_uncached_usd
 from distill.types import Task
 
 if TYPE_CHECKING:
@@ -188,9 +189,12 @@ def score_columns(result: BenchResult) -> tuple[Column, ...]:
     """What scores and policy are worth; ``weights`` are no scores, and none is declined."""
     if result.task is Task.WEIGHTS:
         return ()
-    if result.task is Task.MULTI or not result.n_oos or not result.n_in_scope:
-        return _SCORE_COLUMNS
-    return (Column("in scope", lambda row: share(accuracy_in_scope(row, result))), *_SCORE_COLUMNS)
+    in_scope = Column("in scope", lambda row: share(accuracy_in_scope(row, result)))
+    return (in_scope, *_SCORE_COLUMNS) if _has_both_scopes(result) else _SCORE_COLUMNS
+
+
+def _has_both_scopes(result: BenchResult) -> bool:
+    return result.task is Task.SINGLE and result.n_oos > 0 and result.n_in_scope > 0
 
 
 def cost_columns(result: BenchResult) -> tuple[Column, ...]:
@@ -366,9 +370,7 @@ def score_caption(result: BenchResult) -> str:
         if result.n_oos and result.task is Task.SINGLE
         else ""
     )
-    in_scope = (
-        "in scope: queries that have an intent and get it. " if result.task is Task.SINGLE and result.n_oos else ""
-    )
+    in_scope = "in scope: queries that have an intent and get it. " if _has_both_scopes(result) else ""
     return (
         f"{in_scope}coverage: accepted by the policy. AURC: wrong answers among the surest, over all coverages; {_best_aurc(result)}. "
         f"ECE: {scores}, 15 equally full bins; chance: what scores that are exactly right would show on as many queries.{room}"
@@ -514,32 +516,19 @@ def _paid_back(cost: Mapping[str, Any]) -> list[str]:
         if even["machine_is_counted"]
         else ", the student's machine not counted"
     )
-    return [f"{text}. Paid back{machine}: {paid}.{_alone(cost, even)}"]
+    return [f"{text}. Paid back{machine}: {paid}.{_alone(cost)}"]
 
 
 def _uncached(cost: Mapping[str, Any]) -> str:
-    """What the same tokens cost as ``priced_as`` where nothing is cached: how much is, depends on the server."""
-    price = cost.get("priced_as") or {}
-    stages = cost["spent"]["by_stage"]
-    if price.get("cached_input_usd_per_mtok") is None or not any(stage.get("cached_tokens") for stage in stages):
-        return ""
-    dollars = sum(
-        stage["prompt_tokens"] * price["input_usd_per_mtok"] + stage["completion_tokens"] * price["output_usd_per_mtok"]
-        for stage in stages
-    )
-    return f", {usd(dollars / 1e6)} with no cached prefix"
+    dollars = spent_uncached_usd(cost)
+    return "" if dollars is None else f", {usd(dollars)} with no cached prefix"
 
 
-def _alone(cost: Mapping[str, Any], even: Mapping[str, Any]) -> str:
-    """From which volume on a machine for the student alone costs less than the teacher; empty where that is not known."""
-    machine, priced_as = cost.get("machine") or {}, cost.get("priced_as") or {}
-    monthly = (
-        cost.get("usd_per_month", {}).get(_TEACHER) if even["is_the_teachers_own"] else priced_as.get("usd_per_month")
-    )
-    if not machine or not monthly:
+def _alone(cost: Mapping[str, Any]) -> str:
+    volume = pays_alone_from(cost)
+    if volume is None:
         return ""
-    pays_from = machine["usd_per_month"] / monthly * cost["queries_per_month"]
-    return f" A machine for the router alone costs less than asking from about {float(f'{pays_from:.2g}'):,.0f} queries a month on."
+    return f" A machine for the router alone costs less than asking from about {float(f'{volume:.2g}'):,.0f} queries a month on."
 
 
 def _after(name: str, n_queries: int | None, months: float | None) -> str:

@@ -141,11 +141,10 @@ def measure_throughput(
         for size in batch_sizes:
             batches = [filled[start : start + size] for start in range(0, len(filled), size)]
             started = time.perf_counter()
-            if size == 1:
-                for text in filled:
-                    route(text)
-            else:
-                for batch in batches:
+            for batch in batches:
+                if size == 1:
+                    route(batch[0])
+                else:
                     route_batch(batch)
             seconds[size].append(time.perf_counter() - started)
     return {size: len(filled) / max(float(np.median(times)), 1e-9) for size, times in seconds.items()}

@@ -90,6 +90,26 @@ found = correct.corrected(part, Task.SINGLE, models, 32, out / "labels", show_pr
 """
 
 
+LEAVE = """
+import atexit, os, sys
+from pathlib import Path
+import torch
+from distill.student.processes import wait_for_all
+
+mark = Path(sys.argv[1]) / os.environ["RANK"]
+atexit.register(lambda: mark.write_text(str(torch.distributed.is_initialized())))  # the first that is told comes last
+wait_for_all()
+assert torch.distributed.is_initialized()
+"""
+
+
+def test_processes_leave_their_group_before_the_interpreter_goes(tmp_path):
+    script = tmp_path / "leave.py"
+    script.write_text(LEAVE, encoding="utf-8")
+    run(*LAUNCH, script, tmp_path, OMP_NUM_THREADS="1")
+    assert [(tmp_path / rank).read_text() for rank in "01"] == ["False", "False"]
+
+
 @pytest.fixture
 def spec_path(tmp_path):
     """A project whose teacher is a file of labels, which are in the ledger already."""
