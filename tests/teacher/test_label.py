@@ -299,7 +299,8 @@ def test_a_server_that_breaks_midway_stops_the_run_soon(make_spec, n_runs_before
         for _ in range(n_runs_before + 1):
             with pytest.raises(TeacherError, match="12 queries in a row failed, the last one: the server answered 500"):
                 label(spec, show_progress=False)
-    assert fake.n_requests <= len(TEXTS) + (n_runs_before + 1) * (12 + 3)
+    overtaking = 3  # of four in flight, failures that come before the last answer: with it the row begins anew
+    assert fake.n_requests <= len(TEXTS) + overtaking + (n_runs_before + 1) * (12 + 3)
 
 
 def test_a_function_that_fails_time_and_again_on_the_same_queries_ends_no_run(make_spec, tmp_path):
