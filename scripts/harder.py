@@ -1,11 +1,12 @@
 """How much students lose when labels are wrong, and when there are few.
 
-python scripts/harder.py FOLDER --out DIR [--seed 0] [--noise 0.15] [--per-intent 10]
+python scripts/harder.py FOLDER --out DIR [--seed 0] [--noise 0.15] [--per-intent 10] [--again]
 
 Makes two data set folders from FOLDER under DIR, named after FOLDER, what is hard in them, and the seed: one in which a share of the training
 labels is turned to the intent that it is most readily taken for, and one with some examples an intent; measures students on both and on FOLDER itself as scripts/public.py does, and
 prints what they lose, beside the pretrained vectors with a logistic regression on the same few examples. The few examples come first, as they
-take least time. What was measured already (DIR/models holds bench.json of that folder) is not measured again. results/harder.jsonl gets a line, which
+take least time. What was measured already is not measured again, so that test.jsonl is opened no more often than need be: a folder whose bench.json DIR/models
+holds, and one that results/openings.jsonl has with these very parts, seed and budget, and the present recipe (--again measures this anew). results/harder.jsonl gets a line, which
 grows with each folder, and of each part what its students were made by; scripts/public_table.py makes a table of it.
 """
 
@@ -22,7 +23,7 @@ from typing import Any
 
 import numpy as np
 from provenance import ROOT, refuse_several_processes, tree_commit
-from public import measure, part_hashes, read_folder
+from public import measure, on_record, part_hashes, read_folder
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_predict
@@ -30,10 +31,11 @@ from sklearn.model_selection import cross_val_predict
 from distill.benchmark.latency import processor_name
 from distill.data import read_jsonl, write_jsonl
 from distill.errors import DataError, DistillError
+from distill.progress import say
 from distill.student.encoder import Encoder, Pooled
 from distill.student.recipe import DEFAULT_BUDGET_MINUTES
 from distill.student.tokens import bundle_tokenizer, encode
-from distill.student.train import DEFAULT_BASE_MODEL
+from distill.student.train import DEFAULT_BASE_MODEL, STUDENTS
 from distill.student.trainer import predict
 from distill.student.weights import load_base_model
 from distill.types import OUT_OF_SCOPE_LABEL, Task
@@ -116,6 +118,19 @@ def frozen_baseline(folder: Path) -> float:
     return float((best == truth)[truth != OUT_OF_SCOPE_LABEL].mean())
 
 
+def accuracies(folder: Path, out: Path, seed: int, budget_minutes: float, *, again: bool) -> Line:
+    """What both students reach in scope, and what they are known by: as it is on record, unless ``again``, or else measured."""
+    known = None if again else on_record(folder, out, seed=seed, budget_minutes=budget_minutes)
+    if known is not None:
+        say(f"{folder}: measured on {known['opened_at'][:10]}, and on record; --again measures it anew")
+        found = {name: known["rows"][name]["accuracy"] for name in STUDENTS}
+        return found | {name: known[name] for name in (*_MADE, "processor")}
+    result = measure(folder, out, seed=seed, budget_minutes=budget_minutes)
+    found = {row.name: row.accuracy for row in result.rows if row.name in STUDENTS}
+    found |= {name: result.provenance[name] for name in _MADE if name in result.provenance}
+    return found | {"processor": result.environment.get("processor")}
+
+
 def note(line: Line) -> None:
     """Adds a run's line to the results, or puts it in the place of what it was before; other runs may add theirs meanwhile."""
     from filelock import FileLock
@@ -152,6 +167,7 @@ def main() -> None:
     )
     parser.add_argument("--per-intent", type=_whole, default=10, help="examples an intent [%(default)s]")
     parser.add_argument("--budget-minutes", type=float, default=DEFAULT_BUDGET_MINUTES)
+    parser.add_argument("--again", action="store_true", help="measure also what results/openings.jsonl has already")
     args = parser.parse_args()
     try:
         refuse_several_processes()
@@ -176,10 +192,7 @@ def main() -> None:
         }
         for part, folder in {"few": few, "clean": args.folder, "noisy": noisy}.items():
             out = args.out / "models" / (f"{name}-seed-{args.seed}" if part == "clean" else folder.name)
-            result = measure(folder, out, seed=args.seed, budget_minutes=args.budget_minutes)
-            line[part] = {row.name: row.accuracy for row in result.rows if row.name in {"encoder", "static"}}
-            line[part] |= {name: result.provenance[name] for name in _MADE if name in result.provenance}
-            line[part]["processor"] = result.environment.get("processor")
+            line[part] = accuracies(folder, out, args.seed, args.budget_minutes, again=args.again)
             if part == "few":
                 line[part]["frozen"] = frozen_baseline(few)
             note(line)

@@ -87,6 +87,19 @@ def _every(path: Path) -> list[Opening]:
     return list({(line["set"], line["seed"], line["opened_at"]): line for _, line in read_jsonl(path)}.values())
 
 
+def last_measured(path: Path, parts: dict[str, str], facts: dict[str, Any]) -> Opening | None:
+    """The last opening that was measured of exactly these parts (name of a hash to hash) and of which these facts are true.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
+    for line in reversed(_every(path)):
+        named = {part: sha256 for part, sha256 in line.items() if part.endswith("_sha256")}
+        if line["rows"] and named == parts and facts.items() <= line.items():
+            return line
+    return None
+
+
 def is_of_these_parts(line: Opening) -> bool:
     """Whether what a line says of its data does not speak against its being of the parts in ``SHA256``, where its set is one of these.
 

@@ -204,14 +204,7 @@ def measure(
     folder = read_folder(folder_path)
     if not (folder.path / "test.jsonl").exists():
         raise DataError(f"{folder.path / 'test.jsonl'}: is missing; students are measured on it")
-    data = TrainingData(
-        name=folder.path.resolve().name,
-        task=folder.task,
-        labels=folder.labels,
-        examples=folder.examples,
-        intents=folder.intents,
-        teacher="human labels",
-    )
+    data = _training_data(folder)
     bundles, training = train(data, out, seed, budget_minutes, commit)
     hashes = part_hashes(folder.path)
     bench_path = out / "bench.json"
@@ -246,6 +239,37 @@ def measure(
     openings.note(opening | figures(result), OPENINGS)
     write_json(bench_path, result_as_json(result))  # last: where it stands, nothing is noted any more
     return result
+
+
+def on_record(folder_path: Path, out: Path, *, seed: int, budget_minutes: float) -> openings.Opening | None:
+    """The last opening of exactly this folder's parts whose students were made as ``measure`` would make them now; None where there is none.
+
+    Args:
+        folder_path: The data set folder.
+        out: Where students would be trained; nothing is written.
+        seed: Of the training.
+        budget_minutes: What training may take on two cores.
+
+    Raises:
+        DistillError: The folder or the openings cannot be read.
+    """
+    made: dict[str, Any] = {"seed": seed, "recipe": VERSION, "export": EXPORT_VERSION, "budget_minutes": budget_minutes}
+    parts = part_hashes(folder_path)
+    if openings.last_measured(OPENINGS, parts, made) is None:
+        return None
+    assistant = plan(_training_data(read_folder(folder_path)), out, seed, budget_minutes)["assistant"]
+    return openings.last_measured(OPENINGS, parts, made | {"assistant": assistant})
+
+
+def _training_data(folder: Folder) -> TrainingData:
+    return TrainingData(
+        name=folder.path.resolve().name,
+        task=folder.task,
+        labels=folder.labels,
+        examples=folder.examples,
+        intents=folder.intents,
+        teacher="human labels",
+    )
 
 
 def part_hashes(folder: Path) -> dict[str, str]:

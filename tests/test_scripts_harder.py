@@ -130,6 +130,30 @@ def test_what_was_measured_of_a_run_that_was_stopped_stays(folder, tmp_path, mon
     assert "clean" not in line
 
 
+def test_what_is_on_record_is_not_measured_again_unless_asked(folder, tmp_path, monkeypatch, capsys):
+    known = {"commit": "long ago", "opened_at": "2026-01-02T03:04:05", "recipe": 9, "export": 3, "assistant": "a model"}
+    known |= {"processor": "another", "rows": {"encoder": {"accuracy": 0.9}, "static": {"accuracy": 0.8}, "tfidf": {}}}
+    rows, measured = [BenchRow(name=name, accuracy=0.5) for name in ("encoder", "static")], []
+    for name, value in {
+        "RESULTS": tmp_path / "harder.jsonl",
+        "frozen_baseline": lambda _: 0.4,
+        "on_record": lambda path, *_, **__: known if path == folder else None,
+        "measure": lambda path, *_, **__: measured.append(path) or result(rows),
+    }.items():
+        monkeypatch.setattr(harder, name, value)
+    monkeypatch.setattr(sys, "argv", ["harder.py", str(folder), "--out", str(tmp_path / "out")])
+    harder.main()
+    assert len(measured) == 2
+    assert folder not in measured
+    assert "measured on 2026-01-02, and on record; --again measures it anew" in capsys.readouterr().err
+    ((_, line),) = read_jsonl(tmp_path / "harder.jsonl")
+    del known["rows"]
+    assert line["clean"] == {"encoder": 0.9, "static": 0.8, **known}
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--again"])
+    harder.main()
+    assert measured[2:][1] == folder
+
+
 @pytest.mark.parametrize(
     ("option", "message"),
     [

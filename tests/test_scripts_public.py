@@ -239,6 +239,29 @@ def test_what_was_measured_is_not_opened_again_until_the_test_part_changes(run):
     assert (run.trained, len(run.openings)) == (1, 2)
 
 
+def test_what_is_on_record_is_of_the_same_parts_and_made_in_the_same_way(run, monkeypatch):
+    def found(seed=0, budget_minutes=60.0):
+        return public.on_record(run.folder, run.out, seed=seed, budget_minutes=budget_minutes)
+
+    assert found() is None
+    run.measure("bench")
+    assert found() is None  # begun, and not measured
+    run.measure()
+    assert found()["rows"]["encoder"]["accuracy"] == 0.5
+    assert found(seed=1) is None
+    assert found(budget_minutes=30.0) is None
+    for name, value in {
+        "plan": lambda *_: {"assistant": "a larger one"},
+        "VERSION": public.VERSION + 1,
+        "EXPORT_VERSION": public.EXPORT_VERSION + 1,
+    }.items():
+        with monkeypatch.context() as patched:
+            patched.setattr(public, name, value)
+            assert found() is None
+    write(run.folder, "validation", [PAY])
+    assert found() is None
+
+
 def test_an_opening_is_remembered_though_measuring_was_killed(run):
     run.measure("bench")
     (line,) = run.openings
