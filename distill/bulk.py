@@ -32,7 +32,7 @@ from distill.bulk_files import (
     format_of,
     source_of,
 )
-from distill.data import storage_errors, write_json
+from distill.data import keep_mode, storage_errors, write_json
 from distill.errors import BundleError, DataError, DistillError, missing_extra
 from distill.progress import Progress, say
 from distill.router import Router
@@ -177,13 +177,13 @@ def route_file(
     Args:
         bundle: The bundle's folder.
         source: A file of JSON lines (``.jsonl``), or a table (``.csv`` with a header, in UTF-8, or ``.parquet``).
-        output: ``.jsonl`` or ``.parquet``; replaced when all is done.
+        output: ``.jsonl`` or ``.parquet``, and no link; replaced when all is done, and then as private as it was.
         column: The key or the column of the input that holds the queries.
         keep: Keys or columns of the input that go into the output: ids, for instance. From Parquet to Parquet they have the type of their values, but dates, times
             and decimals are text; from lines of JSON, what is no text goes into Parquet as JSON. What a line lacks is null, and so is in JSON what is not finite.
         engine: ``local`` or ``ray``.
         lines_per_part: How many lines are routed as one piece.
-        show_progress: Shows progress on stderr.
+        show_progress: Shows progress on stderr; what is to be known (a run that goes on, the first line without a query) is said in any case.
 
     Raises:
         DataError: The input cannot be read, or a table lacks a column, or one to keep has a name that the output has too, or is changed meanwhile, or has lines but a query in none (they are in ``errors.jsonl`` then, and an old
@@ -230,6 +230,7 @@ def _flush(path: Path) -> None:
 def _move(joined: Path, target: Path) -> None:
     _flush(joined)
     with storage_errors(target):
+        keep_mode(target, joined)
         joined.replace(target)
 
 
@@ -274,6 +275,10 @@ def _check(job: _Job) -> None:
     format_of(job.output)
     if job.source == job.output or (job.output.exists() and job.source.exists() and job.output.samefile(job.source)):
         raise DataError(f"{job.output}: is the input; give another output")
+    if job.output.is_symlink():
+        raise DataError(
+            f"{job.output}: is a link, which the output would take the place of; give the file that it leads to"
+        )
     if job.output.is_dir():
         raise DataError(f"{job.output}: is a folder; give a file")
     if job.output.exists() and not job.output.is_file():

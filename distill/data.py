@@ -29,6 +29,7 @@ __all__ = [
     "canonical_json",
     "csv_delimiter",
     "csv_fields_up_to",
+    "keep_mode",
     "label_as_line",
     "leaked",
     "ledger_key",
@@ -126,14 +127,14 @@ def atomic_write(path: Path) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield partial
-            _keep_mode(target, partial)
+            keep_mode(target, partial)
             partial.replace(target)
         finally:
             with suppress(FileNotFoundError):
                 partial.unlink()
 
 
-def _keep_mode(target: Path, partial: Path) -> None:
+def keep_mode(target: Path, partial: Path) -> None:
     """Gives the new file the rights of the one whose place it takes: a file that was made private stays so."""
     with suppress(OSError):  # nothing is to be replaced, or a file system without rights
         shutil.copymode(target, partial)

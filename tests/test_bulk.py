@@ -22,6 +22,7 @@ from project import distill, fails
 
 from distill import Router, bulk, bulk_files
 from distill.bulk import BulkSummary, route_file
+from distill.bulk_files import csv_rows, limits
 from distill.errors import BundleError, DataError, MissingExtraError, StorageError
 from distill.types import Task
 
@@ -138,9 +139,9 @@ def read_csv(path, lines_per_part):
 
 @pytest.mark.parametrize("lines_per_part", [7, 10_000])
 def test_quotes_that_are_never_closed_cost_a_limited_time(tmp_path, monkeypatch, lines_per_part):
-    monkeypatch.setattr(bulk_files, "_LONGEST_LINE", 1 << 15)
-    monkeypatch.setattr(bulk_files, "_LONGEST_OF_SEVERAL_LINES", 1 << 8)
-    n_read, whole_lines = 0, bulk_files._whole_lines
+    monkeypatch.setattr(limits, "LONGEST_LINE", 1 << 15)
+    monkeypatch.setattr(limits, "LONGEST_OF_SEVERAL_LINES", 1 << 8)
+    n_read, whole_lines = 0, csv_rows.whole_lines
 
     def counted(stream):
         nonlocal n_read
@@ -148,7 +149,7 @@ def test_quotes_that_are_never_closed_cost_a_limited_time(tmp_path, monkeypatch,
             n_read += len(raw)
             yield raw
 
-    monkeypatch.setattr(bulk_files, "_whole_lines", counted)
+    monkeypatch.setattr(csv_rows, "whole_lines", counted)
     path = tmp_path / "queries.csv"
     path.write_text("id,text\n" + '5",",\n' * 2_000, encoding="utf-8")
     parts, lines = read_csv(path, lines_per_part)
@@ -298,7 +299,7 @@ def test_a_table_may_hold_its_texts_as_a_dictionary(tiny_bundle, tmp_path):
 
 
 def test_a_line_too_long_for_memory_is_malformed_and_the_next_is_not(tiny_bundle, tmp_path, monkeypatch):
-    monkeypatch.setattr(bulk_files, "_LONGEST_LINE", 64)
+    monkeypatch.setattr(limits, "LONGEST_LINE", 64)
     source = tmp_path / "queries.jsonl"
     lines = [{"text": "refund"}, {"text": "x" * 500}, {"text": "y" * 51}, {"text": "parcel"}, {"text": "z" * 99}]
     source.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
@@ -309,7 +310,7 @@ def test_a_line_too_long_for_memory_is_malformed_and_the_next_is_not(tiny_bundle
 
 
 def test_a_part_is_bounded_in_bytes_too(tmp_path, monkeypatch):
-    monkeypatch.setattr(bulk_files, "_BYTES_PER_PART", 100)
+    monkeypatch.setattr(limits, "BYTES_PER_PART", 100)
     source = write_texts(tmp_path / "queries.jsonl", ["x" * 80] * 3 + ["y"] * 20)
     parts = bulk_files.JsonLines().plan(source, 1000, TEXT).parts
     assert [part.n_lines for part in parts][:3] == [1, 1, 1]
@@ -442,7 +443,7 @@ def test_a_damaged_parquet_file_is_named(tiny_bundle, tmp_path):
 
 
 def test_a_part_of_parquet_is_bounded_in_bytes_too(tmp_path, monkeypatch):
-    monkeypatch.setattr(bulk_files, "_BYTES_PER_PART", 1000)
+    monkeypatch.setattr(limits, "BYTES_PER_PART", 1000)
     pq.write_table(
         pa.table({"id": range(50), "text": [f"{number} {'x' * 100}" for number in range(50)]}), tmp_path / "a.parquet"
     )
@@ -452,7 +453,7 @@ def test_a_part_of_parquet_is_bounded_in_bytes_too(tmp_path, monkeypatch):
 
 
 def test_a_text_of_parquet_that_occurs_again_counts_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(bulk_files, "_BYTES_PER_PART", 1000)
+    monkeypatch.setattr(limits, "BYTES_PER_PART", 1000)
     pq.write_table(pa.table({"text": ["x" * 100, None] * 50}), tmp_path / "a.parquet")
     parts = bulk_files.Parquet().plan(tmp_path / "a.parquet", 1000, TEXT).parts
     assert [part.n_lines for part in parts] == [20] * 5
@@ -517,7 +518,7 @@ def test_malformed_rows_of_a_csv_cost_one_line_each(tiny_bundle, tmp_path, lines
 
 
 def test_a_row_too_long_for_memory_is_malformed_and_the_next_is_not(tiny_bundle, tmp_path, monkeypatch):
-    monkeypatch.setattr(bulk_files, "_LONGEST_LINE", 64)
+    monkeypatch.setattr(limits, "LONGEST_LINE", 64)
     source = tmp_path / "queries.csv"
     source.write_text('text,n\n"refund,1\n' + "parcel,1\n" * 20 + f"{'x' * 99},1\ncancel,1\n", encoding="utf-8")
     summary = route_file(tiny_bundle.path, source, tmp_path / "answers.jsonl", lines_per_part=3)
@@ -788,15 +789,15 @@ def test_a_run_that_was_cut_before_columns_could_be_kept_goes_on(cut):
 
 
 def test_long_kept_texts_make_parts_shorter(tmp_path, monkeypatch):
-    monkeypatch.setattr(bulk_files, "_BYTES_PER_PART", 1000)
+    monkeypatch.setattr(limits, "BYTES_PER_PART", 1000)
     pq.write_table(pa.table({"text": ["refund"] * 50, "body": ["x" * 100] * 50}), tmp_path / "a.parquet")
     assert len(bulk_files.Parquet().plan(tmp_path / "a.parquet", 1000, TEXT).parts) == 1
     assert len(bulk_files.Parquet().plan(tmp_path / "a.parquet", 1000, bulk_files.Columns("text", ("body",))).parts) > 4
 
 
 def test_long_texts_that_come_late_make_parts_shorter(tmp_path, monkeypatch):
-    monkeypatch.setattr(bulk_files, "_BYTES_PER_PART", 100_000)
-    monkeypatch.setattr(bulk_files, "_ROWS_AT_A_TIME", 64)
+    monkeypatch.setattr(limits, "BYTES_PER_PART", 100_000)
+    monkeypatch.setattr(limits, "ROWS_AT_A_TIME", 64)
     pq.write_table(pa.table({"text": ["x"] * 600 + ["x" * 1000] * 600}), tmp_path / "a.parquet")
     assert len(bulk_files.Parquet().plan(tmp_path / "a.parquet", 10_000, TEXT).parts) > 5
 
@@ -1062,6 +1063,34 @@ def test_the_input_is_not_overwritten_whatever_it_is_called(tiny_bundle, tmp_pat
         with pytest.raises(DataError, match="is the input"):
             route_file(tiny_bundle.path, taken, output)
     assert source.read_bytes() == before
+
+
+def test_an_output_that_is_a_link_is_refused(tiny_bundle, tmp_path):
+    source, link = write_texts(tmp_path / "queries.jsonl", ["refund"]), tmp_path / "answers.jsonl"
+    link.symlink_to(tmp_path / "elsewhere.jsonl")
+    with pytest.raises(DataError, match=r"answers\.jsonl: is a link.*give the file that it leads to"):
+        route_file(tiny_bundle.path, source, link)
+    assert {path.name for path in tmp_path.iterdir()} == {source.name, link.name}
+
+
+def test_an_output_that_is_replaced_stays_as_private_as_it_was(tiny_bundle, tmp_path):
+    source = write_texts(tmp_path / "queries.jsonl", ["refund"])
+    source.write_text(source.read_text("utf-8") + "nonsense\n", encoding="utf-8")
+    output, report = tmp_path / "answers.jsonl", tmp_path / "errors.jsonl"
+    route_file(tiny_bundle.path, source, output)
+    for path in (output, report):
+        path.chmod(0o600)
+    route_file(tiny_bundle.path, source, output)
+    assert [path.stat().st_mode & 0o777 for path in (output, report)] == [0o600, 0o600]
+
+
+def test_a_time_of_a_zone_that_nobody_knows_is_one_clear_line(tiny_bundle, tmp_path):
+    source = tmp_path / "queries.parquet"
+    asked_at = pa.array([0], pa.timestamp("us", tz="Mars/Phobos"))
+    pq.write_table(pa.table({"text": ["refund"], "asked_at": asked_at}), source)
+    with pytest.raises(DataError, match=r"the column `asked_at` \(timestamp.*cannot be kept: .*Phobos"):
+        route_file(tiny_bundle.path, source, tmp_path / "answers.jsonl", keep=["asked_at"])
+    assert list(tmp_path.iterdir()) == [source]
 
 
 def test_an_input_that_is_a_link_has_the_format_that_its_own_name_says(tiny_bundle, tmp_path):
