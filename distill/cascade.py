@@ -273,7 +273,12 @@ class Cascade:
                 predictions[position] = await self._aconsult(queries[position], students[position])
                 await asyncio.sleep(0)  # a query that is not asked after all, over budget say, waits for nothing
 
-        await asyncio.gather(*(consult() for _ in range(min(self._guard.max_in_flight, len(asked)))))
+        workers = [asyncio.ensure_future(consult()) for _ in range(min(self._guard.max_in_flight, len(asked)))]
+        try:
+            await asyncio.gather(*workers)
+        finally:
+            for worker in workers:  # where one raised, the others would go on asking, and paying
+                worker.cancel()
         for number in self._notify(queries, predictions, started):
             if number % _QUERIES_A_TURN == 0:
                 await asyncio.sleep(0)
@@ -339,7 +344,7 @@ class Cascade:
                 outcome = self._read(loop.wait_for(answer) if isawaitable(answer) else answer, ticket)
             except StopIteration as error:  # an event loop's future takes no such error
                 self._guard.leave(ticket)
-                call.set_exception(RuntimeError(f"the fallback raised {error!r}"))
+                call.set_exception(RuntimeError(f"the fallback raised {_said(error)}"))
             except BaseException as error:  # noqa: BLE001 - carried over to whoever waits
                 self._guard.leave(ticket)
                 call.set_exception(error)
@@ -453,7 +458,8 @@ def _read_answer(answer: Any, policy: Policy) -> Prediction:
         _check_names(named, policy.labels)
         return answer if answer.intents or answer.intent is None else replace(answer, intents=(answer.intent,))
     scores = _as_scores(answer, policy.task)
-    outside = 0.0 if OUT_OF_SCOPE_LABEL in policy.labels else scores.pop(OUT_OF_SCOPE_LABEL, 0.0)
+    is_apart = OUT_OF_SCOPE_LABEL not in policy.labels and not policy.task.is_mixture  # of shares none is outside
+    outside = scores.pop(OUT_OF_SCOPE_LABEL, 0.0) if is_apart else 0.0
     _check_names(scores, policy.labels)
     if not all(0.0 <= score < math.inf for score in (*scores.values(), outside)):
         raise ValueError("the scores must be numbers from 0 on")
@@ -496,5 +502,14 @@ def _check_names(names: Iterable[str], labels: Sequence[str]) -> None:
 
 def _one_line(error: BaseException) -> str:
     """Without secrets: a server may echo its key, and answers are logged."""
-    line = without_secrets(f"{type(error).__name__}: {error}")
+    line = without_secrets(_said(error))
     return line if len(line) <= _SHOWN_CHARACTERS else f"{line[:_SHOWN_CHARACTERS]}..."
+
+
+def _said(error: BaseException) -> str:
+    """Its class and message; the class alone where the message cannot be had."""
+    name = type(error).__name__
+    try:
+        return f"{name}: {error}"
+    except Exception:  # noqa: BLE001 - anybody's class, which may fail at its own message
+        return name

@@ -363,9 +363,9 @@ class Router:
             float32 array of shape (n_labels,).
 
         Raises:
-            BundleError: As for ``route``.
+            BundleError: As for ``route``; ids that the graph does not take.
         """
-        logits: Floats = self._run(_LOGITS, [list(ids)])[0]
+        logits: Floats = self._run_checked([list(ids)], _LOGITS)[0]
         return logits
 
     def decide(self, logits: Floats) -> Prediction:
@@ -404,14 +404,14 @@ class Router:
             session = session.opened()
         return _Binding(session, self._inputs, self._output, (n_tokens, len(self.labels)))
 
-    def _run_checked(self, batch: Sequence[list[int]]) -> Floats:
-        """``_run`` for probabilities if the graph gives them, otherwise logits.
+    def _run_checked(self, batch: Sequence[list[int]], output: str | None = None) -> Floats:
+        """``_run`` for probabilities if the graph gives them, otherwise logits, or for what is asked.
 
         Raises:
             BundleError: As for ``route``.
         """
         try:
-            return self._run(self._output, batch)
+            return self._run(output or self._output, batch)
         except DistillError:
             raise
         except Exception as error:  # onnxruntime's errors have no common base but Exception

@@ -43,7 +43,7 @@ def _written(secrets: Iterable[str]) -> list[str]:
     written = {
         form
         for secret in found
-        for form in (quote(secret, safe=""), json.dumps(secret)[1:-1], " ".join(secret.split()))
+        for form in (quote(secret, safe="", errors="surrogatepass"), json.dumps(secret)[1:-1], " ".join(secret.split()))
     }
     return sorted(filter(None, found | written), key=len, reverse=True)
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from distill.bundle import SELFCHECK, load_bundle
-from distill.errors import BundleError, DistillError
+from distill.bundle import SELFCHECK, is_in_place, load_bundle
+from distill.errors import BundleError
 
 if TYPE_CHECKING:
     from distill.router import Router
@@ -56,9 +56,11 @@ def verify_selfcheck(router: Router) -> SelfCheck:
     saturate differently), while every decision must stay.
 
     Raises:
-        BundleError: A file was altered, or selfcheck.jsonl cannot be read.
+        BundleError: A file was altered, selfcheck.jsonl cannot be read, or the bundle was replaced since the router loaded it.
     """
     load_bundle(router.bundle.path, spare=not router.bundle.missing)
+    if not is_in_place(router.bundle):
+        raise BundleError(f"{router.bundle.path}: replaced since it was loaded; load it again")
     path = router.bundle.path / SELFCHECK
     n = n_token_mismatches = n_label_flips = 0
     max_abs_difference = largest = 0.0
@@ -91,9 +93,7 @@ def _answer(router: Router, ids: list[int]) -> Floats:
         raise ValueError("no input_ids")
     try:
         return router.logits(ids)
-    except DistillError:
-        raise
-    except Exception as error:  # onnxruntime's errors have no common base but Exception
+    except BundleError as error:
         raise ValueError(f"input_ids that the graph does not take: {error}") from error
 
 

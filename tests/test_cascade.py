@@ -222,6 +222,14 @@ def test_of_several_intents_the_fallback_is_asked_where_none_fits(tiny_bundles):
     assert (answer.student.reason, answer.intents) == (Reason.OUT_OF_SCOPE, ("refund",))
 
 
+@pytest.mark.parametrize("answer", [{"refund": 0.3, "oos": 0.7}, "oos"])
+def test_of_shares_none_is_out_of_scope(tiny_bundles, answer):
+    router = Router.load(tiny_bundles[Task.WEIGHTS].path)
+    prediction = Cascade(router, Fallback(answer), ask_below=1.0).route(SURE)
+    assert (prediction.fallback, prediction.weights) == (FallbackOutcome.FAILED, prediction.student.weights)
+    assert prediction.error == "ValueError: the answer is no intent: 'oos'"
+
+
 @pytest.mark.parametrize("scale", [1.0, 1e-300, 5e307])
 def test_an_answer_in_weights(tiny_bundles, scale):
     router = Router.load(tiny_bundles[Task.WEIGHTS].path)
@@ -763,6 +771,41 @@ def test_errors_that_threads_and_loops_treat_otherwise_are_failures_too(tiny_rou
     for answer in (cascade.route(DOUBTED), asyncio.run(cascade.aroute(DOUBTED))):
         assert answer.fallback is FallbackOutcome.FAILED
         assert error.__name__ in answer.error
+
+
+def test_an_error_that_cannot_say_what_it_is_is_a_failure_too(tiny_router):
+    class ApiError(Exception):
+        def __str__(self):
+            raise AttributeError("response")
+
+    class Stopped(StopIteration):
+        __str__ = __repr__ = ApiError.__str__
+
+    for error in (ApiError(), Stopped()):
+        cascade = Cascade(tiny_router, Fallback(error), timeout_s=PATIENCE_S, ask_below=1.0)
+        for answer in (cascade.route(DOUBTED), asyncio.run(cascade.aroute(DOUBTED))):
+            assert (answer.fallback, answer.intent) == (FallbackOutcome.FAILED, answer.student.intent)
+            assert answer.error.startswith(("ApiError", "RuntimeError: the fallback raised Stopped"))
+
+
+def test_a_batch_that_ends_with_an_error_asks_no_more(tiny_router, monkeypatch):
+    asked = []
+
+    async def ask(text):
+        asked.append(text)
+        await asyncio.sleep(0)
+        return "refund"
+
+    cascade = Cascade(tiny_router, ask, ask_below=1.0, max_in_flight=2)
+    monkeypatch.setattr(cascade, "_conclude", lambda *_, **__: 1 / 0)
+
+    async def main():
+        with pytest.raises(ZeroDivisionError):
+            await cascade.aroute_batch([DOUBTED] * 50)
+        await asyncio.sleep(0.05)
+
+    asyncio.run(main())
+    assert len(asked) <= 4
 
 
 @pytest.mark.parametrize("limits", [{"timeout_s": 0}, {"timeout_s": -1}, {"max_in_flight": 0}])

@@ -237,6 +237,12 @@ def test_what_is_wrong_with_a_batch_is_said_as_it_is(tiny_router, texts, error):
         tiny_router.route_batch(texts)
 
 
+@pytest.mark.parametrize("ids", [[1_000_000], [], ["refund"]])
+def test_ids_that_the_graph_does_not_take_are_a_bundle_error(tiny_router, ids):
+    with pytest.raises(BundleError, match=r"model\.onnx: the graph fails on"):
+        tiny_router.logits(ids)
+
+
 @pytest.mark.parametrize("n_words", [1, 61, 62, 63, 90, 120])
 def test_a_query_of_any_length_gets_the_probabilities_of_its_logits(tmp_path, n_words):
     router = Router.load(build_bundle(tmp_path / "static", max_length=100).path)

@@ -43,6 +43,15 @@ def test_a_selfcheck_that_is_answered_otherwise_fails_and_says_how(tiny_bundle, 
     assert getattr(check, field) > 0.05
 
 
+def test_a_bundle_that_took_the_place_of_the_routers_is_not_checked_in_its_stead(tiny_bundle, tmp_path):
+    folder = breakable(tiny_bundle, tmp_path)
+    router = Router.load(folder)
+    seal(folder, replace(tiny_bundle.manifest, seed=4711))
+    with pytest.raises(BundleError, match=r"replaced since it was loaded; load it again$"):
+        verify_selfcheck(router)
+    assert verify_selfcheck(Router.load(folder)).passed
+
+
 @pytest.mark.parametrize("ids", [[], [1_000_000], ["a"], [[2], [3]]])
 def test_ids_that_no_graph_takes_are_a_bundle_error(tiny_bundle, tmp_path, ids):
     folder = breakable(tiny_bundle, tmp_path)

@@ -99,6 +99,12 @@ def test_the_cause_of_an_error_stays_where_it_shows_no_key(make_spec, tmp_path):
     assert isinstance(caught.value.__cause__, KeyError)
 
 
+def test_a_variable_that_is_not_utf_8_does_no_harm(monkeypatch):
+    monkeypatch.setenv("DB_PASSWORD", "p\udce4ssw\udcf6rt")
+    monkeypatch.setenv("SHOP_API_KEY", "sk-planted-4711")
+    assert without_secrets("401: sk-planted-4711, p\udce4ssw\udcf6rt") == "401: [key], [key]"
+
+
 def test_short_values_and_other_names_are_no_secrets(monkeypatch):
     monkeypatch.setenv("SHORT_TOKEN", "false")
     monkeypatch.setenv("SHOP_NAME", "a shop of ours")
