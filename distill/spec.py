@@ -38,7 +38,7 @@ __all__ = [
 
 _MINIMUM_INTENTS = 2
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_LIKE_A_KEY = re.compile(r"(?=.*[a-z])(?=.*[A-Z])(?=.*[0-9]).{24,}")
+_LIKE_A_KEY = re.compile(r"(?=.*[a-z])(?=.*[A-Z])(?=.*[0-9]).{24,}|(?=.*[a-z])(?=.*[0-9])[a-z0-9]{24,}")
 """What a variable's name could be, but is not: some providers' keys are of the same characters."""
 _OUT_OF_SCOPE_DESCRIPTION = (
     "Anything else: the query is about something that none of the intents above covers, even if the subject is near."

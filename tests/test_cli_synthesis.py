@@ -132,7 +132,7 @@ def test_requests_that_failed_are_said_and_how_what_they_lack_is_asked_for(writt
         assert first.startswith("synth: requests that failed: 4 of ")
         assert first.endswith(": the answer holds no list of queries: 'I would rather not'")
         assert second == (
-            f"synth: queries that {queries} lacks for it: 4; to have only these asked for, remove it and run this again"
+            f"synth: queries that {queries} lacks for it: 4; to have only these asked for, remove it and run `distill synth {written}` again"
         )
         fake.respond, n_before = fine, fake.n_requests
         queries.unlink()

@@ -172,7 +172,9 @@ def test_what_is_wrong_names_file_and_line_and_gives_a_hint(load, text, line, na
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("key", ["sk-proj-planted4711", "gsk_Planted4711Planted4711Planted", "my key", ""])
+@pytest.mark.parametrize(
+    "key", ["sk-proj-planted4711", "gsk_Planted4711Planted4711Planted", "f3c9planted4711planted47115eed0", "my key", ""]
+)
 def test_a_key_in_the_place_of_its_variable_is_refused_and_not_shown(load, key):
     with pytest.raises(SpecError) as caught:
         load(teacher(f"model: m, api_key_env: '{key}'"))

@@ -68,15 +68,6 @@ def synth(
         print_json(asdict(summary))
         return
     print_queries(summary)
-    if summary.n_failed:
-        say(
-            f"synth: requests that failed: {summary.n_failed} of {summary.n_asked}, the last one: {summary.last_failure}"
-        )
-    if summary.n_missing:
-        path = loaded.queries_path
-        say(
-            f"synth: queries that {path} lacks for it: {summary.n_missing}; to have only these asked for, remove it and run this again"
-        )
     typer.echo(_spent(summary.n_asked, summary.spent_usd))
 
 

@@ -10,13 +10,14 @@ import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from distill.data import canonical_json, unknown_label
 from distill.teacher.likelihood import label_probabilities
 from distill.teacher.prompt import examples_of
-from distill.types import HOLDS, Task
+from distill.types import HOLDS, OUT_OF_SCOPE_LABEL, Task
 
 if TYPE_CHECKING:
     from distill.spec import Spec
@@ -38,6 +39,7 @@ __all__ = [
     "label_names",
     "parse_json",
     "read_scores",
+    "without_thoughts",
 ]
 
 SAID = "answer"
@@ -129,8 +131,8 @@ def _intents_numbers(value: Any) -> dict[str, Any] | None:
             return {}
         case str():
             return dict.fromkeys(_listed(value), 1.0) or None
-        case list() | tuple() | set() | frozenset() if all(isinstance(name, str) for name in value):
-            return dict.fromkeys(value, 1.0)
+        case list() | tuple() | set() | frozenset() if all(isinstance(name, str | int) for name in value):
+            return {name if isinstance(name, str) else _spelt(name): 1.0 for name in value}
         case Mapping():
             return {name: float(number) if isinstance(number, bool) else number for name, number in value.items()}
     return None
@@ -298,7 +300,7 @@ def parse_json(content: str) -> Any:
 
 
 def read_scores(
-    content: str, spec: Spec, tokens: Sequence[Token] = (), *, shown: Sequence[str] = ()
+    content: str, spec: Spec, tokens: Sequence[Token] = (), *, shown: Sequence[str] = (), cut_off: bool = False
 ) -> dict[str, float]:
     """Scores by label from a teacher's raw answer.
 
@@ -307,6 +309,8 @@ def read_scores(
         spec: The router's spec.
         tokens: Those of the answer, where the server gave log-probabilities.
         shown: The labels that may be answered; none: all of them.
+        cut_off: Whether the answer was longer than allowed: then an answer is what could not have gone on otherwise, JSON that it begins with, or
+            one name that no longer name begins with.
 
     Returns:
         The scores as the answer gives them, for the labels that it names; where it names one, and its tokens are known, how likely each label was.
@@ -315,13 +319,48 @@ def read_scores(
         UnmatchedError: The answer names something that is no label, or was not shown; nothing is guessed.
         ValueError: It is no such answer at all.
     """
-    scores = _plain_scores(content, spec)
+    answer = without_thoughts(content)
+    if cut_off and answer.strip() and not _is_one_name(answer.strip(), spec):
+        answer = _whole(answer)
+    scores = _plain_scores(answer, spec)
     for name, score in scores.items():
         if shown and score and name not in shown:
             raise UnmatchedError(name, " of those that were shown")
     if tokens and len(scores) == 1 and not FORMS[spec.task].mixes_intents:
         return label_probabilities(tokens, next(iter(scores)), label_names(spec))
     return scores
+
+
+def without_thoughts(content: str) -> str:
+    """An answer without what some servers leave before it of a model's reasoning, ``<think>...</think>``; an answer that never came is empty."""
+    answer = content.strip()
+    if not answer.startswith(_THINKS):
+        return content
+    return answer.partition(_HAS_THOUGHT)[2]
+
+
+_THINKS, _HAS_THOUGHT = "<think>", "</think>"
+
+
+def _is_one_name(answer: str, spec: Spec) -> bool:
+    """Whether an answer that is cut off is a name that may stand alone, and that no longer name begins with."""
+    if not spec.task.has_one_label or spec.teacher.prompt is None or spec.teacher.answer_path is not None:
+        return False
+    return [name for name in label_names(spec) if name.startswith(answer)] == [answer]
+
+
+def _whole(content: str) -> str:
+    """The JSON that an answer begins with, which may stand in a Markdown fence.
+
+    Raises:
+        ValueError: It is cut off, or begins with something else.
+    """
+    answer = re.sub(r"^```\w*\s*", "", content.strip())
+    with suppress(ValueError, RecursionError):
+        value, end = json.JSONDecoder().raw_decode(answer)
+        if isinstance(value, dict | list | str):  # of a number there may be more
+            return answer[:end]
+    raise ValueError(f"the answer is not whole: {_short(content)}")
 
 
 def as_said(content: str, *, tokens: Sequence[Token], shown: Sequence[str], cut_off: bool) -> dict[str, str]:
@@ -371,15 +410,24 @@ def _unknown_part(answer: str, form: TaskForm, names: Names) -> str:
 
 
 def _numbers(value: Any, form: TaskForm, names: Iterable[str]) -> dict[str, Any] | None:
-    """``form.numbers``, but a name that holds a comma is one name."""
-    return {value.strip(): 1.0} if isinstance(value, str) and value.strip() in names else form.numbers(value)
+    """``form.numbers``, but a name that holds a comma is one name, and what is no text may have a name as it stands in JSON: ``3``, ``null``."""
+    spelling = "" if isinstance(value, Mapping | list | tuple | set | frozenset) else _spelt(value)
+    if spelling in names:
+        return {spelling: 1.0}
+    if value is None and not form.may_be_empty and OUT_OF_SCOPE_LABEL in names:
+        return {OUT_OF_SCOPE_LABEL: 1.0}
+    return form.numbers(value)
+
+
+def _spelt(value: Any) -> str:
+    return value.strip() if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _scores(value: Any, form: TaskForm, names: Names, *, shown: str | None = None) -> dict[str, float]:
     """Numbers by label; those of several spellings of one label add up, as far as a number may go."""
     numbers = _numbers(value, form, names)
     if numbers is None:
-        raise UnmatchedError(shown or str(value))
+        raise UnmatchedError(shown or _spelt(value))
     scores: dict[str, float] = {}
     for name, number in numbers.items():
         if name.strip() not in names:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from distill.data import as_known, ledger_key, sha256_json
 from distill.errors import DataError, SpecError, TeacherError
 from distill.teacher.answers import FORMS, answer_schema
-from distill.teacher.client import DIALECTS, Dialect, Request
+from distill.teacher.client import DIALECTS, Dialect, Request, characters_of
 from distill.teacher.evidence import known_intents
 from distill.teacher.functions import redactor
 from distill.teacher.likelihood import TOP_LOGPROBS
@@ -195,9 +195,10 @@ class Teacher:
         """
         return self.retriever(text) if self.by_query else Excerpt()
 
-    def typical_messages(self, text: str) -> Messages:
-        """Messages about as long as those that are sent; takes no vectors."""
-        return self.messages(text, self.by_query.first(self.spec.intent_list, self.examples))
+    def typical_characters(self, text: str) -> int:
+        """About how long a request is; takes no vectors."""
+        first = self.by_query.first(self.spec.intent_list, self.examples)
+        return characters_of(self.messages(text, first), self.schema)
 
     @cached_property
     def retriever(self) -> Retriever:

@@ -13,6 +13,7 @@ import asyncio
 import json
 import time
 from collections import Counter, deque
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -256,8 +257,16 @@ class BatchRun(Generic[_Question]):
                 batch = self._new(token, hash_, reserved_usd, asked)
                 batch = replace(batch, input_file_id=remote.input_file_id, batch_id=remote.id)
                 self._save(batch)
+                self._forget_of_specs_that_are_gone(remote.id)
                 self._in_flight.append(batch)
                 say(f"label: batch {remote.id} was created before and asks {len(asked)} of these queries; taking it up")
+
+    def _forget_of_specs_that_are_gone(self, batch_id: str) -> None:
+        """What was written down of a batch for a router.yaml that has another name now: its sum would be held twice, and for good."""
+        for batch in all_open_batches(self._spec):
+            if batch.batch_id == batch_id and not self._spec.path.with_name(batch.spec).exists():
+                with suppress(FileNotFoundError):
+                    state_path(self._spec, batch).unlink()
 
     def _new(self, token: str, prompt_sha256: str, reserved_usd: Decimal, asked: tuple[Asked, ...]) -> Batch:
         spec, settings = self._spec.path.name, self._labelling.settings[prompt_sha256]
@@ -520,7 +529,7 @@ class BatchRun(Generic[_Question]):
         else:
             budget.count(usage)
             try:
-                scores = read_scores(content, self._spec, tokens, shown=asked.shown)
+                scores = read_scores(content, self._spec, tokens, shown=asked.shown, cut_off=cut_off)
             except ValueError as wrong:
                 problem, error = wrong, unusable(wrong, usage, cut_off=cut_off)
             said = as_said(content, tokens=tokens, shown=asked.shown, cut_off=cut_off)

@@ -334,7 +334,7 @@ def _check_renames(work: Recorded) -> None:
 def _cost(work: Recorded, n_calls: int) -> Estimate:
     teacher, settings = work.teacher, work.spec.teacher
     texts = [case.text for case in work.cases[:_SAMPLED_PROMPTS]]
-    characters = sum(len(content) for text in texts for _, content in teacher.typical_messages(text))
+    characters = sum(map(teacher.typical_characters, texts))
     return estimate(
         work.spec,
         teacher.name,

@@ -23,7 +23,7 @@ from distill.teacher.sending import Charge, NotSentAgainError, Sending, http_cli
 from distill.types import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterable, Iterator
     from types import TracebackType
 
     from openai import AsyncOpenAI
@@ -39,6 +39,7 @@ __all__ = [
     "Reply",
     "Request",
     "RequestFailedError",
+    "characters_of",
     "read_completion",
     "unusable",
 ]
@@ -49,6 +50,8 @@ _OF_THE_QUERY = re.compile(r"moderation|flagged|content[ _-](policy|filter|manag
 """What a 403 says that refuses what was asked, and not who asks."""
 _FILTERED = re.compile(r"content_filter|content management policy|responsibleai")
 """What a 400 of Azure's content filter says; Azure bills for its tokens."""
+_EFFORT_REFUSED = re.compile(r"(unsupported|invalid)[ _]value|supported values")
+"""What a 400 about reasoning_effort says where the model takes others."""
 _NO_COMPLETION = "the server's reply is not a chat completion"
 
 
@@ -102,7 +105,18 @@ class Request:
     @property
     def prompt_bytes(self) -> int:
         """What its prompt has at most in tokens: one is at least a byte."""
-        return sum(len(content.encode()) + 16 for _, content in self.messages) + len(str(self.schema or ""))
+        schema = "" if self.schema is None else canonical_json(self.schema)
+        return sum(len(content.encode()) + 16 for _, content in self.messages) + len(schema.encode())
+
+    @property
+    def characters(self) -> int:
+        """About how long its prompt is. The schema is billed as part of it."""
+        return characters_of(self.messages, self.schema)
+
+
+def characters_of(messages: Iterable[tuple[str, str]], schema: dict[str, Any] | None) -> int:
+    """As ``Request.characters`` has it."""
+    return sum(len(content) for _, content in messages) + (0 if schema is None else len(canonical_json(schema)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,6 +341,10 @@ class ChatClient:
                 return await self._send(request, *sent, sending)
             except (BadRequestError, UnprocessableEntityError) as error:
                 reason, refusal = _reason(error), self.scrub(f"the server refused the request: {_shown_reason(error)}")
+            if "reasoning_effort" in reason and _EFFORT_REFUSED.search(
+                reason
+            ):  # left out, it would be the model's own, which may cost more
+                raise TeacherError(f"teacher.reasoning_effort {self.teacher.reasoning_effort!r}: {refusal}")
             # Another request may have found out meanwhile what this server refuses.
             if (self.dialect, self._length_parameter) in tried and not self._adapt(reason, tried):
                 self.dialect, self._length_parameter = first  # nothing helped, so nothing is learnt about the server
@@ -416,18 +434,19 @@ class ChatClient:
         import openai
 
         where, variable = shown_endpoint(self.teacher.base_url), self.teacher.api_key_env
+        said = self.scrub(_shown_reason(error))
         match error:
-            case openai.AuthenticationError() | openai.PermissionDeniedError():
-                hopeless = f"the API key in {variable} was refused (401 or 403); check {variable}"
+            case openai.AuthenticationError():  # what the server says may show part of the key
+                hopeless = f"the API key in {variable} was refused (401); check {variable}"
+            case openai.PermissionDeniedError():
+                hopeless = f"the API key in {variable} may not do this (403): {said}; check its rights, and the model's name ({self.model!r})"
             case openai.NotFoundError():
-                hopeless = (
-                    f"not found (404): check the model's name ({self.model!r}) and that base_url ends right (often /v1)"
-                )
+                hopeless = f"not found (404): {said}; check the model's name ({self.model!r}) and that base_url ends right (often /v1)"
             case openai.RateLimitError() if "insufficient_quota" in _reason(error):
-                hopeless = "the account's quota is used up (429); everything answered is kept"
+                hopeless = f"the account's quota is used up (429): {said}; everything answered is kept"
             case openai.RateLimitError():
                 return RequestFailedError(
-                    "the server asks to slow down (429), also after the retries: lower teacher.concurrency"
+                    f"the server asks to slow down (429), also after the retries: {said}; lower teacher.concurrency, or wait where it speaks of a quota"
                 )
             case openai.APITimeoutError():
                 return RequestFailedError(f"no answer within {self.teacher.timeout_s:g} s (teacher.timeout_s)")
@@ -435,8 +454,8 @@ class ChatClient:
                 hopeless = "cannot be reached; is the server up, and base_url right? Everything answered is kept"
             case _:
                 status = getattr(error, "status_code", None)
-                said = f"the server answered {status}" if status else type(error).__name__
-                return RequestFailedError(self.scrub(f"{said}: {_shown_reason(error)}"))
+                what = f"the server answered {status}" if status else type(error).__name__
+                return RequestFailedError(f"{what}: {said}")
         return TeacherError(f"{where}: {hopeless}")
 
     def read(self, completion: Any) -> tuple[str, Usage, bool, tuple[Token, ...]]:

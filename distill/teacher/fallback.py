@@ -109,7 +109,7 @@ class TeacherFallback:
                 raise
             return FallbackReply(error, self._cost_usd(error.usage))
         try:
-            scores = read_scores(reply.content, self._spec, reply.tokens, shown=request.shown)
+            scores = read_scores(reply.content, self._spec, reply.tokens, shown=request.shown, cut_off=reply.cut_off)
         except ValueError as error:
             return FallbackReply(error, self._cost_usd(reply.usage))
         return FallbackReply(scores, self._cost_usd(reply.usage))

@@ -277,8 +277,8 @@ def plan_labels(
     n_missing = len(missing) + n_more
     cost = Estimate(None)
     if price is not None and spec.teacher.callable is None:
-        characters = n_more * sum(len(content) for _, content in teacher.typical_messages(_TYPICAL_QUERY))
-        characters += sum(len(content) for each in missing for _, content in teacher.typical_messages(each.text))
+        characters = n_more * teacher.typical_characters(_TYPICAL_QUERY)
+        characters += sum(teacher.typical_characters(each.text) for each in missing)
         cost = estimate(
             spec,
             teacher.name,
@@ -726,7 +726,9 @@ class _Run:
             return
         said = as_said(reply.content, tokens=reply.tokens, shown=request.shown, cut_off=reply.cut_off)
         try:
-            scores = read_scores(reply.content, self.teacher.spec, reply.tokens, shown=request.shown)
+            scores = read_scores(
+                reply.content, self.teacher.spec, reply.tokens, shown=request.shown, cut_off=reply.cut_off
+            )
             error_line = None
         except ValueError as error:
             self._count_unmatched(error)

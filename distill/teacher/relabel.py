@@ -25,7 +25,7 @@ from distill.progress import Progress
 from distill.teacher.answers import FORMS, Answer, function_scores, in_words, read_scores
 from distill.teacher.asking import Teacher, brief, effort
 from distill.teacher.changed import best, mean
-from distill.teacher.client import DIALECTS, ChatClient, Dialect, Request, RequestFailedError
+from distill.teacher.client import DIALECTS, ChatClient, Dialect, Request, RequestFailedError, characters_of, unusable
 from distill.teacher.concurrency import for_each, run_sync
 from distill.teacher.endpoint import is_loopback, server_of
 from distill.teacher.failures import FailuresInARow
@@ -214,9 +214,10 @@ class _Again:
     def _examples_beside(self, case: Case) -> tuple[tuple[str, Any], ...]:
         return _others(self.teacher.examples, case.text)
 
-    def typical_messages(self, case: Case) -> Messages:
-        """Messages about as long as those that are sent; takes no vectors."""
-        return self.messages(case, self.teacher.by_query.first(self.spec.intent_list, self.teacher.examples))
+    def typical_characters(self, case: Case) -> int:
+        """About how long a request is; takes no vectors."""
+        first = self.teacher.by_query.first(self.spec.intent_list, self.teacher.examples)
+        return characters_of(self.messages(case, first), self.schema)
 
     def request(self, case: Case, excerpt: Excerpt) -> Request:
         limits, shown = (self.temperature, self.spec.teacher.max_output_tokens), self.teacher.shown(excerpt)
@@ -241,7 +242,7 @@ def plan_relabel(spec: Spec, cases: Sequence[Case], *, samples: int = SAMPLES) -
         again.name,
         "label",
         None if spec.teacher.callable is not None else teacher_price(spec),
-        characters=sum(len(content) for case, _ in missing for _, content in again.typical_messages(case)),
+        characters=sum(again.typical_characters(case) for case, _ in missing),
         n_requests=len(missing),
         typical_tokens=again.form.answer_tokens(spec.labels),
         most_tokens=spec.teacher.max_output_tokens,
@@ -425,9 +426,9 @@ class _Run:
             return
         scores, problem = None, None
         try:
-            scores = read_scores(reply.content, self.again.spec, shown=request.shown)
+            scores = read_scores(reply.content, self.again.spec, shown=request.shown, cut_off=reply.cut_off)
         except ValueError as error:
-            problem = str(error)
+            problem = unusable(error, reply.usage, cut_off=reply.cut_off)
         self._write(question, reply.dialect, asked_at, scores, problem, reply.charge)
         self._finish(question, problem, of_query=True)
 

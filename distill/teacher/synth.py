@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 from distill.data import normalise, read_gold, read_jsonl, read_queries, write_jsonl
 from distill.errors import DataError, DistillError, MissingKeyError, SpendLimitError, TeacherError
-from distill.progress import Progress
-from distill.teacher.answers import parse_json
-from distill.teacher.client import DIALECTS, ChatClient, Dialect, RequestFailedError
+from distill.progress import Progress, say
+from distill.teacher.answers import parse_json, without_thoughts
+from distill.teacher.client import DIALECTS, ChatClient, Dialect, RequestFailedError, unusable
 from distill.teacher.concurrency import for_each, run_sync
 from distill.teacher.diversity import distinct_2, mean_distance
 from distill.teacher.endpoint import api_key, is_loopback, server_of
@@ -126,6 +126,7 @@ def synthesise(
             asked = _ask_for_the_rest(run, focus, embedder, show_progress=show_progress)
             run = _Run(spec, focus)  # from the recording alone, so that a replay gives the very same
         write_jsonl(spec.queries_path, [*run.query_lines(), *by_hand])
+        _say_what_failed(asked, n_missing=run.n_missing)
     texts = _texts(spec, run.writer)
     return SynthesisSummary(
         wanted=run.writer.wanted,
@@ -140,6 +141,19 @@ def synthesise(
         n_missing=run.n_missing if changed else 0,
         spent_usd=open_budget(spec, run.writer.model).known_spend_usd,
     )
+
+
+def _say_what_failed(asked: _Run, *, n_missing: int) -> None:
+    """Whoever called: what is labelled and trained on next lacks it."""
+    if not asked.n_failed:
+        return
+    say(f"synth: requests that failed: {asked.n_failed} of {asked.n_asked}, the last one: {asked.last_failure}")
+    if n_missing:
+        spec = asked.writer.spec
+        say(
+            f"synth: queries that {spec.queries_path} lacks for it: {n_missing}; to have only these asked for, remove it and run "
+            f"{spec.command('synth')} again"
+        )
 
 
 class _Once:
@@ -305,7 +319,7 @@ def plan_synthesis(
     n_requests = round(n_missing / (writer.n * _SHARE_OF_NEW_QUERIES) + 0.5) if n_missing else 0
     rounds = next(iter(run.left.values()), [])
     requests = [writer.request(each) for each in rounds[:_KINDS_OF_REQUESTS]]
-    longest = max((sum(len(content) for _, content in each.messages) for each in requests), default=0)
+    longest = max((each.characters for each in requests), default=0)
     cost = estimate(
         spec,
         writer.model,
@@ -486,7 +500,7 @@ class _Run:
         try:
             line["queries"] = _queries_in(reply.content)
         except ValueError as error:
-            line["error"] = str(error)
+            line["error"] = unusable(error, reply.usage, cut_off=reply.cut_off)
         else:
             repeats = self._comparison.repeats(round_.target, self.pool.fresh(round_, line["queries"]))
             line["repeats"] = [asdict(repeat) for repeat in repeats]
@@ -517,7 +531,10 @@ class _Run:
         self.last_failure = str(line["error"])
         self._failures_in_a_row += 1
         if self._failures_in_a_row >= _FAILURES_IN_A_ROW:
-            raise TeacherError(f"{self._failures_in_a_row} requests in a row failed, the last one: {self.last_failure}")
+            raise TeacherError(
+                f"{self._failures_in_a_row} requests in a row failed, the last one: {self.last_failure}. Mend the teacher (its server, or "
+                "`synth:` and `teacher:` in router.yaml) and run again: what was written so far is kept"
+            )
 
     def query_lines(self) -> Iterator[dict[str, Any]]:
         """The lines of queries.jsonl, target by target in the order they were written."""
@@ -551,11 +568,12 @@ def _repeats_in(line: Mapping[str, Any]) -> list[Repeat]:
 
 
 def _queries_in(content: str) -> list[Any]:
-    """The queries of an answer; of one that was cut off, those that are whole.
+    """The queries of an answer, which may be the only text of an object each; of one that was cut off, those that are whole.
 
     Raises:
         ValueError: There is none.
     """
+    content = without_thoughts(content)
     try:
         value = parse_json(content)
         queries = value["queries"] if isinstance(value, dict) else value
@@ -564,6 +582,13 @@ def _queries_in(content: str) -> list[Any]:
         for text in re.findall(r'"((?:[^"\\]|\\.)+)"\s*[,\]]', content):
             with suppress(ValueError):
                 queries.append(json.loads(f'"{text}"', strict=False))
-    if not isinstance(queries, list) or not queries:
+    found = [_text_of(query) for query in queries] if isinstance(queries, list) else []
+    if not any(isinstance(query, str) for query in found):
         raise ValueError(f"the answer holds no list of queries: {content[:80]!r}")
-    return queries
+    return found
+
+
+def _text_of(query: Any) -> Any:
+    """The query in an object that has one text, otherwise what stands there."""
+    texts = [value for value in query.values() if isinstance(value, str)] if isinstance(query, dict) else []
+    return texts[0] if len(texts) == 1 else query

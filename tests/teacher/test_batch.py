@@ -650,6 +650,17 @@ def test_a_batch_is_known_by_its_metadata_where_nothing_is_written_down(server, 
     assert "batch batch_1 was created before and asks 11 of these queries" in capsys.readouterr().err
 
 
+def test_a_batch_of_a_spec_that_was_renamed_is_not_held_twice(server, make_spec, monkeypatch):
+    spec = make_spec(server.base_url, teacher={"price": BATCH_PRICE, "max_usd": 5})
+    die_creating(spec, monkeypatch, after=True)
+    (state,) = folder(spec).glob("*.json")
+    state.write_text(json.dumps(json.loads(state.read_text("utf-8")) | {"batch_id": "batch_1"}), encoding="utf-8")
+    renamed = load_spec(spec.path.rename(spec.path.with_name("shop.yaml")))
+    assert by_batch(renamed).n_failed == 0
+    assert len(server.batches.batches) == 1
+    assert list(folder(spec).glob("*.json")) == []
+
+
 def test_batches_of_others_are_left_alone(server, make_spec):
     other = make_spec(server.base_url, intents={"a": "", "b": ""}, out_of_scope=False)
     server.profile = "cut-off"

@@ -1,14 +1,23 @@
-"""What is read from a reply."""
+"""How long a request is, and what is read from a reply."""
 
 from __future__ import annotations
 
 import pytest
 from openai.types.chat import ChatCompletion
 
-from distill.teacher.client import read_completion
+from distill.teacher.answers import answer_schema
+from distill.teacher.client import Request, read_completion
 from distill.types import Usage
 
 CHOICE = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "refund"}}
+
+
+def test_the_schema_counts_as_part_of_the_prompt():
+    plain = Request((("user", "refund"),), None, 0.0, 10)
+    asked = Request((("user", "refund"),), answer_schema(["возврат", "кот"]), 0.0, 10)
+    assert plain.characters == len("refund")
+    assert asked.characters > plain.characters + len("возврат") + len("кот")
+    assert asked.prompt_bytes - plain.prompt_bytes == asked.characters - plain.characters + len("возврат") + len("кот")
 
 
 @pytest.mark.parametrize(

@@ -166,6 +166,36 @@ def test_a_server_that_refuses_the_effort_is_asked_without_it(make_spec, capsys)
         assert again.n_requests == 1, "a resumed run does not send it again"
 
 
+def test_an_effort_that_the_model_does_not_take_stops_the_run(server, make_spec):
+    """Without it, the model would think as long as it does by itself, and bill that."""
+    said = "Unsupported value: 'reasoning_effort' does not support 'none' with this model. Supported values are: 'low' and 'high'."
+    server.respond = lambda *_: (400, {"error": {"message": said, "code": "unsupported_value"}}, {})
+    with pytest.raises(
+        TeacherError, match=r"teacher.reasoning_effort 'none': .*Supported values are: 'low' and 'high'"
+    ):
+        label(make_spec(server.base_url, teacher={"reasoning_effort": "none", "concurrency": 1}), show_progress=False)
+    assert server.n_requests == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (403, "Project `p` does not have access to model `m`"),
+        (404, "No endpoints found matching your data policy"),
+        (429, "Requests per day: limit 200, used 200"),
+    ],
+)
+def test_what_the_server_says_is_said(server, make_spec, status, said):
+    server.respond = lambda *_: (status, {"error": {"message": said}}, {"retry-after-ms": "1"})
+    spec = make_spec(server.base_url, TEXTS[:1], teacher={"concurrency": 1})
+    if status == 429:
+        label(spec, show_progress=False)
+        assert said in ledger_lines(spec)[-1]["error"]
+    else:
+        with pytest.raises(TeacherError, match=f"{said}; check .*the model's name"):
+            label(spec, show_progress=False)
+
+
 @pytest.mark.parametrize(
     ("profile", "settings"),
     [
@@ -417,7 +447,7 @@ def test_a_query_that_the_provider_refuses_stops_no_other(server, make_spec, rea
 def test_a_key_that_may_nothing_stops_at_once(server, make_spec):
     page = '<html><meta name="viewport" content="width=device-width">You may not</html>'
     server.respond = lambda *_: (403, page, {"Content-Type": "text/html"})
-    with pytest.raises(TeacherError, match="was refused"):
+    with pytest.raises(TeacherError, match=r"may not do this \(403\): .*You may not"):
         label(make_spec(server.base_url, teacher={"concurrency": 1}), show_progress=False)
     assert server.n_requests == 1
 

@@ -78,11 +78,11 @@ def test_carry_says_what_the_limit_leaves(server, make_spec):
     spec = make_spec(server.base_url, teacher={"price": DEAR}, intents=left)
     planned = distill("carry", spec.path, "--ask-removed", "--dry-run", "--max-usd", "0.001").stdout
     assert (
-        "at most 3 requests, USD about 1.4483; the limit of --max-usd or teacher.max_usd leaves 0.0010: it would stop there;"
+        "at most 3 requests, USD about 1.9123; the limit of --max-usd or teacher.max_usd leaves 0.0010: it would stop there;"
         in planned
     )
     planned = distill("carry", spec.path, "--ask-removed", "--dry-run").stdout
-    assert "at most 3 requests, USD about 1.4483; no limit is set" in planned
+    assert "at most 3 requests, USD about 1.9123; no limit is set" in planned
     assert "at most 0 requests, USD about 0.0000" in distill("carry", spec.path, "--dry-run").stdout
 
 

@@ -231,6 +231,34 @@ def test_an_answer_that_was_cut_off_gives_its_whole_queries(make_synth_spec):
     assert not any("cut o" in text or "bad" in text for text in texts)
 
 
+def test_a_query_may_stand_in_an_object_of_its_own(make_synth_spec):
+    with FakeServer() as fake:
+        answers = iter(range(10_000))
+        fake.respond = lambda *_: fake.completion(
+            json.dumps([{"n": 1, "query": f"one {next(answers)}"}, {"text": f"other {next(answers)}", "why": "so"}, 3])
+        )
+        spec = make_synth_spec(fake.base_url)
+        synthesise(spec, show_progress=False)
+    assert all(line["text"].startswith("one ") for line in written(spec))
+
+
+def test_answers_without_a_text_end_the_run_and_say_what_to_mend(make_synth_spec):
+    with FakeServer() as fake:
+        fake.respond = lambda *_: fake.completion(json.dumps({"queries": [{"a": "x", "b": "y"}]}))
+        spec = make_synth_spec(fake.base_url, teacher={"concurrency": 1})
+        with pytest.raises(TeacherError, match=r"8 requests in a row failed, .*no list of queries.*Mend the teacher"):
+            synthesise(spec, show_progress=False)
+        assert fake.n_requests == 8
+
+
+def test_a_writer_that_thinks_too_long_is_told_by_the_setting(make_synth_spec):
+    with FakeServer() as fake:
+        fake.respond = lambda *_: fake.completion("", "length")
+        spec = make_synth_spec(fake.base_url)
+        with pytest.raises(TeacherError, match=r"cut off after \d+ tokens \(teacher.max_output_tokens\)"):
+            synthesise(spec, show_progress=False)
+
+
 def test_it_runs_inside_a_running_event_loop(server, make_synth_spec):
     spec = make_synth_spec(server.base_url)
 
