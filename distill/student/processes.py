@@ -7,6 +7,7 @@ the answers. The first one alone writes and speaks.
 from __future__ import annotations
 
 import atexit
+from datetime import timedelta
 from functools import cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -26,6 +27,9 @@ _Item = TypeVar("_Item")
 
 _NUMBERS_AT_A_TIME = 16_000_000
 """That are on their way between processes: 64 MB."""
+
+_LONGEST_WAIT = timedelta(hours=24)
+"""For another process: what the first does alone, such as exporting a large encoder, may take longer than torch's ten minutes."""
 
 
 def wait_for_all() -> None:
@@ -61,7 +65,7 @@ def _state() -> Any:
     import torch
     from accelerate import PartialState
 
-    state = PartialState(cpu=not torch.cuda.is_available())
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=_LONGEST_WAIT)
     _leave_at_exit()
     return state
 

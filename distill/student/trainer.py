@@ -320,6 +320,7 @@ class _DistillTrainer(Trainer):
         arguments: TrainingArguments,
         progress: Progress,
     ) -> None:
+        self.sampler = _LikeLengthSampler(data.lengths, arguments.train_batch_size, arguments.seed)
         super().__init__(
             model=model,
             args=arguments,
@@ -327,12 +328,12 @@ class _DistillTrainer(Trainer):
             data_collator=_as_it_is,
             callbacks=[_Bar(progress, schedule.batch_size, len(data)), _Checkpoints()],
         )
+        self.add_callback(_Epochs(self.sampler))
         self.remove_callback(PrinterCallback)
         self.schedule, self.task = schedule, task
-        self.lengths = data.lengths
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:  # noqa: ARG002
-        return _LikeLengthSampler(self.lengths, self.args.train_batch_size, self.args.seed)
+        return self.sampler
 
     def compute_loss(
         self,
@@ -412,6 +413,21 @@ class _Bar(TrainerCallback):
         """Examples of so many steps: the last one of an epoch may have fewer than a batch."""
         epochs, steps = divmod(global_step, -(-self.n_examples // self.batch_size))
         return epochs * self.n_examples + min(steps * self.batch_size, self.n_examples)
+
+
+class _Epochs(TrainerCallback):
+    """Tells the sampler its epoch: where several processes go on amid one, what accelerate wraps it in keeps that from it."""
+
+    def __init__(self, sampler: _LikeLengthSampler) -> None:
+        self.sampler = sampler
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        """The epoch that begins, or goes on: ``state.epoch`` counts what was learnt, in passes."""
+        self.sampler.set_epoch(int((state.epoch or 0.0) + _ROUNDING))
+
+
+_ROUNDING = 1e-6
+"""Passes: less than a step of any data set, and more than sums of floats are off by."""
 
 
 class _Checkpoints(TrainerCallback):

@@ -42,6 +42,13 @@ def test_loss_of_many_labels_is_binary_cross_entropy():
     assert distillation_loss(Task.MULTI, logits, target, torch.ones(6)).item() == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize(("learnt", "epoch"), [(None, 0), (0.0, 0), (1.0, 1), (2.4, 2), (2.99999999, 3)])
+def test_the_sampler_is_told_the_epoch_that_goes_on(learnt, epoch):
+    sampler = trainer._LikeLengthSampler([1, 2, 3], 2, seed=0)
+    trainer._Epochs(sampler).on_epoch_begin(None, SimpleNamespace(epoch=learnt), None)
+    assert sampler.epoch == epoch
+
+
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=200), st.integers(1, 16), st.integers(0, 3))
 def test_every_example_once_an_epoch(lengths, batch_size, epoch):
     sampler = trainer._LikeLengthSampler(lengths, batch_size, seed=0)
