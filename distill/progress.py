@@ -47,7 +47,7 @@ def is_first_process() -> bool:
 
 def say(message: str, *, always: bool = False) -> None:
     """Prints one line to stderr; stdout is for results. Of several processes the first speaks, or with ``always`` each."""
-    if not always and not is_first_process():
+    if sys.stderr is None or not (always or is_first_process()):  # print would take stdout for None
         return
     print(message, file=sys.stderr, flush=True)  # noqa: T201
 
@@ -73,7 +73,7 @@ class Progress:
 
     def __enter__(self) -> Self:
         self._started = self._last_line = time.monotonic()
-        if self.show and self.total and sys.stderr.isatty():
+        if self.show and self.total and sys.stderr is not None and sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as RichProgress

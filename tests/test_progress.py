@@ -29,6 +29,14 @@ def test_results_stay_alone_on_stdout(capsys):
     assert (output.out, output.err) == ("", "hello\n")
 
 
+def test_where_stderr_is_closed_results_stay_alone_too(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    say("hello", always=True)
+    with Progress("label", 40) as bar:
+        bar.advance(40)
+    assert capsys.readouterr().out == ""
+
+
 @pytest.mark.parametrize("is_terminal", [True, False])
 def test_what_an_earlier_run_did_makes_no_rate(capsys, clock, monkeypatch, is_terminal):
     if is_terminal:
