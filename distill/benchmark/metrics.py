@@ -244,10 +244,10 @@ def f1_figures(truth: Bools, chosen: Bools) -> dict[str, Any]:
 
 def _f1_statistics(truth: Bools, chosen: Bools) -> Callable[[Ints], tuple[Floats, Floats]]:
     """Macro and micro F1 of resamples: from positions of shape (batch, n) to two arrays of shape (batch,)."""
-    from scipy.sparse import csr_array
+    from scipy.sparse import csr_array, hstack
 
     n, n_labels = truth.shape
-    counted = csr_array(np.hstack([truth & chosen, truth, chosen]).astype(np.float64)).T
+    counted = hstack([csr_array(each) for each in (truth & chosen, truth, chosen)], format="csr").astype(np.float64).T
 
     def statistics(positions: Ints) -> tuple[Floats, Floats]:
         drawn = resampled_counts(positions, n)
