@@ -5,7 +5,6 @@ Each stage is a function that reads and writes plain files and does nothing when
 
 from __future__ import annotations
 
-import hashlib
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill import __version__
 from distill.bundle import load_bundle
-from distill.data import canonical_json, sha256_json, storage_errors, write_json
+from distill.data import sha256_json, storage_errors, write_json
 from distill.errors import (
     BundleError,
     DataError,
@@ -57,6 +56,7 @@ __all__ = [
     "examples",
     "fallback",
     "import_answers",
+    "judge_teacher",
     "label",
     "limited",
     "plan",
@@ -70,7 +70,7 @@ __all__ = [
     "trained_on",
 ]
 
-_MEASURES = 5  # which figures bench takes, and how: a bench.json of before is measured again
+_MEASURES = 6  # which figures bench takes, and how: a bench.json of before is measured again
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,24 +238,65 @@ def _embedder_if_there(spec: Spec, *, show_progress: bool) -> Embedder | None:
         return None
 
 
-def label(spec: Spec, *, batch: bool = False, give_up: bool = False, show_progress: bool = True) -> LabelSummary:
+def label(
+    spec: Spec, *, batch: bool = False, give_up: bool = False, only_gold: bool = False, show_progress: bool = True
+) -> LabelSummary:
     """Has the teacher label queries and gold; see ``distill.teacher.label.label``."""
+    from distill.teacher.label import check_has_gold
     from distill.teacher.label import label as label_texts
 
+    if only_gold:
+        check_has_gold(spec)
     return label_texts(
         spec,
         open_embedder=lambda: _embedder(spec, show_progress=show_progress),
         batch=batch,
         give_up=give_up,
+        only_gold=only_gold,
         show_progress=show_progress,
     )
 
 
-def plan_label(spec: Spec, *, batch: bool = False) -> LabelPlan:
+def plan_label(spec: Spec, *, batch: bool = False, only_gold: bool = False) -> LabelPlan:
     """What ``label`` would ask and spend; asks nothing. See ``distill.teacher.label.plan_labels``."""
-    from distill.teacher.label import plan_labels
+    from distill.teacher.label import check_has_gold, plan_labels
 
-    return plan_labels(spec, batch=batch)
+    if only_gold:
+        check_has_gold(spec)
+    return plan_labels(spec, batch=batch, only_gold=only_gold)
+
+
+def judge_teacher(spec: Spec) -> BenchResult:
+    """How right the teacher's recorded answers to gold are: a result with the teacher's row alone. Asks nothing, and needs no student.
+
+    Raises:
+        DataError: There is no gold, or it was not asked yet.
+    """
+    from distill.benchmark.bench import BenchInputs, judge_recorded
+    from distill.benchmark.cost import CostInputs
+    from distill.benchmark.recorded import RecordedTeacher
+    from distill.labelled import redacted_gold
+    from distill.teacher.label import recorded_labels
+    from distill.teacher.prices import look_up_price, teacher_price
+
+    gold = redacted_gold(spec)
+    answers = recorded_labels(spec, [query.text for query in gold], redacted=True)
+    if not gold or any(query.text.strip() and query.text not in answers for query in gold):
+        raise DataError(f"{spec.path}: {spec.command('label --gold')} asks about gold first")
+    who = _who_answered(spec, answers)
+    is_usual = who == spec.teacher_name or spec.teacher.price
+    return judge_recorded(
+        BenchInputs(
+            name=spec.name,
+            task=spec.task,
+            labels=spec.labels,
+            gold=gold,
+            bundles={},
+            training=(),
+            teacher=RecordedTeacher(answers.values(), spec.labels, spec.task, name=who),
+            cost=CostInputs(teacher_price=teacher_price(spec) if is_usual else look_up_price(who)),
+        )
+    )
 
 
 def carry(
@@ -431,14 +472,19 @@ def bench(
     inputs = _bench_inputs(spec, folder, price_as or spec.bench.price_as)
     if not force and (result := _measured(path, inputs)) is not None:
         priced = priced_again(result, inputs)
-        was, now = (_undated(each.cost["priced_as"]) for each in (result, priced))
-        if was == now:
+        if _has_same_cost(result, priced):
             return BenchOutcome(result, path, changed=False)
         result = priced
     else:
         result = run_bench(inputs, show_progress=show_progress)
     write_json(path, result_as_json(result))
     return BenchOutcome(result, path, changed=True)
+
+
+def _has_same_cost(result: BenchResult, other: BenchResult) -> bool:
+    """Whether as much was spent as when it was measured, and is priced as another model's in the same way; a price may have been looked up another day."""
+    was, now = ([_undated(each.cost.get(name)) for name in ("priced_as", "spent")] for each in (result, other))
+    return was == now
 
 
 def _keep_out_of_git(folder: Path, project: Path) -> None:
@@ -488,7 +534,8 @@ def _bench_inputs(spec: Spec, folder: Path, price_as: str | None, *, show_notes:
     gold, labelled = redacted_gold(spec), labelled_queries(spec)
     training = labelled.examples
     bundles: dict[str, Bundle] = {student: load_bundle(folder / student) for student in spec.students}
-    _check_bundles_are_current(spec, bundles, _training_data(spec, training).data_sha256)
+    data_sha256 = _training_data(spec, training).data_sha256
+    _check_bundles_are_current(spec, bundles, data_sha256)
     priced_as = look_up_price(price_as) if price_as else None
     if show_notes and price_as and priced_as is None:
         say(f"bench: no list price is known for {price_as!r}, so what it would cost is left out")
@@ -523,7 +570,7 @@ def _bench_inputs(spec: Spec, folder: Path, price_as: str | None, *, show_notes:
         ),
         seed=spec.seed,
     )
-    return replace(inputs, provenance=_provenance(spec, inputs, bundles, answers))
+    return replace(inputs, provenance=_provenance(spec, inputs, bundles, answers, data_sha256))
 
 
 def _answers_with_evidence(spec: Spec, answers: Mapping[str, Label], both: Combined) -> list[Label]:
@@ -567,7 +614,7 @@ def _check_bundles_are_current(spec: Spec, bundles: Mapping[str, Bundle], data_s
 
 
 def _provenance(
-    spec: Spec, inputs: BenchInputs, bundles: Mapping[str, Bundle], answers: Mapping[str, Label]
+    spec: Spec, inputs: BenchInputs, bundles: Mapping[str, Bundle], answers: Mapping[str, Label], data_sha256: str
 ) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "distill": __version__,
@@ -576,7 +623,7 @@ def _provenance(
         "bundles": {name: bundle.manifest.bundle_id for name, bundle in bundles.items()},
         "gold_sha256": sha256_json([[query.text, dict(query.target)] for query in inputs.gold]),
         "answers_sha256": sha256_json([[text, dict(answer.scores or {})] for text, answer in answers.items()]),
-        "training_sha256": _training_sha256(inputs.training),
+        "training_sha256": data_sha256,
         "n_training": sum(each.split == "train" for each in inputs.training),
         "n_held_out": sum(each.split == "held_out" for each in inputs.training),
         "seed": spec.seed,
@@ -594,17 +641,6 @@ def _provenance(
         "measures": _MEASURES,
     }
     return facts | {"inputs_sha256": sha256_json(facts | settings)}
-
-
-def _training_sha256(examples: Sequence[Example]) -> str:
-    """Of the canonical JSON of texts, targets and parts, one example at a time: as a whole it may take gigabytes."""
-    digest = hashlib.sha256(b"[")
-    for number, each in enumerate(examples):
-        digest.update(
-            f"{',' if number else ''}{canonical_json([each.text, each.target.tolist(), each.split])}".encode()
-        )
-    digest.update(b"]")
-    return digest.hexdigest()
 
 
 def _undated(cost: Any) -> Any:
@@ -654,6 +690,8 @@ def fallback(spec: Spec, *, timeout_s: float = 5.0, max_characters: int = 2_000)
 
 def plan(spec: Spec, *, out: Path | None = None) -> RunPlan:
     """What ``run`` would ask and spend, and which stages have something to do; asks nothing."""
+    from distill.benchmark.bench import priced_again
+
     planned, labels = _plan_questions(spec)
     folder = spec.output(out)
     figures, page = folder / "bench.json", folder / "report.html"
@@ -666,7 +704,9 @@ def plan(spec: Spec, *, out: Path | None = None) -> RunPlan:
         bench = Due.IF_LABELS_CHANGE
     else:
         inputs = _bench_inputs(spec, folder, spec.bench.price_as, show_notes=False)
-        bench = Due.YES if _measured(figures, inputs) is None else Due.NO
+        measured = _measured(figures, inputs)
+        is_current = measured is not None and _has_same_cost(measured, priced_again(measured, inputs))
+        bench = Due.NO if is_current else Due.YES
     report = bench if bench is Due.YES or _is_reported(page, figures) else Due.YES
     return RunPlan(planned, labels, spec.students, folder, train, bench, report)
 

@@ -84,6 +84,12 @@ def run_command(line):
         with Path(file).open("a", encoding="utf-8") as stream:
             stream.write(Path(added).read_text("utf-8"))
         return ""
+    if program == "echo":
+        added, arrow, file = arguments
+        assert arrow == ">>"
+        with Path(file).open("a", encoding="utf-8") as stream:
+            stream.write(f"{added}\n")
+        return ""
     if program == "python":
         runpy.run_path(arguments[0])
         return ""

@@ -389,6 +389,38 @@ def test_a_model_without_a_list_price_is_refused_before_anything_is_measured(fin
     assert (finished[1] / "bench.json").read_bytes() == before
 
 
+def test_label_gold_says_how_right_the_teacher_is(finished):
+    done = distill("label", finished[0], "--gold", "--quiet")
+    assert (done.exit_code, done.stderr) == (0, "")
+    text = " ".join(done.stdout.split())
+    n_gold = len(list(read_jsonl(finished[0].parent / "gold.jsonl")))
+    assert f"{n_gold} queries, {n_gold} answered before, 0 failed" in text
+    assert "teacher" in text
+    assert "static" not in text
+    value = json.loads(distill("label", finished[0], "--gold", "--json").stdout)
+    assert [row["name"] for row in value["gold"]["rows"]] == ["teacher"]
+    done = distill("label", finished[0], "--gold", "--import", "answers.jsonl")
+    assert done.exit_code == 2
+
+
+def test_what_was_spent_since_is_said_without_measuring_again(finished, monkeypatch):
+    spec_path, out = finished
+    ledger = spec_path.parent / "ledger.jsonl"
+    assert distill("bench", spec_path, "--out", out, "--quiet").exit_code == 0
+    monkeypatch.setattr("distill.benchmark.bench.run_bench", lambda *_, **__: pytest.fail("measured again"))
+
+    def n_answers():
+        return sum(each["n_answers"] for each in read_result(out / "bench.json").cost["spent"]["by_stage"])
+
+    n_before = n_answers()
+    lines = [json.loads(line) for line in ledger.read_text("utf-8").splitlines()]
+    write_lines(ledger, [*lines, lines[-1] | {"key": "0" * 64, "text": "an answer that was thrown away"}])
+    assert json.loads(distill("run", spec_path, "--out", out, "--dry-run", "--json").stdout)["bench"] == "due"
+    assert distill("bench", spec_path, "--out", out, "--quiet").exit_code == 0
+    assert n_answers() == n_before + 1
+    assert json.loads(distill("run", spec_path, "--out", out, "--dry-run", "--json").stdout)["bench"] != "due"
+
+
 def test_another_price_measures_nothing_again(finished, monkeypatch):
     spec_path, out = finished
     count_tokens(spec_path.parent / "ledger.jsonl")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 from dataclasses import fields, replace
 
@@ -17,7 +18,7 @@ from distill.benchmark import bench
 from distill.benchmark.latency import ColdStart
 from distill.benchmark.results import read_result
 from distill.bundle import load_bundle
-from distill.data import read_jsonl, sha256_json
+from distill.data import read_jsonl
 from distill.errors import BundleError, DataError, SpecError
 from distill.labelled import redacted_gold
 from distill.selfcheck import verify_selfcheck
@@ -129,12 +130,10 @@ def test_a_tenth_of_each_label_is_held_out(line):
     assert set(held_out) == set(range(len(line.spec.labels)))
 
 
-def test_the_hash_of_what_was_trained_on_is_that_of_its_canonical_json(line):
-    examples = pipeline.examples(line.spec, show_notes=False)
-    whole = sha256_json([[each.text, each.target.tolist(), each.split] for each in examples])
-    assert pipeline._training_sha256(examples) == whole
-    assert read_result(line.out / "bench.json").provenance["training_sha256"] == whole
-    assert pipeline._training_sha256([]) == sha256_json([])
+def test_figures_name_what_was_trained_on_as_the_bundles_do(line):
+    facts = read_result(line.out / "bench.json").provenance
+    bundles = [load_bundle(line.out / student) for student in line.spec.students]
+    assert {bundle.manifest.data_sha256 for bundle in bundles} == {facts["training_sha256"]}
 
 
 def test_a_folder_that_holds_the_project_is_not_left_out_of_git(tmp_path):
@@ -252,15 +251,23 @@ def test_a_plan_says_what_a_run_would_do(line, tmp_path):
     assert {*plan.train.values(), plan.bench, plan.report} == {"due"}
 
 
-def test_run_writes_a_report_that_is_older_than_its_figures_anew(line):
-    figures, page = line.out / "bench.json", line.out / "report.html"
-    import os
-
+def test_run_writes_a_report_that_is_older_than_its_figures_anew(line, tmp_path):
+    spec, out = copy_of(line, tmp_path)
+    write_lines(spec.queries_path, [query for _, query in read_jsonl(spec.queries_path) if query["text"] != "boom"])
+    assert not pipeline.run(spec, out=out, show_progress=False).changed
+    figures, page = out / "bench.json", out / "report.html"
     os.utime(page, ns=(0, figures.stat().st_mtime_ns - 1))
-    stages = {stage.stage: stage.changed for stage in line.run().stages}
+    stages = {stage.stage: stage.changed for stage in pipeline.run(spec, out=out, show_progress=False).stages}
     assert not stages["bench"]
     assert stages["report"]
     assert page.stat().st_mtime_ns >= figures.stat().st_mtime_ns
+
+
+def test_what_failed_and_is_asked_again_counts_as_spent_and_measures_nothing(line, tmp_path, monkeypatch):
+    spec, out = copy_of(line, tmp_path)
+    monkeypatch.setattr(bench, "run_bench", lambda *_, **__: pytest.fail("measured again"))
+    stages = {stage.stage: stage.changed for stage in pipeline.run(spec, out=out, show_progress=False).stages}
+    assert stages == {"label": True, "train": False, "bench": True, "report": True}, "boom is asked again"
 
 
 def test_bench_measures_again_when_a_setting_changes(line):

@@ -47,8 +47,12 @@ def test_nothing_but_intents(quick):
 
 
 def test_real_queries(quick):
-    run(SECTIONS["Real queries"])
-    assert quick.n_requests == 8 + 1, "what was answered before is not asked again"
+    printed = run(SECTIONS["Real queries"])
+    assert quick.n_requests == 8 + 4 + 1, "what was answered before is not asked again"
+    assert "4 of 4 queries to label" in printed["distill label desk/router.yaml --gold --dry-run"]
+    judged = printed["distill label desk/router.yaml --gold"]
+    assert "4 queries, 0 answered before, 0 failed" in judged
+    assert "4 gold queries (3 in scope, 1 out of scope)" in " ".join(judged.split())
     assert "sk-not-a-key" not in "".join(path.read_text() for path in Path("desk").iterdir())
 
 

@@ -33,7 +33,7 @@ from distill.benchmark.metrics import Answers, Gold, fidelity_figures, gold_figu
 from distill.benchmark.scores import reliability, risk_coverage, score_figures
 from distill.benchmark.statistics import compare_paired
 from distill.cascade import DECLINED
-from distill.data import normalise
+from distill.data import as_known
 from distill.errors import DataError
 from distill.policy import confidence
 from distill.progress import Progress, say
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from distill.benchmark.statistics import Comparison
     from distill.types import Classifier, Example, GoldQuery
 
-__all__ = ["BenchInputs", "priced_again", "run_bench"]
+__all__ = ["BenchInputs", "judge_recorded", "priced_again", "run_bench"]
 
 _TEACHER = "teacher"
 _WITH_EVIDENCE = "teacher+evidence"
@@ -168,6 +168,29 @@ def run_bench(inputs: BenchInputs, *, show_progress: bool = True) -> BenchResult
     )
 
 
+def judge_recorded(inputs: BenchInputs) -> BenchResult:
+    """The teacher's recorded answers against gold, and nothing else: nothing is timed, and no student is needed.
+
+    Args:
+        inputs: With gold and a teacher; bundles and training queries are left aside.
+    """
+    gold = Gold.from_queries(inputs.gold, inputs.labels)
+    measured = _measure_recorded(inputs, gold)
+    n_oos = int(gold.out_of_scope.sum()) if inputs.task.has_one_label else 0
+    return BenchResult(
+        task=inputs.task,
+        name=inputs.name,
+        n_gold=len(inputs.gold),
+        n_in_scope=len(inputs.gold) - n_oos,
+        n_oos=n_oos,
+        environment={},
+        rows=tuple(_row(each, inputs, measured, gold, {}) for each in measured),
+        cost=_cost(inputs, measured),
+        provenance=_about_gold(inputs),
+        **_by_intent_and_score(inputs, measured, gold),
+    )
+
+
 def _warn_if_loaded(machine: Mapping[str, Any]) -> None:
     if machine["loaded"]:
         share = max(machine["busy_share"], machine["busy_share_during"])
@@ -260,10 +283,15 @@ def _leakage_and_provenance(inputs: BenchInputs, measured: Sequence[_Measured]) 
             "measured_on": "gold" if inputs.gold else "held-out queries, without human labels",
             "n_queries": len(inputs.queries),
             "n_gold_in_training": leakage.n_exact if leakage else 0,
-            "labels_not_in_gold": _not_in_gold(inputs),
-            "n_repeated_gold": len(inputs.gold) - len({normalise(query.text) for query in inputs.gold}),
+            **_about_gold(inputs),
         },
     }
+
+
+def _about_gold(inputs: BenchInputs) -> dict[str, Any]:
+    """What gold says nothing of, and says twice."""
+    n_distinct = len({as_known(query.text) for query in inputs.gold})
+    return {"labels_not_in_gold": _not_in_gold(inputs), "n_repeated_gold": len(inputs.gold) - n_distinct}
 
 
 def _not_in_gold(inputs: BenchInputs) -> list[str]:

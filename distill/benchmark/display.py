@@ -374,6 +374,7 @@ def score_caption(result: BenchResult) -> str:
     return (
         f"{in_scope}coverage: accepted by the policy. AURC: wrong answers among the surest, over all coverages; {_best_aurc(result)}. "
         f"ECE: {scores}, 15 equally full bins; chance: what scores that are exactly right would show on as many queries.{room}"
+        " Held-out queries calibrate students' scores, and not those of tfidf."
     )
 
 
@@ -424,7 +425,9 @@ def speed_captions(result: BenchResult) -> list[str]:
 def _tokenizers(result: BenchResult) -> str:
     """Which way each student's queries became ids, as far as it was noted: with nanotoken a start takes longer and more memory."""
     found = [f"{row.name} {row.notes['tokenizer']}" for row in result.rows if "tokenizer" in row.notes]
-    return f" Tokenizer: {', '.join(found)}." if found else ""
+    remembers = any(row.notes.get("tokenizer") == "words" for row in result.rows)
+    known = ", which remembers words: these it had all seen, and a new one takes longer" if remembers else ""
+    return f" Tokenizer: {', '.join(found)}{known}." if found else ""
 
 
 def _has_spread(result: BenchResult) -> bool:

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from distill.benchmark.display import (
+    COST_COLUMNS,
     SPEED_COLUMNS,
     Column,
     accuracy_caption,
@@ -33,10 +34,11 @@ if TYPE_CHECKING:
 
     from distill.types import BenchResult, BenchRow, GateVerdict
 
-__all__ = ["markdown_table", "print_result"]
+__all__ = ["markdown_table", "print_result", "print_teacher"]
 
 _PLAIN_WIDTH = 120
 _NAMED_PAIRS = 3
+_SHOWN_CONFUSIONS = 10
 _STYLES = {
     "kept": "bold green",
     "broken": "bold red",
@@ -48,13 +50,33 @@ _STYLES = {
 
 def print_result(result: BenchResult, console: Console | None = None) -> None:
     """Prints the tables, the gates and the verdict; to stdout unless given a console."""
-    from rich.console import Console
-
-    if console is None:
-        width = None if sys.stdout.isatty() else max(_PLAIN_WIDTH, shutil.get_terminal_size((_PLAIN_WIDTH, 24)).columns)
-        console = Console(width=width)
+    console = console or _stdout()
     for part in _renderables(result):
         console.print(part)
+
+
+def print_teacher(result: BenchResult) -> None:
+    """Prints how right the teacher alone is, and what it mixes up most, to stdout."""
+    from rich.text import Text
+
+    console = _stdout()
+    shown = columns((*accuracy_columns(result), *SPEED_COLUMNS, *COST_COLUMNS), result.rows)
+    console.print(_table(shown, result.rows))
+    console.print(Text(accuracy_caption(result), style="dim"))
+    mixed_up = sorted(result.confusions, key=lambda each: -each["n"])[:_SHOWN_CONFUSIONS]
+    if mixed_up:
+        console.print(Text("mixed up most, gold and answer:"))
+    for each in mixed_up:
+        console.print(Text(f"  {each['n']:>4}  {each['gold'] or 'none'}: {each['answer'] or 'none'}"))
+
+
+def _stdout() -> Console:
+    from rich.console import Console
+
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()
+    return Console(
+        width=None if is_terminal else max(_PLAIN_WIDTH, shutil.get_terminal_size((_PLAIN_WIDTH, 24)).columns)
+    )
 
 
 def _renderables(result: BenchResult) -> list[RenderableType]:

@@ -125,6 +125,12 @@ def label(
             "by the next run.",
         ),
     ] = False,
+    only_gold: Annotated[
+        bool,
+        typer.Option(
+            "--gold", help="Ask about gold alone, and print how right the teacher is, before the rest is paid for."
+        ),
+    ] = False,
     max_usd: MaxUsd = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print how much is to be asked, and its price; ask nothing.")
@@ -136,18 +142,16 @@ def label(
     from dataclasses import asdict
 
     from distill import pipeline
+    from distill.benchmark.results import result_as_json
+    from distill.benchmark.table import print_teacher
 
     loaded = load(spec, teacher_model, base_url)
     if answers is not None:
-        if batch or dry_run or max_usd is not None:
+        if batch or dry_run or only_gold or max_usd is not None:
             raise typer.BadParameter(
-                "goes without --batch, --dry-run and --max-usd: it asks nothing", param_hint="--import"
+                "goes without --batch, --dry-run, --gold and --max-usd: it asks nothing", param_hint="--import"
             )
-        imported = pipeline.import_answers(loaded, answers, teacher=imported_from)
-        if as_json:
-            print_json(asdict(imported))
-        else:
-            _print_import(imported, loaded, answers)
+        _import_answers(loaded, answers, imported_from, as_json=as_json)
         return
     if imported_from is not None:
         raise typer.BadParameter("goes with --import", param_hint="--imported-from")
@@ -155,19 +159,36 @@ def label(
         raise typer.BadParameter("goes with --batch", param_hint="--give-up")
     loaded = pipeline.limited(loaded, usd(max_usd), batch=batch)
     if dry_run:
-        _print_label_plan(pipeline.plan_label(loaded, batch=batch), loaded, batch=batch, as_json=as_json)
+        plan = pipeline.plan_label(loaded, batch=batch, only_gold=only_gold)
+        _print_label_plan(plan, loaded, batch=batch, as_json=as_json)
         return
-    summary = pipeline.label(loaded, batch=batch, give_up=give_up, show_progress=not quiet)
+    summary = pipeline.label(loaded, batch=batch, give_up=give_up, only_gold=only_gold, show_progress=not quiet)
+    has_answers = summary.n_failed < summary.n_texts
     if as_json:
-        print_json(asdict(summary))
+        judged = {"gold": result_as_json(pipeline.judge_teacher(loaded))} if only_gold and has_answers else {}
+        print_json(asdict(summary) | judged)
     else:
         _print_labels(summary, loaded)
+        if only_gold and has_answers:
+            print_teacher(pipeline.judge_teacher(loaded))
     if summary.n_texts and summary.n_failed == summary.n_texts:
         if loaded.labels_path is not None:
             from distill.teacher.imported import why_unlabelled
 
             raise DataError(why_unlabelled(loaded))
         raise TeacherError(f"no query has a label: every answer failed, {loaded.ledger_path} says why")
+
+
+def _import_answers(loaded: Spec, answers: Path, imported_from: str | None, *, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from distill import pipeline
+
+    imported = pipeline.import_answers(loaded, answers, teacher=imported_from)
+    if as_json:
+        print_json(asdict(imported))
+    else:
+        _print_import(imported, loaded, answers)
 
 
 def _print_labels(summary: LabelSummary, loaded: Spec) -> None:

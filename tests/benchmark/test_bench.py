@@ -8,7 +8,7 @@ import pytest
 from shop import PRICE, TEXTS, answer, make_inputs, names_of
 
 from distill.benchmark import bench
-from distill.benchmark.bench import run_bench
+from distill.benchmark.bench import judge_recorded, run_bench
 from distill.benchmark.cost import CostInputs
 from distill.benchmark.recorded import RecordedTeacher
 from distill.benchmark.results import result_as_json, result_from_json
@@ -44,6 +44,14 @@ def test_the_teacher_is_measured_from_its_recorded_answers(result):
     assert (teacher.ece, teacher.aurc, teacher.oos_auroc) == (None, None, None)  # it gives no scores
     assert "ledger" in teacher.notes["latency_source"]
     assert "against_teacher" not in teacher.notes
+
+
+def test_the_teacher_alone_has_the_same_row(tiny_bundles, result):
+    judged = judge_recorded(replace(make_inputs(tiny_bundles), bundles={}, training=()))
+    assert judged.rows == tuple(row for row in result.rows if row.name == "teacher")
+    assert [each for each in result.confusions if each["row"] == "teacher"] == [*judged.confusions]
+    assert (judged.n_gold, judged.n_in_scope, judged.n_oos) == (result.n_gold, result.n_in_scope, result.n_oos)
+    assert judged.provenance["labels_not_in_gold"] == result.provenance["labels_not_in_gold"]
 
 
 def test_the_student_is_measured_as_the_router_answers(result, tiny_router):
@@ -216,6 +224,10 @@ def test_gold_that_was_trained_on_is_counted(tiny_bundles):
     assert result.provenance["n_repeated_gold"] == 0
     twice = replace(inputs, gold=(*inputs.gold, replace(inputs.gold[0], text=inputs.gold[0].text.upper())))
     assert run_bench(twice, show_progress=False).provenance["n_repeated_gold"] == 1
+    signs = tuple(replace(inputs.gold[0], text=text) for text in ("👍", "🙏", "🙏 "))
+    assert (
+        run_bench(replace(inputs, gold=(*inputs.gold, *signs)), show_progress=False).provenance["n_repeated_gold"] == 1
+    )
     fewer = tuple(query for query in inputs.gold if "refund" not in query.target)
     result = run_bench(replace(inputs, gold=fewer), show_progress=False)
     assert result.provenance["labels_not_in_gold"] == ["refund"]

@@ -13,6 +13,7 @@ import pytest
 from fake_server import FakeServer, query_of
 from teacher_specs import INTENTS, PRICE, TEXTS, ledger_lines, write_queries
 
+from distill import pipeline
 from distill.data import ledger_key, sha256_json
 from distill.errors import DataError, MissingKeyError, SpecError, SpendLimitError, TeacherError, TrainingError
 from distill.spec import load_spec
@@ -82,6 +83,35 @@ def test_only_what_is_new_is_asked(server, make_spec):
     assert plan_labels(spec).n_missing == 1
     assert label(spec, show_progress=False).n_asked == 1
     assert server.asked["one more parcel"] == 1
+
+
+def test_gold_alone_is_asked_once_and_not_again_with_the_rest(server, make_spec, tmp_path):
+    lines = [{"text": "gold parcel", "intent": "track_order"}, {"text": "gold refund", "intent": "refund"}]
+    (tmp_path / "gold.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    spec = make_spec(server.base_url, gold="gold.jsonl", teacher={"samples": 3, "temperature": 0.7})
+    spec.queries_path.rename(tmp_path / "elsewhere.jsonl")  # nothing needs to be written yet
+    plan = pipeline.plan_label(spec, only_gold=True)
+    assert (plan.n_texts, plan.n_missing) == (2, 2)
+    summary = pipeline.label(spec, only_gold=True, show_progress=False)
+    assert (summary.n_texts, summary.n_asked, server.n_requests) == (2, 2, 2)
+    (teacher,) = pipeline.judge_teacher(spec).rows
+    assert (teacher.name, teacher.accuracy, teacher.accuracy_policy) == ("teacher", 1.0, 1.0)
+    (tmp_path / "elsewhere.jsonl").rename(spec.queries_path)
+    assert pipeline.label(spec, show_progress=False).n_asked == 3 * len(TEXTS)
+
+
+def test_a_teacher_is_judged_by_gold_and_only_where_one_is_asked(server, make_spec, tmp_path):
+    (tmp_path / "gold.jsonl").write_text('{"text": "gold parcel", "intent": "track_order"}\n', encoding="utf-8")
+    with pytest.raises(DataError, match=r"router\.yaml: there is no gold to ask about; `gold:` names"):
+        pipeline.label(make_spec(server.base_url), only_gold=True)
+    spec = make_spec(server.base_url, gold="gold.jsonl")
+    with pytest.raises(DataError, match=r"distill label --gold .*router\.yaml` asks about gold first"):
+        pipeline.judge_teacher(spec)
+    human = make_spec(None, None, gold="gold.jsonl", teacher={"model": None, "labels": "gold.jsonl"})
+    for asked in (pipeline.label, pipeline.plan_label):
+        with pytest.raises(SpecError, match="the labels are people's"):
+            asked(human, only_gold=True)
+    assert server.n_requests == 0
 
 
 def test_gold_is_labelled_too_but_never_shown(server, make_spec, tmp_path):
@@ -476,7 +506,7 @@ def test_another_answer_map_reads_what_was_said_and_asks_nothing(
     mapped = make_spec(server.base_url, texts, teacher=own | {"answer_map": {"GELD": "refund"}})
     plan = plan_labels(mapped, batch=batch)
     assert (plan.n_missing, plan.n_read_anew) == (0, 3)
-    monkeypatch.setattr("distill.teacher.label.ChatClient", None)  # nobody is to be asked
+    monkeypatch.setattr("distill.teacher.label_run.ChatClient", None)  # nobody is to be asked
     second = label(mapped, batch=batch, show_progress=False)
     assert (second.n_asked, second.n_failed, second.n_read_anew) == (0, 0, 3)
     assert second.spent_usd == first.spent_usd > 0
