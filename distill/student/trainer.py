@@ -180,6 +180,7 @@ def fit(
         StorageError: A checkpoint could not be written.
     """
     steps = schedule.epochs * -(-len(data) // schedule.batch_size)
+    _give_memory_back()
     with quiet(), checkpoint_errors(work), _threads(schedule.threads):
         trainer = _DistillTrainer(
             model,
@@ -197,7 +198,7 @@ def fit(
 
 
 def _give_memory_back() -> None:
-    """Returns what training has freed to the system: glibc keeps gigabytes between what it still holds, and adds to them."""
+    """Returns what was freed to the system, by training or before it: glibc keeps gigabytes between what it still holds, and adds to them."""
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
