@@ -102,7 +102,7 @@ class TeacherSpec(_Strict):
     answer_path: str | None = None
     """Field of a JSON answer that holds the intent (or the list, or the weights), such as `result.intent`."""
     answer_map: dict[str, str | None] = Field(default_factory=dict)
-    """Your names of intents, to those of this file; with `task: multi` a name that stands for none, to null."""
+    """Your names of intents, to those of this file; of a number in JSON the text, such as `"3"`; with `task: multi` a name that stands for none, to null."""
     callable: str | None = None
     """`package.module:function` in place of a model: from text to an intent, a list of them (`multi`) or scores; the module may lie beside this file."""
     labels: Path | None = None
