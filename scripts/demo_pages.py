@@ -12,7 +12,8 @@ import second_gold
 import weak_labels
 from provenance import older_students
 
-from distill.benchmark.display import number, recorded_days, usd
+from distill.benchmark.captions import recorded_days
+from distill.benchmark.display import number, usd
 from distill.benchmark.results import read_result
 from distill.benchmark.table import markdown_table
 from distill.data import read_jsonl

@@ -25,7 +25,8 @@ import when_not
 from provenance import older_students
 from pydantic import BaseModel
 
-from distill.benchmark.display import accuracy_in_scope, headline, number, share
+from distill.benchmark.captions import headline
+from distill.benchmark.display import accuracy_in_scope, number, share
 from distill.benchmark.results import read_result
 from distill.data import read_jsonl
 from distill.errors import DistillError

@@ -17,6 +17,7 @@ MAY_BRANCH = {
     "benchmark/intents.py": "metric: what each intent is told by",
     "benchmark/scores.py": "metric: what a score is worth",
     "benchmark/bench.py": "presentation: decisions in words",
+    "benchmark/captions.py": "presentation",
     "benchmark/display.py": "presentation",
     "benchmark/report.py": "presentation",
     "bulk_files/parquet.py": "presentation: types of the output's columns",

@@ -12,26 +12,28 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from distill.benchmark.display import (
+from distill.benchmark.captions import (
     JUDGED_BY,
+    accuracy_caption,
+    cost_lines,
+    gate_caption,
+    headline,
+    leakage_caption,
+    score_caption,
+    speed_captions,
+)
+from distill.benchmark.display import (
     MISSING,
     SPEED_COLUMNS,
-    accuracy_caption,
     accuracy_columns,
     cascade_prices,
     columns,
     cost_columns,
-    cost_lines,
-    gate_caption,
     gate_columns,
     gate_word,
-    headline,
-    leakage_caption,
     number,
-    score_caption,
     score_columns,
     share,
-    speed_captions,
     usd,
 )
 from distill.benchmark.gates import what_would_show

@@ -6,25 +6,27 @@ import shutil
 import sys
 from typing import TYPE_CHECKING
 
+from distill.benchmark.captions import (
+    accuracy_caption,
+    cost_lines,
+    gate_caption,
+    headline,
+    leakage_caption,
+    score_caption,
+    speed_captions,
+)
 from distill.benchmark.display import (
     COST_COLUMNS,
     SPEED_COLUMNS,
     Column,
-    accuracy_caption,
     accuracy_columns,
     cascade_prices,
     columns,
     cost_columns,
-    cost_lines,
-    gate_caption,
     gate_columns,
-    headline,
-    leakage_caption,
     number,
-    score_caption,
     score_columns,
     share,
-    speed_captions,
     usd,
 )
 

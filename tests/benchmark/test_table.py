@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from distill.benchmark.display import MISSING, accuracy_in_scope, headline, milliseconds, number, share, usd
+from distill.benchmark.captions import headline
+from distill.benchmark.display import MISSING, accuracy_in_scope, milliseconds, number, share, usd
 from distill.benchmark.scores import area_under_risk_coverage
 from distill.benchmark.table import markdown_table, print_result
 from distill.types import BenchRow, GateVerdict, Leakage, NearPair
