@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from distill.teacher.label import LabelPlan, LabelSummary
     from distill.teacher.spend import Estimate
     from distill.teacher.synth import SynthesisPlan, SynthesisSummary
-    from distill.types import BenchResult, Example, GateVerdict, Label
+    from distill.types import BenchResult, Example, GateVerdict, Label, TokenPrice
 
 __all__ = [
     "BenchOutcome",
@@ -277,14 +277,12 @@ def judge_teacher(spec: Spec) -> BenchResult:
     from distill.benchmark.recorded import RecordedTeacher
     from distill.labelled import redacted_gold
     from distill.teacher.label import recorded_labels
-    from distill.teacher.prices import look_up_price, teacher_price
 
     gold = redacted_gold(spec)
     answers = recorded_labels(spec, [query.text for query in gold], redacted=True)
-    if not gold or any(query.text.strip() and query.text not in answers for query in gold):
+    if not gold or _n_unasked([query.text for query in gold], answers):
         raise DataError(f"{spec.path}: {spec.command('label --gold')} asks about gold first")
     who = _who_answered(spec, answers)
-    is_usual = who == spec.teacher_name or spec.teacher.price
     return judge_recorded(
         BenchInputs(
             name=spec.name,
@@ -294,7 +292,7 @@ def judge_teacher(spec: Spec) -> BenchResult:
             bundles={},
             training=(),
             teacher=RecordedTeacher(answers.values(), spec.labels, spec.task, name=who),
-            cost=CostInputs(teacher_price=teacher_price(spec) if is_usual else look_up_price(who)),
+            cost=CostInputs(teacher_price=_price_of(spec, who)),
         )
     )
 
@@ -528,7 +526,7 @@ def _bench_inputs(spec: Spec, folder: Path, price_as: str | None, *, show_notes:
     from distill.benchmark.recorded import RecordedTeacher
     from distill.labelled import labelled_queries, redacted_gold
     from distill.teacher.label import recorded_labels
-    from distill.teacher.prices import look_up_price, teacher_price
+    from distill.teacher.prices import look_up_price
     from distill.teacher.spend import spend_by_stage
 
     gold, labelled = redacted_gold(spec), labelled_queries(spec)
@@ -544,7 +542,7 @@ def _bench_inputs(spec: Spec, folder: Path, price_as: str | None, *, show_notes:
     who = _who_answered(spec, answers)
     teacher = RecordedTeacher(answers.values(), spec.labels, spec.task, name=who)
     combined = None if labelled.combined is None else _answers_with_evidence(spec, answers, labelled.combined)
-    n_unasked = sum(bool(text.strip()) and text not in answers for text in dict.fromkeys(texts))
+    n_unasked = _n_unasked(texts, answers)
     has_human_teacher = bool(gold) and spec.labels_path is not None
     if show_notes:
         _say_why_no_teacher(spec, who if has_human_teacher else None, n_unasked, len(texts))
@@ -562,7 +560,7 @@ def _bench_inputs(spec: Spec, folder: Path, price_as: str | None, *, show_notes:
         else RecordedTeacher(combined, spec.labels, spec.task, name=who),
         gates={name: limit.model_dump() for name, limit in limits.items()},
         cost=CostInputs(
-            teacher_price=teacher_price(spec) if who == spec.teacher_name or spec.teacher.price else look_up_price(who),
+            teacher_price=_price_of(spec, who),
             priced_as=priced_as,
             queries_per_month=spec.bench.queries_per_month,
             machine_usd_per_hour=spec.bench.machine_usd_per_hour,
@@ -591,6 +589,18 @@ def _say_why_no_teacher(spec: Spec, human: str | None, n_unasked: int, n_texts: 
         say(
             f"bench: no teacher row: {n_unasked} of {n_texts} queries were never asked; {spec.command('label')} asks them"
         )
+
+
+def _n_unasked(texts: Sequence[str], answers: Mapping[str, Label]) -> int:
+    """Distinct texts without an answer, good or not; blank ones are not asked."""
+    return sum(bool(text.strip()) and text not in answers for text in dict.fromkeys(texts))
+
+
+def _price_of(spec: Spec, who: str) -> TokenPrice | None:
+    """What the answers' tokens cost: by the list where others than the teacher gave them, and router.yaml says no price."""
+    from distill.teacher.prices import look_up_price, teacher_price
+
+    return teacher_price(spec) if who == spec.teacher_name or spec.teacher.price else look_up_price(who)
 
 
 def _who_answered(spec: Spec, answers: Mapping[str, Label]) -> str:

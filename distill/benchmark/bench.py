@@ -150,22 +150,7 @@ def run_bench(inputs: BenchInputs, *, show_progress: bool = True) -> BenchResult
     machine |= {"busy_share_during": round(busy_share, 3), "loaded": machine["loaded"] or is_loaded(busy_share)}
     _warn_if_loaded(machine)
     measured = [*_measure_recorded(inputs, gold), *local]
-    comparisons = _compare(measured, gold)
-    rows = tuple(_row(each, inputs, measured, gold, comparisons) for each in measured)
-    n_oos = int(gold.out_of_scope.sum()) if inputs.task.has_one_label else 0
-    return BenchResult(
-        task=inputs.task,
-        name=inputs.name,
-        n_gold=len(inputs.gold),
-        n_in_scope=len(inputs.gold) - n_oos,
-        n_oos=n_oos,
-        environment=machine,
-        rows=rows,
-        gates=judge_gates(inputs.gates, rows, comparisons),
-        cost=_cost(inputs, measured),
-        **_by_intent_and_score(inputs, measured, gold),
-        **_leakage_and_provenance(inputs, measured),
-    )
+    return _result(inputs, measured, gold, environment=machine, **_leakage_and_provenance(inputs, measured))
 
 
 def judge_recorded(inputs: BenchInputs) -> BenchResult:
@@ -175,7 +160,13 @@ def judge_recorded(inputs: BenchInputs) -> BenchResult:
         inputs: With gold and a teacher; bundles and training queries are left aside.
     """
     gold = Gold.from_queries(inputs.gold, inputs.labels)
-    measured = _measure_recorded(inputs, gold)
+    return _result(inputs, _measure_recorded(inputs, gold), gold, environment={}, provenance=_about_gold(inputs))
+
+
+def _result(inputs: BenchInputs, measured: Sequence[_Measured], gold: Gold, **facts: Any) -> BenchResult:
+    """All figures of the rows; ``facts`` are those that do not come from them."""
+    comparisons = _compare(measured, gold)
+    rows = tuple(_row(each, inputs, measured, gold, comparisons) for each in measured)
     n_oos = int(gold.out_of_scope.sum()) if inputs.task.has_one_label else 0
     return BenchResult(
         task=inputs.task,
@@ -183,11 +174,11 @@ def judge_recorded(inputs: BenchInputs) -> BenchResult:
         n_gold=len(inputs.gold),
         n_in_scope=len(inputs.gold) - n_oos,
         n_oos=n_oos,
-        environment={},
-        rows=tuple(_row(each, inputs, measured, gold, {}) for each in measured),
+        rows=rows,
+        gates=judge_gates(inputs.gates, rows, comparisons),
         cost=_cost(inputs, measured),
-        provenance=_about_gold(inputs),
         **_by_intent_and_score(inputs, measured, gold),
+        **facts,
     )
 
 

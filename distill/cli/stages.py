@@ -142,8 +142,6 @@ def label(
     from dataclasses import asdict
 
     from distill import pipeline
-    from distill.benchmark.results import result_as_json
-    from distill.benchmark.table import print_teacher
 
     loaded = load(spec, teacher_model, base_url)
     if answers is not None:
@@ -163,14 +161,11 @@ def label(
         _print_label_plan(plan, loaded, batch=batch, as_json=as_json)
         return
     summary = pipeline.label(loaded, batch=batch, give_up=give_up, only_gold=only_gold, show_progress=not quiet)
-    has_answers = summary.n_failed < summary.n_texts
+    judged = pipeline.judge_teacher(loaded) if only_gold and summary.n_failed < summary.n_texts else None
     if as_json:
-        judged = {"gold": result_as_json(pipeline.judge_teacher(loaded))} if only_gold and has_answers else {}
-        print_json(asdict(summary) | judged)
+        print_json(asdict(summary) | _judged_as_json(judged))
     else:
-        _print_labels(summary, loaded)
-        if only_gold and has_answers:
-            print_teacher(pipeline.judge_teacher(loaded))
+        _print_labels(summary, loaded, judged)
     if summary.n_texts and summary.n_failed == summary.n_texts:
         if loaded.labels_path is not None:
             from distill.teacher.imported import why_unlabelled
@@ -191,13 +186,23 @@ def _import_answers(loaded: Spec, answers: Path, imported_from: str | None, *, a
         _print_import(imported, loaded, answers)
 
 
-def _print_labels(summary: LabelSummary, loaded: Spec) -> None:
+def _judged_as_json(judged: BenchResult | None) -> dict[str, Any]:
+    from distill.benchmark.results import result_as_json
+
+    return {} if judged is None else {"gold": result_as_json(judged)}
+
+
+def _print_labels(summary: LabelSummary, loaded: Spec, judged: BenchResult | None) -> None:
     if loaded.labels_path is not None:
         n_unlabelled = f", {summary.n_failed} without a label" if summary.n_failed else ""
         typer.echo(f"{summary.n_texts} queries{n_unlabelled}; {summary.n_asked} labels taken from {loaded.labels_path}")
         return
     typer.echo(f"{summary.n_texts} queries, {summary.n_recorded} answered before, {summary.n_failed} failed")
     typer.echo(_spent(summary.n_asked, summary.spent_usd))
+    if judged is not None:
+        from distill.benchmark.table import print_teacher
+
+        print_teacher(judged)
 
 
 def _print_label_plan(plan: LabelPlan, spec: Spec, *, batch: bool, as_json: bool) -> None:

@@ -341,9 +341,8 @@ class ChatClient:
                 return await self._send(request, *sent, sending)
             except (BadRequestError, UnprocessableEntityError) as error:
                 reason, refusal = _reason(error), self.scrub(f"the server refused the request: {_shown_reason(error)}")
-            if "reasoning_effort" in reason and _EFFORT_REFUSED.search(
-                reason
-            ):  # left out, it would be the model's own, which may cost more
+            # left out, it would be the model's own, which may cost more
+            if "reasoning_effort" in reason and _EFFORT_REFUSED.search(reason):
                 raise TeacherError(f"teacher.reasoning_effort {self.teacher.reasoning_effort!r}: {refusal}")
             # Another request may have found out meanwhile what this server refuses.
             if (self.dialect, self._length_parameter) in tried and not self._adapt(reason, tried):
