@@ -16,6 +16,9 @@ __all__ = ["IdBatch", "Ids", "batches_of_like_length", "bundle_tokenizer", "enco
 Ids = list[int]
 IdBatch = tuple["np.ndarray[Any, np.dtype[np.int64]]", "np.ndarray[Any, np.dtype[np.int64]]"]
 
+_ENCODED_AT_ONCE = 8_192
+"""Texts: an encoding holds its tokens as strings too, a kilobyte each."""
+
 
 def bundle_tokenizer(tokenizer: Tokenizer, max_length: int, *, special_tokens: bool = True) -> Tokenizer:
     """A copy without padding, that cuts at ``max_length`` tokens.
@@ -38,7 +41,10 @@ def bundle_tokenizer(tokenizer: Tokenizer, max_length: int, *, special_tokens: b
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Ids]:
     """Token ids of each text."""
-    return [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts))]
+    ids: list[Ids] = []
+    for start in range(0, len(texts), _ENCODED_AT_ONCE):
+        ids += [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts[start : start + _ENCODED_AT_ONCE]))]
+    return ids
 
 
 def pad(ids: Sequence[Ids]) -> IdBatch:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -32,6 +35,15 @@ def test_loss_is_soft_cross_entropy():
     for task in (Task.SINGLE, Task.WEIGHTS):
         found = distillation_loss(task, *map(torch.from_numpy, (logits, target, weight)))
         assert found.item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(("given", "holds"), [({}, "64"), ({"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "7"}, "7")])
+def test_few_shapes_of_a_batch_are_remembered_unless_that_was_set_otherwise(given, holds):
+    code = "import os, distill.student.trainer; print(os.environ['ONEDNN_PRIMITIVE_CACHE_CAPACITY'])"
+    environment = {name: value for name, value in os.environ.items() if name != "ONEDNN_PRIMITIVE_CACHE_CAPACITY"}
+    environment |= {"PYTHONPATH": os.pathsep.join(sys.path), **given}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.strip() == holds
 
 
 def test_loss_of_many_labels_is_binary_cross_entropy():
