@@ -303,6 +303,10 @@ def train(
         "graphs": {
             name: "int8" if bundle.manifest.onnx_file == ONNX_INT8 else "fp32" for name, bundle in bundles.items()
         },
+        "int8": {
+            name: {figure: value for figure, value in bundle.manifest.figures.items() if figure.startswith("int8_")}
+            for name, bundle in bundles.items()
+        },
         "recipe": VERSION,
         "export": EXPORT_VERSION,
         "budget_minutes": budget_minutes,

@@ -184,7 +184,12 @@ class Run:
             raise KeyboardInterrupt
         graphs = {"encoder": ONNX_INT8, "static": ONNX_FP32}
         return {
-            name: SimpleNamespace(path=out / name, manifest=SimpleNamespace(bundle_id=f"{name} 1", onnx_file=graph))
+            name: SimpleNamespace(
+                path=out / name,
+                manifest=SimpleNamespace(
+                    bundle_id=f"{name} 1", onnx_file=graph, figures={"int8_flips": 3, "temperature": 1.0}
+                ),
+            )
             for name, graph in graphs.items()
         }
 
@@ -218,6 +223,7 @@ def test_an_opening_says_what_was_measured_and_how_it_was_made(run):
     (line,) = run.openings
     assert line["rows"] == {"encoder": {"accuracy": 0.5, "ece_noise_floor": 0.009}}
     assert line["graphs"] == {"encoder": "int8", "static": "fp32"}
+    assert line["int8"] == {"encoder": {"int8_flips": 3}, "static": {"int8_flips": 3}}
     assert (line["recipe"], line["budget_minutes"], line["assistant"]) == (public.VERSION, 60.0, "none")
     assert line["estimated_minutes"] == 12.3
     assert (line["train_minutes"], line["train_peak_rss_mb"]) == (0.0, 101)
@@ -407,14 +413,44 @@ def test_a_limit_that_is_for_three_seeds_says_how_many_there_were():
 
 def test_what_training_took_stands_beside_its_limits():
     two = {"set": "banking77", "train_cores": 2}
-    last = public_table.table([opening(train_minutes=70.5, **two)], OPENED).splitlines()[-1]
-    assert last.endswith("70.5 minutes, missed (at most 60 minutes on two cores); 2,000 MB, stands (at most 6,000 MB on two cores).")  # fmt: skip
-    unknown = public_table.table([opening(train_minutes=None, **two)], OPENED).splitlines()[-1]
-    assert ": not known (at most 60 minutes on two cores); 2,000 MB" in unknown
-    assert ": not known (at most 60 minutes" in public_table.table([], OPENED)
+    last = cost_of([opening(train_minutes=70.5, **two)])
+    assert "70.5 minutes with seed 0 on one, missed (at most 60 minutes on two cores); 2,000 MB with seed 0 on one, stands (at most 6,000 MB on two cores)." in last  # fmt: skip
+    assert ": not known (at most 60 minutes on two cores); 2,000 MB" in cost_of([opening(train_minutes=None, **two)])
+    assert ": not known (at most 60 minutes" in cost_of([])
     for cores, said in (({}, "on how many cores is not known"), ({"train_cores": 16}, "on other machines")):
-        line = public_table.table([opening(set="banking77", train_minutes=10.5, **cores)], OPENED).splitlines()[-1]
-        assert f"10.5 minutes, {said} (at most 60 minutes on two cores)" in line
+        line = cost_of([opening(set="banking77", train_minutes=10.5, **cores)])
+        assert f"10.5 minutes with seed 0 on one, {said} (at most 60 minutes on two cores)" in line
+
+
+def test_of_several_trainings_the_dearest_counts_and_the_least_is_named():
+    made = {"set": "banking77", "train_cores": 2, **MADE}
+    several = [
+        opening(train_minutes=65.0, **made),
+        opening(train_minutes=25.0, seed=1, **made | {"processor": "two"}),
+        opening(train_minutes=None, seed=2, **made),
+    ]
+    said = "65.0 minutes with seed 0 on one (the least: 25.0 with seed 1 on two), missed"
+    assert said in cost_of(several)
+
+
+def cost_of(lines):
+    (line,) = [each for each in public_table.table(lines, OPENED).splitlines() if each.startswith("Both students of")]
+    return line
+
+
+def test_what_int8_changed_stands_beside_the_graph():
+    measured = {
+        "int8_shipped": True,
+        "int8_kind": "rows",
+        "int8_flips_of": 1_000,
+        "int8_rows_flips": 3,
+        "int8_rows_cost": 0.001,
+    }
+    fp32 = {"int8_shipped": False, "int8_flips_of": 1_000, "int8_rows_flips": 30, "int8_rows_cost": 0.03}
+    table = public_table.table([opening(int8={"encoder": measured, "static": fp32}, **MADE)], OPENED)
+    assert "| encoder int8, 25.0 (3 of 1,000 flip, costs 0.0010); static fp32, 25.0 |" in table
+    del measured["int8_rows_cost"]  # nothing was held out
+    assert "25.0 (3 of 1,000 flip);" in public_table.table([opening(int8={"encoder": measured}, **MADE)], OPENED)
 
 
 def test_the_noise_floor_stands_beside_ece():
@@ -478,13 +514,14 @@ def test_what_of_wrong_and_few_labels_was_not_measured_yet_says_so():
     del begun["clean"], begun["noisy"]
     later = begun | {"commit": "later", "few": begun["few"] | {"recipe": 1}}
     expected = public_table.harder_table([harder()])
+    assert "| right, wrong, few: abc, 2026-11-26, one, recipe not known |" in expected
     expected = expected.replace(
-        "abc, 2026-11-26, one, recipe not known |",
-        "later, 2026-11-26, one, recipe 1, older; abc, 2026-11-26, one, recipe not known |",
+        "right, wrong, few: abc, 2026-11-26, one, recipe not known |",
+        "right, wrong: abc, 2026-11-26, one, recipe not known; few: later, 2026-11-26, one, recipe 1, older |",
     )
     assert public_table.harder_table([harder(), later]) == expected
     newest = begun | {"commit": "newest", "few": begun["few"] | {"recipe": public_table.VERSION}}
-    assert "| newest, 2026-11-26, one |" in public_table.harder_table([newest])
+    assert "| few: newest, 2026-11-26, one |" in public_table.harder_table([newest])
     clean = {name: value for name, value in harder(commit="later").items() if name not in {"few", "noisy"}}
     assert "| encoder | 0.9400 | not run |" in public_table.harder_table([harder(), clean])
     assert public_table.harder_table([begun | {"commit": "older"}, begun]) == public_table.harder_table([begun])
