@@ -14,6 +14,7 @@ import numpy as np
 from distill.combination import combine_with_evidence
 from distill.data import as_known, leaked, read_gold, read_queries
 from distill.errors import DataError
+from distill.policy import scores_as_target
 from distill.progress import say
 from distill.split import HELD_OUT_SHARE, stratified_holdout, with_every_label
 from distill.teacher.functions import redactor
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Labelled", "answers_to_queries", "labelled_queries", "redacted_gold", "target_of"]
 
-_SMALLEST, _LARGEST = 1e-30, 1e30
 _SHOWN_TEXTS = 5
 
 
@@ -179,21 +179,7 @@ def _mean_target(samples: Sequence[Label], spec: Spec) -> Target | None:
 
 def target_of(answer: Label, spec: Spec) -> Target | None:
     """float32 array of shape (n_labels,), summing to 1 but for ``multi``; None where the answer is no such thing."""
-    if answer.scores is None:
-        return None
-    numbers = np.zeros(len(spec.labels))
-    for name, score in answer.scores.items():
-        if (column := spec.column_of_label.get(name)) is not None:
-            numbers[column] = score
-    if not np.isfinite(numbers).all() or (numbers < 0).any():
-        return None
-    if not spec.task.sums_to_one:
-        return numbers.astype(np.float32)
-    if numbers.any() and not _SMALLEST < numbers.max() < _LARGEST:  # float32 would hold neither them nor their sum
-        numbers = numbers / numbers.max()
-    target = numbers.astype(np.float32)
-    total = target.sum()
-    return (target / total).astype(np.float32) if total > 0 else None
+    return scores_as_target(answer.scores, spec.column_of_label, spec.task)
 
 
 def redacted_gold(spec: Spec) -> tuple[GoldQuery, ...]:

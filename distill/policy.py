@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Integers = np.ndarray[Any, np.dtype[np.integer[Any]]]
     Booleans = np.ndarray[Any, np.dtype[np.bool_]]
 
-__all__ = ["Policy", "confidence", "confidence_of", "fit_policy"]
+__all__ = ["Policy", "confidence", "confidence_of", "fit_policy", "scores_as_target"]
 
 _SINGLE, _MULTI = Task.SINGLE, Task.MULTI
 _ACCEPTED, _LOW_CONFIDENCE, _OUT_OF_SCOPE = Reason.ACCEPTED, Reason.LOW_CONFIDENCE, Reason.OUT_OF_SCOPE
@@ -32,6 +32,7 @@ _LEAST_ODDS = 0.25
 """Of out-of-scope to in-scope queries, in use: labelled examples often hold next to none."""
 _PRIOR_POSITIVES = 10.0
 _MINIMUM_LABELS = 2
+_SMALLEST, _LARGEST = 1e-30, 1e30
 
 
 _new = object.__new__
@@ -232,6 +233,36 @@ def confidence_of(answer: Prediction, task: Task) -> float | None:
     return float(confidence(answer.probabilities, task, chosen))  # float32 beside a float would round the latter
 
 
+def scores_as_target(
+    scores: Mapping[str, float] | None, columns: Mapping[str, int], task: Task
+) -> np.ndarray[Any, np.dtype[np.float32]] | None:
+    """What a teacher answered, as it is learnt and measured.
+
+    Args:
+        scores: By label, of any scale; others than those in ``columns`` are left out.
+        columns: The place of each label.
+        task: What the labels mean.
+
+    Returns:
+        float32 of shape (n_labels,), summing to 1 but for ``multi``; None where the scores are no such thing.
+    """
+    if scores is None:
+        return None
+    numbers = np.zeros(len(columns))
+    for name, score in scores.items():
+        if (column := columns.get(name)) is not None:
+            numbers[column] = score
+    if not np.isfinite(numbers).all() or (numbers < 0).any():
+        return None
+    if not task.sums_to_one:
+        return numbers.astype(np.float32)
+    if numbers.any() and not _SMALLEST < numbers.max() < _LARGEST:  # float32 would hold neither them nor their sum
+        numbers = numbers / numbers.max()
+    target = numbers.astype(np.float32)
+    total = target.sum()
+    return (target / total).astype(np.float32) if total > 0 else None
+
+
 def _check_labels(task: Task, labels: Sequence[str]) -> None:
     if len(labels) < _MINIMUM_LABELS:
         raise ValueError(f"a policy needs at least two labels, found {len(labels)}")
@@ -277,7 +308,7 @@ def fit_policy(
 
     A row of zeros is of a query that fits none of the labels: it is out of scope where ``oos`` is no label too.
 
-    Thresholds lie midway between two observed probabilities: the same decision survives another processor's rounding.
+    ``single``'s lie midway between two observed probabilities: the same decision survives another processor's rounding.
 
     Args:
         task: What the labels mean.

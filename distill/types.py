@@ -143,6 +143,11 @@ class Usage:
     completion_tokens: int | None = None
     cached_tokens: int | None = None
 
+    @property
+    def is_counted(self) -> bool:
+        """Whether the server said how many tokens a request had."""
+        return None not in {self.prompt_tokens, self.completion_tokens}
+
 
 @dataclass(frozen=True, slots=True)
 class TokenPrice:

@@ -466,7 +466,7 @@ def _disagreements(inputs: BenchInputs, student: _Measured, teacher: _Measured) 
     targets = [_shown_gold(query, inputs.task) for query in inputs.gold]
     gold = targets or [None] * len(inputs.queries)
     failed = teacher.answers.failed.tolist()
-    triples = zip(inputs.queries, gold, student.predictions, teacher.predictions, failed, strict=True)
+    answered = zip(inputs.queries, gold, student.predictions, teacher.predictions, failed, strict=True)
     found: list[dict[str, Any]] = [
         {
             "text": text,
@@ -476,7 +476,7 @@ def _disagreements(inputs: BenchInputs, student: _Measured, teacher: _Measured) 
             "student": _shown(students, inputs.task),
             "student_score": students.score,
         }
-        for text, target, students, teachers, teacher_failed in triples
+        for text, target, students, teachers, teacher_failed in answered
         if not teacher_failed and _decide_differently(students, teachers)
     ]
     apart = student.answers.probabilities - teacher.answers.probabilities

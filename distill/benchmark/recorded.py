@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from distill.benchmark.cost import TokensPerQuery
-from distill.policy import Policy
+from distill.policy import Policy, scores_as_target
 from distill.types import Prediction, Reason, Task
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from distill.types import Label
+    from distill.types import Label, Usage
 
 __all__ = ["RecordedTeacher"]
 
@@ -46,11 +46,12 @@ class RecordedTeacher:
     ) -> None:
         self.labels, self.task = tuple(labels), task
         self._policy = Policy.of_answers(task, self.labels)
-        column = {label: position for position, label in enumerate(self.labels)}
+        columns = {label: position for position, label in enumerate(self.labels)}
         samples: dict[str, dict[int, tuple[Label, npt.NDArray[np.float32]]]] = {}
         for answer in answers:
             name = name or answer.teacher
-            if (scores := _as_vector(answer, column, task)) is not None:
+            scores = None if answer.error is not None else scores_as_target(answer.scores, columns, task)
+            if scores is not None:
                 samples.setdefault(_key(answer.text), {})[answer.sample] = (answer, scores)
         self.name = name
         self._answers = {key: [answer for answer, _ in of_text.values()] for key, of_text in samples.items()}
@@ -108,19 +109,18 @@ class RecordedTeacher:
         counted = [
             answers
             for text in texts
-            if (answers := self._answers.get(_key(text)))
-            and all(answer.usage.prompt_tokens is not None for answer in answers)
+            if (answers := self._answers.get(_key(text))) and all(answer.usage.is_counted for answer in answers)
         ]
         if not counted:
             return None
 
-        def mean(of_answer: Callable[[Label], int | None]) -> Decimal:
-            return Decimal(sum(of_answer(answer) or 0 for answers in counted for answer in answers)) / len(counted)
+        def mean(of_request: Callable[[Usage], int]) -> Decimal:
+            return Decimal(sum(of_request(answer.usage) for answers in counted for answer in answers)) / len(counted)
 
         return TokensPerQuery(
-            prompt=mean(lambda answer: answer.usage.prompt_tokens),
-            completion=mean(lambda answer: answer.usage.completion_tokens),
-            cached=mean(lambda answer: answer.usage.cached_tokens),
+            prompt=mean(lambda usage: usage.prompt_tokens or 0),
+            completion=mean(lambda usage: usage.completion_tokens or 0),
+            cached=mean(lambda usage: min(usage.cached_tokens or 0, usage.prompt_tokens or 0)),
             n=len(counted),
         )
 
@@ -132,17 +132,3 @@ class RecordedTeacher:
 
 def _key(text: str) -> str:
     return unicodedata.normalize("NFC", text)
-
-
-def _as_vector(answer: Label, column: dict[str, int], task: Task) -> npt.NDArray[np.float32] | None:
-    """An answer's scores in the labels' order, summing to 1 but for ``multi``; None where it failed."""
-    if answer.scores is None or answer.error is not None:
-        return None
-    vector = np.zeros(len(column), dtype=np.float32)
-    for name, score in answer.scores.items():
-        if name in column:
-            vector[column[name]] = score
-    if not task.sums_to_one:
-        return vector
-    total = vector.sum()
-    return vector / total if total > 0 else None

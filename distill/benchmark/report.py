@@ -300,16 +300,12 @@ def _disagreements(result: BenchResult, *, with_text: bool) -> list[_Table]:
         lines = [
             [_Cell(one["text"], is_query=True)] * with_text
             + [_Cell(one["gold"])] * has_gold
-            + [_Cell(one["teacher"]), _score(one.get("teacher_score"))]
-            + [_Cell(one["student"]), _score(one.get("student_score"))]
+            + [_Cell(one["teacher"]), _figure(one.get("teacher_score"))]
+            + [_Cell(one["student"]), _figure(one.get("student_score"))]
             for one in found
         ]
         tables.append(_Table(f"disagreements-{len(tables)}", row.name, titles, lines))
     return tables
-
-
-def _score(value: float | None) -> _Cell:
-    return _figure(value)
 
 
 def _near_pairs(result: BenchResult, *, with_text: bool) -> _Table:

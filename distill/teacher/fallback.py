@@ -13,11 +13,11 @@ from weakref import WeakSet
 
 from distill.cascade import FallbackReply
 from distill.errors import SpecError, TeacherError
-from distill.teacher.answers import read_scores
+from distill.teacher.answers import function_scores, read_scores
 from distill.teacher.client import ChatClient, RequestFailedError
 from distill.teacher.functions import load_function, redactor
 from distill.teacher.label import requester
-from distill.teacher.prices import Budget, cost_usd, is_counted, teacher_price
+from distill.teacher.prices import Budget, cost_usd, teacher_price
 from distill.teacher.scrub import shown_cause, shown_error
 from distill.tokenizer import without_surrogates
 from distill.types import Usage
@@ -98,9 +98,13 @@ class TeacherFallback:
         text = self._redact(without_surrogates(text))[: self._max_characters]  # as the router reads it
         if self._function is not None:
             try:
-                return FallbackReply(self._function(text))
+                answer = self._function(text)
             except Exception as error:  # noqa: BLE001 - the user's own function may raise anything
                 raise TeacherError(shown_error(error, self._spec)) from shown_cause(error, self._spec)
+            try:
+                return FallbackReply(function_scores(answer, self._spec.labels, self._spec.task))
+            except (TypeError, ValueError, ArithmeticError) as error:
+                return FallbackReply(error)
         request = self._request(text)
         try:
             reply = self._ask(request)
@@ -115,7 +119,7 @@ class TeacherFallback:
         return FallbackReply(scores, self._cost_usd(reply.usage))
 
     def _cost_usd(self, usage: Usage) -> Decimal | None:
-        return cost_usd(self._price, usage) if self._price is not None and is_counted(usage) else None
+        return cost_usd(self._price, usage) if self._price is not None and usage.is_counted else None
 
     def _ask(self, request: Request) -> Reply:
         while True:

@@ -24,7 +24,6 @@ __all__ = [
     "cost_usd",
     "endpoint_price",
     "estimated_usd",
-    "is_counted",
     "look_up_price",
     "price_of",
     "similar_models",
@@ -157,11 +156,6 @@ def price_of(spec: Spec, model: str) -> TokenPrice | None:
     return endpoint_price(model, spec.teacher.base_url)
 
 
-def is_counted(usage: Usage) -> bool:
-    """Whether the server said how many tokens a request had."""
-    return None not in {usage.prompt_tokens, usage.completion_tokens}
-
-
 def cost_usd(price: TokenPrice, usage: Usage) -> Decimal:
     """What one request cost. Tokens that the server did not count are taken as none."""
     prompt = usage.prompt_tokens or 0
@@ -288,7 +282,7 @@ class Budget:
         price = price or self.price
         if price is None:
             return
-        self._is_counted = self._is_counted and is_counted(usage)
+        self._is_counted = self._is_counted and usage.is_counted
         self.spent_usd += cost_usd(price, usage)
 
     def reserve(self, prompt_bytes: int, max_output_tokens: int) -> Decimal:

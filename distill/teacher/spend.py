@@ -16,7 +16,7 @@ from distill.data import read_jsonl, read_labels, storage_errors
 from distill.errors import DataError, LedgerError
 from distill.teacher.endpoint import OPENAI, THIS_MACHINE, server_of
 from distill.teacher.in_flight import all_open_batches
-from distill.teacher.prices import Budget, batch_price, cost_usd, estimated_usd, is_counted, price_of
+from distill.teacher.prices import Budget, batch_price, cost_usd, estimated_usd, price_of
 from distill.teacher.rounds import project_folder, synthesis_paths
 from distill.types import StageSpend, Usage
 
@@ -126,7 +126,7 @@ def cost_line(price: TokenPrice | None, charge: Charge) -> dict[str, str]:
         ``usd`` of the answer, where price and tokens are known, and ``unanswered_usd``, where that is more than nothing.
     """
     lost = {"unanswered_usd": f"{charge.unanswered_usd:f}"} if charge.unanswered_usd else {}
-    if price is None or charge.usage is None or not is_counted(charge.usage):
+    if price is None or charge.usage is None or not charge.usage.is_counted:
         return lost
     return {"usd": f"{cost_usd(price, charge.usage):f}", **lost}
 
@@ -302,7 +302,7 @@ def spend_by_stage(spec: Spec) -> tuple[StageSpend, ...]:
         unanswered_usd[request.stage] += request.unanswered_usd
     found = []
     for stage, answers in answered.items():
-        counted = [answer.usage for answer in answers if is_counted(answer.usage)]
+        counted = [answer.usage for answer in answers if answer.usage.is_counted]
         total = Usage(
             prompt_tokens=sum(usage.prompt_tokens or 0 for usage in counted),
             completion_tokens=sum(usage.completion_tokens or 0 for usage in counted),

@@ -45,6 +45,13 @@ def test_an_answer_is_replayed_and_named():
     assert teacher.name == "some-model"
 
 
+@pytest.mark.parametrize("scale", [1e-60, 1e-30, 1.0, 1e30, 1e300])
+def test_scores_of_any_scale_are_read_as_training_reads_them(scale):
+    teacher = RecordedTeacher([answer("x", {"cancel": 3 * scale, "refund": scale})], LABELS)
+    assert teacher.failed(["x"]).tolist() == [False]
+    np.testing.assert_allclose(teacher.route("x").probabilities, [0.75, 0.25, 0.0], rtol=1e-6)
+
+
 def test_oos_is_no_intent_at_all():
     teacher = RecordedTeacher([answer("a joke", {"oos": 1.0})], LABELS)
     prediction = teacher.route("a joke")
@@ -157,9 +164,15 @@ def test_a_query_costs_all_its_samples():
     assert (tokens.prompt, tokens.completion, tokens.cached, tokens.n) == (Decimal(155), Decimal(9), Decimal(45), 2)
 
 
-def test_tokens_that_nobody_counted_are_not_known():
-    teacher = RecordedTeacher([answer("x", {"refund": 1.0}, usage=(None, None, None))], LABELS)
+@pytest.mark.parametrize("usage", [(None, None, None), (900, None, None), (None, 5, None)])
+def test_tokens_that_nobody_counted_are_not_known(usage):
+    teacher = RecordedTeacher([answer("x", {"refund": 1.0}, usage=usage)], LABELS)
     assert teacher.tokens_per_query(["x"]) is None
+
+
+def test_no_more_tokens_are_cached_than_were_sent():
+    teacher = RecordedTeacher([answer("x", {"refund": 1.0}, usage=(100, 5, 150))], LABELS)
+    assert teacher.tokens_per_query(["x"]).cached == 100
 
 
 def test_it_knows_when_it_was_recorded():

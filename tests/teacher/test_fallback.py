@@ -253,6 +253,22 @@ def test_a_callable_teacher(make_fallback, tiny_router, tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "sorting")
 
 
+@pytest.mark.parametrize(
+    ("returned", "answer"),
+    [
+        ("'refund\\n'", "refund"),
+        ("None", "TypeError: the function must return the name of an intent or {name: score}, found None: does it lack a return?"),
+        ("{'refund': -1}", "ValueError: the scores must be numbers from 0 on, and not all 0"),
+    ],
+)  # fmt: skip
+def test_what_a_callable_returns_is_read_as_when_it_labels(make_fallback, tiny_router, tmp_path, returned, answer):
+    name = f"sorting_{tmp_path.name}"  # a module's name is taken for as long as the process lasts
+    (tmp_path / f"{name}.py").write_text(f"def sort(text):\n    return {returned}\n", encoding="utf-8")
+    fallback = make_fallback(teacher={"model": None, "callable": f"{name}:sort"})
+    found = Cascade(tiny_router, fallback, ask_below=1.0).route(DOUBTED)
+    assert (found.intent if found.error is None else found.error).startswith(answer)
+
+
 def test_a_sentence_encoder_that_is_needed_is_opened_before_the_first_query(make_spec, server):
     many = {f"intent_{number}": f"About subject {number}" for number in range(400)}
     spec = make_spec(server.base_url, intents=INTENTS | many)
