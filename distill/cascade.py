@@ -160,6 +160,7 @@ class Cascade:
         on_prediction: Functions that are told of every answer of the cascade, as those of ``Router`` are.
 
     Raises:
+        TypeError: The fallback cannot be called.
         ValueError: A limit is not above 0, or ``ask_below`` is no probability, or ``ask_when`` names no reason.
     """
 
@@ -175,6 +176,7 @@ class Cascade:
         breaker: Breaker | None = None,
         max_in_flight: int = 32,
     ) -> None:
+        _check_callable(fallback)
         if not timeout_s > 0 or max_in_flight < 1:
             raise ValueError(f"timeout_s ({timeout_s}) and max_in_flight ({max_in_flight}) must be above 0")
         if timeout_s > threading.TIMEOUT_MAX:
@@ -407,6 +409,12 @@ class Cascade:
             return iter(())
         latency_ms = (perf_counter() - started) * 1000
         return notify(self.on_prediction, texts, predictions, self.router.manifest.bundle_id, latency_ms)
+
+
+def _check_callable(fallback: Any) -> None:
+    if not callable(fallback):
+        hint = "; give its `route`" if hasattr(fallback, "route") else ""
+        raise TypeError(f"a fallback is called with a query, found {type(fallback).__name__}{hint}")
 
 
 def _reasons(ask_when: Collection[Reason | str]) -> frozenset[Reason]:

@@ -84,7 +84,8 @@ _PROVIDERS = ["CPUExecutionProvider"]
 _SLOW_FUSIONS = ["SkipLayerNormFusion"]
 """What ONNX Runtime makes of a sum and a layer norm takes longer on a processor than the two: docs/runtime-budget.md."""
 _FOLDER_OF_TABLES = "session.model_external_initializers_file_folder_path"
-_HUB_FILES = ["*.json", "*.jsonl", "README.md"]
+_SUFFIXES = (".json", ".jsonl")
+_HUB_FILES = [*(f"*{suffix}" for suffix in _SUFFIXES), "README.md"]
 _COMMIT = re.compile("[0-9a-f]{40}")
 _SIGMOID_FLOOR = np.float32(-80.0)
 
@@ -721,16 +722,23 @@ def _fetch(name: str, revision: str | None) -> Path:
 
 def _is_whole(folder: Path) -> bool:
     """Whether all that is read is there, so that nobody need be asked for it."""
-    return all((folder / file).exists() for file in (MANIFEST, TOKENIZER, CONFIG, SELFCHECK, _graph_of(folder)))
+    files = _manifest_part(folder, "files")
+    small = [name for name in files if str(name).endswith(_SUFFIXES)] if isinstance(files, dict) else []
+    return all((folder / file).exists() for file in (MANIFEST, TOKENIZER, CONFIG, SELFCHECK, _graph_of(folder), *small))
 
 
 def _graph_of(folder: Path) -> str:
     """The graph that runs, by the manifest; where that names none, the usual one: opening the bundle tells what is wrong."""
-    try:
-        named = json.loads((folder / MANIFEST).read_bytes())["onnx_file"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return ONNX_FP32
+    named = _manifest_part(folder, "onnx_file")
     return ONNX_INT8 if named == ONNX_INT8 else ONNX_FP32  # never what it says: it becomes a pattern of files to fetch
+
+
+def _manifest_part(folder: Path, name: str) -> Any:
+    """Of a manifest that nobody has checked; None where it has no such part."""
+    try:
+        return json.loads((folder / MANIFEST).read_bytes())[name]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def _as_list(texts: Any) -> list[str]:

@@ -50,6 +50,14 @@ class Fallback:
         return self.answer
 
 
+@pytest.mark.parametrize("fallback", [None, "refund", 3])
+def test_a_fallback_that_cannot_be_called_is_refused(tiny_router, fallback):
+    with pytest.raises(TypeError, match=f"^a fallback is called with a query, found {type(fallback).__name__}$"):
+        Cascade(tiny_router, fallback)
+    with pytest.raises(TypeError, match=r"found Router; give its `route`$"):
+        Cascade(tiny_router, tiny_router)
+
+
 def as_coroutine(fallback):
     async def ask(text):
         while not fallback.released.is_set():  # noqa: ASYNC110 - it is an event of threads
