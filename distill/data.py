@@ -43,6 +43,7 @@ __all__ = [
     "sha256_file",
     "sha256_json",
     "storage_errors",
+    "swap_folder",
     "text_of",
     "unknown_label",
     "with_whole_characters",
@@ -159,6 +160,31 @@ def remove_folder(path: Path) -> None:
             path.unlink()
         elif path.exists():
             shutil.rmtree(path)
+
+
+def swap_folder(source: Path, target: Path, aside: Path) -> None:
+    """Moves a finished folder to where another may stand; a reader never sees half of one, and where it fails the old one stays.
+
+    Args:
+        source: The new folder.
+        target: Its place.
+        aside: Where the old one goes, in the place of whatever is there.
+
+    Raises:
+        StorageError: It cannot be moved.
+    """
+    remove_folder(aside)
+    with storage_errors(target):
+        stood = target.exists()
+        if stood:
+            target.replace(aside)
+        try:
+            source.replace(target)
+        except BaseException:
+            if stood and not target.exists():
+                with suppress(OSError):
+                    aside.replace(target)
+            raise
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -29,9 +29,9 @@ from distill.data import (
     leaked,
     read_jsonl,
     read_queries,
-    remove_folder,
     sha256_json,
     storage_errors,
+    swap_folder,
     write_json,
     write_jsonl,
 )
@@ -612,7 +612,7 @@ def _finish(
     done = _compared(spec, plan, texts, {name: measure.agreement(own, given) for name, own in answers.items()})
     if done.kept:
         for name, path in students.items():
-            _move(path, folder / name)
+            swap_folder(path, folder / name, path.with_name(f"{path.name}.old"))
     else:
         _forget(spec, plan.number)
     write_json(round_folder(spec, plan.number) / "result.json", _as_json(done))
@@ -676,16 +676,6 @@ def _train_candidates(spec: Spec, folder: Path, candidates: Path, *, show_progre
                 shutil.copytree(folder / student, candidates / student)
     bundles = pipeline.train(spec, out=candidates, show_progress=show_progress)
     return {name: bundle.path for name, bundle in bundles.items()}
-
-
-def _move(source: Path, target: Path) -> None:
-    """Puts a bundle in the place of another; a reader never sees half a bundle."""
-    old = source.with_name(f"{source.name}.old")
-    with storage_errors(target):
-        remove_folder(old)
-        if target.exists():
-            target.replace(old)
-        source.replace(target)
 
 
 def _compared(spec: Spec, plan: _Plan, texts: Sequence[str], after: Mapping[str, Floats]) -> Round:

@@ -24,6 +24,7 @@ from distill.data import (
     remove_folder,
     sha256_bytes,
     sha256_file,
+    swap_folder,
     unknown_label,
     write_json,
     write_jsonl,
@@ -288,6 +289,20 @@ def test_a_folder_is_removed_and_of_a_link_the_link_alone(tmp_path):
     remove_folder(folder)
     remove_folder(folder)
     assert not folder.exists()
+
+
+def test_a_folder_that_cannot_be_swapped_leaves_the_old_one_in_its_place(tmp_path):
+    new, target, aside = tmp_path / "new", tmp_path / "target", tmp_path / "aside"
+    for folder in (target, aside):
+        folder.mkdir()
+        (folder / "file").write_text(folder.name)
+    with pytest.raises(StorageError):
+        swap_folder(new, target, aside)  # there is no new one
+    assert (target / "file").read_text() == "target"
+    assert not aside.exists()
+    new.mkdir()
+    swap_folder(new, target, aside)
+    assert (list(target.iterdir()), (aside / "file").read_text()) == ([], "target")
 
 
 def test_a_place_that_cannot_be_written_to(tmp_path):

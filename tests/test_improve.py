@@ -190,7 +190,12 @@ def test_near_repetitions_are_left_out(spec, out, monkeypatch, server):
 
 @pytest.mark.parametrize(
     "where",
-    ["distill.teacher.label.label", "distill.pipeline.train", "distill.improve._compared", "distill.improve._move"],
+    [
+        "distill.teacher.label.label",
+        "distill.pipeline.train",
+        "distill.improve._compared",
+        "distill.improve.swap_folder",
+    ],
 )
 def test_a_run_that_was_cut_goes_on_and_pays_nothing_twice(spec, out, server, where, monkeypatch, tmp_path):
     def cut(*_, **__):

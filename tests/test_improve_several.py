@@ -136,7 +136,9 @@ def test_what_is_held_out_stays_so_and_neither_it_nor_gold_is_sent(spec, out, se
     assert not any(text in each for each in sent for text in held_out | gold)
 
 
-@pytest.mark.parametrize("where", ["distill.teacher.label.label", "distill.improve._compared", "distill.improve._move"])
+@pytest.mark.parametrize(
+    "where", ["distill.teacher.label.label", "distill.improve._compared", "distill.improve.swap_folder"]
+)
 def test_a_run_that_was_cut_goes_on_and_pays_nothing_twice(spec, out, server, where, monkeypatch):
     pipeline.train(spec, out=out, show_progress=False)
     with monkeypatch.context() as patch:

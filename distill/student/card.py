@@ -220,7 +220,7 @@ def _held_out(manifest: Manifest, gold_figures: str) -> str:
     )
     fitted = [
         *(["temperature"] if _is_calibrated(manifest) else []),
-        *([] if Task(manifest.task).is_mixture else ["thresholds"]),
+        *([] if Task(manifest.task).sums_to_one else ["thresholds"]),  # no other figure goes by them
     ]
     were = "was" if fitted == ["temperature"] else "were"
     but = (

@@ -296,7 +296,7 @@ def write_selfcheck(path: Path, onnx_file: Path, tokenizer: Tokenizer, texts: Se
     session = _session(onnx_file)
     lines = []
     for text, ids in zip(texts, encode(tokenizer, texts), strict=True):
-        if not ids:  # a name such as "_": a router declines it before it asks the graph
+        if not ids or not text.strip():  # a name such as "_": a router declines it before it asks the graph
             continue
         (logits,) = session.run(["logits"], dict(zip(_INPUTS, pad([ids]), strict=True)))
         lines.append({"text": text, "input_ids": ids, "logits": [round(float(value), 5) for value in logits[0]]})

@@ -15,7 +15,7 @@ import numpy as np
 from distill import __version__
 from distill.bundle import ONNX_FP32, ONNX_INT8, Bundle, Manifest, load_bundle, seal
 from distill.calibration import expected_calibration_error
-from distill.data import remove_folder, storage_errors
+from distill.data import remove_folder, storage_errors, swap_folder
 from distill.errors import BundleError, StorageError
 from distill.policy import fit_policy
 from distill.progress import say
@@ -299,7 +299,7 @@ def _finish(shipment: Shipment, staging: Path, target: Path, policy: Policy, fig
         seed=shipment.seed,
         parent=_bundle_id(target),
         versions={"distill": __version__, **_library_versions()},
-        figures={**shipment.figures, **_held_out_figures(shipment, logits), **figures},
+        figures={**shipment.figures, **_held_out_figures(shipment, policy, logits), **figures},
     )
     write_configuration(
         staging,
@@ -318,21 +318,22 @@ def _finish(shipment: Shipment, staging: Path, target: Path, policy: Policy, fig
     return load_bundle(target)
 
 
-def _held_out_figures(shipment: Shipment, logits: Array) -> dict[str, float]:
+def _held_out_figures(shipment: Shipment, policy: Policy, logits: Array) -> dict[str, float]:
+    """What the bundle gives the held-out queries; of ``multi`` by the thresholds that were fitted on them."""
     fits = shipment.held_out_targets.any(axis=1) if shipment.task.has_one_label else slice(None)
     logits, targets = logits[fits], shipment.held_out_targets[fits]
     if not len(logits):
         return {}
     figures = {"held_out_nll": round(negative_log_likelihood(shipment.task, logits, targets), 4)}
-    scores = probabilities(shipment.task, logits)
     if not shipment.task.sums_to_one:
-        answers, truths = scores >= HOLDS, targets >= HOLDS
+        answers, truths = _answers(policy, logits), targets >= HOLDS
         hits = int((answers & truths).sum())
         return figures | {"held_out_micro_f1": round(2 * hits / max(int(answers.sum() + truths.sum()), 1), 4)}
     right = logits.argmax(axis=1) == targets.argmax(axis=1)
     figures["held_out_agreement"] = round(float(right.mean()), 4)
     if shipment.task.has_one_label:
-        figures["held_out_ece"] = round(expected_calibration_error(scores.max(axis=1), right), 4)
+        scores = probabilities(shipment.task, logits).max(axis=1)
+        figures["held_out_ece"] = round(expected_calibration_error(scores, right), 4)
     return figures
 
 
@@ -367,12 +368,8 @@ def _moved_aside(staging: Path) -> Path:
 
 
 def _swap(staging: Path, target: Path) -> None:
-    """Moves the finished folder to where the old one stands; a reader never sees half a bundle."""
+    """Moves the finished folder to where the old one stands, which is removed."""
     old = _moved_aside(staging)
-    with storage_errors(target):
-        remove_folder(old)
-        if target.exists():
-            target.replace(old)
-        staging.replace(target)
+    swap_folder(staging, target, old)
     with suppress(StorageError):
         remove_folder(old)

@@ -166,7 +166,7 @@ def train_students(  # noqa: PLR0913  # each is a setting of router.yaml
     """
     _check(data, students)
     run = _run(data, out, students, base_model, assistant_model, seed, budget_minutes, show_progress=show_progress)
-    bundles = {} if force else {student: bundle for student in students if (bundle := run.existing(student))}
+    bundles = {} if force else {student: bundle for student in students if (bundle := run.existing(student, tell=True))}
     missing = [student for student in STUDENTS if student in students and student not in bundles]
     if missing:
         bundles |= run.make(missing, force=force)
@@ -217,17 +217,17 @@ def _run(
         assistant_model = larger_model()
     training, held_out = _split(data, seed)
     return _Run(
-        data,
-        out,
-        tuple(students),
-        base_model,
-        fingerprint,
-        assistant_model,
-        seed,
-        budget_minutes,
-        show_progress and is_first_process(),
-        training,
-        held_out,
+        data=data,
+        out=out,
+        students=tuple(students),
+        base_model=base_model,
+        base_fingerprint=fingerprint,
+        assistant_model=assistant_model,
+        seed=seed,
+        budget_minutes=budget_minutes,
+        show_progress=show_progress and is_first_process(),
+        training=training,
+        held_out=held_out,
     )
 
 
@@ -426,11 +426,13 @@ class _Run:
             recipes["assistant_model"] = base_model_fingerprint(self.assistant_model)
         return sha256_json(recipes | ({"static": self.static_recipe.as_dict()} if student == "static" else {}))
 
-    def existing(self, student: str) -> Bundle | None:
-        """The bundle in place, if it is whole and made from just this."""
+    def existing(self, student: str, *, tell: bool = False) -> Bundle | None:
+        """The bundle in place, if it has all that a Router reads and is made from just this; ``tell`` says why one is not whole."""
         try:
-            bundle = load_bundle(self.out / student)
-        except BundleError:
+            bundle = load_bundle(self.out / student, spare=False)
+        except BundleError as error:
+            if tell and (self.out / student).is_dir():
+                say(f"train: {student} is trained again, as its bundle cannot be used: {error}")
             return None
         made_from = bundle.manifest.data_sha256, bundle.manifest.recipe_sha256, bundle.manifest.seed
         wanted = self.data.data_sha256, self.recipe_sha256(student), self.seed

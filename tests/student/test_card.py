@@ -175,16 +175,21 @@ def test_where_nothing_was_held_out_the_card_says_so_and_claims_no_calibration(t
         assert claim not in card
 
 
-@pytest.mark.parametrize("task", [Task.SINGLE, Task.MULTI])
-def test_where_too_few_were_held_out_to_calibrate_the_card_claims_thresholds_alone(task):
+@pytest.mark.parametrize(
+    ("task", "fitted"),
+    [(Task.SINGLE, ("", ", but temperature was")), (Task.MULTI, (", but thresholds were", ", but temperature and thresholds were"))],
+)  # fmt: skip
+def test_where_too_few_were_held_out_to_calibrate_the_card_claims_what_was_fitted_alone(task, fitted):
+    """Of ``single`` no held-out figure goes by a threshold."""
     card = model_card(replace(MANIFEST, task=task, figures={"n_train": 100, "n_held_out": 19, "temperature": 1.0}))
-    assert "but thresholds were fitted on them" in card
+    assert f"not trained on{fitted[0]}" in card
+    assert ("fitted on them" in card) == bool(fitted[0])
     assert "is not calibrated" in card
     assert "Probabilities are not calibrated: fewer than 20 queries were held out" in card
     of_no_label = {"n_train": 100, "n_held_out": 45, "n_calibrating": 19, "temperature": 1.0}
     assert "is not calibrated" in model_card(replace(MANIFEST, task=task, figures=of_no_label))
     card = model_card(replace(MANIFEST, task=task, figures={"n_train": 100, "n_held_out": 20, "temperature": 1.1}))
-    assert "but temperature and thresholds were fitted on them" in card
+    assert f"not trained on{fitted[1]} fitted on them" in card
     assert "not calibrated" not in card
 
 

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from distill.bundle import load_bundle
 from distill.data import read_jsonl
+from distill.policy import Policy
 from distill.student import ship
 from distill.student.export import write_selfcheck
 from distill.types import Task
@@ -86,6 +87,13 @@ def test_a_text_without_tokens_is_left_out_of_the_selfcheck(tiny_bundle, tmp_pat
     tokenizer.post_processor = None  # as a static student's
     write_selfcheck(path, bundle.path / bundle.manifest.onnx_file, tokenizer, [" ", "where", "\u200b"])
     assert [line["text"] for _, line in read_jsonl(path)] == ["where"]
+    with_special_tokens = tokenizers.Tokenizer.from_file(str(bundle.path / "tokenizer.json"))
+    number = with_special_tokens.token_to_id("where")
+    with_special_tokens.post_processor = tokenizers.processors.TemplateProcessing(
+        single="where $A", special_tokens=[("where", number)]
+    )
+    write_selfcheck(path, bundle.path / bundle.manifest.onnx_file, with_special_tokens, [" ", "where"])
+    assert [line["text"] for _, line in read_jsonl(path)] == ["where"]  # a Router has no ids for blank text
 
 
 def test_a_library_under_another_name_has_no_version(monkeypatch):
@@ -281,10 +289,22 @@ def test_a_held_out_query_that_fits_no_label_is_never_answered_rightly():
     targets[: N_TEXTS // 2] = 0
     shipment = make_shipment(held_out_targets=targets)
     assert ship._n_right(LOGITS.argmax(axis=1)[:, None], ship._truth(shipment)) == N_TEXTS - N_TEXTS // 2
-    every, fitting = (ship._held_out_figures(each, LOGITS) for each in (make_shipment(), shipment))
+    policy = ship._policy(make_shipment(), LOGITS)
+    every, fitting = (ship._held_out_figures(each, policy, LOGITS) for each in (make_shipment(), shipment))
     assert fitting == every
     assert fitting["held_out_agreement"] == 1
-    assert not ship._held_out_figures(make_shipment(held_out_targets=np.zeros_like(targets)), LOGITS)
+    assert not ship._held_out_figures(make_shipment(held_out_targets=np.zeros_like(targets)), policy, LOGITS)
+
+
+def test_of_several_intents_the_held_out_figure_goes_by_the_thresholds():
+    targets = (LOGITS > 0).astype(np.float32)
+    shipment = make_shipment(task=Task.MULTI, held_out_targets=targets)
+    labels = shipment.labels
+    for threshold, expected in ((0.5, 1.0), (1e-9, round(2 * targets.sum() / (targets.sum() + targets.size), 4))):
+        policy = Policy(Task.MULTI, labels, thresholds=(threshold,) * len(labels))
+        assert ship._held_out_figures(shipment, policy, LOGITS)["held_out_micro_f1"] == pytest.approx(
+            expected, abs=1e-4
+        )
 
 
 def test_where_none_is_held_out_those_that_set_the_ranges_are_not_asked():

@@ -15,7 +15,7 @@ from tiny import ENCODER_RECIPE, STATIC_RECIPE, make_base_model, make_data, make
 from tokenizers import Tokenizer
 
 from distill import Router
-from distill.bundle import load_bundle
+from distill.bundle import ONNX_FP32, ONNX_INT8, load_bundle
 from distill.data import canonical_json
 from distill.errors import TrainingError
 from distill.policy import Policy
@@ -161,8 +161,18 @@ def test_second_run_does_nothing(copy, base_model, data, monkeypatch):
     assert {path: path.stat().st_mtime_ns for path in copy.rglob("*")} == before
 
 
+def test_a_bundle_without_its_spare_graph_is_whole_enough(copy, base_model, data, monkeypatch):
+    """docs/bundle.md: it may be left out where nothing but the Router runs."""
+    monkeypatch.setattr(train._Run, "make", _fail)
+    manifest = load_bundle(copy / "static").manifest
+    (spare,) = {ONNX_FP32, ONNX_INT8} & set(manifest.files) - {manifest.onnx_file}
+    (copy / "static" / spare).unlink()
+    bundles = train_students(data, copy, base_model=base_model, show_progress=False)
+    assert bundles["static"].manifest == manifest
+
+
 @pytest.mark.parametrize("what", ["data", "seed", "force", "altered", "export"])
-def test_second_run_trains_when_something_differs(copy, base_model, data, monkeypatch, what):
+def test_second_run_trains_when_something_differs(copy, base_model, data, monkeypatch, capsys, what):
     made = []
     monkeypatch.setattr(
         train._Run, "make", lambda _, students, *, force: made.append((students, force)) or dict.fromkeys(students)
@@ -176,6 +186,8 @@ def test_second_run_trains_when_something_differs(copy, base_model, data, monkey
     options = {"seed": {"seed": 1}, "force": {"force": True}}.get(what, {})
     train_students(data, copy, base_model=base_model, show_progress=False, **options)
     assert made == [(["static"] if what == "altered" else ["encoder", "static"], what == "force")]
+    why = "train: static is trained again, as its bundle cannot be used: "
+    assert (why in capsys.readouterr().err) == (what == "altered")
 
 
 def test_killed_after_the_encoder_goes_on_with_static(base_model, data, tmp_path, quick, monkeypatch, capsys):
