@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 RESULTS = ROOT / "results" / "growth.jsonl"
 PAGE = RESULTS.with_suffix(".md")
 
-QUERIES = {"static": (1_000, 10_000, 200_000), "encoder": (1_000, 5_000)}
+QUERIES = {"static": (1_000, 10_000, 200_000), "encoder": (1_000, 2_500, 5_000)}
 PASSES = 6
 """The encoder's passes over many queries."""
 
@@ -118,6 +118,12 @@ def _growth(what: str, lines: list[dict[str, Any]]) -> Iterator[str]:
                 f"{what}: with more {name} time grows {_pace(longer, more)}: at most {longer:.1f} times as long for {more:g} times as many, "
                 f"{fixed:.0f} s taken off that the quickest training takes."
             )
+        elif steps := _steps(lines, many, few):
+            first, second, squared = max(steps, key=lambda step: step[1] / step[0])
+            yield (
+                f"{what}: with more {name} time grows by {1000 * first:.1f} ms for each, then by {1000 * second:.1f} ms: {second / first:.1f} times as much at most; with "
+                f"quadratic growth it would be {squared:.1f} times."
+            )
         else:
             yield f"{what}: too few trainings take much longer than the quickest, {fixed:.0f} s, to say how time grows with more {name}."
         if pairs := _pairs(lines, "peak_rss_mb", many, few):
@@ -136,6 +142,18 @@ def _pairs(lines: list[dict[str, Any]], key: str, many: str, few: str) -> list[t
         for line, other in itertools.permutations(lines, 2)
         if line[few] == other[few] and line[many] > other[many] and other[key] >= _TELLING[key] * fixed
     ]
+
+
+def _steps(lines: list[dict[str, Any]], many: str, few: str) -> list[tuple[float, float, float]]:
+    """Of three sizes where all else is alike: seconds for each one more up to the second and up to the third, and how many times the first the second is where growth is quadratic."""
+    found = []
+    for alike in sorted({line[few] for line in lines}):
+        sizes = sorted((line[many], line["seconds"]) for line in lines if line[few] == alike)
+        for (small, least), (middle, more), (large, most) in zip(sizes, sizes[1:], sizes[2:], strict=False):
+            first, second = (more - least) / (middle - small), (most - more) / (large - middle)
+            if first > 0:
+                found.append((first, second, (large + middle) / (middle + small)))
+    return found
 
 
 def _pace(times: float, more: float) -> str:

@@ -353,7 +353,7 @@ shown it under its limit on BANKING77's. Between alternatives held-out queries d
 ## On a folder of your own
 
 ```sh
-python scripts/public.py FOLDER --out DIR                    # both students, and bench.json; about {DEFAULT_BUDGET_MINUTES:g} minutes at most on two cores with AVX-512 and bfloat16; says at its start where it takes more
+python scripts/public.py FOLDER --out DIR                    # both students, and bench.json; about {DEFAULT_BUDGET_MINUTES:g} minutes on two cores with AVX-512 and bfloat16, fewer with AMX; says at its start where it takes more
 python scripts/harder.py FOLDER --out DIR --per-intent 10    # what wrong labels cost, and few; at most three more trainings of both
 python scripts/growth.py --only static                       # needs no folder: time, size and accuracy over numbers of intents
 ```

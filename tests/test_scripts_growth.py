@@ -94,6 +94,17 @@ def test_the_table_says_whether_time_grows_faster_than_what_is_learnt(seconds, w
     )
 
 
+@pytest.mark.parametrize(("last", "words"), [(75.0, "4.0 ms for each, then by 6.0 ms: 1.5 times"), (90.0, "4.0 ms for each, then by 12.0 ms: 3.0 times")])  # fmt: skip
+def test_of_trainings_that_all_take_about_as_long_the_table_compares_what_one_query_more_takes(last, words):
+    sizes = ((1_000, 54.0), (2_500, 60.0), (5_000, last))
+    page = growth.table([line("encoder", 10, n, seconds=taken) for n, taken in sizes])
+    assert (
+        f"encoder: with more queries time grows by {words} as much at most; with quadratic growth it would be 2.1 times."
+        in page
+    )
+    assert "encoder: too few trainings take much longer than the quickest, 54 s, to say how time grows with more intents" in page  # fmt: skip
+
+
 @pytest.mark.parametrize("peak_rss_mb", [1_400, 3_300])
 def test_the_table_says_whether_memory_grows_faster_than_what_is_learnt(peak_rss_mb):
     sizes = ((100, 1_000), (1_000, 1_100), (10_000, peak_rss_mb))
