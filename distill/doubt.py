@@ -388,7 +388,7 @@ def _out_of_fold(
 
 def _asked_of_others(vectors: Floats, given: Floats, fitted: Integers, asked: Integers, iterations: int) -> Floats:
     """Probability of each option for the rows asked about, shape (n_asked, n_options), by a model of the fitted ones."""
-    from warnings import catch_warnings, simplefilter
+    from warnings import catch_warnings, filterwarnings, simplefilter
 
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
@@ -401,6 +401,9 @@ def _asked_of_others(vectors: Floats, given: Floats, fitted: Integers, asked: In
     elif len(known) and len(asked):
         with catch_warnings():
             simplefilter("ignore", ConvergenceWarning)  # nearly converged is as good here
+            filterwarnings(
+                "ignore", "The number of unique classes"
+            )  # many intents of one or two queries are no regression
             model = LogisticRegression(C=_INVERSE_PENALTY, max_iter=iterations)
             model.fit(vectors[fitted[rows]], options, sample_weight=given[fitted[rows], options])
         scores[:, model.classes_] = model.predict_proba(vectors[asked])

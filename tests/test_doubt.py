@@ -188,6 +188,13 @@ def test_an_intent_that_no_other_query_has_is_not_judged():
     assert not found.is_doubted[7, -1]
 
 
+def test_many_intents_of_a_query_or_two_are_looked_at_without_a_word():
+    vectors, targets = np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32), np.eye(30, dtype=np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    given = np.concatenate([targets, targets[:10]])
+    assert find_doubts(vectors, given, Task.SINGLE).is_doubted.shape[0] == len(given)
+
+
 def test_an_intent_that_no_query_has_is_no_trouble():
     targets = np.hstack([some_sets(), np.zeros((160, 1), np.float32)])
     assert not find_doubts(queries(some_sets(), 0, noise=0.02), targets, Task.MULTI).is_doubted[:, -1].any()

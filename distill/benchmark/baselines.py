@@ -206,6 +206,9 @@ def _regression(matrix: Any, classes: Array, weights: Array) -> Any:
     regression = LogisticRegression(C=_INVERSE_REGULARISATION, max_iter=_MAX_ITERATIONS)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the limit keeps hundreds of intents affordable
+        warnings.filterwarnings(
+            "ignore", "The number of unique classes"
+        )  # many intents of one or two queries are no regression
         return regression.fit(matrix, classes, sample_weight=weights)
 
 

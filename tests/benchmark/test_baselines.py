@@ -116,6 +116,12 @@ def test_a_label_that_never_occurs_has_no_probability():
     assert fit_tfidf(train, labels, Task.SINGLE).route("stop").scores["unused"] == 0.0
 
 
+def test_many_intents_of_one_query_each_are_learnt_without_a_word():
+    labels = tuple(f"intent_{number}" for number in range(30))
+    train = [Example(f"word{number} alone", row) for number, row in enumerate(np.eye(30, dtype=np.float32))]
+    assert fit_tfidf(train, labels, Task.SINGLE).route("word7 alone").top_intent == "intent_7"
+
+
 def test_one_label_alone_is_always_answered():
     train = [Example(text, np.asarray([1, 0], dtype=np.float32)) for text in ("stop it", "halt now", "cease then")]
     assert fit_tfidf(train, ("cancel", "refund"), Task.SINGLE).route("anything").score == 1.0
