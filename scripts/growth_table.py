@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from provenance import ROOT, older_students
@@ -21,7 +22,7 @@ QUERIES = {"static": (1_000, 10_000, 200_000), "encoder": (1_000, 2_500, 5_000)}
 PASSES = 6
 """The encoder's passes over many queries."""
 
-_TELLING = {"seconds": 1.5, "peak_rss_mb": 1.2}
+_TELLING = {"seconds": 2.0, "peak_rss_mb": 1.2}
 """How many times what the least training takes one takes at least that shows how it grows."""
 
 SLOW_MS, CLOSE = 1.0, 0.01
@@ -119,10 +120,10 @@ def _growth(what: str, lines: list[dict[str, Any]]) -> Iterator[str]:
                 f"{fixed:.0f} s taken off that the quickest training takes."
             )
         elif steps := _steps(lines, many, few):
-            first, second, squared = max(steps, key=lambda step: step[1] / step[0])
+            first, second, squared = max(steps, key=lambda step: step[1] / step[0] / step[2])
             yield (
-                f"{what}: with more {name} time grows by {1000 * first:.1f} ms for each, then by {1000 * second:.1f} ms: {second / first:.1f} times as much at most; with "
-                f"quadratic growth it would be {squared:.1f} times."
+                f"{what}: with more {name} time grows by {1000 * first:.1f} ms for each, then by {1000 * second:.1f} ms, all trainings together: {second / first:.1f} times as "
+                f"much; with quadratic growth it would be {squared:.1f} times."
             )
         else:
             yield f"{what}: too few trainings take much longer than the quickest, {fixed:.0f} s, to say how time grows with more {name}."
@@ -145,15 +146,25 @@ def _pairs(lines: list[dict[str, Any]], key: str, many: str, few: str) -> list[t
 
 
 def _steps(lines: list[dict[str, Any]], many: str, few: str) -> list[tuple[float, float, float]]:
-    """Of three sizes where all else is alike: seconds for each one more up to the second and up to the third, and how many times the first the second is where growth is quadratic."""
-    found = []
+    """Of three sizes in a row: seconds for each one more up to the second and up to the third, and how many times the first that is where growth is quadratic.
+
+    The mean over all that was trained of these sizes: a training takes some seconds more or less by chance.
+    """
+    steps: dict[tuple[int, int, int], list[tuple[float, float]]] = {}
     for alike in sorted({line[few] for line in lines}):
         sizes = sorted((line[many], line["seconds"]) for line in lines if line[few] == alike)
         for (small, least), (middle, more), (large, most) in zip(sizes, sizes[1:], sizes[2:], strict=False):
-            first, second = (more - least) / (middle - small), (most - more) / (large - middle)
-            if first > 0:
-                found.append((first, second, (large + middle) / (middle + small)))
-    return found
+            a_query = (more - least) / (middle - small), (most - more) / (large - middle)
+            steps.setdefault((small, middle, large), []).append(a_query)
+    means = {
+        sizes: (fmean(first for first, _ in found), fmean(second for _, second in found))
+        for sizes, found in steps.items()
+    }
+    return [
+        (first, second, (large + middle) / (middle + small))
+        for (small, middle, large), (first, second) in means.items()
+        if first > 0
+    ]
 
 
 def _pace(times: float, more: float) -> str:
