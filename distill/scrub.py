@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import traceback
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
@@ -64,7 +63,9 @@ def without_key(content: str, key: str) -> str:
 
 def cause_without_secrets(error: Exception, *keys: str) -> Exception | None:
     """The same error as the cause of another, or None where its traceback would show a secret; ``keys`` as above."""
-    shown = "".join(traceback.format_exception(error))
+    from traceback import format_exception
+
+    shown = "".join(format_exception(error))
     return None if any(secret in shown for secret in _secrets(*keys)) else error
 
 

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
+import sys
 import unicodedata
 from contextlib import suppress
 from pathlib import Path
@@ -342,3 +344,21 @@ def test_a_name_for_no_intent_is_explained_by_the_task(name, task, advice):
     said = unknown_label(name, ("visual", "audio"), task)
     assert advice.format(name) in said
     assert "out_of_scope" not in said
+
+
+@pytest.mark.parametrize("loaded", [True, False], ids=["with OpenSSL", "without"])
+@pytest.mark.parametrize("content", [b"", b"abc", b"x" * 600_000], ids=len)
+def test_sha256_is_the_same_with_openssl_and_without(monkeypatch, tmp_path, loaded, content):
+    expected = hashlib.sha256(content).hexdigest()
+    if not loaded:
+        monkeypatch.delitem(sys.modules, "hashlib")
+    (tmp_path / "file").write_bytes(content)
+    assert sha256_bytes(content) == sha256_file(tmp_path / "file") == expected
+    assert ("hashlib" in sys.modules) is loaded
+
+
+def test_sha256_needs_none_of_pythons_own_modules(monkeypatch):
+    monkeypatch.delitem(sys.modules, "hashlib")
+    for name in ("_sha2", "_sha256"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert sha256_bytes(b"abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
