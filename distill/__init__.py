@@ -1,7 +1,7 @@
 """distill: turns an LLM prompt that routes queries to intents into a small router, and measures whether it is as good.
 
-The public names. Importing this package loads nothing heavy; ``Router`` brings numpy, onnxruntime and tokenizers when
-it is first asked for, and nothing else.
+The public names. Importing this package loads nothing heavy; ``Router`` brings numpy and onnxruntime when it is first asked for,
+tokenizers where a query needs it, and nothing else.
 """
 
 from __future__ import annotations

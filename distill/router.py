@@ -1,4 +1,4 @@
-"""The runtime: tokenizer, ONNX session and policy. numpy, onnxruntime and tokenizers, and nothing else.
+"""The runtime: tokenizer, ONNX session and policy. numpy, onnxruntime and, where a query needs it, tokenizers; nothing else.
 
     text → tokenizer → int64 ids → session → logits → softmax or sigmoid → policy → Prediction
 
@@ -35,7 +35,6 @@ from weakref import WeakSet
 
 import numpy as np
 import onnxruntime
-from tokenizers import Tokenizer
 
 from distill.bundle import (
     CONFIG,
@@ -55,11 +54,11 @@ from distill.hooks import notify
 from distill.outline import PROBABILITIES, outline
 from distill.policy import Policy
 from distill.scrub import cause_without_secrets, without_secrets
-from distill.tokenizer import HARD_TEXTS, QueryTokenizer, is_fault
+from distill.tokenizer import QueryTokenizer, is_fault
 from distill.types import Prediction, Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from distill.bundle import Manifest
     from distill.hooks import Hook
@@ -78,8 +77,8 @@ _KNOWN_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _LOGITS = "logits"
 _MOST_BOUND = 64
 """Tokens up to which a query's buffers are kept for the next of its length: some 3 KB each."""
-_SHORT_TEXT, _MOST_PROBED = 99, 4_096
-"""What a bundle is asked when it is opened: texts of fewer characters, and at most so many tokens."""
+_MOST_PROBED = 4_096
+"""Tokens that a bundle is asked about when it is opened."""
 _PROVIDERS = ["CPUExecutionProvider"]
 _SLOW_FUSIONS = ["SkipLayerNormFusion"]
 """What ONNX Runtime makes of a sum and a layer norm takes longer on a processor than the two: docs/runtime-budget.md."""
@@ -218,7 +217,7 @@ class Router:
 
         Raises:
             QueryError: ``text`` is not a string.
-            BundleError: The first query after a fork finds that the bundle was replaced, or the graph fails on the query.
+            BundleError: The first query after a fork finds that the bundle was replaced, or tokenizer or graph fail on the query.
         """
         if not self.on_prediction:
             return self._route(text)
@@ -477,7 +476,7 @@ class Router:
 
     def _probe(self) -> None:
         """Asks tokenizer and graph for what is hardest on them, so that what does not fit is found when the bundle is opened."""
-        self._probe_tokenizer()
+        self._tokenizer.probe()
         largest, longest = self._tokenizer.largest_id, min(self.manifest.max_length, _MOST_PROBED)
         batches = [[[self._pad_id]], [[largest], [largest] * 2]]
         if self.manifest.student == "static":  # of an encoder this takes as long as loading it
@@ -485,11 +484,6 @@ class Router:
         for batch in batches:
             self._probe_graph(batch)
         self._ask([self._pad_id])
-
-    def _probe_tokenizer(self) -> None:
-        for text in HARD_TEXTS:
-            if len(text) < _SHORT_TEXT:
-                self.tokenise(text)
 
     def _probe_graph(self, batch: Sequence[list[int]]) -> None:
         path, expected = self._bundle.onnx_path, (len(batch), len(self.labels))
@@ -604,15 +598,13 @@ def _read_tokenizer(bundle: Bundle) -> tuple[QueryTokenizer, int]:
     """The tokenizer, without padding, and the padding id."""
     path = bundle.path / TOKENIZER
     try:
-        tokenizer = Tokenizer.from_file(str(path))
-        padding = tokenizer.padding
-        tokenizer.no_padding()
-        quick = QueryTokenizer(tokenizer, bundle.manifest.max_length, file=path, texts=_selfcheck_texts(bundle))
+        texts = _selfcheck_texts(bundle)
+        tokenizer = QueryTokenizer(path.read_bytes(), bundle.manifest.max_length, file=path, texts=texts)
     except BaseException as error:  # tokenizers raises Exception itself, and a panic of Rust is none
         if not is_fault(error):
             raise
         raise BundleError(f"{path}: not a tokenizer: {first_line(error)}") from error
-    return quick, _read_pad_id(bundle, padding)
+    return tokenizer, _read_pad_id(bundle, tokenizer.pad_id)
 
 
 def _selfcheck_texts(bundle: Bundle) -> Iterator[str]:
@@ -622,7 +614,7 @@ def _selfcheck_texts(bundle: Bundle) -> Iterator[str]:
             yield json.loads(line)["text"]
 
 
-def _read_pad_id(bundle: Bundle, padding: Mapping[str, Any] | None) -> int:
+def _read_pad_id(bundle: Bundle, of_tokenizer: int | None) -> int:
     """The padding id: config.json's, else the tokenizer's own, else 0."""
     try:
         pad_id = json.loads((bundle.path / CONFIG).read_bytes()).get("pad_token_id")
@@ -630,7 +622,7 @@ def _read_pad_id(bundle: Bundle, padding: Mapping[str, Any] | None) -> int:
         raise BundleError(f"{bundle.path / CONFIG}: not a model's configuration: {first_line(error)}") from error
     if type(pad_id) is int and pad_id >= 0:
         return pad_id
-    return int(padding["pad_id"]) if padding else 0
+    return of_tokenizer or 0
 
 
 def _open_session(bundle: Bundle, threads: int) -> onnxruntime.InferenceSession:

@@ -3,31 +3,32 @@
 ``tokenizers`` takes any text and is the reference. Two quicker ways give the same ids for printable text:
 
 - ``words``: BERT's rules never look across a space, so that the ids of a text are those of its words in a row. Words that
-  were seen before are looked up. Part of the default install.
+  were seen before are looked up, most others are taken apart here (``distill.wordpiece``). Part of the default install.
 - ``nanotoken``: the package of that name (the extra ``[fast]``), where it gives the reference's ids for a list of hard texts
   and for the bundle's own self-check. It is quick on words that were never seen before, too.
 
 BERT's rules read white space of other kinds as a space, so that line breaks, tabs and no-break spaces go the quick way too. What neither can do
-goes to the reference: other kinds of tokenizers, control characters, surrogates.
+goes to the reference: other kinds of tokenizers, control characters, surrogates. It is opened when it is first needed.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from itertools import chain
+from threading import Lock
 from typing import TYPE_CHECKING
 
-from tokenizers.models import WordLevel, WordPiece
-from tokenizers.normalizers import BertNormalizer
-from tokenizers.pre_tokenizers import BertPreTokenizer
-
 from distill.errors import BundleError, first_line
+from distill.wordpiece import TokenizerFacts, read_wordpiece
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from tokenizers import Tokenizer
+
+    from distill.wordpiece import WordPiece
 
     Ids = list[int]
 
@@ -36,16 +37,18 @@ __all__ = ["HARD_TEXTS", "QueryTokenizer", "is_fault", "without_surrogates"]
 _MOST_WORDS = 16_384
 """Words that are remembered: some 4 MB. Then all are forgotten and learnt again."""
 _MOST_LEARNT, _LONGEST_WORD = 8, 32
-"""What one query may teach: so many words, of so many characters. Beyond that the reference is quicker."""
+"""What one query may teach: so many words, of so many characters. Beyond that the reference is quicker, once it is open."""
+_MOST_TAKEN_APART = 512
+"""Characters of a query's new words, until the reference is open: the most hostile take some milliseconds."""
 _SPACES = str.maketrans(
     dict.fromkeys("\t\n\r\xa0\u1680\u2028\u2029\u202f\u205f\u3000", " ") | {0x2000 + n: " " for n in range(11)}
 )
 """For ``str.translate``: the white space that BERT's normaliser makes a space."""
 _RUST_PANIC = "PanicException"
 """Name of the exception that a fault in a compiled extension of Rust raises; its base is BaseException."""
-_PLAIN = re.compile(r"[A-Za-z0-9.,?!'-]+")
-_PIECE = re.compile(r"[A-Za-z0-9]+|[.,?!'-]")
 _SPACE = re.compile(r"\s")
+_SHORT_TEXT = 99
+"""Characters: longer texts are no harder."""
 
 HARD_TEXTS = (
     "", " ", "a", "Hello, World!", "don't  stop -- me.now", "UPPER lower MiXeD", "3.14 1,000 #42 50% $9.99 a@b.c http://x.y/z?q=1&r=2",
@@ -58,39 +61,79 @@ HARD_TEXTS = (
 """Where tokenizers differ, if they do."""
 
 
+_opening = Lock()
+if hasattr(os, "register_at_fork"):  # a child in which nobody is left to finish an import would wait for it for ever
+    os.register_at_fork(before=_opening.acquire, after_in_parent=_opening.release, after_in_child=_opening.release)
+
+
 class QueryTokenizer:
     """Turns a query into ids, special tokens included, cut at ``max_length``. Threads may share it.
 
     Args:
-        tokenizer: The reference, without padding; it is told to cut at ``max_length``.
+        content: Of a ``tokenizer.json``; what it says of padding and of cutting does not count.
         max_length: Tokens after which a query is cut, special ones included.
-        file: The tokenizer's file, for nanotoken; None: it is not asked for.
-        texts: What nanotoken must give the reference's ids for, besides ``HARD_TEXTS``.
+        file: Its path, for messages.
+        texts: What nanotoken must give the reference's ids for, besides ``HARD_TEXTS``; None: it is not asked for.
 
     Attributes:
         name: ``nanotoken``, ``words`` or ``tokenizers``: which way printable text goes.
         n_special: Special tokens that every query gets.
         largest_id: Largest id that a query may have.
+        pad_id: The padding's; None where the file has no padding.
+
+    Raises:
+        Exception: The library's: ``content`` is no tokenizer.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, max_length: int, *, file: Path | None = None, texts: Iterable[str] = ()
+        self, content: bytes, max_length: int, *, file: Path | None = None, texts: Iterable[str] | None = None
     ) -> None:
-        tokenizer.enable_truncation(max_length)
-        self._tokenizer, self._file = tokenizer, file or "tokenizer"
-        self.n_special = int(tokenizer.num_special_tokens_to_add(is_pair=False))
-        self.largest_id = _largest_id(tokenizer)
+        self._max_length, self._file = max_length, file or "tokenizer"
+        self._opened: Tokenizer | None = None
+        self._content = b""
+        known = read_wordpiece(content)
+        if known:
+            self._content, facts = content, known.facts
+        else:
+            self._opened, facts = _open(content, max_length)
+        self.n_special, self.largest_id, self.pad_id = facts.n_special, facts.largest_id, facts.pad_id
+        self._has_spaces_alone = facts.cleans
         self.name = "tokenizers"
-        self._quickly: Callable[[str], Ids] = self._by_reference
-        self._has_spaces_alone = False
+        self._quickly: Callable[[str], Ids] = self.by_reference
         if max_length <= self.n_special:
             return
-        if _words_are_apart(tokenizer) and (ends := _special_ends(tokenizer)):
-            self._has_spaces_alone = bool(tokenizer.normalizer.clean_text)
-            self.name, self._quickly = "words", _Words(tokenizer, ends, max_length, self._by_reference).encode
-        nanotoken = _nanotoken(file, max_length, self._by_reference, chain(HARD_TEXTS, texts)) if file else None
+        if facts.ends:
+            self.name, self._quickly = "words", _Words(self, known, facts.ends, max_length).encode
+        nanotoken = None
+        if texts is not None:
+            nanotoken = _nanotoken(content, max_length, self.by_reference, chain(HARD_TEXTS, texts))
         if nanotoken:
             self.name, self._quickly = "nanotoken", nanotoken
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the reference was needed so far."""
+        return self._opened is not None
+
+    @property
+    def reference(self) -> Tokenizer:
+        """The library's tokenizer, opened when it is first needed: some 40 ms and 14 MB.
+
+        Raises:
+            BundleError: It cannot be opened.
+        """
+        if self._opened is None:
+            with _opening:
+                if self._opened is None:
+                    try:
+                        self._opened, _ = _open(self._content, self._max_length)
+                    except BaseException as error:
+                        if not is_fault(error):
+                            raise
+                        raise BundleError(
+                            f"{self._file}: cannot be opened by tokenizers: {first_line(error)}"
+                        ) from error
+        return self._opened
 
     def encode(self, text: str) -> Ids:
         """The ids of a text, without padding.
@@ -103,37 +146,41 @@ class QueryTokenizer:
                 return self._quickly(text)
             if self._has_spaces_alone and (spaced := text.translate(_SPACES)).isprintable():
                 return self._quickly(spaced)
-            return self._by_reference(text)
+            return self.by_reference(text)
         except BaseException as error:
-            if not is_fault(error):
+            if isinstance(error, BundleError) or not is_fault(error):
                 raise
             raise BundleError(f"{self._file}: fails on a text: {first_line(error)}") from error
 
-    def _by_reference(self, text: str) -> Ids:
+    def probe(self) -> None:
+        """Asks the reference for what is hardest on it, unless it is not open: then the file says nothing that is not known.
+
+        Raises:
+            BundleError: It fails.
+        """
+        for text in HARD_TEXTS if self.is_open else ():
+            if len(text) < _SHORT_TEXT:
+                self.encode(text)
+
+    def by_reference(self, text: str) -> Ids:
+        """The ids as the library gives them."""
         try:
             # a batch of one: like encode, but without offsets, and other threads may run meanwhile
-            ids: Ids = self._tokenizer.encode_batch_fast([text])[0].ids
+            ids: Ids = self.reference.encode_batch_fast([text])[0].ids
         except (TypeError, UnicodeError):
-            ids = self._tokenizer.encode_batch_fast([without_surrogates(text)])[0].ids
+            ids = self.reference.encode_batch_fast([without_surrogates(text)])[0].ids
         return ids
 
 
 class _Words:
-    """Ids of words, remembered."""
+    """Ids of words, remembered. What ``wordpiece`` cannot tell, the reference is asked for."""
 
     def __init__(
-        self, tokenizer: Tokenizer, ends: tuple[Ids, Ids], max_length: int, reference: Callable[[str], Ids]
+        self, tokenizer: QueryTokenizer, wordpiece: WordPiece | None, ends: tuple[Ids, Ids], max_length: int
     ) -> None:
-        self._tokenizer, self._model, self._reference = tokenizer, tokenizer.model, reference
-        self._token_to_id = self._model.token_to_id
+        self._tokenizer, self._wordpiece = tokenizer, wordpiece
         self._first, self._last = ends
         self._room = max_length - len(self._last)
-        self._lowercase = bool(tokenizer.normalizer.lowercase)
-        added = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
-        looked_for = [*added, *map(tokenizer.normalizer.normalize_str, added)]
-        self._has_plain_words = not any(_PLAIN.fullmatch(content) for content in looked_for) and (
-            getattr(self._model, "max_input_chars_per_word", _LONGEST_WORD) >= _LONGEST_WORD
-        )
         self._known: dict[str, tuple[int, ...]] = {}
 
     def encode(self, text: str) -> Ids:
@@ -141,39 +188,65 @@ class _Words:
         words = text.split()
         found = [*map(self._known.get, words)]
         if None in found and not self._learn(words, found):
-            return self._reference(text)
+            return self._tokenizer.by_reference(text)
         ids = [*self._first, *chain.from_iterable(found)]  # type: ignore[arg-type]  # no None is left
         del ids[self._room :]
         ids += self._last
         return ids
 
     def _learn(self, words: list[str], found: list[tuple[int, ...] | None]) -> bool:
-        """Fills the gaps in ``found``; False where that is too much for one query."""
-        n_learnt = 0
-        for position, ids in enumerate(found):
+        """Fills the gaps in ``found``, as far as there is room; False where the whole text is to go to the reference."""
+        n_ids = len(self._first)
+        n_new = n_characters = 0
+        for position, word in enumerate(words):
+            ids = found[position]
             if ids is None:
-                if n_learnt == _MOST_LEARNT or len(words[position]) > _LONGEST_WORD:
+                n_new, n_characters = n_new + 1, n_characters + len(word)
+                is_too_much = n_new > _MOST_LEARNT if self._tokenizer.is_open else n_characters > _MOST_TAKEN_APART
+                ids = None if is_too_much else self._ids(word)
+                if ids is None:
                     return False
-                found[position] = self._learn_word(words[position])
-                n_learnt += 1
+                if n_new <= _MOST_LEARNT and len(word) <= _LONGEST_WORD:
+                    self._remember(word, ids)
+                found[position] = ids
+            n_ids += len(ids)
+            if n_ids >= self._room:
+                del found[position + 1 :]
+                break
         return True
 
-    def _learn_word(self, word: str) -> tuple[int, ...]:
-        if self._has_plain_words and _PLAIN.fullmatch(word):  # normalising and splitting these is simple
-            word_as_read = word.lower() if self._lowercase else word
-            pieces = (word_as_read,) if word.isalnum() else _PIECE.findall(word_as_read)
-            ids = tuple([number for piece in pieces for number in self._piece(piece)])
-        else:
-            ids = tuple(self._tokenizer.encode(word, add_special_tokens=False).ids)
+    def _ids(self, word: str) -> tuple[int, ...] | None:
+        """None: the reference is not open, or is quicker."""
+        if self._tokenizer.is_open and len(word) > _LONGEST_WORD:
+            return None
+        ids = self._wordpiece.ids(word) if self._wordpiece else None
+        if ids is None and self._tokenizer.is_open:
+            ids = tuple(self._tokenizer.reference.encode(word, add_special_tokens=False).ids)
+        return ids
+
+    def _remember(self, word: str, ids: tuple[int, ...]) -> None:
         if len(self._known) >= _MOST_WORDS:
             self._known.clear()
         self._known[word] = ids
-        return ids
 
-    def _piece(self, piece: str) -> Iterable[int]:
-        """What stands in the vocabulary as it is, is one token."""
-        number = self._token_to_id(piece)
-        return (number,) if number is not None else [token.id for token in self._model.tokenize(piece)]
+
+def _open(content: bytes, max_length: int) -> tuple[Tokenizer, TokenizerFacts]:
+    """The library's tokenizer, without padding, and what is to be known of it."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_buffer(content)
+    padding = tokenizer.padding
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(max_length)
+    ends = _special_ends(tokenizer) if _words_are_apart(tokenizer) else None
+    facts = TokenizerFacts(
+        ends=ends,
+        n_special=int(tokenizer.num_special_tokens_to_add(is_pair=False)),
+        largest_id=_largest_id(tokenizer),
+        cleans=ends is not None and bool(tokenizer.normalizer.clean_text),
+        pad_id=int(padding["pad_id"]) if padding else None,
+    )
+    return tokenizer, facts
 
 
 def _largest_id(tokenizer: Tokenizer) -> int:
@@ -185,6 +258,10 @@ def _largest_id(tokenizer: Tokenizer) -> int:
 
 def _words_are_apart(tokenizer: Tokenizer) -> bool:
     """Whether a text's ids are those of its words in a row, whatever the words are."""
+    from tokenizers.models import WordLevel, WordPiece
+    from tokenizers.normalizers import BertNormalizer
+    from tokenizers.pre_tokenizers import BertPreTokenizer
+
     return (
         isinstance(tokenizer.normalizer, BertNormalizer)
         and isinstance(tokenizer.pre_tokenizer, BertPreTokenizer)
@@ -204,7 +281,7 @@ def _special_ends(tokenizer: Tokenizer) -> tuple[Ids, Ids] | None:
 
 
 def _nanotoken(
-    file: Path, max_length: int, reference: Callable[[str], Ids], texts: Iterable[str]
+    content: bytes, max_length: int, reference: Callable[[str], Ids], texts: Iterable[str]
 ) -> Callable[[str], Ids] | None:
     """What nanotoken does, where the package is installed and gives the reference's ids for ``texts``."""
 
@@ -222,7 +299,7 @@ def _nanotoken(
         set_cache_entries(
             min(get_cache_entries(), _MOST_WORDS)
         )  # by default a million a thread: new words, numbers say, add up
-        encode = WordPieceTokenizer.from_json(file.read_bytes()).encode_batch_list
+        encode = WordPieceTokenizer.from_json(content).encode_batch_list
 
         def ask(text: str) -> Ids:
             ids: Ids = encode([text], max_length=max_length, truncation_side="right", parallel=False)[0]

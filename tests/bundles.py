@@ -49,12 +49,12 @@ GOLDEN_TEXTS = (
 
 
 def make_tokenizer(*, special_tokens: bool = True) -> Tokenizer:
-    """A word-level tokenizer; with special tokens it adds [CLS] and [SEP] as BERT's does."""
+    """A BERT tokenizer of whole words; with special tokens it adds [CLS] and [SEP]."""
     words = [word for keywords in KEYWORDS.values() for word in keywords]
     vocabulary = {
         word: number for number, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *words, *COMMON_WORDS])
     }
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))  # noqa: S106
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))  # noqa: S106
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     if special_tokens:

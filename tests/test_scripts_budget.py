@@ -54,13 +54,13 @@ def test_every_step_and_setting_of_a_bundle_is_measured(tiny_router, monkeypatch
 def test_words_never_seen_before_are_learnt_anew_each_time(tiny_router, monkeypatch):
     monkeypatch.setattr(budget, "ROUNDS", 2)
     learnt = []
-    learn = tokenizer._Words._learn_word
+    learn = tokenizer._Words._ids
 
     def noting(self, word):
         learnt.append(word)
         return learn(self, word)
 
-    monkeypatch.setattr(tokenizer._Words, "_learn_word", noting)
+    monkeypatch.setattr(tokenizer._Words, "_ids", noting)
     budget.steps(tiny_router, ["refund"])
     assert learnt == ["refund"] * 3  # once to know it, and in each round
 

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -12,8 +14,10 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 import distill.tokenizer
+from distill.errors import BundleError
 from distill.router import Router
-from distill.tokenizer import HARD_TEXTS, QueryTokenizer
+from distill.tokenizer import HARD_TEXTS, QueryTokenizer, _open
+from distill.wordpiece import read_wordpiece
 
 MAX_LENGTH = 24
 LETTERS = "abcdeilnorstuxyz019"
@@ -22,13 +26,15 @@ SPACES = "\t\n\r\u00a0\u1680\u2000\u2007\u200a\u2028\u2029\u202f\u205f\u3000"
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
-def wordpiece(*, lowercase=True, strip_accents=None, ends=True, added=(), max_word=100, clean_text=True):
+def wordpiece(*, lowercase=True, strip_accents=None, ends=True, added=(), max_word=100, clean_text=True, whole=False):
     """A BERT tokenizer with a small vocabulary: some words, and letters inside and at the start of a word."""
     pieces = dict.fromkeys([*SPECIAL, *WORDS, *(word.lower() for word in WORDS), *LETTERS, *LETTERS.upper()])
-    pieces |= dict.fromkeys([f"##{letter}" for letter in LETTERS] + ["##ing", "##s", "##cel", "##'"])
+    pieces |= dict.fromkeys(
+        [f"##{letter}" for letter in LETTERS] + ["##ing", "##s", "##cel", "##'", "i\u0307", "##i", "##\u0307"]
+    )
     vocabulary = {piece: number for number, piece in enumerate(pieces)}
     model = models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=max_word)  # noqa: S106
-    tokenizer = Tokenizer(model)
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]") if whole else model)  # noqa: S106
     tokenizer.normalizer = normalizers.BertNormalizer(
         lowercase=lowercase, strip_accents=strip_accents, clean_text=clean_text
     )
@@ -52,10 +58,15 @@ KINDS = {
     "added to what is normalised": {"added": [AddedToken("refund", normalized=True, single_word=True)]},
     "added with room": {"added": [AddedToken("<x>", lstrip=True, rstrip=True)]},
     "white space kept": {"clean_text": False},
+    "whole words": {"whole": True},
     "added and plain when normalised": {
         "added": [AddedToken("pärc", normalized=True), AddedToken("\u212a9", normalized=True)]
     },
 }
+
+
+def content(tokenizer):
+    return tokenizer.to_str().encode()
 
 
 def reference(tokenizer, text):
@@ -64,7 +75,7 @@ def reference(tokenizer, text):
 
 
 pieces = st.one_of(
-    st.sampled_from([*WORDS, *SPECIAL, *HARD_TEXTS, "<x>", "parc", "k9", " "]),
+    st.sampled_from([*WORDS, *SPECIAL, *HARD_TEXTS, "İ" * 33, "İ" * 51, "<x>", "parc", "k9", " "]),
     st.text(st.characters(), max_size=8),  # surrogates included
     st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=8),
     st.text(LETTERS, max_size=8),
@@ -77,7 +88,7 @@ texts = st.lists(pieces, max_size=12).map("".join) | st.lists(pieces, max_size=1
 @pytest.mark.parametrize("kind", KINDS)
 @given(asked=st.lists(texts, min_size=1, max_size=4))
 def test_any_text_gets_the_ids_of_the_reference(kind, asked):
-    quick, plain = QueryTokenizer(wordpiece(**KINDS[kind]), MAX_LENGTH), wordpiece(**KINDS[kind])
+    quick, plain = QueryTokenizer(content(wordpiece(**KINDS[kind])), MAX_LENGTH), wordpiece(**KINDS[kind])
     plain.enable_truncation(MAX_LENGTH)
     assert quick.name == "words"
     for text in [*asked, *asked]:  # what was learnt and what is remembered
@@ -87,61 +98,127 @@ def test_any_text_gets_the_ids_of_the_reference(kind, asked):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("max_length", [3, 4, 7, 500])
 def test_hard_texts_get_the_ids_of_the_reference(kind, max_length):
-    quick, plain = QueryTokenizer(wordpiece(**KINDS[kind]), max_length), wordpiece(**KINDS[kind])
+    quick, plain = QueryTokenizer(content(wordpiece(**KINDS[kind])), max_length), wordpiece(**KINDS[kind])
     plain.enable_truncation(max_length)
     for text in HARD_TEXTS * 2:
         assert quick.encode(text) == reference(plain, text)
 
 
 def test_a_word_of_the_vocabulary_that_the_model_finds_too_long_stays_unknown():
-    quick = QueryTokenizer(wordpiece(max_word=5), MAX_LENGTH)
+    quick = QueryTokenizer(content(wordpiece(max_word=5)), MAX_LENGTH)
     assert quick.encode("parcel where") == reference(wordpiece(max_word=5), "parcel where")
-    assert quick.encode("parcel") != QueryTokenizer(wordpiece(), MAX_LENGTH).encode("parcel")
-
-
-def counted(quick, monkeypatch):
-    """The texts that go to the reference whole, and the words that it is asked about."""
-    words, whole = quick._quickly.__self__, []
-    ask = words._reference
-    monkeypatch.setattr(words, "_reference", lambda text: whole.append(text) or ask(text))
-    return whole
+    assert quick.encode("parcel") != QueryTokenizer(content(wordpiece()), MAX_LENGTH).encode("parcel")
 
 
 def test_words_are_remembered(monkeypatch):
-    quick = QueryTokenizer(wordpiece(), MAX_LENGTH)
+    quick = QueryTokenizer(content(wordpiece()), MAX_LENGTH)
     first = quick.encode("where is my parcel?")
-    monkeypatch.setattr(quick._quickly.__self__, "_learn_word", None)  # asked about nothing more
+    monkeypatch.setattr(quick._quickly.__self__, "_ids", None)  # asked about nothing more
     assert quick.encode("where is my parcel?") == first
     assert quick.encode("parcel?  is   my") == reference(wordpiece(), "parcel?  is   my")
 
 
 def test_every_white_space_goes_the_quick_way(monkeypatch):
-    quick = QueryTokenizer(wordpiece(), MAX_LENGTH)
+    quick = QueryTokenizer(content(wordpiece()), MAX_LENGTH)
     text = "\r\nwhere" + "".join(f"{space}parcel" for space in SPACES) + "\n"
-    monkeypatch.setattr(quick, "_by_reference", None)
+    monkeypatch.setattr(quick, "by_reference", None)
     assert quick.encode(text) == reference(wordpiece(), text)
 
 
-def test_one_query_teaches_few_and_short_words_only(monkeypatch):
-    quick = QueryTokenizer(wordpiece(), MAX_LENGTH)
-    whole, known = counted(quick, monkeypatch), quick._quickly.__self__._known
+def test_one_query_teaches_few_and_short_words_only():
+    quick = QueryTokenizer(content(wordpiece()), 200)
+    known = quick._quickly.__self__._known
     many = " ".join(f"a{number}" for number in range(20))
-    quick.encode(many)
-    assert whole == [many]
-    assert 0 < len(known) < 20
-    quick.encode(many)
-    quick.encode(many)
-    assert len(known) == 20
-    assert whole == [many] * 2
+    for n_known in (8, 16, 20, 20):
+        assert quick.encode(many) == reference(wordpiece(), many)
+        assert len(known) == n_known
     long = "b" * 33
-    quick.encode(long)
-    assert whole[-1] == long
+    assert quick.encode(long) == reference(wordpiece(), long)
     assert long not in known
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_the_reference_stays_shut_until_something_needs_it(ends):
+    quick, plain = QueryTokenizer(content(wordpiece(ends=ends)), MAX_LENGTH), wordpiece(ends=ends)
+    plain.enable_truncation(MAX_LENGTH)
+    quick.probe()
+    asked = [
+        "",
+        "where is my parcel?",
+        "naïve ΑΣ über\n",
+        "x " * 40,
+        "y" * 64,
+        " ".join(f"e{number}" for number in range(150)),
+    ]
+    assert [quick.encode(text) for text in asked] == [reference(plain, text) for text in asked]
+    assert not quick.is_open
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_the_file_says_is_what_the_library_says(kind):
+    left_to_the_library = {
+        "short words",
+        "whole words",
+        "a plain word added",
+        "added to what is normalised",
+        "added with room",
+        "added and plain when normalised",
+    }
+    written = content(wordpiece(**KINDS[kind]))
+    known = read_wordpiece(written)
+    assert (known is None) is (kind in left_to_the_library)
+    assert known is None or known.facts == _open(written, MAX_LENGTH)[1]
+
+
+def test_who_comes_while_the_reference_is_opened_waits_for_it(monkeypatch):
+    quick, plain, opened = QueryTokenizer(content(wordpiece()), MAX_LENGTH), wordpiece(), []
+    monkeypatch.setattr(distill.tokenizer, "_open", lambda *given: opened.append(given) or _open(*given))
+    start = threading.Barrier(8)
+
+    def work(_):
+        start.wait()
+        return quick.encode("你好")
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(found == reference(plain, "你好") for found in pool.map(work, range(8)))
+    assert len(opened) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on Windows")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_fork_waits_until_the_reference_is_open():
+    assert distill.tokenizer._opening.acquire()
+    threading.Timer(0.2, distill.tokenizer._opening.release).start()
+    child = os.fork()
+    if child == 0:
+        os._exit(distill.tokenizer._opening.locked())
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert not distill.tokenizer._opening.locked()
+
+
+def test_a_reference_that_cannot_be_opened_is_an_error_of_the_bundle(monkeypatch):
+    quick = QueryTokenizer(content(wordpiece()), MAX_LENGTH, file=Path("x/tokenizer.json"))
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    assert quick.encode("parcel") == reference(wordpiece(), "parcel")
+    with pytest.raises(BundleError, match=r"x/tokenizer\.json: cannot be opened by tokenizers: .*tokenizers"):
+        quick.encode("你好")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["你好", "🙂", "a\x00b", "parcel [SEP]", "y" * 65, " ".join(f"e{number}" for number in range(200))],
+    ids=["Chinese", "emoji", "control", "special token", "long word", "many new words"],
+)
+def test_the_reference_is_opened_for_what_is_not_plain(text):
+    quick, plain = QueryTokenizer(content(wordpiece()), 500), wordpiece()
+    assert quick.encode(text) == reference(plain, text)
+    assert quick.is_open
+    assert quick.encode("where is é parcel") == reference(plain, "where is é parcel")
 
 
 def test_what_is_remembered_is_bounded(monkeypatch):
     monkeypatch.setattr(distill.tokenizer, "_MOST_WORDS", 5)
-    quick = QueryTokenizer(wordpiece(), MAX_LENGTH)
+    quick = QueryTokenizer(content(wordpiece()), MAX_LENGTH)
     for number in range(50):
         assert quick.encode(f"x{number} parcel") == reference(wordpiece(), f"x{number} parcel")
         assert len(quick._quickly.__self__._known) <= 5
@@ -149,7 +226,7 @@ def test_what_is_remembered_is_bounded(monkeypatch):
 
 def test_threads_share_what_is_remembered(monkeypatch):
     monkeypatch.setattr(distill.tokenizer, "_MOST_WORDS", 20)
-    quick, plain = QueryTokenizer(wordpiece(), MAX_LENGTH), wordpiece()
+    quick, plain = QueryTokenizer(content(wordpiece()), MAX_LENGTH), wordpiece()
     asked = [f"where is my {a}{b}?" for a in "abcde" for b in "xyz01"]
     expected = [reference(plain, text) for text in asked]
     start = threading.Barrier(8)
@@ -189,7 +266,7 @@ def changed(**parts):
     ids=["NFKC", "a sequence", "bytes", "metaspace", "added over a space", "twice the text", "BPE"],
 )
 def test_other_tokenizers_are_left_as_they_are(tokenizer):
-    quick = QueryTokenizer(tokenizer, MAX_LENGTH)
+    quick = QueryTokenizer(content(tokenizer), MAX_LENGTH)
     assert quick.name == "tokenizers"
     for text in ("ab ab", "where is New York?", "new york", ""):
         assert quick.encode(text) == tokenizer.encode(text).ids
@@ -286,13 +363,11 @@ def test_nanotoken_that_refuses_the_tokenizer_is_not_used(fake, tiny_bundle):
 
 @pytest.mark.parametrize("special_tokens", [True, False])
 @given(asked=texts)
-def test_the_real_nanotoken_gives_the_ids_of_the_reference(tmp_path_factory, special_tokens, asked):
+def test_the_real_nanotoken_gives_the_ids_of_the_reference(special_tokens, asked):
     pytest.importorskip("nanotoken")
     tokenizer = wordpiece(ends=special_tokens)
-    path = tmp_path_factory.getbasetemp() / f"{special_tokens}.json"
-    if not path.exists():
-        tokenizer.save(str(path))
-    quick = QueryTokenizer(tokenizer, MAX_LENGTH, file=path)
+    tokenizer.enable_truncation(MAX_LENGTH)
+    quick = QueryTokenizer(content(tokenizer), MAX_LENGTH, texts=())
     assert quick.name == "nanotoken"
     assert quick.encode(asked) == reference(tokenizer, asked)
 

@@ -1,0 +1,237 @@
+"""BERT's rules in Python, for words of Latin, Greek and Cyrillic letters and of signs: who asks about nothing else never opens the library ``tokenizers``.
+
+To import it and to read a vocabulary with it takes 14 MB, and a good part of a start. Here the vocabulary is one sorted array. Whatever is not
+plain (other scripts, most emoji, control characters) is left to the library, and so is every tokenizer whose file says anything that is not known here.
+
+The rules are those of ``BertNormalizer``, ``BertPreTokenizer`` and ``WordPiece`` in ``tokenizers``, which are BERT's (Devlin et al., 2019: ``tokenization.py``).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from itertools import chain, groupby
+from typing import TYPE_CHECKING, Any
+from unicodedata import category, normalize
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["TokenizerFacts", "WordPiece", "read_wordpiece"]
+
+_LONGEST_WORD, _LONGEST_TOKEN = 64, 64
+"""Characters of a word that is looked up here, and bytes of a token: the array of tokens is as wide as the longest."""
+_PLAIN_WORD = re.compile("[!-~\u00a1-\u00ac\u00ae-\u052f\u1e00-\u1fff\u2010-\u2027\u2030-\u205e\u2070-\u2bff]+")
+"""What Python's version of Unicode and the library's read alike."""
+_SPACE = re.compile(r"\s")
+_MEMBERS = re.compile(rb'(?:\s*"[^"\\]*(?:\\.[^"\\]*)*"\s*:\s*\d+\s*,?){1,256}')
+"""Some of an object's members whose values are numbers."""
+_ADDED = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+"""How a token is added that is looked for in a text as it stands."""
+
+
+@dataclass(frozen=True)
+class TokenizerFacts:
+    """What is to be known of a tokenizer besides the ids of words.
+
+    Attributes:
+        ends: Ids before and after every text, if a text's others are those of its words in a row; otherwise None.
+        n_special: How many special tokens every text gets.
+        largest_id: Of all tokens.
+        cleans: Whether other white space is read as a space.
+        pad_id: The padding's; None where the file has no padding.
+    """
+
+    ends: tuple[list[int], list[int]] | None
+    n_special: int
+    largest_id: int
+    cleans: bool
+    pad_id: int | None
+
+
+@dataclass(frozen=True)
+class _Vocabulary:
+    """Tokens, UTF-8, in order, and the number of each."""
+
+    tokens: np.ndarray[Any, np.dtype[np.bytes_]]
+    numbers: np.ndarray[Any, np.dtype[np.int64]]
+
+    def number(self, token: str) -> int | None:
+        wanted = token.encode()
+        if len(wanted) > self.tokens.itemsize:  # numpy would make all tokens as wide
+            return None
+        place = self.tokens.searchsorted(wanted)
+        is_there = place < len(self.tokens) and self.tokens[place] == wanted
+        return int(self.numbers[place]) if is_there else None
+
+
+@dataclass(frozen=True)
+class WordPiece:
+    """A tokenizer like BERT's.
+
+    Attributes:
+        facts: What its file says.
+    """
+
+    facts: TokenizerFacts
+    _vocabulary: _Vocabulary
+    _unknown: int
+    _prefix: str
+    _added: tuple[str, ...]
+    _lowers: bool
+    _strips: bool
+
+    def ids(self, word: str) -> tuple[int, ...] | None:
+        """The ids of a printable text without white space; None: only the library can tell."""
+        if len(word) > _LONGEST_WORD or not _PLAIN_WORD.fullmatch(word) or any(added in word for added in self._added):
+            return None
+        normal = self._normalised(word)
+        if len(normal) > _LONGEST_WORD:  # of one letter some lower cases are two
+            return None
+        return tuple(chain.from_iterable(map(self._ids_of_piece, _pieces(normal))))
+
+    def _normalised(self, word: str) -> str:
+        if word.isascii():
+            return word.lower() if self._lowers else word
+        if self._strips:
+            word = "".join(each for each in normalize("NFD", word) if category(each) != "Mn")
+        # each for itself: the last sigma of a word is like any other
+        return "".join(map(str.lower, word)) if self._lowers else word
+
+    def _ids_of_piece(self, piece: str) -> list[int]:
+        """The longest token that a piece begins with, then of the rest; of what has an unknown part all is unknown."""
+        ids: list[int] = []
+        start = 0
+        while start < len(piece):
+            prefix = self._prefix if start else ""
+            longest = self._vocabulary.tokens.itemsize - len(prefix)
+            for end in range(min(len(piece), start + longest), start, -1):
+                number = self._vocabulary.number(prefix + piece[start:end])
+                if number is not None:
+                    ids.append(number)
+                    start = end
+                    break
+            else:
+                return [self._unknown]
+        return ids
+
+
+def _pieces(word: str) -> list[str]:
+    """A word's punctuation apart, each sign for itself."""
+    if word.isalnum():
+        return [word]
+    pieces: list[str] = []
+    for is_sign, group in groupby(word, _is_punctuation):
+        characters = [*group]
+        pieces += characters if is_sign else ["".join(characters)]
+    return pieces
+
+
+def _is_punctuation(character: str) -> bool:
+    """As BERT has it: of ASCII all but letters and digits."""
+    return not character.isalnum() if character.isascii() else category(character).startswith("P")
+
+
+def read_wordpiece(content: bytes) -> WordPiece | None:
+    """What a ``tokenizer.json`` says; None where only the library can tell what it means, or whether it is one."""
+    if b'"WordPiece"' not in content:  # of other kinds many are megabytes long
+        return None
+    try:
+        start = content.index(b"{", content.index(b'"vocab"'))
+        vocabulary, end = _read_vocabulary(content, start + 1)
+        return _read(json.loads(b"%b{%b" % (content[:start], content[end:])), vocabulary)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError):
+        return None
+
+
+def _read_vocabulary(content: bytes, start: int) -> tuple[_Vocabulary, int]:
+    """The members of an object, and where they end. In parts: all at once, as Python's objects, would leave 3 MB of holes in the process's memory."""
+    tokens, numbers = [], []
+    while found := _MEMBERS.match(content, start):
+        members = json.loads(b"{%b}" % found.group().rstrip(b" \t\r\n,"))
+        encoded = [token.encode() for token in members]
+        _expect(max(map(len, encoded)) <= _LONGEST_TOKEN and not any(token.endswith(b"\0") for token in encoded))
+        tokens.append(np.array(encoded))
+        numbers.append(np.fromiter(members.values(), np.int64))
+        start = found.end()
+    all_tokens = np.concatenate(tokens)
+    order = all_tokens.argsort()
+    vocabulary = _Vocabulary(all_tokens[order], np.concatenate(numbers)[order])
+    _expect(bool((vocabulary.tokens[1:] != vocabulary.tokens[:-1]).all()))
+    return vocabulary, start
+
+
+def _read(file: dict[str, Any], vocabulary: _Vocabulary) -> WordPiece:
+    """Of a file whose vocabulary is taken out."""
+    model, normalizer = file["model"], file["normalizer"]
+    strips = normalizer["strip_accents"]
+    _expect(file["version"] == "1.0" and file["pre_tokenizer"] == {"type": "BertPreTokenizer"})
+    _expect(normalizer["type"] == "BertNormalizer" and _flag(normalizer["handle_chinese_chars"]) is not None)
+    _expect(file["decoder"] is None or file["decoder"]["type"] == "WordPiece")
+    _expect(model["type"] == "WordPiece" and model["vocab"] == {})
+    _expect(model["max_input_chars_per_word"] >= _LONGEST_WORD and isinstance(model["continuing_subword_prefix"], str))
+    for token in file["added_tokens"]:  # the library gives one that the vocabulary lacks a number of its own
+        _expect(token | _ADDED == token and bool(token["content"]) and not _SPACE.search(token["content"]))
+        _expect(vocabulary.number(token["content"]) == token["id"])
+    unknown = vocabulary.number(model["unk_token"])
+    if unknown is None:
+        raise ValueError("no token for what is unknown")
+    ends = _ends(file["post_processor"])
+    facts = TokenizerFacts(
+        ends=ends,
+        n_special=sum(map(len, ends)),
+        largest_id=int(vocabulary.numbers.max()),
+        cleans=_flag(normalizer["clean_text"]),
+        pad_id=None if file["padding"] is None else int(file["padding"]["pad_id"]),
+    )
+    return WordPiece(
+        facts=facts,
+        _vocabulary=vocabulary,
+        _unknown=unknown,
+        _prefix=model["continuing_subword_prefix"],
+        _added=tuple(token["content"] for token in file["added_tokens"]),
+        _lowers=_flag(normalizer["lowercase"]),
+        _strips=_flag(normalizer["lowercase"] if strips is None else strips),
+    )
+
+
+def _ends(post_processor: Mapping[str, Any] | None) -> tuple[list[int], list[int]]:
+    """Ids of the special tokens before and after the text, which stands there once."""
+    if post_processor is None:
+        return [], []
+    _expect(post_processor["type"] == "TemplateProcessing")
+    single, pair = (
+        [_special_ids(part, post_processor["special_tokens"]) for part in post_processor[template]]
+        for template in ("single", "pair")
+    )
+    _expect(
+        single.count(None) == 1
+        and post_processor["single"][single.index(None)]["Sequence"]["id"] == "A"
+        and pair.count(None) > 0
+    )
+    place = single.index(None)
+    return [*chain(*filter(None, single[:place]))], [*chain(*filter(None, single[place + 1 :]))]
+
+
+def _special_ids(part: Mapping[str, Any], special_tokens: Mapping[str, Any]) -> list[int] | None:
+    """Of a part of a template; None: the text, or in a pair one of the two."""
+    if "SpecialToken" in part:
+        ids = list(special_tokens[part["SpecialToken"]["id"]]["ids"])
+        _expect(all(type(number) is int and number >= 0 for number in ids))
+        return ids
+    _expect(part["Sequence"]["id"] in ("A", "B"))
+    return None
+
+
+def _flag(value: Any) -> bool:
+    _expect(isinstance(value, bool))
+    return bool(value)
+
+
+def _expect(is_known: bool) -> None:
+    """Raises ``ValueError`` where a file says something else than what is known here."""
+    if not is_known:
+        raise ValueError("not of the kind that is known here")
