@@ -27,7 +27,7 @@ _LONGEST_WORD, _LONGEST_TOKEN = 64, 64
 _PLAIN_WORD = re.compile("[!-~\u00a1-\u00ac\u00ae-\u052f\u1e00-\u1fff\u2010-\u2027\u2030-\u205e\u2070-\u2bff]+")
 """What Python's version of Unicode and the library's read alike."""
 _SPACE = re.compile(r"\s")
-_MEMBERS = re.compile(rb'(?:\s*"[^"\\]*(?:\\.[^"\\]*)*"\s*:\s*\d+\s*,?){1,256}')
+_MEMBERS = re.compile(rb'(?:\s*+"[^"\\]*+(?:\\.[^"\\]*+)*+"\s*+:\s*+\d++\s*+,?+){1,256}+')
 """Some of an object's members whose values are numbers."""
 _ADDED = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
 """How a token is added that is looked for in a text as it stands."""
@@ -137,7 +137,9 @@ def _is_punctuation(character: str) -> bool:
 
 def read_wordpiece(content: bytes) -> WordPiece | None:
     """What a ``tokenizer.json`` says; None where only the library can tell what it means, or whether it is one."""
-    if b'"WordPiece"' not in content:  # of other kinds many are megabytes long
+    if (
+        b'"WordPiece"' not in content or b"\\u0000" in content
+    ):  # other kinds may be megabytes long; numpy cuts zeros off
         return None
     try:
         start = content.index(b"{", content.index(b'"vocab"'))
@@ -152,9 +154,8 @@ def _read_vocabulary(content: bytes, start: int) -> tuple[_Vocabulary, int]:
     tokens, numbers = [], []
     while found := _MEMBERS.match(content, start):
         members = json.loads(b"{%b}" % found.group().rstrip(b" \t\r\n,"))
-        encoded = [token.encode() for token in members]
-        _expect(max(map(len, encoded)) <= _LONGEST_TOKEN and not any(token.endswith(b"\0") for token in encoded))
-        tokens.append(np.array(encoded))
+        tokens.append(np.array([token.encode() for token in members]))
+        _expect(tokens[-1].itemsize <= _LONGEST_TOKEN)
         numbers.append(np.fromiter(members.values(), np.int64))
         start = found.end()
     all_tokens = np.concatenate(tokens)
