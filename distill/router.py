@@ -54,7 +54,7 @@ from distill.hooks import notify
 from distill.outline import PROBABILITIES, outline
 from distill.policy import Policy
 from distill.scrub import cause_without_secrets, without_secrets
-from distill.tokenizer import QueryTokenizer, is_fault
+from distill.tokenizer import QueryTokenizer
 from distill.types import Prediction, Reason
 
 if TYPE_CHECKING:
@@ -598,12 +598,10 @@ def _read_tokenizer(bundle: Bundle) -> tuple[QueryTokenizer, int]:
     """The tokenizer, without padding, and the padding id."""
     path = bundle.path / TOKENIZER
     try:
-        texts = _selfcheck_texts(bundle)
-        tokenizer = QueryTokenizer(path.read_bytes(), bundle.manifest.max_length, file=path, texts=texts)
-    except BaseException as error:  # tokenizers raises Exception itself, and a panic of Rust is none
-        if not is_fault(error):
-            raise
-        raise BundleError(f"{path}: not a tokenizer: {first_line(error)}") from error
+        content = path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read: {first_line(error)}") from error
+    tokenizer = QueryTokenizer(content, bundle.manifest.max_length, file=path, texts=_selfcheck_texts(bundle))
     return tokenizer, _read_pad_id(bundle, tokenizer.pad_id)
 
 

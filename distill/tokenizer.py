@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     Ids = list[int]
 
-__all__ = ["HARD_TEXTS", "QueryTokenizer", "is_fault", "without_surrogates"]
+__all__ = ["HARD_TEXTS", "QueryTokenizer", "without_surrogates"]
 
 _MOST_WORDS = 16_384
 """Words that are remembered: some 4 MB. Then all are forgotten and learnt again."""
@@ -82,33 +82,29 @@ class QueryTokenizer:
         pad_id: The padding's; None where the file has no padding.
 
     Raises:
-        Exception: The library's: ``content`` is no tokenizer.
+        BundleError: ``content`` is no tokenizer.
     """
 
     def __init__(
         self, content: bytes, max_length: int, *, file: Path | None = None, texts: Iterable[str] | None = None
     ) -> None:
-        self._max_length, self._file = max_length, file or "tokenizer"
-        self._opened: Tokenizer | None = None
-        self._content = b""
-        known = read_wordpiece(content)
-        if known:
-            self._content, facts = content, known.facts
-        else:
-            self._opened, facts = _open(content, max_length)
+        self._content, self._max_length, self._file = content, max_length, file or "tokenizer"
+        self._opened: tuple[Tokenizer, TokenizerFacts] | None = None
+        nanotoken = None
+        if texts is not None:
+            nanotoken = _nanotoken(content, max_length, self.by_reference, chain(HARD_TEXTS, texts))
+        wordpiece = None if nanotoken else read_wordpiece(content)
+        facts = wordpiece.facts if wordpiece else self._open()[1]
         self.n_special, self.largest_id, self.pad_id = facts.n_special, facts.largest_id, facts.pad_id
         self._has_spaces_alone = facts.cleans
         self.name = "tokenizers"
         self._quickly: Callable[[str], Ids] = self.by_reference
         if max_length <= self.n_special:
             return
-        if facts.ends:
-            self.name, self._quickly = "words", _Words(self, known, facts.ends, max_length).encode
-        nanotoken = None
-        if texts is not None:
-            nanotoken = _nanotoken(content, max_length, self.by_reference, chain(HARD_TEXTS, texts))
         if nanotoken:
             self.name, self._quickly = "nanotoken", nanotoken
+        elif facts.ends:
+            self.name, self._quickly = "words", _Words(self, wordpiece, facts.ends, max_length).encode
 
     @property
     def is_open(self) -> bool:
@@ -122,18 +118,21 @@ class QueryTokenizer:
         Raises:
             BundleError: It cannot be opened.
         """
-        if self._opened is None:
-            with _opening:
-                if self._opened is None:
-                    try:
-                        self._opened, _ = _open(self._content, self._max_length)
-                    except BaseException as error:
-                        if not is_fault(error):
-                            raise
-                        raise BundleError(
-                            f"{self._file}: cannot be opened by tokenizers: {first_line(error)}"
-                        ) from error
-        return self._opened
+        return (self._opened or self._open())[0]
+
+    def _open(self) -> tuple[Tokenizer, TokenizerFacts]:
+        with _opening:
+            if self._opened is None:
+                try:
+                    self._opened = _open(self._content, self._max_length)
+                except BaseException as error:
+                    if not _is_fault(error):
+                        raise
+                    raise BundleError(
+                        f"{self._file}: not a tokenizer that tokenizers can open: {first_line(error)}"
+                    ) from error
+                self._content = b""  # of some kinds many megabytes
+            return self._opened
 
     def encode(self, text: str) -> Ids:
         """The ids of a text, without padding.
@@ -148,7 +147,7 @@ class QueryTokenizer:
                 return self._quickly(spaced)
             return self.by_reference(text)
         except BaseException as error:
-            if isinstance(error, BundleError) or not is_fault(error):
+            if isinstance(error, BundleError) or not _is_fault(error):
                 raise
             raise BundleError(f"{self._file}: fails on a text: {first_line(error)}") from error
 
@@ -289,7 +288,7 @@ def _nanotoken(
         try:
             return ask(text)
         except BaseException as error:
-            if is_fault(error):
+            if _is_fault(error):
                 return reference(text)
             raise
 
@@ -307,13 +306,13 @@ def _nanotoken(
 
         same = all(ask(text) == reference(text) for text in texts if text.isprintable())
     except BaseException as error:
-        if is_fault(error):  # it is young, and only a quicker way
+        if _is_fault(error):  # it is young, and only a quicker way
             return None
         raise
     return quickly if same else None
 
 
-def is_fault(error: BaseException) -> bool:
+def _is_fault(error: BaseException) -> bool:
     """Whether it is an error of what was called; not the user's Ctrl-C. Rust's panics are not an ``Exception``."""
     return isinstance(error, Exception) or type(error).__name__ == _RUST_PANIC
 

@@ -200,7 +200,7 @@ def test_a_reference_that_cannot_be_opened_is_an_error_of_the_bundle(monkeypatch
     quick = QueryTokenizer(content(wordpiece()), MAX_LENGTH, file=Path("x/tokenizer.json"))
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     assert quick.encode("parcel") == reference(wordpiece(), "parcel")
-    with pytest.raises(BundleError, match=r"x/tokenizer\.json: cannot be opened by tokenizers: .*tokenizers"):
+    with pytest.raises(BundleError, match=r"x/tokenizer\.json: not a tokenizer that tokenizers can open: .*tokenizers"):
         quick.encode("你好")
 
 
