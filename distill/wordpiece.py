@@ -58,10 +58,11 @@ class _Vocabulary:
 
     tokens: np.ndarray[Any, np.dtype[np.bytes_]]
     numbers: np.ndarray[Any, np.dtype[np.int64]]
+    longest: int
 
     def number(self, token: str) -> int | None:
         wanted = token.encode()
-        if len(wanted) > self.tokens.itemsize:  # numpy would make all tokens as wide
+        if len(wanted) > self.longest:  # numpy would make all tokens as wide
             return None
         place = self.tokens.searchsorted(wanted)
         is_there = place < len(self.tokens) and self.tokens[place] == wanted
@@ -81,12 +82,17 @@ class WordPiece:
     _unknown: int
     _prefix: str
     _added: tuple[str, ...]
+    _added_are_words: bool
     _lowers: bool
     _strips: bool
 
     def ids(self, word: str) -> tuple[int, ...] | None:
         """The ids of a printable text without white space; None: only the library can tell."""
-        if len(word) > _LONGEST_WORD or not _PLAIN_WORD.fullmatch(word) or any(added in word for added in self._added):
+        if len(word) > _LONGEST_WORD:
+            return None
+        if word.isascii() and word.isalnum() and not self._added_are_words:
+            return tuple(self._ids_of_piece(word.lower() if self._lowers else word))
+        if not _PLAIN_WORD.fullmatch(word) or any(added in word for added in self._added):
             return None
         normal = self._normalised(word)
         if len(normal) > _LONGEST_WORD:  # of one letter some lower cases are two
@@ -107,7 +113,7 @@ class WordPiece:
         start = 0
         while start < len(piece):
             prefix = self._prefix if start else ""
-            longest = self._vocabulary.tokens.itemsize - len(prefix)
+            longest = self._vocabulary.longest - len(prefix)
             for end in range(min(len(piece), start + longest), start, -1):
                 number = self._vocabulary.number(prefix + piece[start:end])
                 if number is not None:
@@ -160,7 +166,7 @@ def _read_vocabulary(content: bytes, start: int) -> tuple[_Vocabulary, int]:
         start = found.end()
     all_tokens = np.concatenate(tokens)
     order = all_tokens.argsort()
-    vocabulary = _Vocabulary(all_tokens[order], np.concatenate(numbers)[order])
+    vocabulary = _Vocabulary(all_tokens[order], np.concatenate(numbers)[order], all_tokens.itemsize)
     _expect(bool((vocabulary.tokens[1:] != vocabulary.tokens[:-1]).all()))
     return vocabulary, start
 
@@ -177,6 +183,7 @@ def _read(file: dict[str, Any], vocabulary: _Vocabulary) -> WordPiece:
     for token in file["added_tokens"]:  # the library gives one that the vocabulary lacks a number of its own
         _expect(token | _ADDED == token and bool(token["content"]) and not _SPACE.search(token["content"]))
         _expect(vocabulary.number(token["content"]) == token["id"])
+    added = tuple(token["content"] for token in file["added_tokens"])
     unknown = vocabulary.number(model["unk_token"])
     if unknown is None:
         raise ValueError("no token for what is unknown")
@@ -193,7 +200,8 @@ def _read(file: dict[str, Any], vocabulary: _Vocabulary) -> WordPiece:
         _vocabulary=vocabulary,
         _unknown=unknown,
         _prefix=model["continuing_subword_prefix"],
-        _added=tuple(token["content"] for token in file["added_tokens"]),
+        _added=added,
+        _added_are_words=any(map(str.isalnum, added)),
         _lowers=_flag(normalizer["lowercase"]),
         _strips=_flag(normalizer["lowercase"] if strips is None else strips),
     )

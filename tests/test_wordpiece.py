@@ -152,7 +152,15 @@ def test_the_most_hostile_word_is_looked_up_a_bounded_number_of_times(monkeypatc
     find = type(known._vocabulary).number
     monkeypatch.setattr(type(known._vocabulary), "number", lambda self, token: asked.append(token) or find(self, token))
     assert known.ids("x" * 64) is not None
-    assert len(asked) <= 64 * known._vocabulary.tokens.itemsize
+    assert len(asked) <= 64 * known._vocabulary.longest
+
+
+def test_a_word_with_a_plain_special_token_in_it_is_left_to_the_library():
+    file = json.loads(content(tokenizer_of_characters()))
+    file["added_tokens"][0] |= {"content": "q", "id": file["model"]["vocab"]["q"]}
+    known = read_wordpiece(json.dumps(file).encode())
+    assert known.ids("aqa") is known.ids("é,q") is None
+    assert known.ids("aQa") is not None
 
 
 def test_a_template_around_the_text_is_known():
