@@ -26,6 +26,7 @@ import re
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 from threading import Lock
@@ -67,6 +68,9 @@ if TYPE_CHECKING:
     Integers = np.ndarray[Any, np.dtype[np.int64]]
 
 __all__ = ["Router"]
+
+if find_spec("nanotoken"):  # loads OpenSSL in any case; with it bundles are hashed in a third of the time
+    import hashlib  # noqa: F401
 
 _CHARACTERS_PER_TOKEN = 64
 _BATCH_SIZES = {"encoder": 16, "static": 48}
