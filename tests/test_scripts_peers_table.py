@@ -22,6 +22,7 @@ ROW = {
 def results(tmp_path, monkeypatch):
     run = {
         "data": {"name": "birds", "n_test": 10, "n_oos": 2},
+        "commit": "older",
         "environment": {"processor": "Abacus", "measured_at": "2026-01-02T00:00:00+00:00"},
         "rows": [
             {**ROW, "name": "slow peer", "p50_ms": 9.0},
@@ -36,6 +37,7 @@ def results(tmp_path, monkeypatch):
     ]
     for name, text in (
         ("PEERS", json.dumps(run)),
+        ("LAST", json.dumps(run)),
         ("PUBLISHED", json.dumps(published)),
         ("BUDGET", ""),
         ("THROUGHPUT", ""),
@@ -102,8 +104,9 @@ def test_limits_say_what_stands_and_by_how_much_the_rest_is_missed(results):
     names = ("static", "static [fast]", "encoder", "model2vec", "semantic-router")
     run["rows"] = [{**own, "name": name} for name in names]
     run["rows"][4]["p50_ms"] = 0.3
-    (results / "PEERS").write_text(json.dumps(run | {"runs": 5}), "utf-8")
-    start = {"import_ms": 40.0, "load_ms": 200.0, "first_answer_ms": 20.0, "peak_mb": 1.0}
+    for name in ("PEERS", "LAST"):
+        (results / name).write_text(json.dumps(run | {"runs": 5}), "utf-8")
+    start = {"import_ms": 40.0, "load_ms": 220.0, "first_answer_ms": 20.0, "third_library_ms": 20.0, "peak_mb": 1.0}
     budget = {"bundles": [{"student": "static", "start": {}}, {"student": "encoder", "start": start}]}
     (results / "BUDGET").write_text(json.dumps(budget), "utf-8")
     (results / "THROUGHPUT").write_text(json.dumps({"bundles": {"encoder": {"late": late()}}}), "utf-8")
@@ -123,6 +126,27 @@ def test_limits_say_what_stands_and_by_how_much_the_rest_is_missed(results):
         "| `static`, queries a second in batches | 66,700 | at least 100,000 | missed: 0.67 times the limit |" in lines
     )
     assert "| `encoder`, in batches over one by one | 2 | at least 4 | missed: 0.50 times the limit |" in lines
+    assert "the last run" not in "".join(lines)
+    for row in run["rows"]:
+        row |= {"serving_rss_mb": 45.0, "p50_ms": row["p50_ms"] * 2, "p99_ms": 0.3, "cold_start_ms": 100.0}
+    run["rows"].append({**own, "name": "fastText", "p50_ms": 0.12})
+    (results / "LAST").write_text(json.dumps(run | {"commit": "newer", "bare_imports_ms": 160.0}), "utf-8")
+    shown = json.loads((results / "PEERS").read_text("utf-8"))
+    shown["rows"].append({**own, "name": "fastText"})
+    (results / "PEERS").write_text(json.dumps(shown), "utf-8")
+    lines = peers_table.limits().splitlines()
+    assert "| `static`, memory, MB | 45 | 90 | stands |" in lines
+    assert "| `static`, first answer above bare imports, ms | 20 | 250 | stands |" in lines
+    assert "| `static`, p50, µs | 30 | 35 | stands |" in lines
+    note = next(line for line in lines if "the last run (newer, " in line)
+    for part in (
+        "160 ms there in place of 80",
+        "model2vec 2.0 times, fastText 4.0 times as long",
+        "`static` p50 60.0 µs",
+        "p99 over p50 5.0 and 5.0",
+        "is missed there: `static`, p50, µs; `static`, p99 over p50; `static` with",
+    ):
+        assert part in note
 
 
 def test_every_run_that_was_logged_is_shown(tmp_path, monkeypatch):
