@@ -69,9 +69,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Router"]
 
-if find_spec("nanotoken"):  # loads OpenSSL in any case; with it bundles are hashed in a third of the time
-    import hashlib  # noqa: F401
-
 _CHARACTERS_PER_TOKEN = 64
 _BATCH_SIZES = {"encoder": 16, "static": 48}
 _INLINE_QUERIES, _INLINE_CHARACTERS = 16, 2_000
@@ -91,6 +88,10 @@ _SUFFIXES = (".json", ".jsonl")
 _HUB_FILES = [*(f"*{suffix}" for suffix in _SUFFIXES), "README.md"]
 _COMMIT = re.compile("[0-9a-f]{40}")
 _SIGMOID_FLOOR = np.float32(-80.0)
+
+with suppress(ValueError):  # what stands in for a module may have no specification
+    if find_spec("nanotoken"):  # loads OpenSSL in any case; with it bundles are hashed in a third of the time
+        import hashlib  # noqa: F401
 
 
 class Router:
@@ -348,6 +349,7 @@ class Router:
 
         Raises:
             QueryError: ``text`` is not a string.
+            BundleError: The tokenizer fails on it, or cannot be opened.
         """
         if not isinstance(text, str):
             raise QueryError(_not_a_query(text))

@@ -29,6 +29,7 @@ _PLAIN_WORD = re.compile("[!-~\u00a1-\u00ac\u00ae-\u052f\u1e00-\u1fff\u2010-\u20
 _SPACE = re.compile(r"\s")
 _MEMBERS = re.compile(rb'(?:\s*+"[^"\\]*+(?:\\.[^"\\]*+)*+"\s*+:\s*+\d++\s*+,?+){1,256}+')
 """Some of an object's members whose values are numbers."""
+_TRUNCATION = {"direction", "max_length", "strategy", "stride"}
 _ADDED = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
 """How a token is added that is looked for in a text as it stands."""
 
@@ -42,7 +43,7 @@ class TokenizerFacts:
         n_special: How many special tokens every text gets.
         largest_id: Of all tokens.
         cleans: Whether other white space is read as a space.
-        pad_id: The padding's; None where the file has no padding.
+        pad_id: The padding's, where there is one.
     """
 
     ends: tuple[list[int], list[int]] | None
@@ -160,14 +161,15 @@ def _read_vocabulary(content: bytes, start: int) -> tuple[_Vocabulary, int]:
     tokens, numbers = [], []
     while found := _MEMBERS.match(content, start):
         members = json.loads(b"{%b}" % found.group().rstrip(b" \t\r\n,"))
-        tokens.append(np.array([token.encode() for token in members]))
-        _expect(tokens[-1].itemsize <= _LONGEST_TOKEN)
+        encoded = [token.encode() for token in members]
+        _expect(max(map(len, encoded)) <= _LONGEST_TOKEN)
+        tokens.append(np.array(encoded))
         numbers.append(np.fromiter(members.values(), np.int64))
         start = found.end()
     all_tokens = np.concatenate(tokens)
     order = all_tokens.argsort()
     vocabulary = _Vocabulary(all_tokens[order], np.concatenate(numbers)[order], all_tokens.itemsize)
-    _expect(bool((vocabulary.tokens[1:] != vocabulary.tokens[:-1]).all()))
+    _expect(bool((vocabulary.tokens[1:] != vocabulary.tokens[:-1]).all()) and int(vocabulary.numbers.max()) < 2**32)
     return vocabulary, start
 
 
@@ -176,7 +178,9 @@ def _read(file: dict[str, Any], vocabulary: _Vocabulary) -> WordPiece:
     model, normalizer = file["model"], file["normalizer"]
     strips = normalizer["strip_accents"]
     _expect(file["version"] == "1.0" and file["pre_tokenizer"] == {"type": "BertPreTokenizer"})
-    _expect(normalizer["type"] == "BertNormalizer" and _flag(normalizer["handle_chinese_chars"]) is not None)
+    _expect(normalizer["type"] == "BertNormalizer")
+    _flag(normalizer["handle_chinese_chars"])  # none of which is plain
+    _expect(file["padding"] is None and (file["truncation"] is None or file["truncation"].keys() == _TRUNCATION))
     _expect(file["decoder"] is None or file["decoder"]["type"] == "WordPiece")
     _expect(model["type"] == "WordPiece" and model["vocab"] == {})
     _expect(model["max_input_chars_per_word"] >= _LONGEST_WORD and isinstance(model["continuing_subword_prefix"], str))
@@ -193,7 +197,7 @@ def _read(file: dict[str, Any], vocabulary: _Vocabulary) -> WordPiece:
         n_special=sum(map(len, ends)),
         largest_id=int(vocabulary.numbers.max()),
         cleans=_flag(normalizer["clean_text"]),
-        pad_id=None if file["padding"] is None else int(file["padding"]["pad_id"]),
+        pad_id=None,
     )
     return WordPiece(
         facts=facts,

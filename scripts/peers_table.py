@@ -1,15 +1,13 @@
 """The table of contenders in README.md: this project's students beside other libraries for the same job.
 
 All figures come from one run of scripts/peers.py, kept in results/peers.json, so that speed and accuracy are of the same models; what
-nobody measured here from results/published.json, with its source. Of the limits, memory, install and start come from the last run, results/peers-last.json:
-how busy the host was changes none but the start.
+nobody measured here from results/published.json, with its source.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +23,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS, PAGE = ROOT / "results", ROOT / "docs" / "runtime-budget.md"
-PEERS, LAST = RESULTS / "peers.json", RESULTS / "peers-last.json"
+PEERS = RESULTS / "peers.json"
 PUBLISHED = RESULTS / "published.json"
 THROUGHPUT, BUDGET = RESULTS / "throughput.json", RESULTS / "runtime-budget.json"
 STEPS_OF_START = ("import", "load", "first_answer")
@@ -51,16 +49,13 @@ def table() -> str:
 
 def limits() -> str:
     """What the runtime is to reach beside other libraries, and by how much it misses."""
-    run, last = (json.loads(path.read_text(encoding="utf-8")) for path in (PEERS, LAST))
+    run = json.loads(PEERS.read_text(encoding="utf-8"))
     late = json.loads(THROUGHPUT.read_text(encoding="utf-8"))["bundles"]["encoder"]["late"]
     budgets = json.loads(BUDGET.read_text(encoding="utf-8"))["bundles"]
     begun = next(each["start"] for each in budgets if each["student"] == "encoder")
     lines = ["| | measured | limit | |", "| --- | ---: | ---: | --- |"]
-    lines += [
-        _judged(limit)
-        for limit in [*_limits_beside_peers(run), *_limits_of_a_process(last), *_limits_alone(begun, late)]
-    ]
-    source = f"Times and rates beside others are from {_run(run)}, {run['data']['name']}; percentiles are the medians of {run['runs']} runs.{_last(run, last)}"
+    lines += [_judged(limit) for limit in _limits_beside_peers(run) + _limits_alone(begun, late)]
+    source = f"But for the budget's start and the loop, from {_run(run)}, {run['data']['name']}; percentiles are the medians of {run['runs']} runs."
     how = "; ".join(f"{row['name']}: {row['how']}" for row in run["rows"] if not row["bundle_id"])
     notes = [f"{source}{older_students(run['environment'])}", f"How each was set up: {how}.", _who_holds_the_loop(late)]
     return "\n".join([*lines, *(line for note in notes for line in ("", note)), ""])
@@ -82,12 +77,6 @@ class _Limit:
     limit: float
     is_most: bool = True
 
-    def stands(self) -> bool:
-        """Whether it is kept; False too where a contender did not run."""
-        with suppress(KeyError):
-            return self.measured() <= self.limit if self.is_most else self.measured() >= self.limit
-        return False
-
 
 def _limits_beside_peers(run: Row) -> list[_Limit]:
     """Of one run of scripts/peers.py."""
@@ -98,6 +87,13 @@ def _limits_beside_peers(run: Row) -> list[_Limit]:
 
     def tail(name: str) -> float:
         return float(rows[name]["p99_ms"] / rows[name]["p50_ms"])
+
+    def above_bare(name: str) -> float:
+        row = rows[name]
+        return float(row["cold_start_ms"] - row["bare_imports_ms"])
+
+    def memory(name: str) -> float:
+        return float(rows[name]["serving_rss_mb"])
 
     def batches_over_single(name: str) -> float:
         return float(rows[name]["queries_per_s"] * rows[name]["p50_ms"] / 1000)
@@ -114,21 +110,6 @@ def _limits_beside_peers(run: Row) -> list[_Limit]:
             "`static`, queries a second in batches", lambda: rows["static"]["queries_per_s"], 100_000, is_most=False
         ),
         _Limit("`encoder`, in batches over one by one", lambda: batches_over_single("encoder"), 4, is_most=False),
-    ]
-
-
-def _limits_of_a_process(run: Row) -> list[_Limit]:
-    """Of one run of scripts/peers.py: what does not hang on how quick the others are."""
-    rows = {row["name"]: row for row in run["rows"]}
-
-    def above_bare(name: str) -> float:
-        row = rows[name]
-        return float(row["cold_start_ms"] - row["bare_imports_ms"])
-
-    def memory(name: str) -> float:
-        return float(rows[name]["serving_rss_mb"])
-
-    return [
         _Limit("`static`, memory, MB", lambda: memory("static"), 90),
         _Limit("`static` with `[fast]`, memory, MB", lambda: memory("static [fast]"), 90),
         _Limit("default install, MB", lambda: rows["static"]["install_mb"], 240),
@@ -137,35 +118,12 @@ def _limits_of_a_process(run: Row) -> list[_Limit]:
     ]
 
 
-def _last(run: Row, last: Row) -> str:
-    """What the last run says of times, where it is not the one that is shown."""
-    now, shown = ({row["name"]: row for row in each["rows"]} for each in (last, run))
-    if (
-        last["commit"] == run["commit"]
-        or not {"static", "static [fast]", "model2vec", "fastText"} <= now.keys() & shown.keys()
-    ):
-        return ""
-    slower = ", ".join(
-        f"{name} {now[name]['p50_ms'] / shown[name]['p50_ms']:.1f} times" for name in ("model2vec", "fastText")
-    )
-    then = {limit.what: limit for limit in _limits_beside_peers(run)}
-    missed = [each.what for each in _limits_beside_peers(last) if not each.stands() and then[each.what].stands()]
-    only_there = f" (what stands in the table and is missed there: {'; '.join(missed)})" if missed else ""
-    return (
-        f" Memory, install and first answer are from the last run ({last['commit']}, {last['environment']['measured_at'][:10]}), on a busier host: bare imports took "
-        f"{last['bare_imports_ms']:.0f} ms there in place of {run['bare_imports_ms']:.0f}, {slower} as long. So its other times are not in the table; "
-        f"they were: `static` p50 {1000 * now['static']['p50_ms']:.1f} µs and {now['static']['queries_per_s']:,.0f} queries a second, with `[fast]` {1000 * now['static [fast]']['p50_ms']:.1f} µs; "
-        f"p99 over p50 {now['static']['p99_ms'] / now['static']['p50_ms']:.1f} and {now['static [fast]']['p99_ms'] / now['static [fast]']['p50_ms']:.1f}; "
-        f"p50 over that of model2vec {now['static']['p50_ms'] / now['model2vec']['p50_ms']:.3f}{only_there}."
-    )
-
-
 def _limits_alone(begun: Row, late: Mapping[str, Row]) -> list[_Limit]:
-    """Of the encoder's start (scripts/budget.py), and of what waits beside it (scripts/throughput.py)."""
+    """Of the encoder's start above the bare imports of three libraries (scripts/budget.py), and of what waits beside it (scripts/throughput.py)."""
     start_ms = sum(begun[f"{step}_ms"] for step in STEPS_OF_START) - begun["third_library_ms"]
     longest_ms = late["busy"]["p100_ms"]
     return [
-        _Limit("`encoder`, the same in the budget above, ms", lambda: start_ms, 250),
+        _Limit("`encoder`, the same in the budget above, less tokenizers, ms", lambda: start_ms, 250),
         _Limit("`encoder`, longest that a loop waits beside batches of 256, ms", lambda: longest_ms, HELD_MS),
     ]
 
@@ -177,7 +135,8 @@ def _judged(limit: _Limit) -> str:
         figure = limit.measured()
     except KeyError as missing:  # who could not run, or was not asked to
         return f"| {limit.what} | | {bound} | not measured: {missing.args[0]} did not run |"
-    verdict = "stands" if limit.stands() else f"missed: {figure / limit.limit:.2f} times the limit"
+    stands = figure <= limit.limit if limit.is_most else figure >= limit.limit
+    verdict = "stands" if stands else f"missed: {figure / limit.limit:.2f} times the limit"
     shown = f"{figure:.3g}" if limit.is_most else f"{float(f'{figure:.3g}'):,g}"
     return f"| {limit.what} | {shown} | {bound} | {verdict} |"
 
@@ -210,7 +169,7 @@ def _difference(one: Row, other: Row) -> tuple[float, float]:
 
 
 def runs() -> str:
-    """Every run there was: p50, and how far p99 lies above it."""
+    """Every run there was: p50, and how far p99 lies above it. The last is the one that is shown elsewhere."""
     found = [run for run in read_runs(RUNS) if run["rows"]]
     shown = ("static", "static [fast]", "model2vec", "fastText", "TF-IDF + LR")
     lines = [

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
@@ -172,7 +173,9 @@ def test_what_the_file_says_is_what_the_library_says(kind):
 
 def test_who_comes_while_the_reference_is_opened_waits_for_it(monkeypatch):
     quick, plain, opened = QueryTokenizer(content(wordpiece()), MAX_LENGTH), wordpiece(), []
-    monkeypatch.setattr(distill.tokenizer, "_open", lambda *given: opened.append(given) or _open(*given))
+    monkeypatch.setattr(
+        distill.tokenizer, "_open", lambda *given: opened.append(given) or time.sleep(0.1) or _open(*given)
+    )
     start = threading.Barrier(8)
 
     def work(_):
