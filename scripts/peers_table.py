@@ -1,7 +1,8 @@
 """The table of contenders in README.md: this project's students beside other libraries for the same job.
 
 All figures come from one run of scripts/peers.py, kept in results/peers.json, so that speed and accuracy are of the same models; what
-nobody measured here from results/published.json, with its source.
+nobody measured here from results/published.json, with its source. The limits show the last run beside it, results/peers-last.json: a copy of
+what scripts/peers.py wrote. The two are one where the host of the last run was not busier, told by the others' times.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS, PAGE = ROOT / "results", ROOT / "docs" / "runtime-budget.md"
-PEERS = RESULTS / "peers.json"
+PEERS, LAST = RESULTS / "peers.json", RESULTS / "peers-last.json"
 PUBLISHED = RESULTS / "published.json"
 THROUGHPUT, BUDGET = RESULTS / "throughput.json", RESULTS / "runtime-budget.json"
 STEPS_OF_START = ("import", "load", "first_answer")
@@ -49,13 +50,17 @@ def table() -> str:
 
 def limits() -> str:
     """What the runtime is to reach beside other libraries, and by how much it misses."""
-    run = json.loads(PEERS.read_text(encoding="utf-8"))
+    run, last = (json.loads(path.read_text(encoding="utf-8")) for path in (PEERS, LAST))
     late = json.loads(THROUGHPUT.read_text(encoding="utf-8"))["bundles"]["encoder"]["late"]
     budgets = json.loads(BUDGET.read_text(encoding="utf-8"))["bundles"]
     begun = next(each["start"] for each in budgets if each["student"] == "encoder")
-    lines = ["| | measured | limit | |", "| --- | ---: | ---: | --- |"]
-    lines += [_judged(limit) for limit in _limits_beside_peers(run) + _limits_alone(begun, late)]
-    source = f"But for the budget's start and the loop, from {_run(run)}, {run['data']['name']}; percentiles are the medians of {run['runs']} runs."
+    lines = [f"| | limit | {_when(run)} | {_when(last)} |", "| --- | ---: | --- | --- |"]
+    lines += [_judged(*both) for both in zip(_limits_beside_peers(run), _limits_beside_peers(last), strict=True)]
+    lines += ["", "| | limit | |", "| --- | ---: | --- |", *map(_judged, _limits_alone(begun, late))]
+    source = (
+        f"The first table: {_run(run)}, {run['data']['name']}, and beside it the last run, with the code of {last['commit']}; percentiles are the medians of {run['runs']} runs. "
+        f"How busy the host of the last run was, by the p50 of all who were asked, over that of the first: {_slower(run, last)}."
+    )
     how = "; ".join(f"{row['name']}: {row['how']}" for row in run["rows"] if not row["bundle_id"])
     notes = [f"{source}{older_students(run['environment'])}", f"How each was set up: {how}.", _who_holds_the_loop(late)]
     return "\n".join([*lines, *(line for note in notes for line in ("", note)), ""])
@@ -128,17 +133,31 @@ def _limits_alone(begun: Row, late: Mapping[str, Row]) -> list[_Limit]:
     ]
 
 
-def _judged(limit: _Limit) -> str:
-    """A line of the table."""
+def _judged(limit: _Limit, *again: _Limit) -> str:
+    """A line of the table: a limit, and what each run says of it."""
     bound = f"{limit.limit:g}" if limit.is_most else f"at least {limit.limit:,}"
+    return f"| {limit.what} | {bound} | {' | '.join(map(_verdict, (limit, *again)))} |"
+
+
+def _verdict(limit: _Limit) -> str:
     try:
         figure = limit.measured()
     except KeyError as missing:  # who could not run, or was not asked to
-        return f"| {limit.what} | | {bound} | not measured: {missing.args[0]} did not run |"
+        return f"not measured: {missing.args[0]} did not run"
     stands = figure <= limit.limit if limit.is_most else figure >= limit.limit
-    verdict = "stands" if stands else f"missed: {figure / limit.limit:.2f} times the limit"
     shown = f"{figure:.3g}" if limit.is_most else f"{float(f'{figure:.3g}'):,g}"
-    return f"| {limit.what} | {shown} | {bound} | {verdict} |"
+    return f"{shown}: stands" if stands else f"{shown}: missed, {figure / limit.limit:.2f} times the limit"
+
+
+def _when(run: Row) -> str:
+    return f"{run['environment']['measured_at'][:10]}, {run['commit']}"
+
+
+def _slower(run: Row, last: Row) -> str:
+    """By which factor each contender's p50 is that of the first run."""
+    before = {row["name"]: row["p50_ms"] for row in run["rows"]}
+    factors = {row["name"]: row["p50_ms"] / before[row["name"]] for row in last["rows"] if row["name"] in before}
+    return ", ".join(f"{name} {factor:.2f}" for name, factor in sorted(factors.items(), key=lambda pair: pair[1]))
 
 
 def _who_holds_the_loop(late: Mapping[str, Row]) -> str:

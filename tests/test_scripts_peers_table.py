@@ -22,6 +22,7 @@ ROW = {
 def results(tmp_path, monkeypatch):
     run = {
         "data": {"name": "birds", "n_test": 10, "n_oos": 2},
+        "commit": "older",
         "environment": {"processor": "Abacus", "measured_at": "2026-01-02T00:00:00+00:00"},
         "rows": [
             {**ROW, "name": "slow peer", "p50_ms": 9.0},
@@ -36,6 +37,7 @@ def results(tmp_path, monkeypatch):
     ]
     for name, text in (
         ("PEERS", json.dumps(run)),
+        ("LAST", json.dumps(run)),
         ("PUBLISHED", json.dumps(published)),
         ("BUDGET", ""),
         ("THROUGHPUT", ""),
@@ -107,25 +109,31 @@ def test_limits_say_what_stands_and_by_how_much_the_rest_is_missed(results):
     budget = {"bundles": [{"student": "static", "start": {}}, {"student": "encoder", "start": start}]}
     (results / "BUDGET").write_text(json.dumps(budget), "utf-8")
     (results / "THROUGHPUT").write_text(json.dumps({"bundles": {"encoder": {"late": late()}}}), "utf-8")
+    for row in run["rows"]:
+        row |= {"p50_ms": 2 * row["p50_ms"], "serving_rss_mb": 45.0}
+    del run["rows"][3]
+    (results / "LAST").write_text(json.dumps(run | {"commit": "newer"}), "utf-8")
     lines = peers_table.limits().splitlines()
-    assert "| `static`, p50, µs | 30 | 35 | stands |" in lines
-    assert any(line.startswith("How each was set up: ") and "model2vec: by the book" in line for line in lines)
-    assert "| `static` with `[fast]`, p50, µs | 30 | 22 | missed: 1.36 times the limit |" in lines
-    assert "| `encoder`, p50 over that of semantic-router | 0.1 | 0.125 | stands |" in lines
-    assert "| `static`, first answer above bare imports, ms | 220 | 250 | stands |" in lines
-    assert "| `encoder`, first answer above bare imports, ms | 220 | 250 | stands |" in lines
+    assert lines[0] == "| | limit | 2026-01-02, older | 2026-01-02, newer |"
+    assert "| `static`, p50, µs | 35 | 30: stands | 60: missed, 1.71 times the limit |" in lines
     assert (
-        "| `encoder`, the same in the budget above, less tokenizers, ms | 260 | 250 | missed: 1.04 times the limit |"
+        "| `static`, p50 over that of model2vec | 0.35 | 1: missed, 2.86 times the limit | not measured: model2vec did not run |"
         in lines
     )
+    assert "| `encoder`, p50 over that of semantic-router | 0.125 | 0.1: stands | 0.1: stands |" in lines
+    assert "| `static`, first answer above bare imports, ms | 250 | 220: stands | 220: stands |" in lines
+    assert "| `static`, memory, MB | 90 | 99: missed, 1.10 times the limit | 45: stands |" in lines
+    rate = "66,700: missed, 0.67 times the limit"
+    assert f"| `static`, queries a second in batches | at least 100,000 | {rate} | {rate} |" in lines
+    over = "2: missed, 0.50 times the limit"
+    assert any(line.startswith(f"| `encoder`, in batches over one by one | at least 4 | {over} | 4") for line in lines)
+    own_start = "`encoder`, the same in the budget above, less tokenizers, ms"
+    assert f"| {own_start} | 250 | 260: missed, 1.04 times the limit |" in lines
     longest = "`encoder`, longest that a loop waits beside batches of 256, ms"
-    assert f"| {longest} | 5 | 2 | missed: 2.50 times the limit |" in lines
+    assert f"| {longest} | 2 | 5: missed, 2.50 times the limit |" in lines
+    assert any("over that of the first: static 2.00, static [fast] 2.00, " in line for line in lines)
+    assert any(line.startswith("How each was set up: ") and "model2vec: by the book" in line for line in lines)
     assert "0.20 % of a task's turns in the loop are later than that beside it, 0.30 % beside a thread" in lines[-1]
-    assert "| `static`, memory, MB | 99 | 90 | missed: 1.10 times the limit |" in lines
-    assert (
-        "| `static`, queries a second in batches | 66,700 | at least 100,000 | missed: 0.67 times the limit |" in lines
-    )
-    assert "| `encoder`, in batches over one by one | 2 | at least 4 | missed: 0.50 times the limit |" in lines
 
 
 def test_every_run_that_was_logged_is_shown(tmp_path, monkeypatch):
