@@ -6,6 +6,8 @@ import sys
 
 import pytest
 from bundles import build_bundle
+from hypothesis import given
+from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from distill.tokenizer import QueryTokenizer
@@ -41,6 +43,16 @@ def test_every_plain_character_is_read_as_the_library_reads_it(lowercase, strip_
     words = [word for each in PLAIN for word in (each, f"a{each}", f"{each}B", f"A{each}{each}b")]
     expected = [encoding.ids for encoding in reference.encode_batch_fast(words, add_special_tokens=False)]
     assert [list(known.ids(word)) for word in words] == expected
+
+
+UNCASED, CASED = tokenizer_of_characters(), tokenizer_of_characters(lowercase=False)
+KNOWN_UNCASED, KNOWN_CASED = read_wordpiece(content(UNCASED)), read_wordpiece(content(CASED))
+
+
+@given(word=st.text(st.sampled_from(PLAIN), min_size=1, max_size=21))  # of which NFD makes 64 at most
+def test_a_plain_word_has_the_ids_that_the_library_gives_it(word):
+    for reference, known in ((UNCASED, KNOWN_UNCASED), (CASED, KNOWN_CASED)):
+        assert known.ids(word) == tuple(reference.encode(word, add_special_tokens=False).ids)
 
 
 @pytest.mark.parametrize("word", ["你", "🙂", "ไทย", "a\u00adb", "한국어", "[CLS]", "x[CLS]y", "x" * 65], ids=ascii)
