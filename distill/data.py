@@ -12,6 +12,7 @@ import unicodedata
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,14 +100,22 @@ def sha256_file(path: Path) -> str:
 
 
 def _sha256(content: bytes = b"") -> Any:
-    """Python's own until something has loaded OpenSSL, which is three times as fast and takes 4 MB; as the standard library's ``random`` does it."""
-    if "hashlib" not in sys.modules:
+    """Python's own, as in the standard library's ``random``, unless OpenSSL is loaded or will be: it is three times as fast, and takes 4 MB."""
+    if "hashlib" not in sys.modules and not _is_nanotoken_installed():
         for module in ("_sha2", "_sha256"):  # since Python 3.12, and before
             with suppress(ImportError, AttributeError):
                 return import_module(module).sha256(content)
     from hashlib import sha256
 
     return sha256(content)
+
+
+@lru_cache(maxsize=1)
+def _is_nanotoken_installed() -> bool:
+    """Which loads OpenSSL with every bundle."""
+    with suppress(ValueError):  # what stands in for a module may have no specification
+        return find_spec("nanotoken") is not None
+    return False
 
 
 @contextmanager

@@ -26,7 +26,6 @@ import re
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 from threading import Lock
@@ -88,10 +87,6 @@ _SUFFIXES = (".json", ".jsonl")
 _HUB_FILES = [*(f"*{suffix}" for suffix in _SUFFIXES), "README.md"]
 _COMMIT = re.compile("[0-9a-f]{40}")
 _SIGMOID_FLOOR = np.float32(-80.0)
-
-with suppress(ValueError):  # what stands in for a module may have no specification
-    if find_spec("nanotoken"):  # loads OpenSSL in any case; with it bundles are hashed in a third of the time
-        import hashlib  # noqa: F401
 
 
 class Router:

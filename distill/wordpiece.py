@@ -157,7 +157,7 @@ def read_wordpiece(content: bytes) -> WordPiece | None:
 
 
 def _read_vocabulary(content: bytes, start: int) -> tuple[_Vocabulary, int]:
-    """The members of an object, and where they end. In parts: all at once, as Python's objects, would leave 3 MB of holes in the process's memory."""
+    """The members of an object, and where they end. In parts: all at once, as Python's objects, would leave holes of megabytes in the process's memory."""
     tokens, numbers = [], []
     while found := _MEMBERS.match(content, start):
         members = json.loads(b"{%b}" % found.group().rstrip(b" \t\r\n,"))
