@@ -10,6 +10,7 @@ import numpy as np
 from distill.bundle import SELFCHECK, TOKENIZER
 from distill.data import read_jsonl, read_queries
 from distill.errors import DataError, DistillError, missing_extra
+from distill.policy import decide_differently
 from distill.tokenizer import without_surrogates
 from distill.types import OUT_OF_SCOPE_LABEL, Reason, Task
 
@@ -39,8 +40,6 @@ __all__ = [
 _TOP_SCORES = 5
 _NEIGHBOURS = 5
 _LEAST_SCORE = 0.005
-_WEIGHT_MOVED = 0.1
-"""How much a weight must move to be another answer."""
 
 
 # --- what it is ------------------------------------------------------------------------------------------------------
@@ -350,7 +349,7 @@ def compare(old: Router, new: Router, texts: Sequence[str] | None = None, source
         figures=_differing(_all_figures(old.bundle), _all_figures(new.bundle)),
         source=source,
         n_texts=len(texts),
-        changes=tuple(AnswerChange(text, was, now) for text, was, now in answers if _has_changed(was, now)),
+        changes=tuple(AnswerChange(text, was, now) for text, was, now in answers if decide_differently(was, now)),
     )
 
 
@@ -371,14 +370,6 @@ def _all_figures(bundle: Bundle) -> dict[str, Any]:
 def _differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     names = dict.fromkeys([*old, *new])
     return {name: (old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)}
-
-
-def _has_changed(old: Prediction, new: Prediction) -> bool:
-    if old.weights is None or new.weights is None:
-        return set(old.intents) != set(new.intents)
-    names = {*old.weights, *new.weights}
-    moved = max(abs(old.weights.get(name, 0.0) - new.weights.get(name, 0.0)) for name in names)
-    return old.top_intent != new.top_intent or moved >= _WEIGHT_MOVED
 
 
 def read_texts(path: Path) -> list[str]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Integers = np.ndarray[Any, np.dtype[np.integer[Any]]]
     Booleans = np.ndarray[Any, np.dtype[np.bool_]]
 
-__all__ = ["Policy", "confidence", "confidence_of", "fit_policy", "scores_as_target"]
+__all__ = ["Policy", "confidence", "confidence_of", "decide_differently", "fit_policy", "scores_as_target"]
 
 _SINGLE, _MULTI = Task.SINGLE, Task.MULTI
 _ACCEPTED, _LOW_CONFIDENCE, _OUT_OF_SCOPE = Reason.ACCEPTED, Reason.LOW_CONFIDENCE, Reason.OUT_OF_SCOPE
@@ -32,6 +32,8 @@ _LEAST_ODDS = 0.25
 """Of out-of-scope to in-scope queries, in use: labelled examples often hold next to none."""
 _PRIOR_POSITIVES = 10.0
 _MINIMUM_LABELS = 2
+_WEIGHT_MOVED = 0.1
+"""How much a weight must move to be another answer."""
 _SMALLEST, _LARGEST = 1e-30, 1e30
 
 
@@ -231,6 +233,15 @@ def confidence_of(answer: Prediction, task: Task) -> float | None:
         return None
     chosen = np.asarray([label in answer.intents for label in answer.labels]) if task is _MULTI else None
     return float(confidence(answer.probabilities, task, chosen))  # float32 beside a float would round the latter
+
+
+def decide_differently(one: Prediction, other: Prediction) -> bool:
+    """Whether two answers to a query decide differently: other intents accepted; of weights another best, or one that moved by a tenth."""
+    if one.weights is None or other.weights is None:
+        return set(one.intents) != set(other.intents)
+    names = {*one.weights, *other.weights}
+    moved = max(abs(one.weights.get(name, 0.0) - other.weights.get(name, 0.0)) for name in names)
+    return one.top_intent != other.top_intent or moved >= _WEIGHT_MOVED
 
 
 def scores_as_target(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.metrics import precision_recall_curve
 
-from distill.policy import Policy, _best_f1_thresholds, fit_policy
+from distill.policy import Policy, _best_f1_thresholds, decide_differently, fit_policy
 from distill.types import Prediction, Reason, Task
 
 LABELS = ("track", "cancel", "refund", "oos")
@@ -349,3 +349,28 @@ def test_shapes_that_do_not_fit_are_refused(probabilities, targets, weights):
             np.zeros(targets),
             None if weights is None else np.ones(weights),
         )
+
+
+def weighed(**weights: float) -> Prediction:
+    return Prediction(None, 0.5, Reason.ACCEPTED, max(weights, key=weights.__getitem__), weights=weights)
+
+
+def accepted(*intents: str) -> Prediction:
+    return Prediction(next(iter(intents), None), 0.5, Reason.ACCEPTED, "refund", intents=intents)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "differ"),
+    [
+        (accepted("refund"), accepted("refund"), False),
+        (accepted("refund", "order"), accepted("order", "refund"), False),
+        (accepted("refund"), accepted(), True),
+        (weighed(visual=0.7, audio=0.3), weighed(visual=0.65, audio=0.35), False),
+        (weighed(visual=0.7, audio=0.3), weighed(visual=0.59, audio=0.41), True),
+        (weighed(visual=0.51, audio=0.49), weighed(visual=0.49, audio=0.51), True),
+        (weighed(visual=0.7, audio=0.3), weighed(visual=0.7, audio=0.2, text=0.1), True),
+    ],
+)
+def test_which_answers_decide_differently(one, other, differ):
+    assert decide_differently(one, other) is differ
+    assert decide_differently(other, one) is differ

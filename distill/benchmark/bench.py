@@ -35,7 +35,7 @@ from distill.benchmark.statistics import compare_paired
 from distill.cascade import DECLINED
 from distill.data import as_known
 from distill.errors import DataError
-from distill.policy import confidence
+from distill.policy import confidence, decide_differently
 from distill.progress import Progress, say
 from distill.router import Router
 from distill.types import OUT_OF_SCOPE_LABEL, BenchResult, BenchRow, Prediction, Task
@@ -57,7 +57,7 @@ _TEACHER = "teacher"
 _WITH_EVIDENCE = "teacher+evidence"
 _FIGURES_OF_SCORES = ("oos_auroc", "oos_auroc_ci95")
 _DISAGREEMENTS = 50
-_WEIGHT_MOVED, _LEAST_WEIGHT = 0.1, 0.005
+_LEAST_WEIGHT = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -477,21 +477,13 @@ def _disagreements(inputs: BenchInputs, student: _Measured, teacher: _Measured) 
             "student_score": students.score,
         }
         for text, target, students, teachers, teacher_failed in answered
-        if not teacher_failed and _decide_differently(students, teachers)
+        if not teacher_failed and decide_differently(students, teachers)
     ]
     apart = student.answers.probabilities - teacher.answers.probabilities
     furthest = dict(zip(inputs.queries, np.abs(apart).max(axis=1).tolist(), strict=True))
     by_distance = inputs.task.is_mixture
     surest = sorted(found, key=lambda one: furthest[one["text"]] if by_distance else one["student_score"], reverse=True)
     return surest[:_DISAGREEMENTS]
-
-
-def _decide_differently(student: Prediction, teacher: Prediction) -> bool:
-    """Whether the accepted intents differ; or the weights, by a tenth and more."""
-    if student.weights is None or teacher.weights is None:
-        return set(student.intents) != set(teacher.intents)
-    moved = max(abs(weight - teacher.weights[name]) for name, weight in student.weights.items())
-    return moved >= _WEIGHT_MOVED
 
 
 def _shown(prediction: Prediction, task: Task) -> str | None:
