@@ -19,10 +19,12 @@ __all__ = [
     "NOT_SHOWN",
     "SPEED_COLUMNS",
     "TEACHER",
+    "CascadeColumn",
     "Column",
     "GateColumn",
     "accuracy_columns",
     "accuracy_in_scope",
+    "cascade_columns",
     "cascade_prices",
     "columns",
     "cost_columns",
@@ -208,6 +210,43 @@ def cascade_prices(result: BenchResult) -> dict[str, Callable[[Mapping[str, Any]
     if as_if := result.cost.get("priced_as"):
         prices[f"as {as_if['model']}"] = lambda point: point["share_asked"] * as_if["usd_per_1k"]
     return prices
+
+
+@dataclass(frozen=True, slots=True)
+class CascadeColumn:
+    """A column of the cascades' table: its title, what stands in a point's cell, and the number that it is sorted by."""
+
+    title: str
+    cell: Callable[[Mapping[str, Any]], str]
+    value: Callable[[Mapping[str, Any]], float | None] = lambda _: None
+
+
+def _rule(point: Mapping[str, Any]) -> str:
+    return "what the policy declines" if point["rule"] == "policy" else f"under {point['ask_below']:.9g}"
+
+
+def _drop(point: Mapping[str, Any]) -> str:
+    low, high = (100 * bound for bound in point["drop_ci95"])
+    return f"{100 * point['drop']:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def cascade_columns(result: BenchResult) -> list[CascadeColumn]:
+    """What is known of a point of ``result.cascades``: accuracy, latency and price over the share that is asked."""
+    return [
+        CascadeColumn("asks", _rule),
+        CascadeColumn("asked", lambda point: f"{100 * point['share_asked']:.1f} %", lambda point: point["share_asked"]),
+        CascadeColumn(
+            "accuracy_policy",
+            lambda point: share(point["accuracy"], point["accuracy_ci95"]),
+            lambda point: point["accuracy"],
+        ),
+        CascadeColumn("drop in points", _drop, lambda point: point["drop"]),
+        CascadeColumn("p95 ms", lambda point: number(point["p95_ms"]), lambda point: point["p95_ms"]),
+        *(
+            CascadeColumn(title, lambda point, price=price: usd(price(point)), price)  # type: ignore[misc]
+            for title, price in cascade_prices(result).items()
+        ),
+    ]
 
 
 def gate_word(gate: GateVerdict) -> str:

@@ -26,7 +26,7 @@ from distill.benchmark.display import (
     MISSING,
     SPEED_COLUMNS,
     accuracy_columns,
-    cascade_prices,
+    cascade_columns,
     columns,
     cost_columns,
     gate_columns,
@@ -37,13 +37,13 @@ from distill.benchmark.display import (
     usd,
 )
 from distill.benchmark.gates import what_would_show
-from distill.benchmark.table import markdown_table
+from distill.benchmark.table import cascade_markdown, markdown_table
 from distill.data import atomic_write
 from distill.errors import missing_extra
 from distill.types import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from distill.types import BenchResult, BenchRow, GateVerdict, Interval
@@ -119,7 +119,8 @@ def write_report(result: BenchResult, path: Path, *, with_text: bool = True) -> 
 def report_markdown(result: BenchResult) -> str:
     """The verdict, the tables and the gates as Markdown, for a pull request."""
     found = "\n".join(f"- {verdict.text}" for verdict in verdicts(result))
-    return "\n\n".join(filter(None, [f"# {result.name}: may it replace the LLM?", found, markdown_table(result)]))
+    title = f"# {result.name}: may it replace the LLM?"
+    return "\n\n".join(filter(None, [title, found, markdown_table(result), cascade_markdown(result)]))
 
 
 def report_html(result: BenchResult, *, with_text: bool = True) -> str:
@@ -318,26 +319,13 @@ def _near_pairs(result: BenchResult, *, with_text: bool) -> _Table:
 
 
 def _cascade(result: BenchResult) -> _Table:
-    prices = cascade_prices(result)
-    titles = ("student", "asks", "asked", "accuracy_policy", "drop in points", "p95 ms", *prices)
+    shown = cascade_columns(result)
     lines = [
-        (_Cell(row), *_cascade_cells(point), *(_figure(price(point), usd(price(point))) for price in prices.values()))
+        (_Cell(row), *(_figure(column.value(point), column.cell(point)) for column in shown))
         for row, points in result.cascades.items()
         for point in points
     ]
-    return _Table("cascade", "The cascade's points", titles, lines)
-
-
-def _cascade_cells(point: Mapping[str, Any]) -> list[_Cell]:
-    low, high = (100 * bound for bound in point["drop_ci95"])
-    rule = "what the policy declines" if point["rule"] == "policy" else f"under {point['ask_below']:.9g}"
-    return [
-        _Cell(rule),
-        _figure(point["share_asked"], f"{100 * point['share_asked']:.1f} %"),
-        _figure(point["accuracy"], share(point["accuracy"], point["accuracy_ci95"])),
-        _figure(point["drop"], f"{100 * point['drop']:+.1f} [{low:+.1f}, {high:+.1f}]"),
-        _figure(point["p95_ms"], number(point["p95_ms"])),
-    ]
+    return _Table("cascade", "The cascade's points", ("student", *(column.title for column in shown)), lines)
 
 
 def _spend(result: BenchResult) -> _Table:

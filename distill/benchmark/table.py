@@ -20,14 +20,12 @@ from distill.benchmark.display import (
     SPEED_COLUMNS,
     Column,
     accuracy_columns,
+    cascade_columns,
     cascade_prices,
     columns,
     cost_columns,
     gate_columns,
-    number,
     score_columns,
-    share,
-    usd,
 )
 
 if TYPE_CHECKING:
@@ -36,7 +34,7 @@ if TYPE_CHECKING:
 
     from distill.types import BenchResult, BenchRow, GateVerdict
 
-__all__ = ["markdown_table", "print_result", "print_teacher"]
+__all__ = ["cascade_markdown", "markdown_table", "print_result", "print_teacher"]
 
 _PLAIN_WIDTH = 120
 _NAMED_PAIRS = 3
@@ -120,30 +118,19 @@ def _cascade_caption(result: BenchResult) -> str:
     return (
         "A cascade asks the teacher where the student's policy declines (policy: Cascade(router, fallback)), or in place of that where its "
         "confidence is under a number (Cascade(router, fallback, ask_when=(), ask_below=...)). "
-        f"drop: the teacher's accuracy_policy minus the cascade's, on what the teacher answered, in points.{cost} "
+        f"drop in points: the teacher's accuracy_policy minus the cascade's, on what the teacher answered.{cost} "
         "A number picked for looking best here looks better than it is."
     )
 
 
 def _cascade_table(result: BenchResult) -> RenderableType:
-    """Accuracy, latency and price over the share that is asked."""
-    table = _empty_table()
+    table, shown = _empty_table(), cascade_columns(result)
     table.add_column("cascade", no_wrap=True)
-    prices = cascade_prices(result)
-    for title in ("ask_below", "asked", "accuracy_policy", "drop", "p95 ms", *prices):
-        table.add_column(title, justify="right")
+    for column in shown:
+        table.add_column(column.title, justify="right")
     for row, points in result.cascades.items():
         for point in points:
-            low, high = (100 * bound for bound in point["drop_ci95"])
-            cells = [
-                point["rule"] if point["rule"] == "policy" else f"{point['ask_below']:.9g}",
-                f"{100 * point['share_asked']:.1f} %",
-                share(point["accuracy"], point["accuracy_ci95"]),
-                f"{100 * point['drop']:+.1f} [{low:+.1f}, {high:+.1f}]",
-                number(point["p95_ms"]),
-                *(usd(price(point)) for price in prices.values()),
-            ]
-            table.add_row(row, *cells)
+            table.add_row(row, *(column.cell(point) for column in shown))
     return table
 
 
@@ -189,6 +176,18 @@ def markdown_table(result: BenchResult) -> str:
         cells = [[column.cell(gate) for column in shown_gates] for gate in result.gates]
         blocks += [_markdown([column.title for column in shown_gates], cells), gate_caption(result)]
     return "\n\n".join([*filter(None, blocks), headline(result)]) + "\n"
+
+
+def cascade_markdown(result: BenchResult) -> str:
+    """The cascades' points as Markdown; empty where there are none."""
+    shown = cascade_columns(result)
+    cells = [
+        [row, *(column.cell(point) for column in shown)] for row, points in result.cascades.items() for point in points
+    ]
+    if not cells:
+        return ""
+    table = _markdown(["cascade", *(column.title for column in shown)], cells)
+    return f"{table}\n\n{_cascade_caption(result)}\n"
 
 
 def _markdown(titles: list[str], cells: list[list[str]]) -> str:

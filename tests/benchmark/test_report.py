@@ -260,6 +260,7 @@ def test_the_pull_requests_page_has_the_verdict_the_tables_and_the_gates_and_no_
     assert page.index(verdict.text) < page.index("accuracy_policy |")
     assert "| static accuracy_drop |" in page
     assert "cold start ms" in page
+    assert "| static | what the policy declines |" in page
     assert not any(line["text"] in page for line in result.rows[1].notes["disagreements"])
 
 

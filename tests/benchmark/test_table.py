@@ -10,7 +10,7 @@ from rich.console import Console
 from distill.benchmark.captions import headline
 from distill.benchmark.display import MISSING, accuracy_in_scope, milliseconds, number, share, usd
 from distill.benchmark.scores import area_under_risk_coverage
-from distill.benchmark.table import markdown_table, print_result
+from distill.benchmark.table import cascade_markdown, markdown_table, print_result
 from distill.types import BenchRow, GateVerdict, Leakage, NearPair
 
 
@@ -276,6 +276,19 @@ def test_the_cascade_is_priced_as_another_model_where_one_was_named(result):
     assert lines[2].split()[-1] == "$0.0500"
     assert "USD per 1,000" not in " ".join(lines)
     assert "as gpt-5-mini: what asking costs for 1,000 queries" in " ".join(" ".join(lines).split())
+
+
+def test_the_cascade_stands_in_markdown_as_in_the_terminal(result):
+    points = result.cascades["static"]
+    table, caption = cascade_markdown(result).split("\n\n")
+    titles, rule, *lines = table.splitlines()
+    assert titles.startswith("| cascade | asks | asked | accuracy_policy | drop in points |")
+    assert rule.count("|") == titles.count("|")
+    assert len(lines) == len(points)
+    assert lines[0].startswith("| static | what the policy declines |")
+    assert f"| under {points[1]['ask_below']:.9g} |" in lines[1]
+    assert "drop in points:" in caption
+    assert cascade_markdown(replace(result, cascades={"static": []})) == ""
 
 
 PRICED = {
