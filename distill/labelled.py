@@ -62,6 +62,11 @@ def labelled_queries(spec: Spec, *, with_evidence: bool = True, show_notes: bool
         DataError: There is no query, or none has a label.
     """
     n_texts, also_gold, answers = answers_to_queries(spec)
+    if len(also_gold) == n_texts:
+        raise DataError(
+            f"{spec.queries_path}: every query is also in {spec.gold_path}, and what a router is measured on is not trained on; "
+            "take queries out of one of the two"
+        )
     targets, both = _targets(spec, answers), None
     if show_notes:
         _say_what_is_left_out(sorted(also_gold), n_texts - len(also_gold) - len(targets))

@@ -37,6 +37,7 @@ __all__ = [
 ]
 
 _MINIMUM_INTENTS = 2
+_UNSHOWABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LIKE_A_KEY = re.compile(r"(?=.*[a-z])(?=.*[A-Z])(?=.*[0-9]).{24,}|(?=.*[a-z])(?=.*[0-9])[a-z0-9]{24,}")
 """What a variable's name could be, but is not: some providers' keys are of the same characters."""
@@ -260,6 +261,22 @@ class GateLimits(_Strict):
     p95_ms: float | None = Field(default=None, gt=0)
     """Most that p95 may be, on one thread; null: no gate."""
 
+    @field_validator("accuracy_drop", "p95_ms", mode="before")
+    @classmethod
+    def _is_no_switch(cls, value: Any) -> Any:
+        if isinstance(value, bool):
+            raise ValueError(f"a limit is a number, found {str(value).lower()}; null lifts it")  # noqa: TRY004 - pydantic's
+        return value
+
+    @field_validator("accuracy_drop")
+    @classmethod
+    def _drop_is_a_share(cls, value: float | None) -> float | None:
+        if value is not None and value > 1:
+            raise ValueError(
+                f"a share of the queries, at most 1, found {value:g}; for {value:g} points write {value / 100:g}"
+            )
+        return value
+
 
 class GatesSpec(GateLimits):
     """Limits for every student, or nested under a student's name."""
@@ -357,6 +374,8 @@ class Spec(_Strict):
         for name in value:
             if not name.strip():
                 raise ValueError("an intent has an empty name")
+            if _UNSHOWABLE.search(name):
+                raise ValueError(f"the intent {name!r} has a line break or another control character; take it out")
             if name != name.strip():
                 raise ValueError(f"the intent {name!r} begins or ends with white space")
             if name == OUT_OF_SCOPE_LABEL:
@@ -371,6 +390,16 @@ class Spec(_Strict):
         if not value or len(set(value)) != len(value):
             raise ValueError("name each student once, and at least one")
         return value
+
+    @model_validator(mode="after")
+    def _gates_are_of_students(self) -> Spec:
+        for student in ("static", "encoder"):
+            if getattr(self.gates, student) is not None and student not in self.students:
+                raise ValueError(
+                    f"`gates.{student}`: {student} is not among `students` ({', '.join(self.students)}), so nobody would keep it; "
+                    "add it there, or take the gate out"
+                )
+        return self
 
     @model_validator(mode="after")
     def _out_of_scope_is_for_single(self) -> Spec:
@@ -568,7 +597,23 @@ def load_spec(path: str | Path, *, teacher_model: str | None = None, base_url: s
     except ValidationError as error:
         raise SpecError(_explain(error, path, lines, intents_file)) from error
     spec._path = path  # noqa: SLF001
+    _check_gold_is_apart(spec, lines)
     return spec
+
+
+def _check_gold_is_apart(spec: Spec, lines: dict[tuple[Any, ...], int]) -> None:
+    """Before anything is paid for: of the queries none would be left to train on."""
+    if spec.gold_path is None or spec.gold_path.resolve() != spec.queries_path.resolve():
+        return
+    if spec.writes_queries:
+        raise SpecError(
+            f"{spec.path}:{lines.get(('gold',), 1)}: `gold` is {spec.gold_path.name}, which synth writes; give it another name"
+        )
+    where, key = (("queries",), "queries") if spec.queries else (("teacher", "labels"), "teacher.labels")
+    raise SpecError(
+        f"{spec.path}:{lines.get(where, 1)}: `{key}` and `gold` are one file, {spec.gold_path.name}; nothing that a router is measured on is "
+        "trained on, so nothing would be left to train on: split the file in two"
+    )
 
 
 def _read_text(path: Path, *, hint: str = "") -> str:

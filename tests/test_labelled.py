@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from types import SimpleNamespace
 
@@ -11,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from project import write_project
 
-from distill.labelled import _held_out, target_of
+from distill.errors import DataError
+from distill.labelled import _held_out, labelled_queries, target_of
 from distill.spec import load_spec
 from distill.types import Label, Task
 
@@ -36,6 +38,14 @@ def test_only_the_ratio_of_scores_counts_however_small_or_large_they_are(spec, p
 @pytest.mark.parametrize("scores", [None, {}, {"refund": 0.0}, {"refund": math.nan}, {"refund": -1.0}, {"gone": 1.0}])
 def test_what_says_nothing_is_no_target(spec, scores):
     assert target_of(says(scores), spec) is None
+
+
+def test_where_every_query_is_gold_too_both_files_are_named(tmp_path):
+    spec = load_spec(write_project(tmp_path))
+    gold = [json.loads(line) for line in spec.gold_path.read_text("utf-8").splitlines()]
+    spec.queries_path.write_text("".join(json.dumps({"text": line["text"]}) + "\n" for line in gold), "utf-8")
+    with pytest.raises(DataError, match=f"{spec.queries_path}: every query is also in {spec.gold_path}"):
+        labelled_queries(spec)
 
 
 @pytest.mark.parametrize("seed", range(5))
