@@ -364,6 +364,44 @@ def test_a_line_ends_where_an_editor_ends_it():
     assert [query.text for query in read_queries(spec.queries_path)] == ["where\u2028is it", "stop\x0bit", "go on"]
 
 
+def test_an_example_of_weights_says_equal_shares_and_no_others():
+    weights = [(1, 0), (0.5, 0.5), (0.7, 0.3), (0, 1), (51, 49)]
+    lines = [
+        {"text": f"query {n}", "weights": {"visual": one, "audio": other}} for n, (one, other) in enumerate(weights)
+    ]
+    source = write("people.jsonl", jsonl(*lines))
+    done = distill("init", "out", "--from", source)
+    intents = load_spec("out").intents.items()
+    assert {name: body.examples for name, body in intents} == {
+        "visual": ("query 0", "query 1", "query 4"),
+        "audio": ("query 1", "query 3", "query 4"),
+    }
+    assert "so those of other weights are none" in done.stderr
+
+
+def test_a_text_of_two_intents_is_an_example_of_none():
+    write("ex/refund.txt", "money back\nsame text\n")
+    write("ex/cancel.txt", "stop it\nsame text\n")
+    done = distill("init", "out", "--from", "ex")
+    assert {name: body.examples for name, body in load_spec("out").intents.items()} == {
+        "cancel": ("stop it",),
+        "refund": ("money back",),
+    }
+    assert "1 text stands under several intents, and can be an example of none" in done.stderr
+
+
+def test_space_around_labels_is_taken_off():
+    done = distill("init", "out", "--from", write("m.csv", "text,intent\nhello there, greet\nhi,greet\nbye now,bye\n"))
+    assert [*load_spec("out").intents] == ["greet", "bye"]
+    assert "3 labelled queries of 2 intents" in done.stderr
+
+
+def test_labels_that_differ_by_case_are_named_by_line():
+    write("m.csv", "text,intent\nhello there,Greet\nbye now,bye\nhi,greet\n")
+    done = distill("init", "out", "--from", "m.csv")
+    assert "m.csv:4: the label 'greet' differs from 'Greet' (line 2) by case only; spell them alike" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("name", "content", "n", "words"),
     [
@@ -375,7 +413,7 @@ def test_a_line_ends_where_an_editor_ends_it():
 )
 def test_what_is_left_out_is_counted(name, content, n, words):
     path = write(name, content)
-    write("ex/b.txt", "stop\n")
+    write("ex/b.txt", "go on\n")
     source = path.parent if name.startswith("ex/") else path
     done = distill("init", "out", "--from", source, "--intent", "a", "--intent", "b", "--json")
     assert json.loads(done.stdout)["n_left_out"] == n

@@ -229,7 +229,12 @@ def _what_labels_do(labelled: Source, use: _Use, queries: Source | None) -> str:
     if use is _Use.EVIDENCE:
         return f"these are evidence for the model that labels{others}"
     cut = f"; the first {_EXAMPLES} of each intent were taken" if _most_examples(labelled) > _EXAMPLES else ""
-    return f"these are examples for the model that labels{others}{cut}"
+    shared = (
+        "; an example says which channels share a query equally, so those of other weights are none"
+        if labelled.task.is_mixture
+        else ""
+    )
+    return f"these are examples for the model that labels{others}{cut}{shared}"
 
 
 def _merged(intents: Sequence[Intent]) -> tuple[Intent, ...]:

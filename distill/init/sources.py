@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 import unicodedata
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -178,21 +179,19 @@ def _read_folder(folder: Path) -> Source:
     for path in files:
         name = unicodedata.normalize("NFC", path.stem)  # macOS gives a letter and its mark apart
         lines[name] = lines.get(name, ()) + _lines(path)
-    examples = {name: _distinct(texts) for name, texts in lines.items()}
-    n_left_out = sum(map(len, lines.values())) - sum(map(len, examples.values()))
+    own = {name: _distinct(texts) for name, texts in lines.items()}
+    n_left_out = sum(map(len, lines.values())) - sum(map(len, own.values()))
+    in_order = sorted(own, key=lambda name: name == OUT_OF_SCOPE_LABEL)
+    labelled = tuple({"text": text, "intent": name} for name in in_order for text in own[name])
+    examples, n_unclear = _of_one_intent(own)
     out_of_scope = examples.pop(OUT_OF_SCOPE_LABEL, None)
-    labelled = tuple(
-        {"text": text, "intent": name}
-        for name, texts in [*examples.items(), (OUT_OF_SCOPE_LABEL, out_of_scope or ())]
-        for text in texts
-    )
     return Source(
         folder,
         intents=tuple(Intent(name, "", texts) for name, texts in examples.items()),
         out_of_scope=out_of_scope,
         labelled=labelled,
         n_left_out=n_left_out,
-        note=f"{len(labelled)} examples of {_intents(len(examples))}, a file each{_left_out(n_left_out, 'repeated')}",
+        note=f"{len(labelled)} examples of {_intents(len(examples))}, a file each{_left_out(n_left_out, 'repeated')}{_unclear(n_unclear)}",
     )
 
 
@@ -347,7 +346,9 @@ def _labelled(table: Table, column: str, label_column: str | None, *, is_sure: b
     if label_column is None and not is_sure and not _holds_labels(table, column_of_labels, task):
         return None
     lines: list[dict[str, Any]] = []
-    examples: dict[str, list[str]] = {}
+    found_under: dict[str, list[str]] = {}
+    spelled: dict[str, tuple[str, int]] = {}
+    is_stripped = False
     for number, row in table.rows:
         text, label = _cell(table, number, row, column), row.get(column_of_labels)
         if _is_blank(label):
@@ -355,21 +356,74 @@ def _labelled(table: Table, column: str, label_column: str | None, *, is_sure: b
                 return None
             raise DataError(f"{table.path}:{number}: has no label in the column {label_column!r}")
         if text.strip():
-            lines.append({"text": text, key: label})
-            for name in _names(table, number, label, task):
-                examples.setdefault(name, []).append(text)
+            names = _names(table, number, label, task)
+            stripped = _without_space_around(label)
+            is_stripped |= stripped != label
+            lines.append({"text": text, key: stripped})
+            shows = _shown_by_an_example(label, names, task)
+            for name in map(str.strip, names):
+                _check_spelling(table, number, name, spelled)
+                found_under.setdefault(name, []).extend([text] if name in shows else [])
+    own = {name: _distinct(texts) for name, texts in found_under.items()}
+    examples, n_unclear = _of_one_intent(own) if task.has_one_label else (own, 0)
     out_of_scope = examples.pop(OUT_OF_SCOPE_LABEL, None)
     n_left_out = len(table.rows) - len(lines)
     return Source(
         table.path,
-        intents=tuple(Intent(name, "", _distinct(texts)) for name, texts in examples.items()),
-        out_of_scope=None if out_of_scope is None else _distinct(out_of_scope),
+        intents=tuple(Intent(name, "", texts) for name, texts in examples.items()),
+        out_of_scope=out_of_scope,
         labelled=tuple(lines),
         task=task,
-        is_ready=(column, column_of_labels, n_left_out) == ("text", key, 0)
+        is_ready=(column, column_of_labels, n_left_out, is_stripped) == ("text", key, 0, False)
         and table.path.suffix.lower() in {".jsonl", ".ndjson"},
         n_left_out=n_left_out,
-        note=f"{len(lines):,} labelled queries of {_intents(len(examples))}{_left_out(n_left_out, 'blank')}",
+        note=f"{len(lines):,} labelled queries of {_intents(len(examples))}{_left_out(n_left_out, 'blank')}{_unclear(n_unclear)}",
+    )
+
+
+_EQUAL = 0.05
+
+
+def _shown_by_an_example(label: Any, names: Sequence[str], task: Task) -> set[str]:
+    """Of which intents the text is an example. One says no more of weights than which channels share them equally."""
+    if not task.is_mixture:
+        return {name.strip() for name in names}
+    own = {name.strip(): weight for name, weight in label.items() if isinstance(weight, int | float) and weight > 0}
+    is_equal = bool(own) and max(own.values()) - min(own.values()) <= _EQUAL * sum(own.values())
+    return set(own) if is_equal else set()
+
+
+def _without_space_around(label: Any) -> Any:
+    """Names as tables often have them: a space after each comma."""
+    if isinstance(label, dict):
+        return {name.strip(): weight for name, weight in label.items()}
+    return [name.strip() for name in label] if isinstance(label, list) else label.strip()
+
+
+def _check_spelling(table: Table, number: int, name: str, spelled: dict[str, tuple[str, int]]) -> None:
+    before, line = spelled.setdefault(name.casefold(), (name, number))
+    if before != name:
+        raise DataError(
+            f"{table.path}:{number}: the label {name!r} differs from {before!r} (line {line}) by case only; spell them alike"
+        )
+
+
+def _of_one_intent(own: dict[str, tuple[str, ...]]) -> tuple[dict[str, tuple[str, ...]], int]:
+    """Examples by intent without the texts that stand under several, which are examples of none, and how many these are."""
+    n_intents = Counter(unicodedata.normalize("NFC", text) for texts in own.values() for text in texts)
+    unclear = {text for text, n in n_intents.items() if n > 1}
+    kept = {
+        name: tuple(text for text in texts if unicodedata.normalize("NFC", text) not in unclear)
+        for name, texts in own.items()
+    }
+    return kept, len(unclear)
+
+
+def _unclear(n: int) -> str:
+    if not n:
+        return ""
+    return (
+        f"; {'1 text stands' if n == 1 else f'{n:,} texts stand'} under several intents, and can be an example of none"
     )
 
 
