@@ -58,6 +58,7 @@ _WITH_EVIDENCE = "teacher+evidence"
 _FIGURES_OF_SCORES = ("oos_auroc", "oos_auroc_ci95")
 _DISAGREEMENTS = 50
 _LEAST_WEIGHT = 0.005
+_NAMED_TEXTS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +147,7 @@ def run_bench(inputs: BenchInputs, *, show_progress: bool = True) -> BenchResult
         raise DataError("nothing to measure on: there is no gold, and no labelled query was held out")
     gold = Gold.from_queries(inputs.gold, inputs.labels)
     machine = environment()
+    _say_contradictions(inputs.gold)
     local, busy_share = _measure_local(inputs, gold, show_progress=show_progress)
     machine |= {"busy_share_during": round(busy_share, 3), "loaded": machine["loaded"] or is_loaded(busy_share)}
     _warn_if_loaded(machine)
@@ -280,9 +282,34 @@ def _leakage_and_provenance(inputs: BenchInputs, measured: Sequence[_Measured]) 
 
 
 def _about_gold(inputs: BenchInputs) -> dict[str, Any]:
-    """What gold says nothing of, and says twice."""
-    n_distinct = len({as_known(query.text) for query in inputs.gold})
-    return {"labels_not_in_gold": _not_in_gold(inputs), "n_repeated_gold": len(inputs.gold) - n_distinct}
+    """What gold says nothing of, says twice, and says in two ways."""
+    found = {
+        "labels_not_in_gold": _not_in_gold(inputs),
+        "n_repeated_gold": len(inputs.gold) - len({as_known(query.text) for query in inputs.gold}),
+        "n_contradicting_gold": len(_contradicting(inputs.gold)),
+    }
+    if inputs.task.is_mixture and inputs.gold:
+        found["n_distinct_weights"] = len({tuple(sorted(query.target.items())) for query in inputs.gold})
+    return found
+
+
+def _contradicting(gold: Sequence[GoldQuery]) -> list[str]:
+    """The texts that gold has with more than one label, as they are spelled first."""
+    first: dict[str, GoldQuery] = {}
+    known = ((first.setdefault(as_known(query.text), query), query) for query in gold)
+    return list(dict.fromkeys(before.text for before, query in known if before.target != query.target))
+
+
+def _say_contradictions(gold: Sequence[GoldQuery]) -> None:
+    if texts := _contradicting(gold):
+        shown = ", ".join(map(repr, texts[:_NAMED_TEXTS])) + (", ..." if len(texts) > _NAMED_TEXTS else "")
+        say(
+            f"bench: gold has {_texts(len(texts))} with more than one label ({shown}); nobody can be right about all of them"
+        )
+
+
+def _texts(n: int) -> str:
+    return "1 text" if n == 1 else f"{n:,} texts"
 
 
 def _not_in_gold(inputs: BenchInputs) -> list[str]:

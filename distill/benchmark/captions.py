@@ -25,6 +25,7 @@ __all__ = [
     "accuracy_caption",
     "cost_lines",
     "gate_caption",
+    "gold_captions",
     "headline",
     "leakage_caption",
     "recorded_days",
@@ -36,6 +37,9 @@ _STUDENTS = ("encoder", "static")
 _DAYS_PER_MONTH = 365 / 12
 _MANY_REPEATED = 0.05
 """Share of gold from which on intervals and verdicts are markedly too sure."""
+
+_MANY_DISTINCT = 0.2
+"""Weights for each gold query from which on the nearest of them says little."""
 
 _MOST_NAMES = 10
 
@@ -68,13 +72,19 @@ def accuracy_caption(result: BenchResult) -> str:
     if not result.n_gold:
         n = result.provenance.get("n_queries", 0)
         fitted = (
-            " The policy was fitted on the same queries, which flatters a little." if result.task is Task.MULTI else ""
+            " Policy and temperature were fitted on the same queries, which flatters a little."
+            if result.task is Task.MULTI
+            else " The temperature was fitted on the same queries, which flatters KL a little."
         )
         return f"No gold: only fidelity to the teacher is known, on {n:,} held-out queries.{fitted} Brackets: 95 % intervals."
     scope = f" ({result.n_in_scope:,} in scope, {result.n_oos:,} out of scope)" if result.n_oos else ""
     missing = _not_in_gold(result)
-    repeated = _repeated_gold(result)
-    return f"{result.n_gold:,} gold queries{scope}. {_MEANING[result.task]}{f'{missing} ' if missing else ''}{repeated}Brackets: 95 % intervals."
+    return f"{result.n_gold:,} gold queries{scope}. {_MEANING[result.task]}{f'{missing} ' if missing else ''}Brackets: 95 % intervals."
+
+
+def gold_captions(result: BenchResult) -> list[str]:
+    """What is wrong with gold itself, a line each."""
+    return [line for line in (_repeated_gold(result), _contradicting_gold(result), _nearest_of_few(result)) if line]
 
 
 def _not_in_gold(result: BenchResult) -> str:
@@ -91,8 +101,29 @@ def _repeated_gold(result: BenchResult) -> str:
     n = result.provenance.get("n_repeated_gold", 0)
     warning = "WARNING: " if n > _MANY_REPEATED * result.n_gold else ""
     return (
-        f"{warning}{n:,} gold queries repeat another one, and every interval takes them for independent. " if n else ""
+        f"{warning}{n:,} gold queries repeat another one, and every interval takes them for independent." if n else ""
     )
+
+
+def _contradicting_gold(result: BenchResult) -> str:
+    """How many texts nobody can answer rightly every time, in a sentence; empty where there are none."""
+    n = result.provenance.get("n_contradicting_gold", 0)
+    stands = "1 text stands" if n == 1 else f"{n:,} texts stand"
+    return f"WARNING: {stands} in gold with more than one label: nobody can be right about all of them." if n else ""
+
+
+def _nearest_of_few(result: BenchResult) -> str:
+    """Whether the nearest of gold's weights says little, in a sentence; empty where it does not."""
+    n = result.provenance.get("n_distinct_weights")
+    if n is None:
+        return ""
+    if n == 1:
+        return "WARNING: all gold queries have the same weights, so whatever is answered is nearest to its own: go by KL and MAE."
+    if n > _MANY_DISTINCT * result.n_gold:
+        return (
+            f"WARNING: gold has {n:,} different weights, so hardly any answer is nearest to its own: go by KL and MAE."
+        )
+    return ""
 
 
 JUDGED_BY = {
@@ -140,7 +171,7 @@ def score_caption(result: BenchResult) -> str:
 
 def _best_aurc(result: BenchResult) -> str:
     """The least AURC that can be: out-of-scope queries, which have no right answer, come last at best."""
-    if not result.n_oos or result.task is not Task.SINGLE or not result.n_in_scope:
+    if not result.n_oos or result.task is not Task.SINGLE:
         return "0 is best"
     positions = range(result.n_in_scope + 1, result.n_gold + 1)
     least = sum((position - result.n_in_scope) / position for position in positions) / result.n_gold

@@ -17,6 +17,7 @@ from distill.benchmark.captions import (
     accuracy_caption,
     cost_lines,
     gate_caption,
+    gold_captions,
     headline,
     leakage_caption,
     score_caption,
@@ -167,7 +168,7 @@ def _row_tables(result: BenchResult) -> dict[str, Any]:
     """Columns and captions of the tables with a line for each row."""
     return {
         "accuracy_columns": columns(accuracy_columns(result), result.rows),
-        "accuracy_lines": [accuracy_caption(result), leakage_caption(result)],
+        "accuracy_lines": [accuracy_caption(result), *gold_captions(result), leakage_caption(result)],
         "score_columns": columns(score_columns(result), result.rows),
         "score_lines": [score_caption(result)],
         "speed_columns": columns(SPEED_COLUMNS, result.rows),

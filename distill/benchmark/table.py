@@ -10,6 +10,7 @@ from distill.benchmark.captions import (
     accuracy_caption,
     cost_lines,
     gate_caption,
+    gold_captions,
     headline,
     leakage_caption,
     score_caption,
@@ -31,6 +32,7 @@ from distill.benchmark.display import (
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table
+    from rich.text import Text
 
     from distill.types import BenchResult, BenchRow, GateVerdict
 
@@ -62,7 +64,8 @@ def print_teacher(result: BenchResult) -> None:
     console = _stdout()
     shown = columns((*accuracy_columns(result), *SPEED_COLUMNS, *COST_COLUMNS), result.rows)
     console.print(_table(shown, result.rows))
-    console.print(Text(accuracy_caption(result), style="dim"))
+    for line in _captions([accuracy_caption(result), *gold_captions(result)]):
+        console.print(line)
     mixed_up = sorted(result.confusions, key=lambda each: -each["n"])[:_SHOWN_CONFUSIONS]
     if mixed_up:
         console.print(Text("mixed up most, gold and answer:"))
@@ -86,7 +89,7 @@ def _renderables(result: BenchResult) -> list[RenderableType]:
     for wanted, captions in _tables(result):
         if shown := columns(wanted, result.rows):
             parts.append(_table(shown, result.rows))
-            parts += [Text(line, style="bold yellow" if line.startswith("WARNING") else "dim") for line in captions]
+            parts += _captions(captions)
     parts += [Text(f"  {line}", style="dim") for line in _near_pairs(result)]
     if any(result.cascades.values()):
         parts += [_cascade_table(result), Text(_cascade_caption(result), style="dim")]
@@ -95,10 +98,16 @@ def _renderables(result: BenchResult) -> list[RenderableType]:
     return [*parts, Text(headline(result), style="bold")]
 
 
+def _captions(lines: list[str]) -> list[Text]:
+    from rich.text import Text
+
+    return [Text(line, style="bold yellow" if line.startswith("WARNING") else "dim") for line in lines]
+
+
 def _tables(result: BenchResult) -> list[tuple[tuple[Column, ...], list[str]]]:
     """Columns and captions of each table of rows, in order."""
     tables = [
-        (accuracy_columns(result), [accuracy_caption(result)]),
+        (accuracy_columns(result), [accuracy_caption(result), *gold_captions(result)]),
         (score_columns(result), [score_caption(result)]),
         (SPEED_COLUMNS, speed_captions(result)),
         (cost_columns(result), [*cost_lines(result), leakage_caption(result)]),
@@ -170,7 +179,7 @@ def markdown_table(result: BenchResult) -> str:
         if shown := columns(wanted, result.rows):
             cells = [[row.name, *(column.cell(row) for column in shown)] for row in result.rows]
             blocks.append(_markdown(["", *(column.title for column in shown)], cells))
-            blocks += captions
+            blocks += [line.replace("<", "&lt;") for line in captions]  # of names of intents
     if result.gates:
         shown_gates = gate_columns(result.gates)
         cells = [[column.cell(gate) for column in shown_gates] for gate in result.gates]

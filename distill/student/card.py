@@ -111,7 +111,7 @@ def model_card(
         _usage(manifest, repository),
         f"## Labels\n\n{_labels(manifest.labels)}",
         *([f"## Figures\n\n{table.strip()}"] if table else []),
-        _held_out(manifest, "above" if table else "in the benchmark's `bench.json`"),
+        _held_out(manifest, _where_gold_figures_stand(result, table)),
         _limits(manifest, result),
         _rights(manifest, base_model, added),
         _provenance(manifest),
@@ -206,6 +206,12 @@ def _named(labels: Sequence[str]) -> str:
     shown = ", ".join(_code(label) for label in labels[:_SHOWN_LABELS])
     more = f" and {len(labels) - _SHOWN_LABELS} more" if len(labels) > _SHOWN_LABELS else ""
     return f"{shown}{more}"
+
+
+def _where_gold_figures_stand(result: BenchResult | None, table: str) -> str:
+    if result is not None and not result.n_gold:
+        return "nowhere yet: there was no gold"
+    return "above" if table else "in the benchmark's `bench.json`"
 
 
 def _held_out(manifest: Manifest, gold_figures: str) -> str:

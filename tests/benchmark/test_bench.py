@@ -215,7 +215,7 @@ def test_the_other_tasks_run_through(tiny_bundles, task):
     assert result_as_json(result_from_json(value)) == value
 
 
-def test_gold_that_was_trained_on_is_counted(tiny_bundles):
+def test_gold_that_was_trained_on_is_counted(tiny_bundles, capsys):
     inputs = make_inputs(tiny_bundles)
     seen = replace(inputs, gold=(GoldQuery("Stop it, NOW!", {"cancel_order": 1.0}), *inputs.gold))
     result = run_bench(seen, show_progress=False)
@@ -228,6 +228,14 @@ def test_gold_that_was_trained_on_is_counted(tiny_bundles):
     assert (
         run_bench(replace(inputs, gold=(*inputs.gold, *signs)), show_progress=False).provenance["n_repeated_gold"] == 1
     )
+    other = next(name for name in inputs.labels if name not in inputs.gold[0].target)
+    two = replace(inputs.gold[0], text=f"{inputs.gold[0].text}!", target={other: 1.0})
+    capsys.readouterr()
+    assert (
+        run_bench(replace(inputs, gold=(*inputs.gold, two)), show_progress=False).provenance["n_contradicting_gold"]
+        == 1
+    )
+    assert f"bench: gold has 1 text with more than one label ({inputs.gold[0].text!r});" in capsys.readouterr().err
     fewer = tuple(query for query in inputs.gold if "refund" not in query.target)
     result = run_bench(replace(inputs, gold=fewer), show_progress=False)
     assert result.provenance["labels_not_in_gold"] == ["refund"]

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from distill.benchmark.captions import headline
+from distill.benchmark.captions import gold_captions, headline
 from distill.benchmark.display import MISSING, accuracy_in_scope, milliseconds, number, share, usd
 from distill.benchmark.scores import area_under_risk_coverage
+from distill.benchmark.report import report_html
 from distill.benchmark.table import cascade_markdown, markdown_table, print_result
 from distill.types import BenchRow, GateVerdict, Leakage, NearPair
 
@@ -59,6 +60,33 @@ def test_gold_that_repeats_itself_is_said_and_much_of_it_is_a_warning(result):
         assert start in said
     many = replace(result, n_gold=1000, provenance={**result.provenance, "n_repeated_gold": 1})
     assert "WARNING: 1 gold" not in " ".join(printed(many).split())
+
+
+@pytest.mark.parametrize(
+    ("provenance", "words"),
+    [
+        ({"n_contradicting_gold": 2}, "WARNING: 2 texts stand in gold with more than one label"),
+        ({"n_repeated_gold": 13}, "WARNING: 13 gold queries repeat another one"),
+        ({"n_distinct_weights": 1}, "WARNING: all gold queries have the same weights"),
+        ({"n_distinct_weights": 30}, "WARNING: gold has 30 different weights"),
+    ],
+)
+def test_what_is_wrong_with_gold_is_a_warning_of_its_own(result, provenance, words):
+    wrong = replace(result, n_gold=33, provenance={**result.provenance, **provenance})
+    assert [line[: len(words)] for line in gold_captions(wrong)] == [words]
+    assert f'<p class="warning">{words}' in report_html(wrong)
+    assert f"\n\n{words}" in markdown_table(wrong)
+    assert words in " ".join(printed(wrong).split())
+
+
+def test_nothing_is_wrong_with_usual_gold(result):
+    usual = {"n_contradicting_gold": 0, "n_repeated_gold": 0, "n_distinct_weights": 5}
+    assert gold_captions(replace(result, n_gold=33, provenance={**result.provenance, **usual})) == []
+
+
+def test_names_of_intents_are_no_markup_in_markdown(result):
+    lacking = replace(result, provenance={**result.provenance, "labels_not_in_gold": ["<details>"]})
+    assert "Gold has nothing of &lt;details>:" in markdown_table(lacking)
 
 
 def test_failed_answers_are_not_among_the_queries_that_were_compared_on(result):
