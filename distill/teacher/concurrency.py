@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -50,11 +51,13 @@ def run_sync(work: Coroutine[Any, Any, _T]) -> _T:
     try:
         ended.wait()  # not join, which an interrupt makes believe that the thread has ended (Python 3.11)
     except BaseException:  # a notebook's interrupt: the thread must not go on with files that its caller closes
-        started.wait()
-        for loop, task in running:
-            if task is not None and not loop.is_closed():
-                loop.call_soon_threadsafe(task.cancel)
-        ended.wait()
+        while not ended.is_set():
+            with suppress(KeyboardInterrupt):  # a second one leaves what is in flight: the work counts it, and ends
+                started.wait()
+                for loop, task in running:
+                    if task is not None and not loop.is_closed():
+                        loop.call_soon_threadsafe(task.cancel)
+                ended.wait()
         thread.join()
         raise
     thread.join()
@@ -142,7 +145,7 @@ async def _left_to_end(workers: Sequence[asyncio.Future[None]], n_in_flight: int
         if n_in_flight:
             say(f"stopping: waiting for the answers to {n_in_flight} requests in flight; Ctrl-C again to leave them")
         await asyncio.gather(*workers, return_exceptions=True)
-    except KeyboardInterrupt:  # it came before the wait: what is left is counted all the same
+    except (KeyboardInterrupt, asyncio.CancelledError):  # what is left is counted all the same
         for each in workers:
             each.cancel()
         await asyncio.gather(*workers, return_exceptions=True)

@@ -131,6 +131,34 @@ def test_an_interrupted_notebook_leaves_no_thread_behind(make_spec):
         assert len(fake.asked) < len(TEXTS)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT to send")
+def test_a_notebook_that_is_interrupted_twice_counts_what_it_leaves(make_spec, capsys):
+    with FakeServer(delay_s=30) as fake:
+        spec = make_spec(fake.base_url, TEXTS, teacher={"price": PRICE, "concurrency": CONCURRENCY})
+
+        def interrupt():
+            wait_for(lambda: fake.n_in_flight > 0)
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.5)  # otherwise two signals may arrive as one
+            os.kill(os.getpid(), signal.SIGINT)
+
+        async def notebook():
+            with pytest.raises(KeyboardInterrupt):
+                label(spec, show_progress=False)
+
+        loop = asyncio.new_event_loop()  # asyncio.run would take the signal
+        watcher = threading.Thread(target=interrupt)
+        watcher.start()
+        try:
+            loop.run_until_complete(notebook())
+        finally:
+            watcher.join()
+            loop.close()
+    assert not any(thread.name == "distill" for thread in threading.enumerate())
+    assert len(ledger_lines(spec)) == fake.n_requests == 1
+    assert open_budget(spec, "fake").unanswered_usd > 0
+
+
 def test_an_error_waits_for_what_is_in_flight():
     begun, ended = [], []
 
