@@ -121,7 +121,7 @@ class TeacherSpec(_Strict):
     concurrency: int = Field(default=4, ge=1, le=256)
     """Requests in flight."""
     timeout_s: float = Field(default=60.0, gt=0)
-    """Seconds until a request is given up; it is asked again, and a provider may charge for both: the most that it can cost counts towards `max_usd`."""
+    """Seconds without an answer, or without more of one, until a request is given up; it is asked again, and a provider may charge for both: the most that it can cost counts towards `max_usd`."""
     max_retries: int = Field(default=4, ge=0, le=20)
     """Retries of a request, with back-off."""
     temperature: float | None = Field(default=0.0, ge=0)

@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from distill.data import canonical_json
-from distill.errors import TeacherError, missing_extra
+from distill.errors import TeacherError, first_line, missing_extra
 from distill.progress import say
 from distill.scrub import without_key, without_secrets
 from distill.teacher.endpoint import api_key, endpoint_of, shown_endpoint
@@ -450,7 +450,7 @@ class ChatClient:
             case openai.APITimeoutError():
                 return RequestFailedError(f"no answer within {self.teacher.timeout_s:g} s (teacher.timeout_s)")
             case openai.APIConnectionError():
-                hopeless = "cannot be reached; is the server up, and base_url right? Everything answered is kept"
+                hopeless = f"cannot be reached ({self.scrub(_root_of(error))}); is the server up, and base_url right? Everything answered is kept"
             case _:
                 status = getattr(error, "status_code", None)
                 what = f"the server answered {status}" if status else type(error).__name__
@@ -505,6 +505,13 @@ def _response_format(schema: dict[str, Any], kind: str) -> dict[str, Any]:
 def _reason(error: Exception) -> str:
     """All that the server said, in lower case, whatever shape its error has: the code may stand beside the message."""
     return f"{error} {canonical_json(getattr(error, 'body', None))}".lower()
+
+
+def _root_of(error: BaseException) -> str:
+    """What lies at the bottom of a connection that failed, such as a certificate that nobody here trusts."""
+    while (cause := error.__cause__) is not None:
+        error = cause
+    return first_line(error)
 
 
 def _shown_reason(error: Exception) -> str:

@@ -64,7 +64,7 @@ def _check_examples(spec: Spec, intents: tuple[Intent, ...]) -> None:
         for text in intent.examples:
             if not gold.isdisjoint(_keys(text, redact)):
                 raise DataError(
-                    f"{spec.path}: {text!r}, an example of {intent.name!r}, is in {spec.gold_path} too; take it out of one of "
+                    f"{spec.path}: {redact(text)!r}, an example of {intent.name!r}, is in {spec.gold_path} too; take it out of one of "
                     "them: what a router is measured on must never help to label it"
                 )
 
@@ -79,7 +79,7 @@ def _read_evidence(spec: Spec, path: Path) -> dict[str, list[str]]:
     for number, line in enumerate(read_gold(path, spec.labels, spec.task), 1):
         if not gold.isdisjoint(_keys(line.text, redact)):
             raise DataError(
-                f"{path}: query {number}, {line.text!r}, is in {spec.gold_path} too; take it out of one of them: "
+                f"{path}: query {number}, {redact(line.text)!r}, is in {spec.gold_path} too; take it out of one of them: "
                 "what a router is measured on must never help to label it"
             )
         if text := redact(line.text).strip():

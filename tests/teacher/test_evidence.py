@@ -84,7 +84,7 @@ def test_what_is_gold_once_it_is_redacted_is_an_error(with_seeds, tmp_path):
     (tmp_path / "hide_orders.py").write_text("import re\ndef hide(text):\n    return re.sub(r'[0-9]+', 'N', text)\n")
     gold = [{"text": "where is order 77", "intent": "track_order"}]
     spec = with_seeds([{"text": "Where is order 12?", "intent": "track_order"}], gold, redact="hide_orders:hide")
-    with pytest.raises(DataError, match=r"query 1, 'Where is order 12\?', is in .*gold\.jsonl too"):
+    with pytest.raises(DataError, match=r"query 1, 'Where is order N\?', is in .*gold\.jsonl too"):
         known_intents(spec)
 
 
