@@ -12,6 +12,7 @@ clear line. The CLI prints that line and exits with 1; anything else is a bug an
     ├── TeacherError            the teacher could not answer
     │   ├── MissingKeyError     the API key's environment variable is not set
     │   └── SpendLimitError     ``teacher.max_usd`` is reached; everything answered so far is kept
+    │       └── UnknownSpendError   it cannot be kept, as what was spent is not known
     ├── TrainingError           a student could not be trained
     │   └── ExportError         the exported graph does not match the model it came from
     ├── BundleError             a model directory is missing, incomplete, altered or of a newer format
@@ -37,6 +38,7 @@ __all__ = [
     "StorageError",
     "TeacherError",
     "TrainingError",
+    "UnknownSpendError",
     "first_line",
     "missing_extra",
 ]
@@ -79,6 +81,10 @@ class MissingKeyError(TeacherError):
 
 class SpendLimitError(TeacherError):
     """The spend limit is reached; everything answered so far is kept."""
+
+
+class UnknownSpendError(SpendLimitError):
+    """The spend limit cannot be kept: a price is not known, or tokens were not counted."""
 
 
 class TrainingError(DistillError):

@@ -282,7 +282,7 @@ def judge_teacher(spec: Spec) -> BenchResult:
     answers = recorded_labels(spec, [query.text for query in gold], redacted=True)
     if not gold or _n_unasked([query.text for query in gold], answers):
         raise DataError(f"{spec.path}: {spec.command('label --gold')} asks about gold first")
-    who = _who_answered(spec, answers)
+    names = _who_answered(spec, answers)
     return judge_recorded(
         BenchInputs(
             name=spec.name,
@@ -291,8 +291,8 @@ def judge_teacher(spec: Spec) -> BenchResult:
             gold=gold,
             bundles={},
             training=(),
-            teacher=RecordedTeacher(answers.values(), spec.labels, spec.task, name=who),
-            cost=CostInputs(teacher_price=_price_of(spec, who)),
+            teacher=RecordedTeacher(answers.values(), spec.labels, spec.task, name=", ".join(names)),
+            cost=CostInputs(teacher_price=_price_of(spec, names)),
         )
     )
 
@@ -539,7 +539,8 @@ def _bench_inputs(spec: Spec, folder: Path, price_as: str | None, *, show_notes:
         say(f"bench: no list price is known for {price_as!r}, so what it would cost is left out")
     texts = [query.text for query in gold] or [each.text for each in training if each.split == "held_out"]
     answers = recorded_labels(spec, texts, redacted=True)
-    who = _who_answered(spec, answers)
+    names = _who_answered(spec, answers)
+    who = ", ".join(names)
     teacher = RecordedTeacher(answers.values(), spec.labels, spec.task, name=who)
     combined = None if labelled.combined is None else _answers_with_evidence(spec, answers, labelled.combined)
     n_unasked = _n_unasked(texts, answers)
@@ -560,7 +561,7 @@ def _bench_inputs(spec: Spec, folder: Path, price_as: str | None, *, show_notes:
         else RecordedTeacher(combined, spec.labels, spec.task, name=who),
         gates={name: limit.model_dump() for name, limit in limits.items()},
         cost=CostInputs(
-            teacher_price=_price_of(spec, who),
+            teacher_price=_price_of(spec, names),
             priced_as=priced_as,
             queries_per_month=spec.bench.queries_per_month,
             machine_usd_per_hour=spec.bench.machine_usd_per_hour,
@@ -596,21 +597,26 @@ def _n_unasked(texts: Sequence[str], answers: Mapping[str, Label]) -> int:
     return sum(bool(text.strip()) and text not in answers for text in dict.fromkeys(texts))
 
 
-def _price_of(spec: Spec, who: str) -> TokenPrice | None:
-    """What the answers' tokens cost: by the list where others than the teacher gave them, and router.yaml says no price."""
+def _price_of(spec: Spec, names: Sequence[str]) -> TokenPrice | None:
+    """What the answers' tokens cost: by the list where others than the teacher gave them, and router.yaml says no price.
+
+    None where several gave them: their tokens are counted together.
+    """
     from distill.teacher.prices import look_up_price, teacher_price
 
-    return teacher_price(spec) if who == spec.teacher_name or spec.teacher.price else look_up_price(who)
+    if spec.teacher.price or [*names] == [spec.teacher_name]:
+        return teacher_price(spec)
+    return look_up_price(names[0]) if len(names) == 1 else None
 
 
-def _who_answered(spec: Spec, answers: Mapping[str, Label]) -> str:
+def _who_answered(spec: Spec, answers: Mapping[str, Label]) -> list[str]:
     """The teacher, or who gave the answers that were imported as its own: latency and tokens are theirs."""
     sources = (answer.extra.get("carried_from") for answer in answers.values())
     names = {
         source.get("teacher", spec.teacher_name) if isinstance(source, dict) else spec.teacher_name
         for source in sources
     }
-    return ", ".join(sorted(names)) or spec.teacher_name
+    return sorted(names) or [spec.teacher_name]
 
 
 def _check_bundles_are_current(spec: Spec, bundles: Mapping[str, Bundle], data_sha256: str) -> None:
@@ -638,7 +644,7 @@ def _provenance(
         "n_held_out": sum(each.split == "held_out" for each in inputs.training),
         "seed": spec.seed,
     }
-    if n_carried := sum("key" in (answer.extra.get("carried_from") or {}) for answer in answers.values()):
+    if n_carried := sum("carried_at" in (answer.extra.get("carried_from") or {}) for answer in answers.values()):
         facts["n_carried_over"] = n_carried
     if inputs.with_evidence is not None:
         facts["with_evidence_sha256"] = sha256_json(

@@ -17,7 +17,7 @@ from distill import improve as module
 from distill import pipeline
 from distill.bundle import load_bundle
 from distill.data import label_as_line, read_jsonl, read_labels
-from distill.errors import DataError, DistillError, SpecError, SpendLimitError
+from distill.errors import DataError, DistillError, SpecError, SpendLimitError, TeacherError
 from distill.improve import improve, plan_improvement
 from distill.labelled import redacted_gold
 from distill.spec import load_spec
@@ -238,7 +238,8 @@ def test_the_limit_stops_it_too_where_a_server_of_ones_own_answered_for_no_price
     with AppendLog(spec.ledger_path) as log:
         log.append(label_as_line(before))
     budget = open_budget(spec, "fake")
-    assert (budget.known_spend_usd, budget.can_keep_limit) == (None, True)
+    budget.check_limit()
+    assert budget.known_spend_usd is None
     done = run(spec, out=out, per_intent=20, max_usd=Decimal("0.0075"))
     assert done.stopped.startswith("the spend limit is reached")
 
@@ -272,6 +273,27 @@ def test_a_limit_that_cannot_be_kept_is_an_error(spec, out, server):
     server.usage = None
     with pytest.raises(SpendLimitError, match="does not say how many tokens"):
         run(spec, out=out, per_intent=10, max_usd=Decimal(1))
+
+
+def test_a_limit_that_the_writer_reaches_ends_the_rounds(spec, out, monkeypatch):
+    def full(*_, **__):
+        raise SpendLimitError("the spend limit is reached")
+
+    monkeypatch.setattr("distill.teacher.synth.synthesise", full)
+    assert run(spec, out=out, per_intent=10, max_usd=Decimal(1)).stopped.startswith("the spend limit is reached")
+
+
+def test_a_round_whose_queries_were_not_labelled_stays_open(spec, out, server, monkeypatch):
+    from distill.teacher import label as labelling
+
+    ask = labelling.label
+    monkeypatch.setattr(labelling, "label", lambda *a, **b: replace(ask(*a, **b), n_failed=1000))
+    with pytest.raises(TeacherError, match="of round 1 have no answer, so it would show nothing"):
+        run(spec, out=out, per_intent=10)
+    monkeypatch.setattr(labelling, "label", ask)
+    n_written = server.n_written
+    assert run(spec, out=out, per_intent=10).rounds
+    assert server.n_written == n_written, "what was written was paid for once"
 
 
 def test_labels_that_changed_meanwhile_are_said(spec, out, monkeypatch):

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from distill.errors import BundleError, SpecError, SpendLimitError, TeacherError
+from distill.errors import BundleError, SpecError, SpendLimitError, TeacherError, UnknownSpendError
 from distill.policy import confidence
 from distill.teacher.changed import Case, IntentChange, Recorded, best, mean
 from distill.teacher.label import label, recorded_samples
@@ -244,20 +244,22 @@ class _Limit:
             self.search -= n_calls
 
 
-def _limit(work: Recorded, cases: Sequence[Case], change: IntentChange, max_share: float | None) -> int:
-    """Requests that the search may make for the texts of one set of intents."""
+def _limit(work: Recorded, cases: Sequence[Case], group: str, change: IntentChange, max_share: float | None) -> int:
+    """Requests that the search may make for the texts of one set of intents, less those of a run that was cut."""
     if not change.sought:
         return 0
     share = max_share
     if share is None:
         share = min(max(SHARE, 2 * len(change.sought) / len(work.spec.labels)), 1.0)
-    return math.ceil(share * sum(case.n_calls for case in cases))
+    n_asked = work.n_asked[group]
+    return max(math.ceil(share * (n_asked + sum(case.n_calls for case in cases))) - n_asked, 0)
 
 
-def _by_change(work: Recorded) -> list[tuple[IntentChange, list[Case], list[Case]]]:
-    """For each set of intents: how it differs, its texts of whose answers nothing is left, and its other texts."""
+def _by_change(work: Recorded) -> list[tuple[str, IntentChange, list[Case], list[Case]]]:
+    """For each set of intents: its hash, how it differs, its texts of whose answers nothing is left, and its other texts."""
     return [
         (
+            group,
             change,
             [case for case in work.cases if case.group == group and case.is_removed],
             [case for case in work.cases if case.group == group and not case.is_removed],
@@ -279,9 +281,9 @@ def plan_carry(
     work = _recorded(spec, options)
     n_near = n_doubted = 0
     calls: list[int] = []
-    for change, removed, others in _by_change(work):
+    for group, change, removed, others in _by_change(work):
         calls.append(sum(case.n_calls for case in removed) if options.ask_removed else 0)
-        most = _limit(work, others, change, options.max_share)
+        most = _limit(work, others, group, change, options.max_share)
         if not most or not others:
             continue
         gaps = _nearness(work, others, change, open_embedder, show_progress=show_progress).gaps
@@ -380,8 +382,8 @@ def carry(
         work, open_embedder, show_progress, _Limit(math.inf if options.max_calls is None else options.max_calls, 0.0)
     )
     n_carried = n_renamed = n_removed = 0
-    for change, removed, others in _by_change(work):
-        run.limit.search = _limit(work, others, change, options.max_share)
+    for group, change, removed, others in _by_change(work):
+        run.limit.search = _limit(work, others, group, change, options.max_share)
         kept = others if not change.sought else None
         if kept is not None:  # it does not depend on what is answered
             n_carried += work.write(kept)
@@ -472,6 +474,7 @@ class _Run:
                 self.is_cut = True
                 return
             answers = self._ask(chosen, reason, is_search=True)
+            self._check_answered(chosen, answers)
             asked[[row for row, case in zip(rows, chosen, strict=False) if self._is_asked(case, answers)]] = True
             n_moved = sum(self._has_moved(case, answers[case.text], change) for case in chosen if case.text in answers)
             self.moved[reason] += n_moved
@@ -479,6 +482,19 @@ class _Run:
                 near.learn(name, texts)
             if n_moved < LEAST_YIELD * len(answers) or not answers:
                 return
+
+    def _check_answered(self, chosen: Sequence[Case], answers: Mapping[str, frozenset[str]]) -> None:
+        """What moves cannot be judged by a few answers of many requests: a server that was down would end the search.
+
+        Raises:
+            TeacherError: Most requests failed.
+        """
+        n_failed = len(chosen) - len(answers)
+        if n_failed > len(answers) and not self.is_spent:
+            raise TeacherError(
+                f"carry: {n_failed} of {len(chosen)} queries that were asked about have no answer, so nothing can be said of the others, and none of them was "
+                "carried over; what was answered is kept: run it again"
+            )
 
     def _has_moved(self, case: Case, answer: frozenset[str], change: IntentChange) -> bool:
         """Whether a label is another now because of the change: to an intent that is sought, or out of it."""
@@ -520,13 +536,13 @@ class _Run:
         """Records the answers to some redacted texts; where a spend limit ends it, nothing more is asked.
 
         Raises:
-            SpendLimitError: The limit cannot be kept, as no price is known.
+            UnknownSpendError: The limit cannot be kept.
         """
         try:
             label(spec, texts, redacted=True, open_embedder=self.open_embedder, show_progress=self.show_progress)
+        except UnknownSpendError:
+            raise
         except SpendLimitError:
-            if not open_budget(spec, spec.teacher.model).can_keep_limit:
-                raise
             self.limit.calls, self.is_cut, self.is_spent = 0, True, True
 
 

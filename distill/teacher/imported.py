@@ -25,7 +25,7 @@ from distill.teacher.asking import Teacher
 from distill.teacher.functions import redactor
 from distill.teacher.label import LabelPlan, LabelSummary, new_lines, recorded_labels, texts_of
 from distill.teacher.ledger import AppendLog, Ledger, as_time, time_now
-from distill.teacher.rereading import is_decision
+from distill.teacher.rereading import is_asked_again, is_decision
 from distill.types import OUT_OF_SCOPE_LABEL, Label, Task, Usage
 
 if TYPE_CHECKING:
@@ -330,6 +330,8 @@ def _read(path: Path, spec: Spec, *, null_fits_none: bool = False) -> _Given:
     unknown: dict[tuple[str, int], _UnknownNamesError] = {}
     n_failed = 0
     for number, line in read_jsonl(path):
+        if is_asked_again(line):  # its decision, where there is one, is a line of its own
+            continue
         where = f"{path}:{number}"
         text = redact(text_of(path, number, line))
         sample = _count(where, line, "sample") or 0

@@ -7,7 +7,7 @@ from decimal import Decimal
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from distill.errors import SpecError, SpendLimitError, missing_extra
+from distill.errors import SpecError, SpendLimitError, UnknownSpendError, missing_extra
 from distill.progress import say
 from distill.teacher.endpoint import OPENAI, endpoint_of, is_loopback, server_of
 from distill.types import TokenPrice, Usage
@@ -215,11 +215,6 @@ class Budget:
         """Spent so far, set aside, and what requests without an answer may be billed."""
         return self.spent_usd + self._reserved_usd + self.unanswered_usd
 
-    @property
-    def can_keep_limit(self) -> bool:
-        """Whether a limit would be kept: all that somebody bills is counted and priced."""
-        return self.price is not None and self._is_counted and not self._unpriced
-
     def at(self, price: TokenPrice | None) -> Budget:
         """The same limit and the same spend, for requests at another price. What is reserved stays behind."""
         other = Budget(price, self.limit_usd, self.spent_usd)
@@ -242,17 +237,17 @@ class Budget:
         """A limit that cannot be kept must not look as if it were.
 
         Raises:
-            SpendLimitError: There is one, and what was spent before is not known.
+            UnknownSpendError: There is one, and what was spent before is not known.
         """
         if self.price is None or self.limit_usd is None:
             return
         if not self._is_counted:
-            raise SpendLimitError(
+            raise UnknownSpendError(
                 f"{LIMIT} cannot be kept: the server does not say how many tokens it used. "
                 f"Everything answered is kept; {NO_LIMIT} and run again"
             )
         if self._unpriced:
-            raise SpendLimitError(
+            raise UnknownSpendError(
                 f"{LIMIT} cannot be kept: answers by {', '.join(map(repr, self._unpriced))} were paid for at a price that is not known. Give "
                 f"teacher.price where that is the teacher, with `batch` for the Batch API, or {NO_LIMIT}"
             )

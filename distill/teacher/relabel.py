@@ -14,13 +14,12 @@ from __future__ import annotations
 import asyncio
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from distill.data import as_known, ledger_key, sha256_json
-from distill.errors import SpecError, SpendLimitError, TeacherError
+from distill.errors import SpecError, SpendLimitError, TeacherError, UnknownSpendError
 from distill.progress import Progress
 from distill.teacher.answers import FORMS, Answer, function_scores, in_words, read_scores
 from distill.teacher.asking import Teacher, brief, effort
@@ -34,7 +33,7 @@ from distill.teacher.label import check_can_label, new_lines, recorded_samples, 
 from distill.teacher.ledger import AppendLog, Ledger, time_now
 from distill.teacher.prices import check_limit_is_enforceable, teacher_price
 from distill.teacher.prompt import Messages, render, template_text
-from distill.teacher.rereading import is_decision
+from distill.teacher.rereading import ASKED_AGAIN, is_asked_again, is_decision
 from distill.teacher.retrieve import Excerpt
 from distill.teacher.scrub import shown_error
 from distill.teacher.sending import Charge
@@ -42,7 +41,7 @@ from distill.teacher.spend import cost_line, estimate, limited, open_budget, spe
 from distill.types import Label, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from decimal import Decimal
 
     from distill.spec import Spec
@@ -63,7 +62,6 @@ __all__ = [
 SAMPLES = 3
 """New answers to each query."""
 
-_STAGE = "relabel"
 _TEMPERATURE = 0.7
 """Where labelling has 0: answers that cannot differ say nothing of how sure they are."""
 
@@ -148,10 +146,10 @@ class _Again:
         intents = sha256_json(shown)
         if self.spec.teacher.callable is not None:
             callable_ = self.spec.teacher.callable
-            return {"stage": _STAGE, "callable": callable_, "intents": intents, **self.form.settings}
+            return {"stage": ASKED_AGAIN, "callable": callable_, "intents": intents, **self.form.settings}
         sends_schema = self.schema is not None and dialect.response_format != "text"
         return {
-            "stage": _STAGE,
+            "stage": ASKED_AGAIN,
             "template": self.prompt_path.name if self.prompt_path else self.template_name,
             "template_sha256": sha256_json(self.template),
             "intents": intents,
@@ -279,7 +277,7 @@ def votes_of(spec: Spec, texts: Iterable[str]) -> dict[str, dict[str, int]]:
         for line in Ledger(spec.ledger_path).lines
         if _is_answer(line, spec)
         and line.teacher == spec.teacher_name
-        and _is_of_this_stage(line)
+        and is_asked_again(line.extra)
         and _nfc(line) in wanted
         and {name for name, score in (line.scores or {}).items() if score}.issubset(spec.labels)
     }
@@ -296,11 +294,6 @@ def _nfc(line: Label) -> str:
 
 def _in_order(scores: Mapping[str, float], spec: Spec) -> dict[str, float]:
     return {name: scores[name] for name in spec.labels if name in scores}
-
-
-def _is_of_this_stage(line: Label) -> bool:
-    settings = line.extra.get("settings")
-    return isinstance(settings, Mapping) and settings.get("stage") == _STAGE
 
 
 def relabel(
@@ -340,9 +333,9 @@ def relabel(
         try:
             with Progress("ask again", len(missing), "answers", show=show_progress) as run.progress:
                 run_sync(run.ask_all(missing))
+        except UnknownSpendError:
+            raise
         except SpendLimitError:
-            if not budget.can_keep_limit:
-                raise
             run.limit_reached = True
         complete = [case for case in cases if _is_complete(again.answers(ledger, case.text))]
         n_changed = _decide(again, ledger, log, complete)

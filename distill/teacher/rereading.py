@@ -6,6 +6,7 @@ A line of the ledger holds for the settings that it was read by. Where these alo
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -16,14 +17,17 @@ from distill.teacher.asking import brief
 from distill.teacher.ledger import time_now
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Mapping, Sequence
+    from collections.abc import Container, Iterable, Sequence
 
     from distill.spec import Spec
     from distill.teacher.asking import Question, Teacher
     from distill.teacher.ledger import Ledger
     from distill.types import Label
 
-__all__ = ["hash_of", "is_decision", "read_anew", "settings_today"]
+__all__ = ["ASKED_AGAIN", "hash_of", "is_asked_again", "is_decision", "read_anew", "settings_today"]
+
+ASKED_AGAIN = "relabel"
+"""The stage that such answers are of."""
 
 
 def read_anew(teacher: Teacher, ledger: Ledger, questions: Iterable[Question]) -> dict[Question, list[Label]]:
@@ -88,6 +92,12 @@ def _deciding(lines: Sequence[Label], today: Container[str]) -> list[Label]:
     return [*[line for line in good if not is_decision(line)][-1:], last]
 
 
+def is_asked_again(line: Mapping[str, Any]) -> bool:
+    """Whether a line of a ledger is one of several answers for which a doubtful label was asked anew, and no label itself."""
+    settings = line.get("settings")
+    return isinstance(settings, Mapping) and settings.get("stage") == ASKED_AGAIN
+
+
 def is_decision(line: Label) -> bool:
     """Whether a line is what `audit --relabel` made of several answers."""
     return "answers" in _source(line)
@@ -130,7 +140,7 @@ def _of_today(line: Label, spec: Spec, today: Mapping[str, dict[str, Any]]) -> L
     if hash_ is None or scores is None:
         return None
     extra = {name: value for name, value in line.extra.items() if name not in {"batch", "usd"}}
-    source = {"teacher": line.teacher, "prompt_sha256": line.prompt_sha256, "key": line.key, "carried_at": time_now()}
+    source = {"teacher": line.teacher, "prompt_sha256": line.prompt_sha256, "key": line.key, "reread_at": time_now()}
     return replace(
         line,
         key=ledger_key(line.teacher, hash_, line.text, line.sample),

@@ -214,7 +214,7 @@ def _ask_for_the_rest(run: _Run, focus: Focus | None, embedder: _Once, *, show_p
             f"{error}. {path} lacks {run.n_missing} queries by {writer.model!r}; {_recorded_by(writer)}"
         ) from None
     except SpendLimitError as error:
-        raise SpendLimitError(
+        raise type(error)(
             f"{error}. {path} lacks {run.n_missing} of {sum(writer.wanted.values())} queries; {writer.spec.queries_path.name} is written once all are there"
         ) from None
     return run

@@ -9,8 +9,8 @@ from rich.console import Console
 
 from distill.benchmark.captions import gold_captions, headline
 from distill.benchmark.display import MISSING, accuracy_in_scope, milliseconds, number, share, usd
-from distill.benchmark.scores import area_under_risk_coverage
 from distill.benchmark.report import report_html
+from distill.benchmark.scores import area_under_risk_coverage
 from distill.benchmark.table import cascade_markdown, markdown_table, print_result
 from distill.types import BenchRow, GateVerdict, Leakage, NearPair
 

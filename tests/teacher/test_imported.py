@@ -612,8 +612,27 @@ def test_bench_says_that_the_teacher_is_human_labels(tmp_path, capsys):
 def test_the_teacher_row_is_of_who_gave_the_answers(make_spec, answers):
     spec = make_spec(UNPAID)
     import_answers(spec, answers, teacher="gpt-4o")
-    assert pipeline._who_answered(spec, recorded_labels(spec, TEXTS)) == "gpt-4o"
-    assert pipeline._who_answered(spec, {}) == "fake"
+    assert pipeline._who_answered(spec, recorded_labels(spec, TEXTS)) == ["gpt-4o"]
+    assert pipeline._who_answered(spec, {}) == ["fake"]
+
+
+@pytest.mark.parametrize(
+    ("names", "has_price"), [(["gpt-4o"], True), (["claude-sonnet-4-5", "gpt-5-mini"], False), (["fake"], False)]
+)
+def test_tokens_of_several_models_have_no_common_price(make_spec, names, has_price):
+    assert (pipeline._price_of(make_spec(UNPAID), names) is not None) is has_price
+
+
+def test_answers_that_were_asked_for_again_are_no_labels(make_spec, tmp_path):
+    lines = [
+        {"text": "my parcel", "intent": "track_order", "teacher": "gpt-4o"},
+        {"text": "my parcel", "intent": "refund", "teacher": "gpt-4o", "settings": {"stage": "relabel"}},
+    ]
+    path = tmp_path / "theirs.jsonl"
+    write_lines(path, lines)
+    spec = make_spec(UNPAID, ["my parcel"])
+    assert import_answers(spec, path).contradictions == ()
+    assert recorded_labels(spec, ["my parcel"])["my parcel"].scores["track_order"] == 1
 
 
 # --- answers that name no intent -------------------------------------------------------------------------------------
