@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
+import time
 
 import pytest
 from bundles import build_bundle
@@ -43,6 +46,35 @@ def test_threads_and_processes_are_measured_for_every_bundle(measured):
         in printed
     )
     assert printed.strip() == throughput.table(found).strip()
+
+
+def test_what_a_loop_waits_for_a_processor_is_told_apart():
+    turns = [throughput.Turn(0.1, 0.0), throughput.Turn(5.0, 4.5), throughput.Turn(3.0, 0.5)]
+    late = throughput._lateness(turns)
+    assert (late["p100_ms"], late["n_held"], late["n"]) == (5.0, 2, 3)
+    assert late["less_wait"] == {"p100_ms": 2.5, "n_held": 1}
+    assert throughput._lateness([throughput.Turn(5.0, None)])["less_wait"] is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps that account")
+def test_a_thread_that_shares_a_processor_waits_for_it(tmp_path):
+    """Two processes on one processor: each waits while the other runs."""
+    (tmp_path / "spin.py").write_text(
+        "import time\nuntil = time.perf_counter() + 30\nwhile time.perf_counter() < until: pass\n"
+    )
+    mine = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(mine)})
+    other = subprocess.Popen([sys.executable, str(tmp_path / "spin.py")])
+    try:
+        with throughput._account_of_this_thread() as waited_ms:
+            before, until = waited_ms(), time.perf_counter() + 20
+            while waited_ms() == before and time.perf_counter() < until:
+                pass
+            assert waited_ms() > before
+    finally:
+        os.sched_setaffinity(0, mine)
+        other.kill()
+        other.wait()
 
 
 def test_processes_have_a_router_each(tmp_path):
