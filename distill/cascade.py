@@ -12,6 +12,7 @@ fallback alone that fails. Whatever error it raises, ``route`` answers; only wha
 from __future__ import annotations
 
 import asyncio
+import atexit
 import math
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -21,8 +22,9 @@ from contextvars import copy_context
 from dataclasses import dataclass, fields, replace
 from decimal import Decimal
 from inspect import isawaitable, iscoroutinefunction
-from time import perf_counter
+from time import monotonic, perf_counter, sleep
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import numpy as np
 
@@ -58,6 +60,11 @@ DECLINED = frozenset({Reason.LOW_CONFIDENCE, Reason.OUT_OF_SCOPE})
 _SHOWN_CHARACTERS = 200
 _IN_ITS_OWN_LOOP = "an async fallback called route, which would wait for the event loop that both run in; await aroute"
 _QUERIES_A_TURN = 64
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.001, 0.02
+_GIVEN_UP_S = 0.1
+"""After who asked has given up, a coroutine is cancelled."""
+_END_S = 0.5
+"""How long the end of the program waits for calls; one that hangs is left behind."""
 """Answers that are made before other tasks of the event loop have their turn."""
 
 
@@ -228,6 +235,8 @@ class Cascade:
     def route_batch(self, texts: Iterable[str], *, batch_size: int | None = None) -> list[CascadePrediction]:
         """Routes many queries: one prediction for each, in order. The fallback is asked ``max_in_flight`` at a time.
 
+        Where others ask it too, a query waits for a place for ``timeout_s`` at most.
+
         Args:
             texts: The queries.
             batch_size: As for ``Router.route_batch``.
@@ -243,7 +252,9 @@ class Cascade:
             callers = [copy_context() for _ in asked]  # one for each: none can be entered twice at a time
             with ThreadPoolExecutor(min(self._guard.max_in_flight, len(asked))) as pool:
                 answers = pool.map(
-                    lambda caller, position: caller.run(self._consult, queries[position], students[position]),
+                    lambda caller, position: caller.run(
+                        self._consult, queries[position], students[position], waits=True
+                    ),
                     callers,
                     asked,
                 )
@@ -272,7 +283,7 @@ class Cascade:
 
         async def consult() -> None:
             for position in left:
-                predictions[position] = await self._aconsult(queries[position], students[position])
+                predictions[position] = await self._aconsult(queries[position], students[position], waits=True)
                 await asyncio.sleep(0)  # a query that is not asked after all, over budget say, waits for nothing
 
         workers = [asyncio.ensure_future(consult()) for _ in range(min(self._guard.max_in_flight, len(asked)))]
@@ -286,12 +297,17 @@ class Cascade:
                 await asyncio.sleep(0)
         return predictions
 
-    def _consult(self, text: str, student: Prediction) -> CascadePrediction:
+    def _consult(self, text: str, student: Prediction, *, waits: bool = False) -> CascadePrediction:
         if not self.should_ask(student):
             return self._keep(student, FallbackOutcome.NOT_ASKED)
         if self._is_async and loop.runs_here():
             return self._keep(student, FallbackOutcome.FAILED, _IN_ITS_OWN_LOOP)
         ticket = self._guard.enter()
+        for pause_s in self._pauses() if waits else ():
+            if ticket is not FallbackOutcome.BUSY:
+                break
+            sleep(pause_s)
+            ticket = self._guard.enter()
         if isinstance(ticket, FallbackOutcome):
             return self._keep(student, ticket)
         try:
@@ -302,8 +318,13 @@ class Cascade:
             raise
         return self._conclude(call, student, ticket, is_late=not call.done())
 
-    async def _aconsult(self, text: str, student: Prediction) -> CascadePrediction:
+    async def _aconsult(self, text: str, student: Prediction, *, waits: bool = False) -> CascadePrediction:
         ticket = self._guard.enter() if self.should_ask(student) else FallbackOutcome.NOT_ASKED
+        for pause_s in self._pauses() if waits else ():
+            if ticket is not FallbackOutcome.BUSY:
+                break
+            await asyncio.sleep(pause_s)
+            ticket = self._guard.enter()
         if isinstance(ticket, FallbackOutcome):
             return self._keep(student, ticket)
         call: asyncio.Future[_Outcome] | None = None
@@ -328,6 +349,13 @@ class Cascade:
             call.cancel()
         return self._conclude(call, student, ticket, is_late=is_late)
 
+    def _pauses(self) -> Iterator[float]:
+        """How long a query of a batch waits for a place, time after time, and for no longer than for an answer."""
+        until, pause_s = monotonic() + self.timeout_s, _FIRST_PAUSE_S
+        while (left := until - monotonic()) > 0:
+            yield min(pause_s, left)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
     async def _await(self, text: str, ticket: Ticket) -> _Outcome:
         try:
             return self._read(await self.fallback(text), ticket)
@@ -343,7 +371,9 @@ class Cascade:
             """Asks, and frees the place among those in flight before the outcome is known: who waits for it may ask again at once."""
             try:
                 answer = self.fallback(text)
-                outcome = self._read(loop.wait_for(answer) if isawaitable(answer) else answer, ticket)
+                outcome = self._read(
+                    loop.wait_for(answer, self.timeout_s + _GIVEN_UP_S) if isawaitable(answer) else answer, ticket
+                )
             except StopIteration as error:  # an event loop's future takes no such error
                 self._guard.leave(ticket)
                 call.set_exception(RuntimeError(f"the fallback raised {_said(error)}"))
@@ -358,6 +388,7 @@ class Cascade:
         try:
             thread = threading.Thread(target=copy_context().run, args=(work,), name="distill-fallback", daemon=True)
             thread.start()
+            _calls.add(thread)
         except RuntimeError as error:  # the system gives no more threads
             self._guard.leave(ticket)
             call.set_exception(error)
@@ -409,6 +440,19 @@ class Cascade:
             return iter(())
         latency_ms = (perf_counter() - started) * 1000
         return notify(self.on_prediction, texts, predictions, self.router.manifest.bundle_id, latency_ms)
+
+
+_calls: WeakSet[threading.Thread] = WeakSet()
+
+
+def _wait_for_calls() -> None:
+    """When the program ends: a thread that comes back from compiled code while the interpreter is taken down would abort the process."""
+    until = monotonic() + _END_S
+    for thread in list(_calls):
+        thread.join(max(until - monotonic(), 0.0))
+
+
+atexit.register(_wait_for_calls)
 
 
 def _check_callable(fallback: Any) -> None:

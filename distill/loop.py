@@ -23,8 +23,12 @@ _END_S = 0.2
 """How long the end of the program waits for coroutines to be cancelled; one that blocks is left behind."""
 
 
-def wait_for(work: Awaitable[_T]) -> _T:
+def wait_for(work: Awaitable[_T], timeout_s: float | None = None) -> _T:
     """What a coroutine returns or raises. It sees the caller's context variables.
+
+    Args:
+        work: The coroutine.
+        timeout_s: Seconds after which it is cancelled, as a call of a loop's own is; None: never.
 
     Raises:
         RuntimeError: It was called in the loop itself, which would wait for itself for ever.
@@ -33,7 +37,7 @@ def wait_for(work: Awaitable[_T]) -> _T:
     if runs_here():
         raise RuntimeError("waiting in an event loop for a coroutine that runs in it; await it")
     loop = _of_process.opened()
-    value, error = asyncio.run_coroutine_threadsafe(_outcome(work), loop).result()
+    value, error = asyncio.run_coroutine_threadsafe(_outcome(work, timeout_s), loop).result()
     if error is not None:
         raise error
     return value  # type: ignore[return-value]
@@ -44,10 +48,10 @@ def runs_here() -> bool:
     return _of_process.thread is threading.current_thread()
 
 
-async def _outcome(work: Awaitable[_T]) -> tuple[_T | None, BaseException | None]:
+async def _outcome(work: Awaitable[_T], timeout_s: float | None) -> tuple[_T | None, BaseException | None]:
     """Whatever it comes to: an interrupt or an exit that it raises is the caller's, and would end the loop."""
     try:
-        return await work, None
+        return await asyncio.wait_for(work, timeout_s), None
     except BaseException as error:  # noqa: BLE001 - carried over to whoever waits
         return None, error
 

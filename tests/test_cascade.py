@@ -4,6 +4,8 @@ import asyncio
 import gc
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 from contextvars import ContextVar
@@ -645,6 +647,71 @@ def test_what_a_caller_is_doing_is_known_in_the_fallbacks_thread(tiny_router):
     cascade.route(DOUBTED)
     cascade.route_batch([DOUBTED] * 3)
     assert seen == ["42"] * 4
+
+
+@pytest.mark.parametrize("way", ["route_batch", "aroute_batch"])
+def test_a_batch_waits_for_its_places_beside_others(tiny_router, way):
+    """One call hangs, and two batches share what places there are: every other query is asked all the same."""
+    hanging = threading.Event()
+
+    def fallback(text):
+        if text == OUTSIDE:
+            hanging.wait(PATIENCE_S)
+        time.sleep(0.002)
+        return "refund"
+
+    cascade = Cascade(tiny_router, fallback, timeout_s=20.0, max_in_flight=3, breaker=Breaker(failures=99))
+    first = threading.Thread(target=cascade.route, args=(OUTSIDE,))
+    first.start()
+    found = []
+    batches = [threading.Thread(target=lambda: found.extend(ask_all(cascade, [DOUBTED] * 30, way))) for _ in range(2)]
+    for batch in batches:
+        batch.start()
+    for batch in batches:
+        batch.join()
+    hanging.set()
+    first.join()
+    assert [each.fallback for each in found] == [FallbackOutcome.ANSWERED] * 60
+
+
+@pytest.mark.parametrize("way", ["route_batch", "aroute_batch"])
+def test_a_batch_waits_for_a_place_no_longer_than_for_an_answer(tiny_router, way):
+    fallback = Fallback(waits=True)
+    cascade = Cascade(tiny_router, fallback, timeout_s=0.02, max_in_flight=1, breaker=Breaker(failures=99))
+    outcomes = [each.fallback.value for each in ask_all(cascade, [DOUBTED] * 3, way)]
+    fallback.released.set()
+    assert outcomes == ["timed_out", "busy", "busy"]
+
+
+def test_a_coroutine_that_route_asks_is_cancelled_too(tiny_router):
+    ended = threading.Event()
+
+    async def ask(text):
+        try:
+            await asyncio.sleep(PATIENCE_S)
+        except asyncio.CancelledError:
+            ended.set()
+            raise
+
+    assert Cascade(tiny_router, ask, timeout_s=0.02).route(DOUBTED).fallback is FallbackOutcome.TIMED_OUT
+    assert ended.wait(PATIENCE_S / 2)
+
+
+def test_a_program_ends_whatever_its_fallback_is_doing(tiny_bundle):
+    """Threads that came back from compiled code when the interpreter was taken down aborted the process."""
+    script = (
+        "import sys; from distill import Cascade, Router\n"
+        "router = Router.load(sys.argv[1])\n"
+        "def fallback(text):\n"
+        "    for _ in range(60):\n"
+        "        router.route_batch(['where is my parcel'] * 64)\n"
+        "    return 'refund'\n"
+        f"print(Cascade(router, fallback, timeout_s=0.02).route({DOUBTED!r}).fallback.value)"
+    )
+    command = [sys.executable, "-c", script, tiny_bundle.path]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment, timeout=60)
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "timed_out", "")
 
 
 def test_many_queries_are_answered_in_order(tiny_router):
