@@ -52,8 +52,8 @@ __all__ = [
 
 
 def csv_delimiter(header: str) -> str:
-    """What parts the columns of a table: of comma, semicolon, tab and bar the one that stands in its header most often."""
-    return max(",;\t|", key=header.count)
+    """What parts the columns of a table: of comma, semicolon, tab and bar the one that stands in its header most often, quotes apart."""
+    return max(",;\t|", key=re.sub('"[^"]*"', "", header).count)
 
 
 _HASHED_AT_ONCE = 1 << 18

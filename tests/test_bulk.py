@@ -356,6 +356,25 @@ def test_a_large_row_group_is_not_read_at_once(tmp_path):
     assert most_bytes < source.stat().st_size / 2
 
 
+def test_long_texts_are_read_a_few_at_a_time(tmp_path):
+    source = tmp_path / "queries.parquet"
+    texts = [f"{number:06} {'x' * 100_000}" for number in range(600)]
+    pq.write_table(pa.table({"text": texts}), source, compression="none", use_dictionary=False, write_batch_size=16)
+    script = (
+        "import sys; from pathlib import Path; import pyarrow as pa; from distill.bulk_files import Columns, Parquet\n"
+        "source = Path(sys.argv[1])\n"
+        "parts = Parquet().plan(source, 8192, Columns('text')).parts\n"
+        "print(sum(1 for part in parts[:2] for _ in Parquet().read(source, part, Columns('text'))), pa.default_memory_pool().max_memory())"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", script, source], capture_output=True, text=True, check=True, env=environment
+    )
+    n_lines, most_bytes = map(int, done.stdout.split())
+    assert 200 < n_lines < 400
+    assert most_bytes < source.stat().st_size
+
+
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
 def test_two_columns_of_one_name_are_one_clear_error(tiny_bundle, tmp_path, suffix):
     source = tmp_path / f"queries{suffix}"

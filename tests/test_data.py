@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from distill.data import (
     atomic_write,
     canonical_json,
+    csv_delimiter,
     csv_fields_up_to,
     leaked,
     ledger_key,
@@ -364,3 +365,11 @@ def test_sha256_needs_none_of_pythons_own_modules(monkeypatch):
     for name in ("_sha2", "_sha256"):
         monkeypatch.setitem(sys.modules, name, None)
     assert sha256_bytes(b"abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+@pytest.mark.parametrize(
+    ("header", "delimiter"),
+    [("text,intent", ","), ('"text","one (a|b|c|d)"', ","), ("a;b", ";"), ("a\tb", "\t"), ("text", ",")],
+)
+def test_what_stands_in_quotes_parts_no_columns(header, delimiter):
+    assert csv_delimiter(header) == delimiter

@@ -38,19 +38,18 @@ class Parquet:
         if found not in _TEXT_TYPES and found != "null":
             raise DataError(f"{path}: the column `{columns.text}` must hold text, found {found}")
         types = tuple(_type_of_kept(path, schema.field(name)) for name in columns.kept)
-        n_bytes = max(n_bytes, self._bytes_by_samples(path, columns, n_rows))
+        n_sampled = max(min(limits.ROWS_AT_A_TIME, n_rows * limits.BYTES_PER_PART // max(n_bytes, 1)), 1)
+        n_bytes = max(n_bytes, self._bytes_by_samples(path, columns, n_rows, n_sampled))
         lines_per_part = max(min(lines_per_part, n_rows * limits.BYTES_PER_PART // max(n_bytes, 1)), 1)
         starts = range(0, n_rows, lines_per_part)
         parts = [Part(number, at, at + 1, min(lines_per_part, n_rows - at)) for number, at in enumerate(starts)]
         return Plan(parts, types)
 
-    def _bytes_by_samples(self, path: Path, columns: Columns, n_rows: int) -> int:
+    def _bytes_by_samples(self, path: Path, columns: Columns, n_rows: int, n_at_once: int) -> int:
         """What the columns' texts come to if all are like the first, middle and last ones: the file holds a text that occurs again once."""
         n_sampled = n_bytes = 0
-        for start in sorted(
-            {max(at, 0) for at in (0, (n_rows - limits.ROWS_AT_A_TIME) // 2, n_rows - limits.ROWS_AT_A_TIME)}
-        ):
-            for rows in self._rows(path, Part(0, start, start + 1, min(n_rows, limits.ROWS_AT_A_TIME)), columns):
+        for start in sorted({max(at, 0) for at in (0, (n_rows - n_at_once) // 2, n_rows - n_at_once)}):
+            for rows in self._rows(path, Part(0, start, start + 1, min(n_rows, n_at_once)), columns):
                 for values in rows:
                     n_sampled += 1
                     n_bytes += sum(
@@ -81,7 +80,8 @@ class Parquet:
                 begin = end
             left = part.n_lines
             names = list(dict.fromkeys(columns.names))
-            for batch in _readable(path, file.iter_batches(limits.ROWS_AT_A_TIME, row_groups=groups, columns=names)):
+            n_at_once = max(min(limits.ROWS_AT_A_TIME, part.n_lines), 1)  # of long texts a part has few
+            for batch in _readable(path, file.iter_batches(n_at_once, row_groups=groups, columns=names)):
                 rows = batch[skip : skip + left]
                 skip, left = max(skip - batch.num_rows, 0), left - rows.num_rows
                 found = {name: rows.column(rows.schema.get_field_index(name)) for name in names}
