@@ -186,7 +186,10 @@ class Bundle:
 
 
 def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value)
+    try:
+        return isinstance(value, str) and bool(value.encode())
+    except UnicodeEncodeError:  # half a surrogate pair
+        return False
 
 
 def _is_object(value: Any) -> bool:

@@ -91,7 +91,13 @@ def _report(hook: Hook, error: Exception) -> None:
         finalize(hook, _reported.discard, kind)  # another hook may have its identity then
     import logging
 
+    from distill.errors import first_line
+    from distill.scrub import cause_without_secrets, without_secrets
+
     name = getattr(hook, "__qualname__", type(hook).__qualname__)
     logging.getLogger("distill").error(
-        "the hook %s failed; routing goes on, and the same failure is not reported again", name, exc_info=error
+        "the hook %s failed (%s); routing goes on, and the same failure is not reported again",
+        name,
+        without_secrets(f"{type(error).__name__}: {first_line(error)}"),
+        exc_info=cause_without_secrets(error),
     )

@@ -76,7 +76,7 @@ def verify_selfcheck(router: Router) -> SelfCheck:
             max_abs_difference = float(np.maximum(max_abs_difference, np.abs(found - expected).max()))  # nan stays
             largest = max(largest, float(np.abs(expected).max()))
             n_label_flips += _decision(router, found) != _decision(router, expected)
-    except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+    except (OSError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise BundleError(f"{path}: not a self-check: {error!r}") from error
     is_int8 = "quantized" in router.manifest.onnx_file
     tolerance = (0.05 if is_int8 else 1e-3) * max(largest, 1.0)

@@ -62,8 +62,23 @@ HARD_TEXTS = (
 
 
 _opening = Lock()
+
+
+def _hold_opening() -> None:
+    _opening.acquire()
+
+
+def _let_go_of_opening() -> None:
+    _opening.release()
+
+
+def _forget_opening() -> None:
+    global _opening  # noqa: PLW0603 - a server that forks in C may never have taken the one before
+    _opening = Lock()
+
+
 if hasattr(os, "register_at_fork"):  # a child in which nobody is left to finish an import would wait for it for ever
-    os.register_at_fork(before=_opening.acquire, after_in_parent=_opening.release, after_in_child=_opening.release)
+    os.register_at_fork(before=_hold_opening, after_in_parent=_let_go_of_opening, after_in_child=_forget_opening)
 
 
 class QueryTokenizer:

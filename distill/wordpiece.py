@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["TokenizerFacts", "WordPiece", "read_wordpiece"]
 
 _LONGEST_WORD, _LONGEST_TOKEN = 64, 64
+_LARGEST_ID = 2**32 - 1
 """Characters of a word that is looked up here, and bytes of a token: the array of tokens is as wide as the longest."""
 _PLAIN_WORD = re.compile("[!-~\u00a1-\u00ac\u00ae-\u052f\u1e00-\u1fff\u2010-\u2027\u2030-\u205e\u2070-\u2bff]+")
 """What Python's version of Unicode and the library's read alike."""
@@ -169,7 +170,9 @@ def _read_vocabulary(content: bytes, start: int) -> tuple[_Vocabulary, int]:
     all_tokens = np.concatenate(tokens)
     order = all_tokens.argsort()
     vocabulary = _Vocabulary(all_tokens[order], np.concatenate(numbers)[order], all_tokens.itemsize)
-    _expect(bool((vocabulary.tokens[1:] != vocabulary.tokens[:-1]).all()) and int(vocabulary.numbers.max()) < 2**32)
+    _expect(
+        bool((vocabulary.tokens[1:] != vocabulary.tokens[:-1]).all()) and int(vocabulary.numbers.max()) <= _LARGEST_ID
+    )
     return vocabulary, start
 
 
@@ -233,7 +236,7 @@ def _special_ids(part: Mapping[str, Any], special_tokens: Mapping[str, Any]) -> 
     """Of a part of a template; None: the text, or in a pair one of the two."""
     if "SpecialToken" in part:
         ids = list(special_tokens[part["SpecialToken"]["id"]]["ids"])
-        _expect(all(type(number) is int and number >= 0 for number in ids))
+        _expect(all(type(number) is int and 0 <= number <= _LARGEST_ID for number in ids))
         return ids
     _expect(part["Sequence"]["id"] in ("A", "B"))
     return None

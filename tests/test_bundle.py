@@ -242,6 +242,13 @@ def test_a_wrong_value_in_the_manifest_is_named(folder, key, value):
     assert f"`{key}`" in complaint(folder, verify=False)
 
 
+def test_a_label_that_no_file_can_hold_is_named(folder):
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    text = json.dumps({**manifest, "labels": ["a", "b\ud800"]})
+    (folder / "manifest.json").write_text(text, encoding="ascii")
+    assert "`labels`" in complaint(folder, verify=False)
+
+
 def test_a_manifest_that_is_too_deep_to_be_written_is_damaged(folder):
     manifest = (folder / "manifest.json").read_text(encoding="utf-8").rstrip().removesuffix("}")
     for depth in range(100, 1_000, 10):

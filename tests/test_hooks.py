@@ -63,6 +63,19 @@ def test_each_kind_of_error_is_logged_once(caplog):
     assert len(caplog.records) == 2
 
 
+def test_what_a_hook_raises_shows_no_secret(caplog, monkeypatch):
+    monkeypatch.setenv("SHOP_API_KEY", "planted4711")
+    tell(partial(closure, RuntimeError)(), n=1)
+    assert "the hook closure.<locals>.hook failed (RuntimeError: closed)" in caplog.text
+
+    def hook(event):
+        raise RuntimeError("refused: key=planted4711")
+
+    tell(hook, n=1)
+    assert "planted4711" not in caplog.text
+    assert "failed (RuntimeError: refused: key=[key])" in caplog.text
+
+
 def test_a_hook_that_is_gone_is_forgotten(monkeypatch):
     monkeypatch.setattr(logging.getLogger("distill"), "disabled", True)  # a record's traceback would hold the hook
     hook = closure(RuntimeError)

@@ -100,6 +100,15 @@ def test_an_answer_that_is_no_number_does_not_pass(tiny_router, monkeypatch):
     assert not check.passed
 
 
+def test_a_logit_too_large_for_a_float_is_a_bundle_error(tiny_bundle, tmp_path):
+    folder = breakable(tiny_bundle, tmp_path)
+    line = json.loads((folder / "selfcheck.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    huge = json.dumps(line | {"logits": [10**400, *line["logits"][1:]]})
+    (folder / "selfcheck.jsonl").write_text(huge, encoding="utf-8")
+    with pytest.raises(BundleError, match=r"selfcheck\.jsonl: not a self-check"):
+        verify_selfcheck(Router.load(seal(folder, tiny_bundle.manifest).path))
+
+
 def test_an_empty_selfcheck_does_not_pass(tiny_bundle, tmp_path):
     folder = breakable(tiny_bundle, tmp_path)
     (folder / "selfcheck.jsonl").write_text("", encoding="utf-8")

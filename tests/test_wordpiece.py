@@ -126,6 +126,14 @@ TEMPLATE = {"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A", "t
             TEMPLATE
             | {"single": [{"SpecialToken": {"id": "x"}}, *TEMPLATE["single"]], "special_tokens": {"x": {"ids": "12"}}},
         ),
+        (
+            ("post_processor",),
+            TEMPLATE
+            | {
+                "single": [{"SpecialToken": {"id": "x"}}, *TEMPLATE["single"]],
+                "special_tokens": {"x": {"ids": [2**64]}},
+            },
+        ),
         (("post_processor",), TEMPLATE | {"pair": []}),
         (("post_processor",), TEMPLATE | {"pair": [{"SpecialToken": {"id": "[X]", "type_id": 0}}, *TEMPLATE["pair"]]}),
         (("version",), "2.0"),
