@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import re
+import signal
 import sys
 from decimal import Decimal
 from pathlib import Path
@@ -219,4 +220,11 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # queries hold what no code page of Windows has
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where a shell runs it in the background
+        signal.signal(signal.SIGTERM, _stop)
     app()
+
+
+def _stop(*_: object) -> None:
+    """A container that is stopped waits, as after Ctrl-C, for answers in flight, which are paid for."""
+    signal.raise_signal(signal.SIGINT)

@@ -84,6 +84,25 @@ def test_ctrl_c_waits_for_what_is_in_flight_so_nothing_is_paid_twice(make_spec, 
         assert dict(fake.asked) == dict.fromkeys(TEXTS, 1)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to send")
+def test_a_container_that_is_stopped_waits_for_what_is_in_flight(make_spec):
+    with FakeServer(delay_s=0.05) as fake:
+        spec = make_spec(fake.base_url, TEXTS, teacher={"concurrency": CONCURRENCY})
+        with subprocess.Popen(
+            [sys.executable, "-m", "distill", "label", str(spec.path)],
+            env=os.environ | {"PYTHONPATH": str(PROGRAM.parents[2])},
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            wait_for(lambda: fake.answered.total() >= 5 and fake.n_in_flight > 0)
+            process.send_signal(signal.SIGTERM)
+            _, shown = process.communicate(timeout=30)
+        assert process.returncode == 130
+        assert "the same command goes on where it stopped" in shown
+        assert sorted(good(spec)) == sorted(fake.asked)
+        assert len(good(spec)) < len(TEXTS)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT to send")
 @pytest.mark.parametrize(("n_interrupts", "timeout_s"), [(1, 2), (2, 60)])
 def test_after_ctrl_c_nothing_is_sent_again_and_what_may_be_billed_is_written_down(make_spec, n_interrupts, timeout_s):
