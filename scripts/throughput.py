@@ -4,8 +4,8 @@ python scripts/throughput.py models/banking-assistant [--queries gold.jsonl] [--
 
 Every bundle in the folder is measured, one query at a time and in batches of 256, with one worker and with two, in five rounds in which
 each has its turn; the median counts. Then an event loop asks for batches of 256 and notes how late a task comes that wants to run every millisecond, likewise in
-rounds, in turns with nothing else to do and with a thread that only hashes; and how much of that the loop's thread could have run but had no processor, by
-Linux's account of it. Last, what it costs to hand queries to a thread and back. Measure on an idle machine: the
+rounds, in turns with nothing else to do and with a thread that only hashes; and for how long at a time ``aroute_batch`` keeps the interpreter, or the loop's
+thread, to itself. Last, what it costs to hand queries to a thread and back. Measure on an idle machine: the
 numbers are this machine's, its name is printed.
 """
 
@@ -15,7 +15,6 @@ import argparse
 import asyncio
 import hashlib
 import multiprocessing
-import os
 import sys
 import threading
 import time
@@ -23,19 +22,22 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import numpy as np
 from provenance import busy, older_students, tree_commit
 
 from distill import Router
+from distill import router as router_module
 from distill.benchmark.latency import environment
 from distill.bundle import MANIFEST, SELFCHECK
 from distill.data import read_jsonl, write_json
 from distill.progress import say
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Mapping, Sequence
 
 BATCH = 256
 WORKERS = (1, 2)
@@ -83,28 +85,25 @@ def measured(bundle: Path, texts: Sequence[str], seconds: float) -> dict[str, An
         for name, in_batches, run, n_workers in [*ways[number % len(ways) :], *ways[: number % len(ways)]]:
             by_round[name][in_batches].append(run(bundle, texts, seconds, n_workers, in_batches))
     router = Router.load(bundle)
-    turns = asyncio.run(turns_of_a_loop(router, batch_of(texts), seconds))
-    loop = {what: _lateness(found) for what, found in turns.items()}
+    late = asyncio.run(late_ms(router, batch_of(texts), seconds))
+    held = asyncio.run(held_ms(router, batch_of(texts), ROUNDS * seconds))
     return {
         "bundle_id": router.manifest.bundle_id,
         "n_queries": len(texts),
         "tokenizer": router.tokenizer,
         "queries_per_s": {name: [float(np.median(each)) for each in own] for name, own in by_round.items()},
         "queries_per_s_by_round": by_round,
-        "late": loop,
+        "late": {what: _spread(found) for what, found in late.items()},
+        "held": _spread(held),
         "calls_us": {str(n): asyncio.run(inline_and_in_thread_us(router, texts, n)) for n in HANDED_OVER},
     }
 
 
-def _lateness(turns: Sequence[Turn]) -> dict[str, Any]:
-    """How late turns are, and how late they would be if the loop's thread had had a processor whenever it could run."""
-    late = [turn.late_ms for turn in turns]
-    held = [turn.late_ms - turn.waited_ms for turn in turns if turn.waited_ms is not None]
+def _spread(found_ms: Sequence[float]) -> dict[str, float]:
     return {
-        **{f"p{percent}_ms": float(np.percentile(late, percent)) for percent in (50, 99, 100)},
-        "n_held": sum(ms > HELD_MS for ms in late),
-        "n": len(late),
-        "less_wait": {"p100_ms": max(held), "n_held": sum(ms > HELD_MS for ms in held)} if held else None,
+        **{f"p{percent}_ms": float(np.percentile(found_ms, percent)) for percent in (50, 99, 100)},
+        "n_held": sum(ms > HELD_MS for ms in found_ms),
+        "n": len(found_ms),
     }
 
 
@@ -118,20 +117,23 @@ def table(result: Mapping[str, Any]) -> str:
         lines.append(f"| {workers} | {' | '.join(shown)} |")
     lines += [
         "",
-        f"| a task that wants to run every millisecond is late by, ms | p50 | p99 | most | over {HELD_MS:g} ms | less the wait for a processor: most | over {HELD_MS:g} ms |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        f"| a task that wants to run every millisecond is late by, ms | p50 | p99 | most | over {HELD_MS:g} ms |",
     ]
+    lines.append("| --- | ---: | ---: | ---: | ---: |")
     for name in names:
         for what, shown_as in (
             ("idle", "nothing else runs"),
             ("busy", f"one batch of {BATCH} after another by `aroute_batch`"),
             ("hashing", "SHA-256 for as long, handed to a thread as often"),
         ):
-            late = result["bundles"][name]["late"][what]
-            figures = " | ".join(f"{late[f'p{percent}_ms']:.2f}" for percent in (50, 99, 100))
-            held = late.get("less_wait")
-            rest = f"{held['p100_ms']:.2f} | {held['n_held']}" if held else "not known | not known"
-            lines.append(f"| `{name}`, {shown_as} | {figures} | {late['n_held']} of {late['n']:,} | {rest} |")
+            lines.append(f"| `{name}`, {shown_as} | {_cells(result['bundles'][name]['late'][what])} |")
+    if held := {name: result["bundles"][name]["held"] for name in names if "held" in result["bundles"][name]}:
+        lines += [
+            "",
+            f"| `aroute_batch` of {BATCH} keeps the interpreter at a time for, ms | p50 | p99 | most | over {HELD_MS:g} ms |",
+            "| --- | ---: | ---: | ---: | ---: |",
+            *(f"| `{name}` | {_cells(spread)} |" for name, spread in held.items()),
+        ]
     lines += _calls(result["bundles"])
     machine = result["environment"]
     n_queries = " and ".join(dict.fromkeys(f"{result['bundles'][name]['n_queries']:,}" for name in names))
@@ -144,6 +146,11 @@ def table(result: Mapping[str, Any]) -> str:
         f"{_tokenizers(result['bundles'])}{older_students(machine)}{busy(machine)}"
     )
     return "\n".join([*lines, "", where, ""])
+
+
+def _cells(spread: Mapping[str, float]) -> str:
+    figures = " | ".join(f"{spread[f'p{percent}_ms']:.2f}" for percent in (50, 99, 100))
+    return f"{figures} | {spread['n_held']} of {spread['n']:,}"
 
 
 def _calls(bundles: Mapping[str, Any]) -> list[str]:
@@ -230,27 +237,19 @@ def work_in_process(bundle: str, texts: list[str], seconds: float, in_batches: b
     results.put(rate(router, texts, seconds, in_batches))
 
 
-class Turn(NamedTuple):
-    """How late a task's turn came, and how long of that the loop's thread could run and had no processor; None where the system does not tell."""
-
-    late_ms: float
-    waited_ms: float | None
-
-
-async def turns_of_a_loop(router: Router, batch: list[str], seconds: float) -> dict[str, list[Turn]]:
-    """The turns of a task that wants to run every millisecond: with nothing else to do, beside batches, and beside another thread.
+async def late_ms(router: Router, batch: list[str], seconds: float) -> dict[str, list[float]]:
+    """How late a task comes that wants to run every millisecond: with nothing else to do, beside batches, and beside another thread.
 
     The last is for comparison: hashlib lets go of the interpreter for as long as it computes, and is handed over as often as a batch is, so what is
     late there is the system's doing.
     """
-    turns: list[Turn] = []
+    late: list[float] = []
 
-    async def tick(waited_ms: Callable[[], float | None]) -> None:
+    async def tick() -> None:
         while True:
-            before, started = waited_ms(), time.perf_counter()
+            started = time.perf_counter()
             await asyncio.sleep(TICK_S)
-            late, after = (time.perf_counter() - started - TICK_S) * 1000, waited_ms()
-            turns.append(Turn(late, None if before is None or after is None else after - before))
+            late.append((time.perf_counter() - started - TICK_S) * 1000)
 
     async def keep(work: Callable[[], Awaitable[Any]]) -> None:
         until = time.perf_counter() + seconds
@@ -266,31 +265,84 @@ async def turns_of_a_loop(router: Router, batch: list[str], seconds: float) -> d
         "busy": lambda: keep(lambda: router.aroute_batch(batch)),
         "hashing": lambda: keep(lambda: asyncio.to_thread(_hash_for, as_long_s)),
     }
-    found: dict[str, list[Turn]] = {name: [] for name in beside}
-    with _account_of_this_thread() as waited_ms:
-        ticking = asyncio.create_task(tick(waited_ms))
-        for _ in range(ROUNDS):
-            for name, work in beside.items():
-                await asyncio.sleep(SETTLING_S)  # what the other work leaves late is its own
-                turns.clear()
-                await work()
-                found[name] += turns
-        ticking.cancel()
+    found: dict[str, list[float]] = {name: [] for name in beside}
+    ticking = asyncio.create_task(tick())
+    for _ in range(ROUNDS):
+        for name, work in beside.items():
+            await asyncio.sleep(SETTLING_S)  # what the other work leaves late is its own
+            late.clear()
+            await work()
+            found[name] += late
+    ticking.cancel()
+    return found
+
+
+async def held_ms(router: Router, batch: list[str], seconds: float) -> list[float]:
+    """For how long at a time ``aroute_batch`` keeps the interpreter, beside a task that wants to run every millisecond.
+
+    Its thread lets go of the interpreter when the graph runs and when it pauses; a time is from one of these to the next, by the wall clock. What it does in the
+    loop's own thread is timed from one ``await`` to the next.
+    """
+    found: list[float] = []
+
+    async def tick() -> None:
+        while True:  # noqa: ASYNC110 - it is a task that wants its turn
+            await asyncio.sleep(TICK_S)
+
+    await router.aroute_batch(batch)
+    ticking = asyncio.create_task(tick())
+    until = time.perf_counter() + seconds
+    with _times_in_python(router, found):
+        while time.perf_counter() < until:
+            await _Steps(router.aroute_batch(batch), found)
+    ticking.cancel()
     return found
 
 
 @contextmanager
-def _account_of_this_thread() -> Iterator[Callable[[], float | None]]:
-    """What gives the milliseconds that this thread could run and had no processor (Linux's schedstat, its second number); None elsewhere."""
-    try:
-        account = os.open("/proc/thread-self/schedstat", os.O_RDONLY)
-    except OSError:
-        yield lambda: None
-        return
-    try:
-        yield lambda: int(os.pread(account, 100, 0).split()[1]) / 1e6
-    finally:
-        os.close(account)
+def _times_in_python(router: Router, found: list[float]) -> Iterator[None]:
+    """Adds the milliseconds between two times at which a batch's thread lets go of the interpreter."""
+    since = threading.local()
+    session, route_batch = router._session, router._route_batch  # noqa: SLF001 - what lets go is in there
+
+    def lets_go(work: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        found.append((time.perf_counter() - since.started) * 1000)
+        try:
+            return work(*arguments, **options)
+        finally:
+            since.started = time.perf_counter()
+
+    def from_start_to_end(*arguments: Any, **options: Any) -> Any:
+        since.started = time.perf_counter()
+        try:
+            return route_batch(*arguments, **options)
+        finally:
+            found.append((time.perf_counter() - since.started) * 1000)
+
+    with (
+        patch.object(router, "_session", SimpleNamespace(run=partial(lets_go, session.run))),
+        patch.object(router, "_route_batch", from_start_to_end),
+        patch.object(router_module, "sleep", partial(lets_go, time.sleep)),
+    ):
+        yield
+
+
+class _Steps:
+    """Awaits a coroutine, and adds the milliseconds of each of its steps."""
+
+    def __init__(self, work: Coroutine[Any, Any, Any], found: list[float]) -> None:
+        self._work, self._found = work, found
+
+    def __await__(self) -> Generator[Any, None, None]:
+        while True:
+            started = time.perf_counter()
+            try:
+                awaited = self._work.send(None)
+            except StopIteration:
+                return
+            finally:
+                self._found.append((time.perf_counter() - started) * 1000)
+            yield awaited
 
 
 async def inline_and_in_thread_us(router: Router, texts: Sequence[str], n: int) -> tuple[float, float]:

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import asyncio
 import json
-import os
-import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 from bundles import build_bundle
 from project import TESTS
+
+from distill import Router
 
 sys.path.append(str(TESTS.parent / "scripts"))
 import throughput
@@ -37,6 +39,7 @@ def test_threads_and_processes_are_measured_for_every_bundle(measured):
         assert bundle["tokenizer"] in {"nanotoken", "words", "tokenizers"}
         assert bundle["late"]["busy"]["p50_ms"] <= bundle["late"]["busy"]["p100_ms"]
         assert set(bundle["late"]) == {"idle", "busy", "hashing"}
+        assert 0 < bundle["held"]["p50_ms"] <= bundle["held"]["p100_ms"]
         assert all(us > 0 for calls in bundle["calls_us"].values() for us in calls)
         assert {len(rounds) for own in bundle["queries_per_s_by_round"].values() for rounds in own} == {2}
     assert "| `static`, 16 queries | " in printed
@@ -48,33 +51,24 @@ def test_threads_and_processes_are_measured_for_every_bundle(measured):
     assert printed.strip() == throughput.table(found).strip()
 
 
-def test_what_a_loop_waits_for_a_processor_is_told_apart():
-    turns = [throughput.Turn(0.1, 0.0), throughput.Turn(5.0, 4.5), throughput.Turn(3.0, 0.5)]
-    late = throughput._lateness(turns)
-    assert (late["p100_ms"], late["n_held"], late["n"]) == (5.0, 2, 3)
-    assert late["less_wait"] == {"p100_ms": 2.5, "n_held": 1}
-    assert throughput._lateness([throughput.Turn(5.0, None)])["less_wait"] is None
+def test_times_in_python_leave_out_the_graph_and_the_pauses(tmp_path, monkeypatch):
+    router, found = Router.load(build_bundle(tmp_path / "encoder").path), []
+    run, decide = router._session.run, router._policy.decide_batch
 
+    def slow_run(*arguments):
+        time.sleep(0.2)
+        return run(*arguments)
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps that account")
-def test_a_thread_that_shares_a_processor_waits_for_it(tmp_path):
-    """Two processes on one processor: each waits while the other runs."""
-    (tmp_path / "spin.py").write_text(
-        "import time\nuntil = time.perf_counter() + 30\nwhile time.perf_counter() < until: pass\n"
-    )
-    mine = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(mine)})
-    other = subprocess.Popen([sys.executable, str(tmp_path / "spin.py")])
-    try:
-        with throughput._account_of_this_thread() as waited_ms:
-            before, until = waited_ms(), time.perf_counter() + 20
-            while waited_ms() == before and time.perf_counter() < until:
-                pass
-            assert waited_ms() > before
-    finally:
-        os.sched_setaffinity(0, mine)
-        other.kill()
-        other.wait()
+    def slow_decide(rows):
+        time.sleep(0.05)
+        return decide(rows)
+
+    monkeypatch.setattr(router, "_session", SimpleNamespace(run=slow_run))
+    monkeypatch.setattr(router, "_policy", SimpleNamespace(labels=router.labels, decide_batch=slow_decide))
+    with throughput._times_in_python(router, found):
+        asyncio.run(router.aroute_batch(["refund"] * 20))
+    assert 50 < max(found) < 200
+    assert router._session.run is slow_run
 
 
 def test_processes_have_a_router_each(tmp_path):
