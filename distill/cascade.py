@@ -22,14 +22,13 @@ from contextvars import copy_context
 from dataclasses import dataclass, fields, replace
 from decimal import Decimal
 from inspect import isawaitable, iscoroutinefunction
-from time import monotonic, perf_counter, sleep
+from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
 
 import numpy as np
 
 from distill import loop
-from distill.guard import Breaker, Budget, FallbackOutcome, Guard, Ticket, as_usd
+from distill.guard import Breaker, Budget, FallbackOutcome, Guard, Ticket, Waiter, as_usd
 from distill.hooks import notify
 from distill.policy import Policy, confidence_of
 from distill.scrub import without_secrets
@@ -59,12 +58,12 @@ DECLINED = frozenset({Reason.LOW_CONFIDENCE, Reason.OUT_OF_SCOPE})
 
 _SHOWN_CHARACTERS = 200
 _IN_ITS_OWN_LOOP = "an async fallback called route, which would wait for the event loop that both run in; await aroute"
-_QUERIES_A_TURN = 64
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.001, 0.02
 _GIVEN_UP_S = 0.1
 """After who asked has given up, a coroutine is cancelled."""
 _END_S = 0.5
 """How long the end of the program waits for calls; one that hangs is left behind."""
+_THREAD = "distill-fallback"
+_QUERIES_A_TURN = 64
 """Answers that are made before other tasks of the event loop have their turn."""
 
 
@@ -148,8 +147,8 @@ class Cascade:
 
     A call whose caller has given up goes on in its thread and keeps its place among ``max_in_flight`` until it ends, so
     a fallback should have a time limit of its own. A coroutine function is awaited in the caller's event loop by
-    ``aroute``, and cancelled when its time is up; ``route`` runs it in a loop that all of them share and that lasts as long as the
-    process, so that a client keeps its connections. A client's connections belong to one loop: use one by ``route`` or by ``aroute``. What
+    ``aroute``; ``route`` runs it in a loop that all of them share and that lasts as long as the process, so that a client keeps its
+    connections. It is cancelled when its time is up. A client's connections belong to one loop: use one by ``route`` or by ``aroute``. What
     blocks in a coroutine (``time.sleep``, a client that is not async) holds up all others there; give a plain function for that.
 
     Args:
@@ -161,7 +160,7 @@ class Cascade:
         timeout_s: How long a caller waits for it, seconds.
         budget: Most that may be asked in a time window; None is no limit.
         breaker: When a fallback that fails is left alone; None is the default ``Breaker``.
-        max_in_flight: Most calls at a time; a query over it keeps the student's answer.
+        max_in_flight: Most calls at a time; a query over it keeps the student's answer, and one of a batch waits for a place first.
 
     Attributes:
         on_prediction: Functions that are told of every answer of the cascade, as those of ``Router`` are.
@@ -235,7 +234,8 @@ class Cascade:
     def route_batch(self, texts: Iterable[str], *, batch_size: int | None = None) -> list[CascadePrediction]:
         """Routes many queries: one prediction for each, in order. The fallback is asked ``max_in_flight`` at a time.
 
-        Where others ask it too, a query waits for a place for ``timeout_s`` at most.
+        Where others ask it too, a query waits for a place for ``timeout_s`` at most; after one that waited in vain the next do not, until there is
+        a place again.
 
         Args:
             texts: The queries.
@@ -249,12 +249,11 @@ class Cascade:
         predictions = [self._keep(student, FallbackOutcome.NOT_ASKED) for student in students]
         asked = [position for position, student in enumerate(students) if self.should_ask(student)]
         if asked:
+            patience = _Patience()
             callers = [copy_context() for _ in asked]  # one for each: none can be entered twice at a time
             with ThreadPoolExecutor(min(self._guard.max_in_flight, len(asked))) as pool:
                 answers = pool.map(
-                    lambda caller, position: caller.run(
-                        self._consult, queries[position], students[position], waits=True
-                    ),
+                    lambda caller, position: caller.run(self._consult, queries[position], students[position], patience),
                     callers,
                     asked,
                 )
@@ -279,11 +278,11 @@ class Cascade:
                 asked.append(position)
             if len(predictions) % _QUERIES_A_TURN == 0:
                 await asyncio.sleep(0)
-        left = iter(asked)
+        left, patience = iter(asked), _Patience()
 
         async def consult() -> None:
             for position in left:
-                predictions[position] = await self._aconsult(queries[position], students[position], waits=True)
+                predictions[position] = await self._aconsult(queries[position], students[position], patience)
                 await asyncio.sleep(0)  # a query that is not asked after all, over budget say, waits for nothing
 
         workers = [asyncio.ensure_future(consult()) for _ in range(min(self._guard.max_in_flight, len(asked)))]
@@ -297,17 +296,12 @@ class Cascade:
                 await asyncio.sleep(0)
         return predictions
 
-    def _consult(self, text: str, student: Prediction, *, waits: bool = False) -> CascadePrediction:
+    def _consult(self, text: str, student: Prediction, patience: _Patience | None = None) -> CascadePrediction:
         if not self.should_ask(student):
             return self._keep(student, FallbackOutcome.NOT_ASKED)
         if self._is_async and loop.runs_here():
             return self._keep(student, FallbackOutcome.FAILED, _IN_ITS_OWN_LOOP)
-        ticket = self._guard.enter()
-        for pause_s in self._pauses() if waits else ():
-            if ticket is not FallbackOutcome.BUSY:
-                break
-            sleep(pause_s)
-            ticket = self._guard.enter()
+        ticket = self._guard.enter() if patience is None else self._wait_for_place(patience)
         if isinstance(ticket, FallbackOutcome):
             return self._keep(student, ticket)
         try:
@@ -318,13 +312,10 @@ class Cascade:
             raise
         return self._conclude(call, student, ticket, is_late=not call.done())
 
-    async def _aconsult(self, text: str, student: Prediction, *, waits: bool = False) -> CascadePrediction:
-        ticket = self._guard.enter() if self.should_ask(student) else FallbackOutcome.NOT_ASKED
-        for pause_s in self._pauses() if waits else ():
-            if ticket is not FallbackOutcome.BUSY:
-                break
-            await asyncio.sleep(pause_s)
-            ticket = self._guard.enter()
+    async def _aconsult(self, text: str, student: Prediction, patience: _Patience | None = None) -> CascadePrediction:
+        if not self.should_ask(student):
+            return self._keep(student, FallbackOutcome.NOT_ASKED)
+        ticket = self._guard.enter() if patience is None else await self._await_place(patience)
         if isinstance(ticket, FallbackOutcome):
             return self._keep(student, ticket)
         call: asyncio.Future[_Outcome] | None = None
@@ -349,12 +340,38 @@ class Cascade:
             call.cancel()
         return self._conclude(call, student, ticket, is_late=is_late)
 
-    def _pauses(self) -> Iterator[float]:
-        """How long a query of a batch waits for a place, time after time, and for no longer than for an answer."""
-        until, pause_s = monotonic() + self.timeout_s, _FIRST_PAUSE_S
-        while (left := until - monotonic()) > 0:
-            yield min(pause_s, left)
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+    def _wait_for_place(self, patience: _Patience) -> Ticket | FallbackOutcome:
+        woken = threading.Event()
+        waiter, until = Waiter(woken.set), patience.until(self.timeout_s)
+        try:
+            while (ticket := self._guard.enter(waiter)) is FallbackOutcome.BUSY:
+                if not woken.wait(max(until - monotonic(), 0.0)):
+                    break
+                woken.clear()
+        finally:
+            self._guard.give_up(waiter)
+        return patience.after(ticket)
+
+    async def _await_place(self, patience: _Patience) -> Ticket | FallbackOutcome:
+        own_loop, woken = asyncio.get_running_loop(), asyncio.Event()
+
+        def wake() -> None:
+            try:
+                own_loop.call_soon_threadsafe(woken.set)
+            except RuntimeError:  # the loop is closed, and whoever waited in it is gone
+                self._guard.give_up(waiter)
+
+        waiter, until = Waiter(wake), patience.until(self.timeout_s)
+        try:
+            while (ticket := self._guard.enter(waiter)) is FallbackOutcome.BUSY:
+                try:
+                    await asyncio.wait_for(woken.wait(), max(until - monotonic(), 0.0))
+                except TimeoutError:
+                    break
+                woken.clear()
+        finally:
+            self._guard.give_up(waiter)
+        return patience.after(ticket)
 
     async def _await(self, text: str, ticket: Ticket) -> _Outcome:
         try:
@@ -386,9 +403,8 @@ class Cascade:
 
         thread: threading.Thread | None = None
         try:
-            thread = threading.Thread(target=copy_context().run, args=(work,), name="distill-fallback", daemon=True)
+            thread = threading.Thread(target=copy_context().run, args=(work,), name=_THREAD, daemon=True)
             thread.start()
-            _calls.add(thread)
         except RuntimeError as error:  # the system gives no more threads
             self._guard.leave(ticket)
             call.set_exception(error)
@@ -442,14 +458,31 @@ class Cascade:
         return notify(self.on_prediction, texts, predictions, self.router.manifest.bundle_id, latency_ms)
 
 
-_calls: WeakSet[threading.Thread] = WeakSet()
+class _Patience:
+    """A batch's: once a query waited for a place in vain, the next do not wait, until one has a place."""
+
+    __slots__ = ("_is_out",)
+
+    def __init__(self) -> None:
+        self._is_out = False
+
+    def until(self, timeout_s: float) -> float:
+        """When a query that comes now waits no more, by the monotonic clock."""
+        return monotonic() + (0.0 if self._is_out else timeout_s)
+
+    def after(self, found: Ticket | FallbackOutcome) -> Ticket | FallbackOutcome:
+        """What a query found, remembered."""
+        self._is_out = found is FallbackOutcome.BUSY
+        return found
 
 
 def _wait_for_calls() -> None:
     """When the program ends: a thread that comes back from compiled code while the interpreter is taken down would abort the process."""
+    loop.end()
     until = monotonic() + _END_S
-    for thread in list(_calls):
-        thread.join(max(until - monotonic(), 0.0))
+    for thread in threading.enumerate():
+        if thread.name == _THREAD:
+            thread.join(max(until - monotonic(), 0.0))
 
 
 atexit.register(_wait_for_calls)

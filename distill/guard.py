@@ -10,10 +10,15 @@ import os
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
+from typing import TYPE_CHECKING
 from weakref import WeakSet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["Breaker", "Budget", "FallbackOutcome", "Guard", "Ticket", "as_usd"]
 
@@ -53,7 +58,7 @@ class FallbackOutcome(StrEnum):
     CIRCUIT_OPEN = "circuit_open"
     """It was not asked: it failed several times in a row a short while ago."""
     BUSY = "busy"
-    """It was not asked: as many calls as may be are in flight."""
+    """It was not asked: as many calls as may be are in flight. A query of a batch waits for a place first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +137,17 @@ class Ticket:
     is_counted: bool = True
 
 
+@dataclass(slots=True, eq=False)
+class Waiter:
+    """A query that waits for a place. Places are given in the order of coming.
+
+    Attributes:
+        wake: Called from any thread, with the guard's lock held: it is worth trying again.
+    """
+
+    wake: Callable[[], object]
+
+
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class Guard:
     """Gives tickets, and remembers how the calls went.
@@ -152,6 +168,7 @@ class Guard:
     _counted: deque[Ticket] = field(default_factory=deque, repr=False)
     _spent_usd: Decimal = Decimal(0)
     _in_flight: set[Ticket] = field(default_factory=set, repr=False)
+    _waiting: deque[Waiter] = field(default_factory=deque, repr=False)
     _n_failures: int = 0
     _open_until: float | None = None
     _is_on_trial: bool = False
@@ -159,25 +176,52 @@ class Guard:
     def __post_init__(self) -> None:
         _guards.add(self)
 
-    def enter(self) -> Ticket | FallbackOutcome:
-        """A ticket, or why there is none. Every ticket is to be judged once, and left once its call has ended."""
+    def enter(self, waiter: Waiter | None = None) -> Ticket | FallbackOutcome:
+        """A ticket, or why there is none. Every ticket is to be judged once, and left once its call has ended.
+
+        Args:
+            waiter: Who waits from then on where the answer is ``BUSY``, and gives up in the end; None: nobody.
+        """
         with self._lock:
-            now = time.monotonic()
-            is_trial = self._open_until is not None
-            if is_trial and (self._is_on_trial or now < (self._open_until or 0.0)):
-                return FallbackOutcome.CIRCUIT_OPEN
-            if len(self._in_flight) >= self.max_in_flight:
-                return FallbackOutcome.BUSY
-            self._forget_before(now - self.budget.window_s)
-            if not self._fits():
-                return FallbackOutcome.OVER_BUDGET
-            ticket = Ticket(now, self.budget.usd_per_call or Decimal(0), is_trial)
-            self._in_flight.add(ticket)
-            self._is_on_trial = is_trial
-            if self.budget.max_calls is not None or self.budget.max_usd is not None:
-                self._counted.append(ticket)
-                self._spent_usd += ticket.usd
-            return ticket
+            if waiter is None:
+                return self._enter()
+            is_behind = bool(self._waiting) and self._waiting[0] is not waiter
+            found = FallbackOutcome.BUSY if is_behind else self._enter()
+            if found is not FallbackOutcome.BUSY:
+                self.give_up(waiter)
+            elif waiter not in self._waiting:
+                self._waiting.append(waiter)
+            return found
+
+    def give_up(self, waiter: Waiter) -> None:
+        """Waits no more; nothing where it does not."""
+        with self._lock:
+            with suppress(ValueError):
+                self._waiting.remove(waiter)
+            self._wake_first()
+
+    def _wake_first(self) -> None:
+        """Where there is a place, or nothing to wait for."""
+        if self._waiting and (len(self._in_flight) < self.max_in_flight or self._open_until is not None):
+            self._waiting[0].wake()
+
+    def _enter(self) -> Ticket | FallbackOutcome:
+        now = time.monotonic()
+        is_trial = self._open_until is not None
+        if is_trial and (self._is_on_trial or now < (self._open_until or 0.0)):
+            return FallbackOutcome.CIRCUIT_OPEN
+        if len(self._in_flight) >= self.max_in_flight:
+            return FallbackOutcome.BUSY
+        self._forget_before(now - self.budget.window_s)
+        if not self._fits():
+            return FallbackOutcome.OVER_BUDGET
+        ticket = Ticket(now, self.budget.usd_per_call or Decimal(0), is_trial)
+        self._in_flight.add(ticket)
+        self._is_on_trial = is_trial
+        if self.budget.max_calls is not None or self.budget.max_usd is not None:
+            self._counted.append(ticket)
+            self._spent_usd += ticket.usd
+        return ticket
 
     def _forget_before(self, start: float) -> None:
         while self._counted and self._counted[0].started <= start:
@@ -210,16 +254,18 @@ class Guard:
                 self._n_failures += 1
                 if ticket.is_trial or (self._open_until is None and self._n_failures >= self.breaker.failures):
                     self._open_until = time.monotonic() + self.breaker.pause_s
+                    self._wake_first()
 
     def leave(self, ticket: Ticket) -> None:
         """Frees the place of a call that has ended; once, however often it is said."""
         with self._lock:
             self._in_flight.discard(ticket)
+            self._wake_first()
 
     def forget_calls_in_flight(self) -> None:
         """For a forked child: the threads whose calls are in flight, one of which may hold the lock, are the parent's."""
         self._lock = threading.RLock()
-        self._in_flight, self._is_on_trial = set(), False
+        self._in_flight, self._waiting, self._is_on_trial = set(), deque(), False
         self._spent_usd = sum((ticket.usd for ticket in self._counted), Decimal(0))
 
 

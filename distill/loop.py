@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-__all__ = ["runs_here", "wait_for"]
+__all__ = ["end", "runs_here", "wait_for"]
 
 _T = TypeVar("_T")
 _END_S = 0.2
@@ -41,6 +41,11 @@ def wait_for(work: Awaitable[_T], timeout_s: float | None = None) -> _T:
     if error is not None:
         raise error
     return value  # type: ignore[return-value]
+
+
+def end() -> None:
+    """Cancels what is under way, when the program ends."""
+    _of_process.end()
 
 
 def runs_here() -> bool:
@@ -125,7 +130,7 @@ async def _cancel_all() -> None:
 
 
 _of_process = _Loop()
-atexit.register(_of_process.end)
+atexit.register(end)
 if hasattr(
     os, "register_at_fork"
 ):  # no fork amid the opening: the child would close the loop, and its parent's sockets with it

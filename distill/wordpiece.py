@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["TokenizerFacts", "WordPiece", "read_wordpiece"]
 
-_LONGEST_WORD, _LONGEST_TOKEN = 64, 64
 _LARGEST_ID = 2**32 - 1
+_LONGEST_WORD, _LONGEST_TOKEN = 64, 64
 """Characters of a word that is looked up here, and bytes of a token: the array of tokens is as wide as the longest."""
 _PLAIN_WORD = re.compile("[!-~\u00a1-\u00ac\u00ae-\u052f\u1e00-\u1fff\u2010-\u2027\u2030-\u205e\u2070-\u2bff]+")
 """What Python's version of Unicode and the library's read alike."""

@@ -675,6 +675,63 @@ def test_a_batch_waits_for_its_places_beside_others(tiny_router, way):
 
 
 @pytest.mark.parametrize("way", ["route_batch", "aroute_batch"])
+def test_places_are_given_in_the_order_of_coming(tiny_router, way):
+    """A long batch does not keep a short one from its places, however soon its own workers come again."""
+    asked = []
+
+    def fallback(text):
+        asked.append(text)
+        time.sleep(0.002)
+        return "refund"
+
+    cascade = Cascade(tiny_router, fallback, timeout_s=20.0, max_in_flight=2)
+    long = threading.Thread(target=ask_all, args=(cascade, [DOUBTED] * 300, way))
+    long.start()
+    while len(asked) < 10:
+        time.sleep(0.001)
+    short = ask_all(cascade, ["unheard of words"] * 4, way)
+    n_asked = len(asked)
+    long.join()
+    assert [each.fallback for each in short] == [FallbackOutcome.ANSWERED] * 4
+    assert n_asked < 200
+
+
+@pytest.mark.parametrize("way", ["route_batch", "aroute_batch"])
+def test_a_batch_whose_places_are_all_held_waits_once(tiny_router, way):
+    fallback = Fallback(waits=True)
+    cascade = Cascade(tiny_router, fallback, timeout_s=0.3, max_in_flight=2, breaker=Breaker(failures=99))
+    callers = [threading.Thread(target=cascade.route, args=(DOUBTED,)) for _ in range(2)]
+    for caller in callers:
+        caller.start()
+    while len(fallback.asked) < 2:
+        time.sleep(0.001)
+    started = time.monotonic()
+    found = ask_all(cascade, [DOUBTED] * 400, way)
+    fallback.released.set()
+    assert {each.fallback for each in found} == {FallbackOutcome.BUSY}
+    assert 0.3 <= time.monotonic() - started < 20
+    for caller in callers:
+        caller.join()
+
+
+@pytest.mark.parametrize("way", ["route_batch", "aroute_batch"])
+def test_a_circuit_that_opens_ends_the_waiting(tiny_router, way):
+    fallback = Fallback(waits=True)
+    cascade = Cascade(tiny_router, fallback, timeout_s=0.2, max_in_flight=1, breaker=Breaker(failures=1))
+    caller = threading.Thread(target=cascade.route, args=(DOUBTED,))
+    caller.start()
+    while not fallback.asked:
+        time.sleep(0.001)
+    cascade.timeout_s = PATIENCE_S
+    started = time.monotonic()
+    found = ask_all(cascade, [DOUBTED] * 3, way)
+    fallback.released.set()
+    caller.join()
+    assert [each.fallback for each in found] == [FallbackOutcome.CIRCUIT_OPEN] * 3
+    assert time.monotonic() - started < PATIENCE_S / 2
+
+
+@pytest.mark.parametrize("way", ["route_batch", "aroute_batch"])
 def test_a_batch_waits_for_a_place_no_longer_than_for_an_answer(tiny_router, way):
     fallback = Fallback(waits=True)
     cascade = Cascade(tiny_router, fallback, timeout_s=0.02, max_in_flight=1, breaker=Breaker(failures=99))
@@ -700,10 +757,11 @@ def test_a_coroutine_that_route_asks_is_cancelled_too(tiny_router):
 def test_a_program_ends_whatever_its_fallback_is_doing(tiny_bundle):
     """Threads that came back from compiled code when the interpreter was taken down aborted the process."""
     script = (
-        "import sys; from distill import Cascade, Router\n"
+        "import sys, time; from distill import Cascade, Router\n"
         "router = Router.load(sys.argv[1])\n"
         "def fallback(text):\n"
-        "    for _ in range(60):\n"
+        "    until = time.monotonic() + 0.2\n"
+        "    while time.monotonic() < until:\n"
         "        router.route_batch(['where is my parcel'] * 64)\n"
         "    return 'refund'\n"
         f"print(Cascade(router, fallback, timeout_s=0.02).route({DOUBTED!r}).fallback.value)"
