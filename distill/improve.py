@@ -36,7 +36,7 @@ from distill.data import (
     write_jsonl,
 )
 from distill.embed import Distinct
-from distill.errors import BundleError, DataError, SpecError, SpendLimitError, TeacherError, UnknownSpendError
+from distill.errors import BundleError, DataError, SpecError, SpendLimitError, UnknownSpendError
 from distill.labelled import redacted_gold
 from distill.router import Router
 from distill.spec import Spec
@@ -592,16 +592,11 @@ def _finish(
 
     try:
         texts = _have_written(spec, plan, limit_usd, show_progress=show_progress)
-        labelled = label(_with_limit(spec, limit_usd), texts, open_embedder=open_embedder, show_progress=show_progress)
+        label(_with_limit(spec, limit_usd), texts, open_embedder=open_embedder, show_progress=show_progress)
     except UnknownSpendError:
         raise
     except SpendLimitError:
         return None
-    if 2 * labelled.n_failed > len(texts):
-        raise TeacherError(
-            f"improve: {labelled.n_failed} of the {len(texts)} queries of round {plan.number} have no answer, so it would show nothing; what was "
-            "answered is kept: run it again"
-        )
     folder, candidates = spec.output(out), spec.output(out) / _CANDIDATES
     students = _train_candidates(spec, folder, candidates, show_progress=show_progress)
     held_out, measure = _held_out(spec), MEASURES[spec.task]

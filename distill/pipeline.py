@@ -604,9 +604,9 @@ def _price_of(spec: Spec, names: Sequence[str]) -> TokenPrice | None:
     """
     from distill.teacher.prices import look_up_price, teacher_price
 
-    if spec.teacher.price or [*names] == [spec.teacher_name]:
-        return teacher_price(spec)
-    return look_up_price(names[0]) if len(names) == 1 else None
+    if len(names) > 1:
+        return None
+    return teacher_price(spec) if spec.teacher.price or names[0] == spec.teacher_name else look_up_price(names[0])
 
 
 def _who_answered(spec: Spec, answers: Mapping[str, Label]) -> list[str]:

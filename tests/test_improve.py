@@ -17,7 +17,7 @@ from distill import improve as module
 from distill import pipeline
 from distill.bundle import load_bundle
 from distill.data import label_as_line, read_jsonl, read_labels
-from distill.errors import DataError, DistillError, SpecError, SpendLimitError, TeacherError
+from distill.errors import DataError, DistillError, SpecError, SpendLimitError
 from distill.improve import improve, plan_improvement
 from distill.labelled import redacted_gold
 from distill.spec import load_spec
@@ -281,19 +281,6 @@ def test_a_limit_that_the_writer_reaches_ends_the_rounds(spec, out, monkeypatch)
 
     monkeypatch.setattr("distill.teacher.synth.synthesise", full)
     assert run(spec, out=out, per_intent=10, max_usd=Decimal(1)).stopped.startswith("the spend limit is reached")
-
-
-def test_a_round_whose_queries_were_not_labelled_stays_open(spec, out, server, monkeypatch):
-    from distill.teacher import label as labelling
-
-    ask = labelling.label
-    monkeypatch.setattr(labelling, "label", lambda *a, **b: replace(ask(*a, **b), n_failed=1000))
-    with pytest.raises(TeacherError, match="of round 1 have no answer, so it would show nothing"):
-        run(spec, out=out, per_intent=10)
-    monkeypatch.setattr(labelling, "label", ask)
-    n_written = server.n_written
-    assert run(spec, out=out, per_intent=10).rounds
-    assert server.n_written == n_written, "what was written was paid for once"
 
 
 def test_labels_that_changed_meanwhile_are_said(spec, out, monkeypatch):

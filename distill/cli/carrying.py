@@ -203,7 +203,7 @@ def _print_summary(summary: CarrySummary, spec: Spec) -> None:
     typer.echo(f"{summary.n_calls} requests in this run; USD spent so far: {spent}")
     if summary.is_cut:
         say(
-            "carry: a limit (--max-share, --max-calls or the spend limit) left queries in doubt unasked; what was carried over stands, "
+            "carry: a limit (--max-share, --max-calls or the spend limit), or requests that failed, left queries in doubt unasked; what was carried over stands, "
             "`distill audit --relabel` asks about labels again"
         )
     if summary.n_left:

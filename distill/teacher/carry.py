@@ -58,6 +58,8 @@ SURE_STUDENT = 0.5
 """Probability of the likeliest intent under which a student is unsure."""
 _PARTS = 10
 _LEAST_PART = 10
+_MOST_BAD_PARTS = 2
+"""In a row, of which most requests failed."""
 _SURE_OF_EACH = 0.7
 """Probability under which it is nearly a toss-up whether a label holds or not, where each stands for itself."""
 _SAMPLED_PROMPTS = 50
@@ -133,7 +135,7 @@ class CarrySummary:
         moved: Of these, by reason, those whose label is another now.
         n_left: Texts that have no answer under today's intents: they failed, or the limit left them out. ``label`` asks.
         n_unanswered: Texts that were never answered: ``label`` asks about them too.
-        is_cut: Whether a limit left queries unasked that were in doubt.
+        is_cut: Whether a limit, or requests that failed, left queries unasked that were in doubt.
         spent_usd: By every recorded answer; None when a price or the tokens are unknown.
         n_written: Answers of synth.jsonl, queries that a model wrote, which stand under an intent's new name now.
     """
@@ -244,22 +246,20 @@ class _Limit:
             self.search -= n_calls
 
 
-def _limit(work: Recorded, cases: Sequence[Case], group: str, change: IntentChange, max_share: float | None) -> int:
-    """Requests that the search may make for the texts of one set of intents, less those of a run that was cut."""
+def _limit(work: Recorded, cases: Sequence[Case], change: IntentChange, max_share: float | None) -> int:
+    """Requests that the search may make for the texts of one set of intents."""
     if not change.sought:
         return 0
     share = max_share
     if share is None:
         share = min(max(SHARE, 2 * len(change.sought) / len(work.spec.labels)), 1.0)
-    n_asked = work.n_asked[group]
-    return max(math.ceil(share * (n_asked + sum(case.n_calls for case in cases))) - n_asked, 0)
+    return math.ceil(share * sum(case.n_calls for case in cases))
 
 
-def _by_change(work: Recorded) -> list[tuple[str, IntentChange, list[Case], list[Case]]]:
-    """For each set of intents: its hash, how it differs, its texts of whose answers nothing is left, and its other texts."""
+def _by_change(work: Recorded) -> list[tuple[IntentChange, list[Case], list[Case]]]:
+    """For each set of intents: how it differs, its texts of whose answers nothing is left, and its other texts."""
     return [
         (
-            group,
             change,
             [case for case in work.cases if case.group == group and case.is_removed],
             [case for case in work.cases if case.group == group and not case.is_removed],
@@ -281,9 +281,9 @@ def plan_carry(
     work = _recorded(spec, options)
     n_near = n_doubted = 0
     calls: list[int] = []
-    for group, change, removed, others in _by_change(work):
+    for change, removed, others in _by_change(work):
         calls.append(sum(case.n_calls for case in removed) if options.ask_removed else 0)
-        most = _limit(work, others, group, change, options.max_share)
+        most = _limit(work, others, change, options.max_share)
         if not most or not others:
             continue
         gaps = _nearness(work, others, change, open_embedder, show_progress=show_progress).gaps
@@ -382,8 +382,8 @@ def carry(
         work, open_embedder, show_progress, _Limit(math.inf if options.max_calls is None else options.max_calls, 0.0)
     )
     n_carried = n_renamed = n_removed = 0
-    for group, change, removed, others in _by_change(work):
-        run.limit.search = _limit(work, others, group, change, options.max_share)
+    for change, removed, others in _by_change(work):
+        run.limit.search = _limit(work, others, change, options.max_share)
         kept = others if not change.sought else None
         if kept is not None:  # it does not depend on what is answered
             n_carried += work.write(kept)
@@ -466,7 +466,8 @@ class _Run:
         reason: str,
         part: int,
     ) -> None:
-        """Asks the nearest first, until hardly an answer moves any more; notes in ``asked`` which."""
+        """Asks the nearest first, until hardly an answer moves any more, or most fail twice running; notes in ``asked`` which."""
+        n_bad = 0
         while (left := np.flatnonzero(among & ~asked)).size:
             rows = left[np.argsort(-near.gaps[left], kind="stable")[:part]].tolist()
             chosen = self._within([cases[row] for row in rows], is_search=True)
@@ -474,27 +475,20 @@ class _Run:
                 self.is_cut = True
                 return
             answers = self._ask(chosen, reason, is_search=True)
-            self._check_answered(chosen, answers)
             asked[[row for row, case in zip(rows, chosen, strict=False) if self._is_asked(case, answers)]] = True
             n_moved = sum(self._has_moved(case, answers[case.text], change) for case in chosen if case.text in answers)
             self.moved[reason] += n_moved
             for name, texts in _of_new(answers, change).items():
                 near.learn(name, texts)
+            n_failed = len(chosen) - len(answers)
+            if n_failed > len(answers) and not self.is_spent:  # so few answers do not tell whether more would move
+                self.is_cut, n_bad = True, n_bad + 1
+                if n_bad < _MOST_BAD_PARTS:
+                    continue
+                return
+            n_bad = 0
             if n_moved < LEAST_YIELD * len(answers) or not answers:
                 return
-
-    def _check_answered(self, chosen: Sequence[Case], answers: Mapping[str, frozenset[str]]) -> None:
-        """What moves cannot be judged by a few answers of many requests: a server that was down would end the search.
-
-        Raises:
-            TeacherError: Most requests failed.
-        """
-        n_failed = len(chosen) - len(answers)
-        if n_failed > len(answers) and not self.is_spent:
-            raise TeacherError(
-                f"carry: {n_failed} of {len(chosen)} queries that were asked about have no answer, so nothing can be said of the others, and none of them was "
-                "carried over; what was answered is kept: run it again"
-            )
 
     def _has_moved(self, case: Case, answer: frozenset[str], change: IntentChange) -> bool:
         """Whether a label is another now because of the change: to an intent that is sought, or out of it."""

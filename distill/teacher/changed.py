@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +97,6 @@ class Recorded:
         changes: How the intents differ, by the hash of those under which answers were given.
         cases: The texts that were answered under other intents, and not since.
         n_unanswered: Texts that were never answered.
-        n_asked: Answers of which something is left under today's intents, but that were asked for again, by the hash of the intents: a run that was cut asked.
 
     Raises:
         SpecError: A name is wrong, or the labels are people's.
@@ -122,7 +120,6 @@ class Recorded:
         self.earlier = earlier_answers(self.teacher, self.ledger, renames)
         self._check_names(described_anew)
         self.changes = {group: self._change(group, described_anew) for group in self._groups()}
-        self.n_asked: Counter[str] = Counter()
         self.cases, self.n_unanswered = self._read()
 
     def _groups(self) -> list[str]:
@@ -182,19 +179,12 @@ class Recorded:
             answer = self.ledger.get(self.teacher.keys(each.text, each.sample))
             if answer is None or answer.scores is None:
                 missing.setdefault(each.text, []).append(each)
-            elif "carried_from" not in answer.extra:
-                self._count_asked(each)
         for each in read_anew(self.teacher, self.ledger, [each for own in missing.values() for each in own]):
             missing[each.text].remove(each)  # `label` does
         missing = {text: own for text, own in missing.items() if own}
         cases = [self._case(text, own, is_gold=text in asked_once) for text, own in missing.items()]
         found = [case for case in cases if case is not None]
         return found, len(cases) - len(found)
-
-    def _count_asked(self, question: Question) -> None:
-        before = self.earlier.to(question)
-        if before is not None and self._by_todays_names(before.scores or {}) is not None:
-            self.n_asked[str(group_of(before))] += 1
 
     def _case(self, text: str, questions: Sequence[Question], *, is_gold: bool) -> Case | None:
         lines = [line for each in questions if (line := self.earlier.to(each)) is not None]

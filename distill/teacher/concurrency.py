@@ -145,7 +145,7 @@ async def _left_to_end(workers: Sequence[asyncio.Future[None]], n_in_flight: int
         if n_in_flight:
             say(f"stopping: waiting for the answers to {n_in_flight} requests in flight; Ctrl-C again to leave them")
         await asyncio.gather(*workers, return_exceptions=True)
-    except (KeyboardInterrupt, asyncio.CancelledError):  # what is left is counted all the same
+    except KeyboardInterrupt:  # it came before the wait: what is left is counted all the same
         for each in workers:
             each.cancel()
         await asyncio.gather(*workers, return_exceptions=True)

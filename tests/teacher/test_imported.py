@@ -621,6 +621,8 @@ def test_the_teacher_row_is_of_who_gave_the_answers(make_spec, answers):
 )
 def test_tokens_of_several_models_have_no_common_price(make_spec, names, has_price):
     assert (pipeline._price_of(make_spec(UNPAID), names) is not None) is has_price
+    priced = make_spec(UNPAID, teacher={"price": PRICE})
+    assert (pipeline._price_of(priced, names) is not None) is (len(names) == 1)
 
 
 def test_answers_that_were_asked_for_again_are_no_labels(make_spec, tmp_path):
