@@ -109,7 +109,11 @@ class GateError(DistillError):
 
 def first_line(error: BaseException) -> str:
     """What another library's error says, in one line: its first, or the error's kind where it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    try:
+        said = str(error).strip().splitlines()
+    except Exception:  # noqa: BLE001 - anybody's class, which may fail at its own message
+        said = []
+    return (said or [type(error).__name__])[0]
 
 
 def missing_extra(module: str) -> MissingExtraError:

@@ -37,6 +37,8 @@ __all__ = [
 ]
 
 _MINIMUM_INTENTS = 2
+_POINTS = 100
+"""In a whole."""
 _UNSHOWABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LIKE_A_KEY = re.compile(r"(?=.*[a-z])(?=.*[A-Z])(?=.*[0-9]).{24,}|(?=.*[a-z])(?=.*[0-9])[a-z0-9]{24,}")
@@ -272,9 +274,8 @@ class GateLimits(_Strict):
     @classmethod
     def _drop_is_a_share(cls, value: float | None) -> float | None:
         if value is not None and value > 1:
-            raise ValueError(
-                f"a share of the queries, at most 1, found {value:g}; for {value:g} points write {value / 100:g}"
-            )
+            hint = f"; for {value:g} points write {value / 100:g}" if value <= _POINTS else ""
+            raise ValueError(f"a share of the queries, at most 1, found {value:g}{hint}")
         return value
 
 

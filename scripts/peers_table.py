@@ -137,6 +137,7 @@ def _limits_alone(begun: Row, loop: Row) -> list[_Limit]:
             lambda: loop["held"]["p100_ms"],
             HELD_MS,
         ),
+        _Limit("`encoder`, latest turn of a loop beside it, ms", lambda: loop["late"]["busy"]["p100_ms"], HELD_MS),
     ]
 
 

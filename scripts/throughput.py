@@ -127,13 +127,12 @@ def table(result: Mapping[str, Any]) -> str:
             ("hashing", "SHA-256 for as long, handed to a thread as often"),
         ):
             lines.append(f"| `{name}`, {shown_as} | {_cells(result['bundles'][name]['late'][what])} |")
-    if held := {name: result["bundles"][name]["held"] for name in names if "held" in result["bundles"][name]}:
-        lines += [
-            "",
-            f"| `aroute_batch` of {BATCH} keeps the interpreter at a time for, ms | p50 | p99 | most | over {HELD_MS:g} ms |",
-            "| --- | ---: | ---: | ---: | ---: |",
-            *(f"| `{name}` | {_cells(spread)} |" for name, spread in held.items()),
-        ]
+    lines += [
+        "",
+        f"| `aroute_batch` of {BATCH} keeps the interpreter at a time for, ms | p50 | p99 | most | over {HELD_MS:g} ms |",
+        "| --- | ---: | ---: | ---: | ---: |",
+        *(f"| `{name}` | {_cells(result['bundles'][name]['held'])} |" for name in names),
+    ]
     lines += _calls(result["bundles"])
     machine = result["environment"]
     n_queries = " and ".join(dict.fromkeys(f"{result['bundles'][name]['n_queries']:,}" for name in names))

@@ -76,6 +76,16 @@ def test_what_a_hook_raises_shows_no_secret(caplog, monkeypatch):
     assert "failed (RuntimeError: refused: key=[key])" in caplog.text
 
 
+class SpeechlessError(Exception):
+    def __str__(self):
+        raise ValueError("no words")
+
+
+def test_an_error_that_cannot_say_what_it_is_breaks_nothing(caplog):
+    tell(partial(closure, SpeechlessError)(), n=1)
+    assert "failed (SpeechlessError: SpeechlessError)" in caplog.text
+
+
 def test_a_hook_that_is_gone_is_forgotten(monkeypatch):
     monkeypatch.setattr(logging.getLogger("distill"), "disabled", True)  # a record's traceback would hold the hook
     hook = closure(RuntimeError)

@@ -376,7 +376,7 @@ def test_an_example_of_weights_says_equal_shares_and_no_others():
         "visual": ("query 0", "query 1", "query 4"),
         "audio": ("query 1", "query 3", "query 4"),
     }
-    assert "so those of other weights are none" in done.stderr
+    assert "so queries of other weights are left out of them" in done.stderr
 
 
 def test_a_text_of_two_intents_is_an_example_of_none():
@@ -933,3 +933,17 @@ def test_rows_with_a_column_that_tools_have_too_are_rows(column):
     spec = made("--from", write("rows.json", rows), "--intent", "refund", "--intent", "track")
     assert list(spec.intents) == ["refund", "track"]
     assert [query.text for query in read_queries(spec.queries_path)] == ["where is my order", "i want a refund"]
+
+
+def test_a_label_of_blanks_is_none(tmp_path):
+    write("m.csv", "text,intent\nhello,greet\nbye, \n")
+    done = distill("init", "out", "--from", "m.csv", "--intent", "a", "--intent", "b", "--label-column", "intent")
+    assert done.exit_code == 1
+    assert "m.csv:3: has no label in the column 'intent'" in done.stderr
+
+
+def test_weights_that_name_a_channel_twice_are_an_error():
+    write("m.jsonl", jsonl({"text": "x", "weights": {"visual": 0.5, "visual ": 0.5}}))
+    done = distill("init", "out", "--from", "m.jsonl")
+    assert done.exit_code == 1
+    assert "m.jsonl:1: the label {'visual': 0.5, 'visual ': 0.5} names an intent twice" in done.stderr

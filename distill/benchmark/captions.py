@@ -40,6 +40,8 @@ _MANY_REPEATED = 0.05
 
 _MANY_DISTINCT = 0.2
 """Weights for each gold query from which on the nearest of them says little."""
+_FEW_DISTINCT = 10
+"""Weights of which the nearest says something, however few queries there are."""
 
 _MOST_NAMES = 10
 
@@ -72,9 +74,9 @@ def accuracy_caption(result: BenchResult) -> str:
     if not result.n_gold:
         n = result.provenance.get("n_queries", 0)
         fitted = (
-            " Policy and temperature were fitted on the same queries, which flatters a little."
+            " What was fitted on held-out queries (policy, temperature) was fitted on these, which flatters a little."
             if result.task is Task.MULTI
-            else " The temperature was fitted on the same queries, which flatters KL a little."
+            else " A temperature, where one was fitted, was fitted on these, which flatters KL a little."
         )
         return f"No gold: only fidelity to the teacher is known, on {n:,} held-out queries.{fitted} Brackets: 95 % intervals."
     scope = f" ({result.n_in_scope:,} in scope, {result.n_oos:,} out of scope)" if result.n_oos else ""
@@ -119,7 +121,7 @@ def _nearest_of_few(result: BenchResult) -> str:
         return ""
     if n == 1:
         return "WARNING: all gold queries have the same weights, so whatever is answered is nearest to its own: go by KL and MAE."
-    if n > _MANY_DISTINCT * result.n_gold:
+    if n > max(_MANY_DISTINCT * result.n_gold, _FEW_DISTINCT):
         return (
             f"WARNING: gold has {n:,} different weights, so hardly any answer is nearest to its own: go by KL and MAE."
         )

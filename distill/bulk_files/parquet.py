@@ -38,8 +38,7 @@ class Parquet:
         if found not in _TEXT_TYPES and found != "null":
             raise DataError(f"{path}: the column `{columns.text}` must hold text, found {found}")
         types = tuple(_type_of_kept(path, schema.field(name)) for name in columns.kept)
-        n_sampled = max(min(limits.ROWS_AT_A_TIME, n_rows * limits.BYTES_PER_PART // max(n_bytes, 1)), 1)
-        n_bytes = max(n_bytes, self._bytes_by_samples(path, columns, n_rows, n_sampled))
+        n_bytes = max(n_bytes, self._bytes_by_samples(path, columns, n_rows, _rows_at_a_time(n_rows, n_bytes)))
         lines_per_part = max(min(lines_per_part, n_rows * limits.BYTES_PER_PART // max(n_bytes, 1)), 1)
         starts = range(0, n_rows, lines_per_part)
         parts = [Part(number, at, at + 1, min(lines_per_part, n_rows - at)) for number, at in enumerate(starts)]
@@ -80,7 +79,8 @@ class Parquet:
                 begin = end
             left = part.n_lines
             names = list(dict.fromkeys(columns.names))
-            n_at_once = max(min(limits.ROWS_AT_A_TIME, part.n_lines), 1)  # of long texts a part has few
+            n_bytes = sum(_bytes_of(file.metadata, name) for name in columns.names)
+            n_at_once = _rows_at_a_time(file.metadata.num_rows, n_bytes)
             for batch in _readable(path, file.iter_batches(n_at_once, row_groups=groups, columns=names)):
                 rows = batch[skip : skip + left]
                 skip, left = max(skip - batch.num_rows, 0), left - rows.num_rows
@@ -163,6 +163,11 @@ def _bytes_of(metadata: Any, column: str) -> int:
     groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
     chunks = (group.column(number) for group in groups for number in range(group.num_columns))
     return sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema == column)
+
+
+def _rows_at_a_time(n_rows: int, n_bytes: int) -> int:
+    """As many as hold about what a part holds, if their texts are long."""
+    return max(min(limits.ROWS_AT_A_TIME, n_rows * limits.BYTES_PER_PART // max(n_bytes, 1)), 1)
 
 
 def _with_texts(path: Path, name: str, column: pa.Array) -> pa.Array:

@@ -230,7 +230,7 @@ def _what_labels_do(labelled: Source, use: _Use, queries: Source | None) -> str:
         return f"these are evidence for the model that labels{others}"
     cut = f"; the first {_EXAMPLES} of each intent were taken" if _most_examples(labelled) > _EXAMPLES else ""
     shared = (
-        "; an example says which channels share a query equally, so those of other weights are none"
+        "; an example can only say which channels share a query equally, so queries of other weights are left out of them"
         if labelled.task.is_mixture
         else ""
     )

@@ -351,13 +351,15 @@ def _labelled(table: Table, column: str, label_column: str | None, *, is_sure: b
     is_stripped = False
     for number, row in table.rows:
         text, label = _cell(table, number, row, column), row.get(column_of_labels)
-        if _is_blank(label):
+        if _is_blank(label.strip() if isinstance(label, str) else label):
             if label_column is None:
                 return None
             raise DataError(f"{table.path}:{number}: has no label in the column {label_column!r}")
         if text.strip():
             names = _names(table, number, label, task)
             stripped = _without_space_around(label)
+            if isinstance(label, dict) and len(stripped) != len(label):
+                raise DataError(f"{table.path}:{number}: the label {label!r} names an intent twice")
             is_stripped |= stripped != label
             lines.append({"text": text, key: stripped})
             shows = _shown_by_an_example(label, names, task)
