@@ -37,7 +37,7 @@ def results(tmp_path, monkeypatch):
     ]
     for name, text in (
         ("PEERS", json.dumps(run)),
-        ("LAST", json.dumps(run)),
+        ("BUSY", json.dumps(run)),
         ("PUBLISHED", json.dumps(published)),
         ("BUDGET", ""),
         ("THROUGHPUT", ""),
@@ -116,7 +116,7 @@ def test_limits_say_what_stands_and_by_how_much_the_rest_is_missed(results):
     for row in run["rows"]:
         row |= {"p50_ms": 2 * row["p50_ms"], "serving_rss_mb": 45.0}
     del run["rows"][3]
-    (results / "LAST").write_text(json.dumps(run | {"commit": "newer"}), "utf-8")
+    (results / "BUSY").write_text(json.dumps(run | {"commit": "newer"}), "utf-8")
     lines = peers_table.limits().splitlines()
     assert lines[0] == "| | limit | 2026-01-02, older | 2026-01-02, newer |"
     assert "| `static`, p50, µs | 35 | 30: stands | 60: missed, 1.71 times the limit |" in lines
