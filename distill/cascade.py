@@ -341,13 +341,20 @@ class Cascade:
         return self._conclude(call, student, ticket, is_late=is_late)
 
     def _wait_for_place(self, patience: _Patience) -> Ticket | FallbackOutcome:
-        woken = threading.Event()
-        waiter, until = Waiter(woken.set), patience.until(self.timeout_s)
+        asleep = (
+            threading.Lock()
+        )  # not an Event, which has a lock of its own: the garbage collector may wake in any thread
+        asleep.acquire()
+
+        def wake() -> None:
+            if asleep.locked():
+                asleep.release()
+
+        waiter, until = Waiter(wake), patience.until(self.timeout_s)
         try:
             while (ticket := self._guard.enter(waiter)) is FallbackOutcome.BUSY:
-                if not woken.wait(max(until - monotonic(), 0.0)):
+                if not asleep.acquire(timeout=max(until - monotonic(), 0.0)):
                     break
-                woken.clear()
         finally:
             self._guard.give_up(waiter)
         return patience.after(ticket)

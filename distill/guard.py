@@ -20,7 +20,7 @@ from weakref import WeakSet
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Breaker", "Budget", "FallbackOutcome", "Guard", "Ticket", "as_usd"]
+__all__ = ["Breaker", "Budget", "FallbackOutcome", "Guard", "Ticket", "Waiter", "as_usd"]
 
 
 def as_usd(name: str, amount: Decimal | float | str) -> Decimal:
