@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distill import loop
-from distill.guard import Breaker, Budget, FallbackOutcome, Guard, Ticket, Waiter, as_usd
+from distill.guard import Breaker, Budget, FallbackOutcome, Guard, Ticket, as_usd
 from distill.hooks import notify
 from distill.policy import Policy, confidence_of
 from distill.scrub import without_secrets
@@ -301,7 +301,11 @@ class Cascade:
             return self._keep(student, FallbackOutcome.NOT_ASKED)
         if self._is_async and loop.runs_here():
             return self._keep(student, FallbackOutcome.FAILED, _IN_ITS_OWN_LOOP)
-        ticket = self._guard.enter() if patience is None else self._wait_for_place(patience)
+        ticket = (
+            self._guard.enter()
+            if patience is None
+            else patience.after(self._guard.wait(patience.until(self.timeout_s)))
+        )
         if isinstance(ticket, FallbackOutcome):
             return self._keep(student, ticket)
         try:
@@ -315,7 +319,11 @@ class Cascade:
     async def _aconsult(self, text: str, student: Prediction, patience: _Patience | None = None) -> CascadePrediction:
         if not self.should_ask(student):
             return self._keep(student, FallbackOutcome.NOT_ASKED)
-        ticket = self._guard.enter() if patience is None else await self._await_place(patience)
+        ticket = (
+            self._guard.enter()
+            if patience is None
+            else patience.after(await self._guard.await_place(patience.until(self.timeout_s)))
+        )
         if isinstance(ticket, FallbackOutcome):
             return self._keep(student, ticket)
         call: asyncio.Future[_Outcome] | None = None
@@ -339,46 +347,6 @@ class Cascade:
         if is_late:
             call.cancel()
         return self._conclude(call, student, ticket, is_late=is_late)
-
-    def _wait_for_place(self, patience: _Patience) -> Ticket | FallbackOutcome:
-        asleep = (
-            threading.Lock()
-        )  # not an Event, which has a lock of its own: the garbage collector may wake in any thread
-        asleep.acquire()
-
-        def wake() -> None:
-            if asleep.locked():
-                asleep.release()
-
-        waiter, until = Waiter(wake), patience.until(self.timeout_s)
-        try:
-            while (ticket := self._guard.enter(waiter)) is FallbackOutcome.BUSY:
-                if not asleep.acquire(timeout=max(until - monotonic(), 0.0)):
-                    break
-        finally:
-            self._guard.give_up(waiter)
-        return patience.after(ticket)
-
-    async def _await_place(self, patience: _Patience) -> Ticket | FallbackOutcome:
-        own_loop, woken = asyncio.get_running_loop(), asyncio.Event()
-
-        def wake() -> None:
-            try:
-                own_loop.call_soon_threadsafe(woken.set)
-            except RuntimeError:  # the loop is closed, and whoever waited in it is gone
-                self._guard.give_up(waiter)
-
-        waiter, until = Waiter(wake), patience.until(self.timeout_s)
-        try:
-            while (ticket := self._guard.enter(waiter)) is FallbackOutcome.BUSY:
-                try:
-                    await asyncio.wait_for(woken.wait(), max(until - monotonic(), 0.0))
-                except TimeoutError:
-                    break
-                woken.clear()
-        finally:
-            self._guard.give_up(waiter)
-        return patience.after(ticket)
 
     async def _await(self, text: str, ticket: Ticket) -> _Outcome:
         try:

@@ -6,6 +6,7 @@ as a trial; its success closes the circuit, its failure opens it again.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 import time
@@ -20,7 +21,7 @@ from weakref import WeakSet
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Breaker", "Budget", "FallbackOutcome", "Guard", "Ticket", "Waiter", "as_usd"]
+__all__ = ["Breaker", "Budget", "FallbackOutcome", "Guard", "Ticket", "as_usd"]
 
 
 def as_usd(name: str, amount: Decimal | float | str) -> Decimal:
@@ -138,7 +139,7 @@ class Ticket:
 
 
 @dataclass(slots=True, eq=False)
-class Waiter:
+class _Waiter:
     """A query that waits for a place. Places are given in the order of coming.
 
     Attributes:
@@ -168,7 +169,7 @@ class Guard:
     _counted: deque[Ticket] = field(default_factory=deque, repr=False)
     _spent_usd: Decimal = Decimal(0)
     _in_flight: set[Ticket] = field(default_factory=set, repr=False)
-    _waiting: deque[Waiter] = field(default_factory=deque, repr=False)
+    _waiting: deque[_Waiter] = field(default_factory=deque, repr=False)
     _n_failures: int = 0
     _open_until: float | None = None
     _is_on_trial: bool = False
@@ -176,24 +177,65 @@ class Guard:
     def __post_init__(self) -> None:
         _guards.add(self)
 
-    def enter(self, waiter: Waiter | None = None) -> Ticket | FallbackOutcome:
-        """A ticket, or why there is none. Every ticket is to be judged once, and left once its call has ended.
-
-        Args:
-            waiter: Who waits from then on where the answer is ``BUSY``, and gives up in the end; None: nobody.
-        """
+    def enter(self) -> Ticket | FallbackOutcome:
+        """A ticket, or why there is none. Every ticket is to be judged once, and left once its call has ended."""
         with self._lock:
-            if waiter is None:
-                return self._enter()
+            return self._enter()
+
+    def wait(self, until: float) -> Ticket | FallbackOutcome:
+        """As ``enter``; where all places are taken it waits for its turn, until a time by the monotonic clock."""
+        asleep = (
+            threading.Lock()
+        )  # not an Event, which has a lock of its own: the garbage collector may wake in any thread
+        asleep.acquire()
+
+        def wake() -> None:
+            if asleep.locked():
+                asleep.release()
+
+        waiter = _Waiter(wake)
+        try:
+            while (found := self._enter_in_turn(waiter)) is FallbackOutcome.BUSY:
+                if not asleep.acquire(timeout=max(until - time.monotonic(), 0.0)):
+                    break
+        finally:
+            self._give_up(waiter)
+        return found
+
+    async def await_place(self, until: float) -> Ticket | FallbackOutcome:
+        """``wait`` for event loops."""
+        own_loop, woken = asyncio.get_running_loop(), asyncio.Event()
+
+        def wake() -> None:
+            try:
+                own_loop.call_soon_threadsafe(woken.set)
+            except RuntimeError:  # the loop is closed, and whoever waited in it is gone
+                self._give_up(waiter)
+
+        waiter = _Waiter(wake)
+        try:
+            while (found := self._enter_in_turn(waiter)) is FallbackOutcome.BUSY:
+                try:
+                    await asyncio.wait_for(woken.wait(), max(until - time.monotonic(), 0.0))
+                except TimeoutError:
+                    break
+                woken.clear()
+        finally:
+            self._give_up(waiter)
+        return found
+
+    def _enter_in_turn(self, waiter: _Waiter) -> Ticket | FallbackOutcome:
+        """As ``enter``; who finds all places taken waits from then on, and is to give up in the end."""
+        with self._lock:
             is_behind = bool(self._waiting) and self._waiting[0] is not waiter
             found = FallbackOutcome.BUSY if is_behind else self._enter()
             if found is not FallbackOutcome.BUSY:
-                self.give_up(waiter)
+                self._give_up(waiter)
             elif waiter not in self._waiting:
                 self._waiting.append(waiter)
             return found
 
-    def give_up(self, waiter: Waiter) -> None:
+    def _give_up(self, waiter: _Waiter) -> None:
         """Waits no more; nothing where it does not."""
         with self._lock:
             with suppress(ValueError):

@@ -350,20 +350,20 @@ def _labelled(table: Table, column: str, label_column: str | None, *, is_sure: b
     spelled: dict[str, tuple[str, int]] = {}
     is_stripped = False
     for number, row in table.rows:
-        text, label = _cell(table, number, row, column), row.get(column_of_labels)
-        if _is_blank(label.strip() if isinstance(label, str) else label):
+        text, given = _cell(table, number, row, column), row.get(column_of_labels)
+        label = _without_space_around(given)
+        if _is_blank(label):
             if label_column is None:
                 return None
             raise DataError(f"{table.path}:{number}: has no label in the column {label_column!r}")
         if text.strip():
             names = _names(table, number, label, task)
-            stripped = _without_space_around(label)
-            if isinstance(label, dict) and len(stripped) != len(label):
-                raise DataError(f"{table.path}:{number}: the label {label!r} names an intent twice")
-            is_stripped |= stripped != label
-            lines.append({"text": text, key: stripped})
+            if isinstance(given, dict) and len(label) != len(given):
+                raise DataError(f"{table.path}:{number}: the label {given!r} names an intent twice")
+            is_stripped |= label != given
+            lines.append({"text": text, key: label})
             shows = _shown_by_an_example(label, names, task)
-            for name in map(str.strip, names):
+            for name in names:
                 _check_spelling(table, number, name, spelled)
                 found_under.setdefault(name, []).extend([text] if name in shows else [])
     own = {name: _distinct(texts) for name, texts in found_under.items()}
@@ -389,8 +389,8 @@ _EQUAL = 0.05
 def _shown_by_an_example(label: Any, names: Sequence[str], task: Task) -> set[str]:
     """Of which intents the text is an example. One says no more of weights than which channels share them equally."""
     if not task.is_mixture:
-        return {name.strip() for name in names}
-    own = {name.strip(): weight for name, weight in label.items() if isinstance(weight, int | float) and weight > 0}
+        return set(names)
+    own = {name: weight for name, weight in label.items() if isinstance(weight, int | float) and weight > 0}
     is_equal = bool(own) and max(own.values()) - min(own.values()) <= _EQUAL * sum(own.values())
     return set(own) if is_equal else set()
 
@@ -399,7 +399,9 @@ def _without_space_around(label: Any) -> Any:
     """Names as tables often have them: a space after each comma."""
     if isinstance(label, dict):
         return {name.strip(): weight for name, weight in label.items()}
-    return [name.strip() for name in label] if isinstance(label, list) else label.strip()
+    if isinstance(label, list):
+        return [_without_space_around(name) for name in label]
+    return label.strip() if isinstance(label, str) else label
 
 
 def _check_spelling(table: Table, number: int, name: str, spelled: dict[str, tuple[str, int]]) -> None:

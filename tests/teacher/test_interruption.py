@@ -124,6 +124,24 @@ def test_after_ctrl_c_nothing_is_sent_again_and_what_may_be_billed_is_written_do
     assert f"with USD {Decimal(line['unanswered_usd']):.4f} at most" in shown
 
 
+def label_in_a_notebook(spec, interrupt):
+    """Labels where an event loop runs, until it is interrupted; no thread is left."""
+
+    async def notebook():
+        with pytest.raises(KeyboardInterrupt):
+            label(spec, show_progress=False)
+
+    loop = asyncio.new_event_loop()  # asyncio.run would take the signal
+    watcher = threading.Thread(target=interrupt)
+    watcher.start()
+    try:
+        loop.run_until_complete(notebook())
+    finally:
+        watcher.join()
+        loop.close()
+    assert not any(thread.name == "distill" for thread in threading.enumerate())
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT to send")
 def test_an_interrupted_notebook_leaves_no_thread_behind(make_spec):
     with FakeServer(delay_s=0.3) as fake:
@@ -133,25 +151,13 @@ def test_an_interrupted_notebook_leaves_no_thread_behind(make_spec):
             wait_for(lambda: fake.answered.total() >= 2 and fake.n_in_flight > 0)
             os.kill(os.getpid(), signal.SIGINT)
 
-        async def notebook():
-            with pytest.raises(KeyboardInterrupt):
-                label(spec, show_progress=False)
-
-        loop = asyncio.new_event_loop()  # asyncio.run would take the signal
-        watcher = threading.Thread(target=interrupt)
-        watcher.start()
-        try:
-            loop.run_until_complete(notebook())
-        finally:
-            watcher.join()
-            loop.close()
-        assert not any(thread.name == "distill" for thread in threading.enumerate())
+        label_in_a_notebook(spec, interrupt)
         assert sorted(good(spec)) == sorted(fake.asked)
         assert len(fake.asked) < len(TEXTS)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT to send")
-def test_a_notebook_that_is_interrupted_twice_counts_what_it_leaves(make_spec, capsys):
+def test_a_notebook_that_is_interrupted_twice_counts_what_it_leaves(make_spec):
     with FakeServer(delay_s=30) as fake:
         spec = make_spec(fake.base_url, TEXTS, teacher={"price": PRICE, "concurrency": CONCURRENCY})
 
@@ -161,19 +167,7 @@ def test_a_notebook_that_is_interrupted_twice_counts_what_it_leaves(make_spec, c
             time.sleep(0.5)  # otherwise two signals may arrive as one
             os.kill(os.getpid(), signal.SIGINT)
 
-        async def notebook():
-            with pytest.raises(KeyboardInterrupt):
-                label(spec, show_progress=False)
-
-        loop = asyncio.new_event_loop()  # asyncio.run would take the signal
-        watcher = threading.Thread(target=interrupt)
-        watcher.start()
-        try:
-            loop.run_until_complete(notebook())
-        finally:
-            watcher.join()
-            loop.close()
-    assert not any(thread.name == "distill" for thread in threading.enumerate())
+        label_in_a_notebook(spec, interrupt)
     assert len(ledger_lines(spec)) == fake.n_requests == 1
     assert open_budget(spec, "fake").unanswered_usd > 0
 
