@@ -26,7 +26,6 @@ import re
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from threading import Lock
 from time import perf_counter, sleep
@@ -54,7 +53,7 @@ from distill.hooks import notify
 from distill.outline import PROBABILITIES, outline
 from distill.policy import Policy
 from distill.scrub import cause_without_secrets, without_secrets
-from distill.tokenizer import QueryTokenizer
+from distill.tokenizer import ID_BYTES, QueryTokenizer, packed, unpacked
 from distill.types import Prediction, Reason
 
 if TYPE_CHECKING:
@@ -227,8 +226,8 @@ class Router:
         return prediction
 
     def _route(self, text: str) -> Prediction:
-        ids = self.tokenise(text)
-        if len(ids) <= self._n_special:
+        ids = self._encode(text)
+        if len(ids) <= self._n_special * ID_BYTES:
             return self._empty()
         probabilities = self._ask(ids)
         if self._output == _LOGITS:
@@ -346,10 +345,14 @@ class Router:
             QueryError: ``text`` is not a string.
             BundleError: The tokenizer fails on it, or cannot be opened.
         """
+        return unpacked(self._encode(text))
+
+    def _encode(self, text: str) -> bytes:
+        """``tokenise``, as the tokenizer gives it."""
         if not isinstance(text, str):
             raise QueryError(_not_a_query(text))
         if not text or text.isspace():
-            return []
+            return b""
         if len(text) > self._max_characters:
             text = text.lstrip()[: self._max_characters]
         return self._tokenizer.encode(text)
@@ -366,7 +369,11 @@ class Router:
         Raises:
             BundleError: As for ``route``; ids that the graph does not take.
         """
-        logits: Floats = self._run_checked([list(ids)], _LOGITS)[0]
+        try:
+            batch = [packed([*ids])]
+        except (OverflowError, TypeError) as error:
+            raise self._unanswered(len(ids), error) from error
+        logits: Floats = self._run_checked(batch, _LOGITS)[0]
         return logits
 
     def decide(self, logits: Floats) -> Prediction:
@@ -378,9 +385,9 @@ class Router:
         rows = logits[None, :].copy()
         return self._policy.decide((_softmax(rows) if self._is_softmax else _sigmoid(rows))[0])
 
-    def _ask(self, ids: list[int]) -> Floats:
+    def _ask(self, ids: bytes) -> Floats:
         """What the graph gives for one query: probabilities if it can, otherwise logits; (n_labels,)."""
-        n_tokens = len(ids)
+        n_tokens = len(ids) // ID_BYTES
         answer: Floats
         if n_tokens > _MOST_BOUND:
             answer = self._run_checked([ids])[0]
@@ -405,7 +412,7 @@ class Router:
             session = session.opened()
         return _Binding(session, self._inputs, self._output, (n_tokens, len(self.labels)))
 
-    def _run_checked(self, batch: Sequence[list[int]], output: str | None = None) -> Floats:
+    def _run_checked(self, batch: Sequence[bytes], output: str | None = None) -> Floats:
         """``_run`` for probabilities if the graph gives them, otherwise logits, or for what is asked.
 
         Raises:
@@ -416,19 +423,19 @@ class Router:
         except DistillError:
             raise
         except Exception as error:  # onnxruntime's errors have no common base but Exception
-            raise self._unanswered(max(map(len, batch)), error) from error
+            raise self._unanswered(max(map(len, batch)) // ID_BYTES, error) from error
 
     def _unanswered(self, n_tokens: int, error: Exception) -> BundleError:
         return BundleError(
             f"{self._bundle.onnx_path}: the graph fails on a query of {n_tokens} tokens: {first_line(error)}"
         )
 
-    def _run(self, output: str, batch: Sequence[list[int]]) -> Floats:
+    def _run(self, output: str, batch: Sequence[bytes]) -> Floats:
         """What the graph gives for queries, padded: (n, n_labels)."""
-        lengths = np.fromiter(map(len, batch), dtype=np.int64, count=len(batch))
+        lengths = _lengths(batch)
         is_token = np.arange(lengths.max()) < lengths[:, None]
         ids = np.full(is_token.shape, self._pad_id, dtype=np.int64)
-        ids[is_token] = np.fromiter(chain.from_iterable(batch), dtype=np.int64, count=int(lengths.sum()))
+        ids[is_token] = np.frombuffer(b"".join(batch), dtype=np.int64)
         feed = {"input_ids": ids}
         if "attention_mask" in self._inputs:
             feed["attention_mask"] = is_token.astype(np.int64)
@@ -445,14 +452,14 @@ class Router:
         if size < 1:
             raise ValueError(f"batch_size must be 1 or more, found {size}")
         _check_texts(texts)
-        ids: list[list[int]] = []
+        ids: list[bytes] = []
         for start in range(0, len(texts), _QUERIES_BETWEEN_PAUSES):
-            ids += map(self.tokenise, texts[start : start + _QUERIES_BETWEEN_PAUSES])
+            ids += map(self._encode, texts[start : start + _QUERIES_BETWEEN_PAUSES])
             if pauses:
                 sleep(_PAUSE_S)
         n_labels = len(self.labels)
         probabilities = np.full((len(ids), n_labels), 1.0 / n_labels if self._is_softmax else 0.0, dtype=np.float32)
-        lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
+        lengths = _lengths(ids)
         is_empty = lengths <= self._n_special
         order = np.argsort(lengths, kind="stable")
         order = order[~is_empty[order]]
@@ -484,12 +491,12 @@ class Router:
             batches.append([[largest] * longest])
         for batch in batches:
             self._probe_graph(batch)
-        self._ask([self._pad_id])
+        self._ask(packed([self._pad_id]))
 
     def _probe_graph(self, batch: Sequence[list[int]]) -> None:
         path, expected = self._bundle.onnx_path, (len(batch), len(self.labels))
         try:
-            logits = self._run(_LOGITS, batch)
+            logits = self._run(_LOGITS, [packed(ids) for ids in batch])
         except Exception as error:  # onnxruntime's errors have no common base but Exception
             raise BundleError(
                 f"{path}: the graph cannot be run on {len(batch[-1])} tokens of id {batch[-1][0]}, "
@@ -514,7 +521,7 @@ class _Binding:
         shape: Number of tokens and of labels.
 
     Attributes:
-        ids: int64 array of shape (n_tokens,), to write to.
+        ids: The input's bytes, int64 ids of shape (n_tokens,), to write to.
         answer: float32 array of shape (n_labels,), overwritten by ``run``.
         run: Asks the graph.
     """
@@ -532,7 +539,7 @@ class _Binding:
             binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
         binding.bind_ortvalue_output(output, onnxruntime.OrtValue.ortvalue_from_numpy(answer))
         self._arrays = arrays  # ONNX Runtime has their addresses only
-        self.ids, self.answer = arrays["input_ids"][0], answer[0]
+        self.ids, self.answer = arrays["input_ids"].data.cast("B"), answer[0]
         self.run = partial(session.run_with_iobinding, binding)
 
 
@@ -730,6 +737,11 @@ def _manifest_part(folder: Path, name: str) -> Any:
         return json.loads((folder / MANIFEST).read_bytes())[name]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
+
+
+def _lengths(batch: Sequence[bytes]) -> Integers:
+    """How many ids each has: (n,)."""
+    return np.fromiter(map(len, batch), dtype=np.int64, count=len(batch)) // ID_BYTES
 
 
 def _as_list(texts: Any) -> list[str]:

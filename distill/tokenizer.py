@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import re
+from array import array
 from itertools import chain
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -32,10 +33,14 @@ if TYPE_CHECKING:
 
     Ids = list[int]
 
-__all__ = ["HARD_TEXTS", "QueryTokenizer", "without_surrogates"]
+__all__ = ["HARD_TEXTS", "ID_BYTES", "QueryTokenizer", "packed", "unpacked", "without_surrogates"]
+
+_ID = "q"
+ID_BYTES = array(_ID).itemsize
+"""Of each id in what ``QueryTokenizer.encode`` gives."""
 
 _MOST_WORDS = 16_384
-"""Words that are remembered: some 4 MB. Then all are forgotten and learnt again."""
+"""Words that are remembered: some 3 MB. Then all are forgotten and learnt again."""
 _MOST_LEARNT, _LONGEST_WORD = 8, 32
 """What one query may teach: so many words, of so many characters. Beyond that the reference is quicker, once it is open."""
 _MOST_TAKEN_APART = 512
@@ -81,8 +86,24 @@ if hasattr(os, "register_at_fork"):  # a child in which nobody is left to finish
     os.register_at_fork(before=_hold_opening, after_in_parent=_let_go_of_opening, after_in_child=_forget_opening)
 
 
+def packed(ids: Iterable[int]) -> bytes:
+    """Ids as ``QueryTokenizer.encode`` gives them: int64, one after another, in the machine's order of bytes.
+
+    Raises:
+        OverflowError: One is no int64.
+    """
+    return array(_ID, ids).tobytes()
+
+
+def unpacked(ids: bytes) -> Ids:
+    """What ``packed`` was given."""
+    return array(_ID, ids).tolist()
+
+
 class QueryTokenizer:
     """Turns a query into ids, special tokens included, cut at ``max_length``. Threads may share it.
+
+    The ids are bytes, as the graph reads them: what a query's words were remembered as is joined, and nothing is made of it for each id.
 
     Args:
         content: Of a ``tokenizer.json``; what it says of padding and of cutting does not count.
@@ -107,13 +128,13 @@ class QueryTokenizer:
         self._opened: tuple[Tokenizer, TokenizerFacts] | None = None
         nanotoken = None
         if texts is not None:
-            nanotoken = _nanotoken(content, max_length, self.by_reference, chain(HARD_TEXTS, texts))
+            nanotoken = _nanotoken(content, max_length, self._by_reference, chain(HARD_TEXTS, texts))
         wordpiece = None if nanotoken else read_wordpiece(content)
         facts = wordpiece.facts if wordpiece else self._open()[1]
         self.n_special, self.largest_id, self.pad_id = facts.n_special, facts.largest_id, facts.pad_id
         self._has_spaces_alone = facts.cleans
         self.name = "tokenizers"
-        self._quickly: Callable[[str], Ids] = self.by_reference
+        self._quickly: Callable[[str], bytes] = self.by_reference
         if max_length <= self.n_special:
             return
         if nanotoken:
@@ -149,8 +170,8 @@ class QueryTokenizer:
                 self._content = b""  # of some kinds many megabytes
             return self._opened
 
-    def encode(self, text: str) -> Ids:
-        """The ids of a text, without padding.
+    def encode(self, text: str) -> bytes:
+        """The ids of a text, without padding: int64, one after another, in the machine's order of bytes.
 
         Raises:
             BundleError: The tokenizer fails on it.
@@ -176,8 +197,11 @@ class QueryTokenizer:
             if len(text) < _SHORT_TEXT:
                 self.encode(text)
 
-    def by_reference(self, text: str) -> Ids:
+    def by_reference(self, text: str) -> bytes:
         """The ids as the library gives them."""
+        return packed(self._by_reference(text))
+
+    def _by_reference(self, text: str) -> Ids:
         try:
             # a batch of one: like encode, but without offsets, and other threads may run meanwhile
             ids: Ids = self.reference.encode_batch_fast([text])[0].ids
@@ -193,24 +217,21 @@ class _Words:
         self, tokenizer: QueryTokenizer, wordpiece: WordPiece | None, ends: tuple[Ids, Ids], max_length: int
     ) -> None:
         self._tokenizer, self._wordpiece = tokenizer, wordpiece
-        self._first, self._last = ends
-        self._room = max_length - len(self._last)
-        self._known: dict[str, tuple[int, ...]] = {}
+        self._first, self._last = map(packed, ends)
+        self._room = max_length * ID_BYTES - len(self._last)
+        self._known: dict[str, bytes] = {}
 
-    def encode(self, text: str) -> Ids:
+    def encode(self, text: str) -> bytes:
         """The ids of a printable text: the only white space in it are spaces."""
         words = text.split()
         found = [*map(self._known.get, words)]
         if None in found and not self._learn(words, found):
             return self._tokenizer.by_reference(text)
-        ids = [*self._first, *chain.from_iterable(found)]  # type: ignore[arg-type]  # no None is left
-        del ids[self._room :]
-        ids += self._last
-        return ids
+        return b"".join((self._first, *found))[: self._room] + self._last  # type: ignore[arg-type]  # no None is left
 
-    def _learn(self, words: list[str], found: list[tuple[int, ...] | None]) -> bool:
+    def _learn(self, words: list[str], found: list[bytes | None]) -> bool:
         """Fills the gaps in ``found``, as far as there is room; False where the whole text is to go to the reference."""
-        n_ids = len(self._first)
+        n_bytes = len(self._first)
         n_new = n_characters = 0
         for position, word in enumerate(words):
             ids = found[position]
@@ -223,22 +244,22 @@ class _Words:
                 if n_new <= _MOST_LEARNT and len(word) <= _LONGEST_WORD:
                     self._remember(word, ids)
                 found[position] = ids
-            n_ids += len(ids)
-            if n_ids >= self._room:
+            n_bytes += len(ids)
+            if n_bytes >= self._room:
                 del found[position + 1 :]
                 break
         return True
 
-    def _ids(self, word: str) -> tuple[int, ...] | None:
+    def _ids(self, word: str) -> bytes | None:
         """None: the reference is not open, or is quicker."""
         if self._tokenizer.is_open and len(word) > _LONGEST_WORD:
             return None
-        ids = self._wordpiece.ids(word) if self._wordpiece else None
+        ids: Iterable[int] | None = self._wordpiece.ids(word) if self._wordpiece else None
         if ids is None and self._tokenizer.is_open:
-            ids = tuple(self._tokenizer.reference.encode(word, add_special_tokens=False).ids)
-        return ids
+            ids = self._tokenizer.reference.encode(word, add_special_tokens=False).ids
+        return None if ids is None else packed(ids)
 
-    def _remember(self, word: str, ids: tuple[int, ...]) -> None:
+    def _remember(self, word: str, ids: bytes) -> None:
         if len(self._known) >= _MOST_WORDS:
             self._known.clear()
         self._known[word] = ids
@@ -296,15 +317,15 @@ def _special_ends(tokenizer: Tokenizer) -> tuple[Ids, Ids] | None:
 
 def _nanotoken(
     content: bytes, max_length: int, reference: Callable[[str], Ids], texts: Iterable[str]
-) -> Callable[[str], Ids] | None:
+) -> Callable[[str], bytes] | None:
     """What nanotoken does, where the package is installed and gives the reference's ids for ``texts``."""
 
-    def quickly(text: str) -> Ids:
+    def quickly(text: str) -> bytes:
         try:
-            return ask(text)
+            return packed(ask(text))
         except BaseException as error:
             if _is_fault(error):
-                return reference(text)
+                return packed(reference(text))
             raise
 
     try:

@@ -237,7 +237,7 @@ def test_what_is_wrong_with_a_batch_is_said_as_it_is(tiny_router, texts, error):
         tiny_router.route_batch(texts)
 
 
-@pytest.mark.parametrize("ids", [[1_000_000], ["refund"]])
+@pytest.mark.parametrize("ids", [[1_000_000], [2**63], ["refund"]])
 def test_ids_that_the_graph_does_not_take_are_a_bundle_error(tiny_router, ids):
     with pytest.raises(BundleError, match=r"model\.onnx: the graph fails on"):
         tiny_router.logits(ids)
