@@ -26,7 +26,7 @@ VERSION = 12
 """Part of every recipe's hash: raised when the code of a student changes what is learnt."""
 
 EXPORT_VERSION = 4
-"""Part of the hash as well: raised when export, quantisation, gate or policy make another bundle of the same student."""
+"""Part of the hash as well: raised when export, quantisation, gate or policy make a bundle of the same student that answers otherwise."""
 
 DEFAULT_BUDGET_MINUTES = 60.0
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+import distill.student.static
 from distill.errors import ExportError
 from distill.student.export import _rows_as_int8, export_static, onnx_logits, parity
 from distill.student.static import Static, bigram_buckets
@@ -19,13 +20,16 @@ from distill.student.tokens import pad
 VOCABULARY, BUCKETS = 50, 61
 
 
-@pytest.fixture
-def static():
+def make_static(texts):
     torch.manual_seed(0)
-    texts = [[1, 2, 3], [4, 5], [6]]
-    model = Static(
+    return Static(
         torch.randn(VOCABULARY, 12), torch.rand(VOCABULARY), texts, n_labels=3, width=8, n_buckets=BUCKETS, dropout=0.1
     )
+
+
+@pytest.fixture
+def static():
+    model = make_static([[1, 2, 3], [4, 5], [6]])
     with torch.no_grad():
         for table in (model.token_delta, model.gate_delta, model.bigrams):
             table.weight[1:].normal_()
@@ -91,6 +95,43 @@ def test_buckets_that_training_never_saw_take_no_room(static):
     assert not folded.table[0].any()
     assert sorted(set(folded.places.tolist())) == list(range(len(folded.table)))
     assert folded.places[0] == 0  # what is masked
+
+
+@pytest.mark.parametrize("table", [np.float32, np.int8])
+def test_the_order_of_rows_changes_no_bit_of_an_answer(static, tmp_path, table):
+    folded, asked = static.fold(), [[1, 2, 3], [4, 5, 6, 7], [49], []]
+    assert static._row_order.tolist() != sorted(static._row_order)
+    static._row_order = np.arange(len(folded.table))
+    export_static(folded, tmp_path / "ordered.onnx", table)
+    export_static(static.fold(), tmp_path / "as-trained.onnx", table)
+    ordered, as_trained = (onnx_logits(tmp_path / f"{name}.onnx", asked) for name in ("ordered", "as-trained"))
+    np.testing.assert_array_equal(ordered, as_trained)
+
+
+def test_bigrams_follow_the_rarer_of_their_tokens(monkeypatch):
+    monkeypatch.setattr(distill.student.static, "_MOST_USED", 2)
+    texts = [[1, 2], [1, 2], [1, 3], [4], [5, 1]]
+    static = make_static(texts)
+    row_of = dict(zip(static._row_order.tolist(), range(len(static._row_order)), strict=True))
+
+    def token(number):
+        return row_of[len(static.bigrams.weight) + number]
+
+    def bigrams(*ids):
+        return [row_of[slot] for slot in static.bucket_slot[torch.tensor(bigram_buckets(ids, BUCKETS))].tolist()]
+
+    assert (row_of[0], token(1)) == (0, 1)  # the zeros, and what is used most
+    rare = sorted([token(5), *bigrams(5, 1)[:2]])
+    assert rare == list(range(rare[0], rare[0] + 3))  # "5" after the beginning, and "1" after "5"
+    assert rare[0] == token(5)
+    assert token(2) < token(3) < token(4) < token(5) < token(0) < token(6)  # by use, then by number
+
+
+@given(st.lists(st.lists(st.integers(0, VOCABULARY - 1), max_size=9), max_size=9))
+def test_each_row_stands_once(texts):
+    order = make_static(texts)._row_order
+    assert order[0] == 0
+    assert sorted(order.tolist()) == list(range(len(order)))
 
 
 def test_int8_rows_are_summed_exactly(static, tmp_path):
