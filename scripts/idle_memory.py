@@ -4,7 +4,8 @@ python scripts/idle_memory.py BUNDLE --queries FILE [--json results/idle-memory.
 
 The host of a virtual machine may take back or write-protect pages that nobody touches. The next touch then waits for it, and the machine's own system counts
 no fault. So: every page of 256 MB is read, after pauses of so many seconds; and the student is asked in blocks of 50 queries with a pause before each, and
-other queries for 10 ms after it. Measure on an idle machine: the figures are this machine's, its name is printed.
+other queries for 10 ms after it. Measure on an idle machine: the figures are this machine's, its name is printed. What hangs on no machine is counted
+too: pages of the student's table that a query reads, and no other query shortly before it.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ import random
 import time
 from itertools import cycle
 from pathlib import Path
+from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnxruntime
 from provenance import ROOT, busy, tree_commit
 
 from distill import Router
@@ -36,6 +39,7 @@ BLOCK, N_BLOCKS, PASSES = 50, 8, 2
 PAUSES_BEFORE_BLOCKS_S = (0, 2)
 WARM_UP_S = 0.01
 LONG_US = 20.0
+OTHERS_BEFORE = (0, 10, 100, 300)
 
 
 def main() -> None:
@@ -62,6 +66,7 @@ def main() -> None:
         "tokenizer": router.tokenizer,
         "pages": pages(),
         "calls": calls(router, texts[: BLOCK * N_BLOCKS]),
+        "table_pages": table_pages(router.bundle.onnx_path, [router.tokenise(text) for text in texts]),
     }
     if options.json:
         write_json(options.json, result)
@@ -111,6 +116,39 @@ def calls(router: Router, texts: Sequence[str]) -> list[dict[str, float]]:
     return found
 
 
+def table_pages(graph: Path, queries: Sequence[Sequence[int]]) -> list[dict[str, float]]:
+    """How many pages of a static student's table a query reads that so many others before it did not; none of another kind of graph.
+
+    Args:
+        graph: The onnx file.
+        queries: Token ids of each query.
+    """
+    import onnx
+
+    model = onnx.load(str(graph))
+    if not any("rows" in node.output for node in model.graph.node):
+        return []
+    (table,) = (each for each in model.graph.initializer if each.name == "table")
+    row_bytes = len(table.raw_data) // table.dims[0]
+    model.graph.output.append(onnx.helper.make_tensor_value_info("rows", onnx.TensorProto.INT32, None))
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    read = []
+    for query in queries:
+        ids = np.asarray([query], np.int64)
+        (rows,) = session.run(["rows"], {"input_ids": ids, "attention_mask": np.ones_like(ids)})
+        starts = rows.ravel().astype(np.int64) * row_bytes
+        read.append(set((starts // PAGE_BYTES).tolist()) | set(((starts + row_bytes - 1) // PAGE_BYTES).tolist()))
+    found = []
+    for n_others in OTHERS_BEFORE:
+        n_new = [
+            len(read[number] - set().union(*read[number - n_others : number])) for number in range(n_others, len(read))
+        ]
+        if n_new:
+            p99 = float(np.percentile(n_new, 99))
+            found.append({"n_others": n_others, "n": len(n_new), "mean": mean(n_new), "p99": p99})
+    return found
+
+
 def summary(taken_us: np.ndarray[Any, Any]) -> dict[str, float]:
     """Percentiles, and how many took long."""
     p50, p95, p99 = np.percentile(taken_us, (50, 95, 99)).tolist()
@@ -152,7 +190,21 @@ def table(result: Mapping[str, Any]) -> str:
         ]
     machine = result["environment"]
     where = f"{machine['processor']}, {machine['cores']} cores, {machine['measured_at'][:10]}, commit {result['commit']}; student {result['bundle_id']}, tokenizer {result['tokenizer']}.{busy(machine)}"
-    return "\n".join([*lines, "", where, ""])
+    return "\n".join([*lines, "", *_table_of_pages(result.get("table_pages", ())), where, ""])
+
+
+def _table_of_pages(counts: Sequence[Mapping[str, float]]) -> list[str]:
+    if not counts:
+        return []
+    return [
+        "| pages of the table that a query reads first | queries | mean | p99 |",
+        "| --- | ---: | ---: | ---: |",
+        *(
+            f"| after {each['n_others']} others | {each['n']:,} | {each['mean']:.1f} | {each['p99']:.0f} |"
+            for each in counts
+        ),
+        "",
+    ]
 
 
 if __name__ == "__main__":

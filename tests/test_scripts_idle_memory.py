@@ -3,9 +3,13 @@ from __future__ import annotations
 import json
 import sys
 
+import numpy as np
 import pytest
 from bundles import build_bundle
 from project import TESTS, write_lines
+
+from distill.student.export import export_static
+from distill.student.static import FoldedStatic
 
 sys.path.append(str(TESTS.parent / "scripts"))
 import idle_memory
@@ -13,7 +17,13 @@ import idle_memory
 
 def test_pages_and_calls_are_measured_with_and_without_pauses(tmp_path, monkeypatch, capsys):
     bundle = build_bundle(tmp_path / "static").path
-    for name, value in (("N_PAGES", 16), ("PAUSES_S", (0, 0.01)), ("PAUSES_BEFORE_BLOCKS_S", (0, 0.01)), ("BLOCK", 2)):
+    for name, value in (
+        ("N_PAGES", 16),
+        ("PAUSES_S", (0, 0.01)),
+        ("PAUSES_BEFORE_BLOCKS_S", (0, 0.01)),
+        ("BLOCK", 2),
+        ("OTHERS_BEFORE", (0, 1, 9)),
+    ):
         monkeypatch.setattr(idle_memory, name, value)
     write_lines(tmp_path / "queries.jsonl", [{"text": f"refund {number}"} for number in range(5)])
     arguments = [str(bundle), "--queries", str(tmp_path / "queries.jsonl"), "--json", str(tmp_path / "found.json")]
@@ -22,6 +32,7 @@ def test_pages_and_calls_are_measured_with_and_without_pauses(tmp_path, monkeypa
     result = json.loads((tmp_path / "found.json").read_text("utf-8"))
     assert [each["pause_s"] for each in result["pages"]] == [each["pause_s"] for each in result["calls"]] == [0, 0.01]
     assert {each["n"] for each in result["pages"]} == {16}
+    assert result["table_pages"] == []  # this graph has no table of rows
     assert all(0 < each["p50_us"] <= each["p99_us"] for each in (*result["pages"], *result["calls"]))
     assert capsys.readouterr().out.strip() == idle_memory.table(result).strip()
     monkeypatch.setattr(idle_memory, "RESULTS", tmp_path / "found.json")
@@ -40,3 +51,24 @@ def test_what_is_no_bundle_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["idle_memory.py", str(tmp_path), "--queries", "none.jsonl"])
     with pytest.raises(SystemExit, match=r"idle_memory\.py: "):
         idle_memory.main()
+
+
+def test_pages_are_those_of_the_rows_that_no_query_before_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(idle_memory, "PAGE_BYTES", 16)
+    monkeypatch.setattr(idle_memory, "OTHERS_BEFORE", (0, 1, 9))
+    folded = FoldedStatic(
+        table=np.ones((6, 8), np.float32),  # two rows a page
+        places=np.asarray([0, 0, 0, 1, 2, 3, 4, 5], np.int32),  # three buckets, five tokens
+        scale=np.ones(8, np.float32),
+        shift=np.zeros(8, np.float32),
+        head=np.ones((8, 2), np.float32),
+        bias=np.zeros(2, np.float32),
+        epsilon=1e-5,
+        n_buckets=3,
+    )
+    export_static(folded, tmp_path / "model.onnx", np.int8)
+    pages = idle_memory.table_pages(tmp_path / "model.onnx", [[0], [3, 4], [1], [1, 2]])
+    # rows 0 1, 0 4 5, 0 2, 0 2 3, so pages 0, 0 2, 0 1, 0 1
+    assert [(each["n_others"], each["n"], each["mean"]) for each in pages] == [(0, 4, 7 / 4), (1, 3, 2 / 3)]
+    assert 1.9 < pages[0]["p99"] <= 2
+    assert "| after 1 others | 3 | 0.7 | 1 |" in idle_memory._table_of_pages(pages)
