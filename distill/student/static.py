@@ -31,17 +31,14 @@ __all__ = ["BIGRAM_MULTIPLIER", "FoldedStatic", "Static", "bigram_buckets"]
 BIGRAM_MULTIPLIER = 8_191
 """Of the first token's key in a bigram's hash: (first * multiplier + second) mod buckets, with a prime number of buckets."""
 
-_MOST_USED = 500
-"""Rows that lie by themselves, most used first: few pages, which every query reads some of. 200 and 1,000 came out alike on CLINC150's validation part."""
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FoldedStatic:
     """What the graph needs: hidden = gelu(layer_norm(sum of table rows)); logits = hidden @ head + bias.
 
     Attributes:
-        table: float32 of shape (rows, width): a row of zeros, then the bigrams of training and the tokens, those close to each other that
-            one query reads.
+        table: float32 of shape (rows, width): a row of zeros, then the bigrams of training and the tokens, the most used
+            first.
         places: int32 of shape (buckets + vocabulary,): which row stands for a bigram bucket or a token. Buckets of which
             training saw nothing, most of them, share row 0; so does what is masked.
         scale: float32 of shape (width,): of the layer norm.
@@ -184,9 +181,8 @@ def _slots(rows: list[int], size: int) -> Tensor:
 def _row_order(texts: Sequence[Ids], bucket_slot: Integers, vocabulary: int) -> Integers:
     """The order of the folded table's rows: a permutation of shape (rows,).
 
-    A query after a pause waits for every page of the table that it reads, so what one query reads lies in few. The zeros and the most used
-    rows come first. Of the others each token, the most used first, is followed by the bigrams whose rarer token it is: who reads
-    such a bigram reads the token's row too.
+    A query after a pause waits for every page of the table that it reads, so what is read often lies together: the zeros, then the most used
+    rows. Of rows that are used as often, those of a token and of the bigrams whose rarer token it is are neighbours: one query reads them.
 
     Args:
         texts: Token ids of the training texts.
@@ -205,9 +201,5 @@ def _row_order(texts: Sequence[Ids], bucket_slot: Integers, vocabulary: int) -> 
     token = np.concatenate([np.zeros(n_bigrams, np.int64), np.arange(vocabulary)])
     token[slots] = np.maximum(rarer, 0)
     token_rank = np.argsort(np.argsort(-token_uses, kind="stable"))
-    is_most_used = np.argsort(np.argsort(-uses, kind="stable")) < _MOST_USED
-    is_bigram = np.arange(len(uses)) < n_bigrams
-    order: Integers = np.lexsort(
-        (-uses, is_bigram & ~is_most_used, np.where(is_most_used, 0, token_rank[token]), ~is_most_used)
-    )
+    order: Integers = np.lexsort((token_rank[token], -uses))
     return order

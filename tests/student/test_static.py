@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-import distill.student.static
 from distill.errors import ExportError
 from distill.student.export import _rows_as_int8, export_static, onnx_logits, parity
 from distill.student.static import Static, bigram_buckets
@@ -108,8 +107,7 @@ def test_the_order_of_rows_changes_no_bit_of_an_answer(static, tmp_path, table):
     np.testing.assert_array_equal(ordered, as_trained)
 
 
-def test_bigrams_follow_the_rarer_of_their_tokens(monkeypatch):
-    monkeypatch.setattr(distill.student.static, "_MOST_USED", 2)
+def test_the_most_used_rows_come_first_and_a_rare_token_beside_its_bigrams():
     texts = [[1, 2], [1, 2], [1, 3], [4], [5, 1]]
     static = make_static(texts)
     row_of = dict(zip(static._row_order.tolist(), range(len(static._row_order)), strict=True))
@@ -121,10 +119,10 @@ def test_bigrams_follow_the_rarer_of_their_tokens(monkeypatch):
         return [row_of[slot] for slot in static.bucket_slot[torch.tensor(bigram_buckets(ids, BUCKETS))].tolist()]
 
     assert (row_of[0], token(1)) == (0, 1)  # the zeros, and what is used most
-    rare = sorted([token(5), *bigrams(5, 1)[:2]])
-    assert rare == list(range(rare[0], rare[0] + 3))  # "5" after the beginning, and "1" after "5"
-    assert rare[0] == token(5)
     assert token(2) < token(3) < token(4) < token(5) < token(0) < token(6)  # by use, then by number
+    for number, own in ((3, bigrams(1, 3)[1:]), (4, bigrams(4)), (5, bigrams(5, 1)[:2])):
+        together = sorted([token(number), *own])
+        assert together == list(range(together[0], together[0] + 3))
 
 
 @given(st.lists(st.lists(st.integers(0, VOCABULARY - 1), max_size=9), max_size=9))
