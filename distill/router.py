@@ -369,10 +369,11 @@ class Router:
         Raises:
             BundleError: As for ``route``; ids that the graph does not take.
         """
+        listed = [*ids]
         try:
-            batch = [packed([*ids])]
+            batch = [packed(listed)]
         except (OverflowError, TypeError) as error:
-            raise self._unanswered(len(ids), error) from error
+            raise self._unanswered(len(listed), error) from error
         logits: Floats = self._run_checked(batch, _LOGITS)[0]
         return logits
 
@@ -539,7 +540,7 @@ class _Binding:
             binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
         binding.bind_ortvalue_output(output, onnxruntime.OrtValue.ortvalue_from_numpy(answer))
         self._arrays = arrays  # ONNX Runtime has their addresses only
-        self.ids, self.answer = arrays["input_ids"].data.cast("B"), answer[0]
+        self.ids, self.answer = arrays["input_ids"][0].view(np.uint8).data, answer[0]
         self.run = partial(session.run_with_iobinding, binding)
 
 

@@ -89,8 +89,12 @@ if hasattr(os, "register_at_fork"):  # a child in which nobody is left to finish
 def packed(ids: Iterable[int]) -> bytes:
     """Ids as ``QueryTokenizer.encode`` gives them: int64, one after another, in the machine's order of bytes.
 
+    Args:
+        ids: Whole numbers; of ``bytes`` eight would be read as one.
+
     Raises:
         OverflowError: One is no int64.
+        TypeError: One is no whole number.
     """
     return array(_ID, ids).tobytes()
 

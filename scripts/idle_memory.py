@@ -119,6 +119,8 @@ def calls(router: Router, texts: Sequence[str]) -> list[dict[str, float]]:
 def table_pages(graph: Path, queries: Sequence[Sequence[int]]) -> list[dict[str, float]]:
     """How many pages of a static student's table a query reads that so many others before it did not; none of another kind of graph.
 
+    A query also reads some of ``places`` and ``factors``, which are small and soon all read.
+
     Args:
         graph: The onnx file.
         queries: Token ids of each query.
@@ -129,14 +131,17 @@ def table_pages(graph: Path, queries: Sequence[Sequence[int]]) -> list[dict[str,
     if not any("rows" in node.output for node in model.graph.node):
         return []
     (table,) = (each for each in model.graph.initializer if each.name == "table")
-    row_bytes = len(table.raw_data) // table.dims[0]
+    begin, row_bytes = (
+        graph.read_bytes().find(table.raw_data),
+        len(table.raw_data) // table.dims[0],
+    )  # it is mapped as it lies
     model.graph.output.append(onnx.helper.make_tensor_value_info("rows", onnx.TensorProto.INT32, None))
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     read = []
     for query in queries:
         ids = np.asarray([query], np.int64)
         (rows,) = session.run(["rows"], {"input_ids": ids, "attention_mask": np.ones_like(ids)})
-        starts = rows.ravel().astype(np.int64) * row_bytes
+        starts = begin + rows.ravel().astype(np.int64) * row_bytes
         read.append(set((starts // PAGE_BYTES).tolist()) | set(((starts + row_bytes - 1) // PAGE_BYTES).tolist()))
     found = []
     for n_others in OTHERS_BEFORE:

@@ -237,7 +237,12 @@ def test_what_is_wrong_with_a_batch_is_said_as_it_is(tiny_router, texts, error):
         tiny_router.route_batch(texts)
 
 
-@pytest.mark.parametrize("ids", [[1_000_000], [2**63], ["refund"]])
+@pytest.mark.parametrize("kind", [tuple, iter, bytes, np.asarray])
+def test_ids_of_any_kind_get_the_same_logits(tiny_router, kind):
+    np.testing.assert_array_equal(tiny_router.logits(kind([2, 5, 3])), tiny_router.logits([2, 5, 3]))
+
+
+@pytest.mark.parametrize("ids", [[1_000_000], [2**63], ["refund"], [2.5], iter(["refund"])])
 def test_ids_that_the_graph_does_not_take_are_a_bundle_error(tiny_router, ids):
     with pytest.raises(BundleError, match=r"model\.onnx: the graph fails on"):
         tiny_router.logits(ids)

@@ -39,7 +39,7 @@ def test_missing_markers_are_named():
 
 def test_every_step_and_setting_of_a_bundle_is_measured(tiny_router, monkeypatch):
     monkeypatch.setattr(budget, "ROUNDS", 1)
-    texts = ["refund", "where is my parcel?"]
+    texts = ["refund", "where is my parcel?", "\x07"]
     found = budget.steps(tiny_router, texts)
     assert all(each["p5"] <= each["p50"] for each in found.values())
     assert "tokenise, default install" in found

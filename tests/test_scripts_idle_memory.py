@@ -4,6 +4,7 @@ import json
 import sys
 
 import numpy as np
+import onnx
 import pytest
 from bundles import build_bundle
 from project import TESTS, write_lines
@@ -57,7 +58,7 @@ def test_pages_are_those_of_the_rows_that_no_query_before_read(tmp_path, monkeyp
     monkeypatch.setattr(idle_memory, "PAGE_BYTES", 16)
     monkeypatch.setattr(idle_memory, "OTHERS_BEFORE", (0, 1, 9))
     folded = FoldedStatic(
-        table=np.ones((6, 8), np.float32),  # two rows a page
+        table=np.arange(48, dtype=np.float32).reshape(6, 8),
         places=np.asarray([0, 0, 0, 1, 2, 3, 4, 5], np.int32),  # three buckets, five tokens
         scale=np.ones(8, np.float32),
         shift=np.zeros(8, np.float32),
@@ -67,8 +68,17 @@ def test_pages_are_those_of_the_rows_that_no_query_before_read(tmp_path, monkeyp
         n_buckets=3,
     )
     export_static(folded, tmp_path / "model.onnx", np.int8)
-    pages = idle_memory.table_pages(tmp_path / "model.onnx", [[0], [3, 4], [1], [1, 2]])
-    # rows 0 1, 0 4 5, 0 2, 0 2 3, so pages 0, 0 2, 0 1, 0 1
-    assert [(each["n_others"], each["n"], each["mean"]) for each in pages] == [(0, 4, 7 / 4), (1, 3, 2 / 3)]
-    assert 1.9 < pages[0]["p99"] <= 2
-    assert "| after 1 others | 3 | 0.7 | 1 |" in idle_memory._table_of_pages(pages)
+    found = idle_memory.table_pages(tmp_path / "model.onnx", [[0], [3, 4], [1], [1, 2]])
+    (table,) = (each for each in onnx.load(tmp_path / "model.onnx").graph.initializer if each.name == "table")
+    begin = (tmp_path / "model.onnx").read_bytes().index(table.raw_data)
+    read = [
+        {(begin + 8 * row + byte) // 16 for row in rows for byte in range(8)}
+        for rows in ((0, 1), (0, 4, 5), (0, 2), (0, 2, 3))
+    ]
+    first, second = [len(each) for each in read], [len(read[number] - read[number - 1]) for number in (1, 2, 3)]
+    assert [(each["n_others"], each["n"], each["mean"]) for each in found] == [
+        (0, 4, sum(first) / 4),
+        (1, 3, sum(second) / 3),
+    ]
+    assert found[0]["p99"] == pytest.approx(np.percentile(first, 99))
+    assert f"| after 1 others | 3 | {sum(second) / 3:.1f} | {max(second)} |" in idle_memory._table_of_pages(found)

@@ -182,7 +182,8 @@ def _row_order(texts: Sequence[Ids], bucket_slot: Integers, vocabulary: int) -> 
     """The order of the folded table's rows: a permutation of shape (rows,).
 
     A query after a pause waits for every page of the table that it reads, so what is read often lies together: the zeros, then the most used
-    rows. Of rows that are used as often, those of a token and of the bigrams whose rarer token it is are neighbours: one query reads them.
+    rows. Of rows that are used as often, those of a token and of the bigrams whose rarer token it is are neighbours: one query reads them. Of
+    bigrams that share a bucket the last in the texts counts there.
 
     Args:
         texts: Token ids of the training texts.
@@ -190,7 +191,8 @@ def _row_order(texts: Sequence[Ids], bucket_slot: Integers, vocabulary: int) -> 
         vocabulary: Number of tokens; their rows come after those of all bigrams.
     """
     n_buckets, n_bigrams = len(bucket_slot), int(bucket_slot.max()) + 1
-    keys = np.fromiter(itertools.chain([0], *([*(token + n_buckets for token in ids), 0] for ids in texts)), np.int64)
+    each_text = ((*(token + n_buckets for token in ids), 0) for ids in texts)
+    keys = np.fromiter(itertools.chain([0], itertools.chain.from_iterable(each_text)), np.int64)
     token_uses = np.bincount(keys[keys > 0] - n_buckets, minlength=vocabulary)
     first, second = keys[:-1], keys[1:]
     slots = bucket_slot[(first * BIGRAM_MULTIPLIER + second) % n_buckets]

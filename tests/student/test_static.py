@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -126,10 +128,15 @@ def test_the_most_used_rows_come_first_and_a_rare_token_beside_its_bigrams():
 
 
 @given(st.lists(st.lists(st.integers(0, VOCABULARY - 1), max_size=9), max_size=9))
-def test_each_row_stands_once(texts):
-    order = make_static(texts)._row_order
-    assert order[0] == 0
-    assert sorted(order.tolist()) == list(range(len(order)))
+def test_rows_stand_once_each_by_how_often_training_used_them(texts):
+    static = make_static(texts)
+    slots = static.bucket_slot.tolist()
+    uses = Counter(slots[bucket] for ids in texts if ids for bucket in bigram_buckets(ids, BUCKETS))
+    uses.update(len(static.bigrams.weight) + token for ids in texts for token in ids)
+    first, *others = static._row_order.tolist()
+    assert first == 0
+    assert sorted(others) == list(range(1, len(static.bigrams.weight) + VOCABULARY))
+    assert [uses[row] for row in others] == sorted((uses[row] for row in others), reverse=True)
 
 
 def test_int8_rows_are_summed_exactly(static, tmp_path):
