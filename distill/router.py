@@ -29,7 +29,7 @@ from functools import partial
 from pathlib import Path
 from threading import Lock
 from time import perf_counter, sleep
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from weakref import WeakSet
 
 import numpy as np
@@ -67,10 +67,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Router"]
 
+T = TypeVar("T")
+
 _CHARACTERS_PER_TOKEN = 64
 _BATCH_SIZES = {"encoder": 16, "static": 48}
-_INLINE_QUERIES, _INLINE_CHARACTERS = 16, 2_000
-_QUERIES_BETWEEN_PAUSES, _PAUSE_S = 128, 1e-6
+_INLINE_QUERIES, _INLINE_CHARACTERS = 16, 800
+"""What is answered in an event loop's own thread at most; of new words alone so many characters take one to two milliseconds."""
+_KEPT_S, _PAUSE_S = 5e-4, 1e-6
+"""For about how long a thread beside an event loop keeps the interpreter to itself."""
+_ROWS_DECIDED = 64
 _MOST_OPENINGS, _REPLACEMENT_S = 3, 0.01
 _KNOWN_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _LOGITS = "logits"
@@ -264,13 +269,12 @@ class Router:
         started = perf_counter()
         probabilities, is_empty = self._batch(texts, batch_size, pauses=pauses)
         predictions: list[Prediction] = []
-        for start in range(0, len(texts), _QUERIES_BETWEEN_PAUSES):
+        starts = range(0, len(texts), _ROWS_DECIDED)
+        for start in _with_pauses(starts) if pauses else starts:
             rows = probabilities[
-                start : start + _QUERIES_BETWEEN_PAUSES
-            ].copy()  # one that is kept then keeps few others
+                start : start + _ROWS_DECIDED
+            ].copy()  # a prediction that is kept then keeps few others
             predictions += self._policy.decide_batch(rows)
-            if pauses:
-                sleep(_PAUSE_S)
         for position in np.flatnonzero(is_empty):
             predictions[position] = self._empty()
         if self.on_prediction:
@@ -453,11 +457,8 @@ class Router:
         if size < 1:
             raise ValueError(f"batch_size must be 1 or more, found {size}")
         _check_texts(texts)
-        ids: list[bytes] = []
-        for start in range(0, len(texts), _QUERIES_BETWEEN_PAUSES):
-            ids += map(self._encode, texts[start : start + _QUERIES_BETWEEN_PAUSES])
-            if pauses:
-                sleep(_PAUSE_S)
+        encoded = map(self._encode, texts)
+        ids = [*(_with_pauses(encoded) if pauses else encoded)]
         n_labels = len(self.labels)
         probabilities = np.full((len(ids), n_labels), 1.0 / n_labels if self._is_softmax else 0.0, dtype=np.float32)
         lengths = _lengths(ids)
@@ -479,9 +480,9 @@ class Router:
         self, texts: Sequence[str], predictions: Sequence[Prediction], started: float, *, pauses: bool = False
     ) -> None:
         latency_ms = (perf_counter() - started) * 1000
-        for number in notify(self.on_prediction, texts, predictions, self.manifest.bundle_id, latency_ms):
-            if pauses and number % _QUERIES_BETWEEN_PAUSES == 0:
-                sleep(_PAUSE_S)
+        told = notify(self.on_prediction, texts, predictions, self.manifest.bundle_id, latency_ms)
+        for _ in _with_pauses(told) if pauses else told:
+            pass
 
     def _probe(self) -> None:
         """Asks tokenizer and graph for what is hardest on them, so that what does not fit is found when the bundle is opened."""
@@ -738,6 +739,16 @@ def _manifest_part(folder: Path, name: str) -> Any:
         return json.loads((folder / MANIFEST).read_bytes())[name]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
+
+
+def _with_pauses(steps: Iterable[T]) -> Iterator[T]:
+    """The same steps; another thread gets the interpreter whenever they have kept it for long enough."""
+    until = perf_counter() + _KEPT_S
+    for step in steps:
+        yield step
+        if perf_counter() > until:
+            sleep(_PAUSE_S)
+            until = perf_counter() + _KEPT_S
 
 
 def _lengths(batch: Sequence[bytes]) -> Integers:

@@ -236,18 +236,23 @@ class _Words:
     def _learn(self, words: list[str], found: list[bytes | None]) -> bool:
         """Fills the gaps in ``found``, as far as there is room; False where the whole text is to go to the reference."""
         n_bytes = len(self._first)
-        n_new = n_characters = 0
+        n_characters = 0
+        new: dict[str, bytes] = {}
         for position, word in enumerate(words):
             ids = found[position]
             if ids is None:
-                n_new, n_characters = n_new + 1, n_characters + len(word)
-                is_too_much = n_new > _MOST_LEARNT if self._tokenizer.is_open else n_characters > _MOST_TAKEN_APART
+                ids = new.get(word)
+            if ids is None:
+                n_characters += len(word)
+                is_open = self._tokenizer.is_open
+                is_too_much = len(new) >= _MOST_LEARNT if is_open else n_characters > _MOST_TAKEN_APART
                 ids = None if is_too_much else self._ids(word)
                 if ids is None:
                     return False
-                if n_new <= _MOST_LEARNT and len(word) <= _LONGEST_WORD:
+                new[word] = ids
+                if len(new) <= _MOST_LEARNT and len(word) <= _LONGEST_WORD:
                     self._remember(word, ids)
-                found[position] = ids
+            found[position] = ids
             n_bytes += len(ids)
             if n_bytes >= self._room:
                 del found[position + 1 :]

@@ -70,6 +70,23 @@ class _Vocabulary:
         is_there = place < len(self.tokens) and self.tokens[place] == wanted
         return int(self.numbers[place]) if is_there else None
 
+    def beginning(self, text: bytes) -> tuple[int, int] | None:
+        """Number and length of the longest token that a text begins with; None: with none.
+
+        Tokens that it begins with stand before it in the order, and the last before it shares the most with it: if that is none of
+        them, they are in what the two share.
+        """
+        text = text[: self.longest]
+        while text:
+            place = int(self.tokens.searchsorted(text, "right")) - 1
+            before: bytes = self.tokens[place] if place >= 0 else b""
+            if not before:
+                return None
+            if text.startswith(before):
+                return int(self.numbers[place]), len(before)
+            text = text[: next(n for n, (one, other) in enumerate(zip(text, before, strict=False)) if one != other)]
+        return None
+
 
 @dataclass(frozen=True)
 class WordPiece:
@@ -112,18 +129,13 @@ class WordPiece:
     def _ids_of_piece(self, piece: str) -> list[int]:
         """The longest token that a piece begins with, then of the rest; of what has an unknown part all is unknown."""
         ids: list[int] = []
-        start = 0
-        while start < len(piece):
-            prefix = self._prefix if start else ""
-            longest = self._vocabulary.longest - len(prefix)
-            for end in range(min(len(piece), start + longest), start, -1):
-                number = self._vocabulary.number(prefix + piece[start:end])
-                if number is not None:
-                    ids.append(number)
-                    start = end
-                    break
-            else:
+        rest, prefix = piece.encode(), b""
+        while rest:
+            found = self._vocabulary.beginning(prefix + rest)
+            if found is None or found[1] <= len(prefix):
                 return [self._unknown]
+            ids.append(found[0])
+            rest, prefix = rest[found[1] - len(prefix) :], self._prefix.encode()
         return ids
 
 

@@ -228,7 +228,7 @@ def test_a_later_query_of_the_same_length_does_not_touch_an_earlier_answer(tiny_
 
 def test_an_answer_that_is_kept_of_a_large_batch_keeps_few_others(tiny_router):
     *_, last = tiny_router.route_batch(["refund"] * 1_000)
-    assert last.probabilities.base.shape == (1_000 % 128, len(tiny_router.labels))
+    assert last.probabilities.base.shape == (1_000 % 64, len(tiny_router.labels))
 
 
 @pytest.mark.parametrize(("texts", "error"), [((row["text"] for row in [None]), TypeError), (b"refund", QueryError)])
@@ -350,11 +350,18 @@ def test_a_thread_beside_a_loop_pauses_while_it_is_in_python(tmp_path, monkeypat
     pauses: list[threading.Thread] = []
     monkeypatch.setattr("distill.router.sleep", lambda _: pauses.append(threading.current_thread()))
     router = Router.load(build_bundle(tmp_path / "encoder", student="encoder").path)
-    asyncio.run(router.aroute_batch(["refund"] * 1000))
-    assert len(pauses) == 16  # eight while tokenising, eight while deciding
+    told = []
+    router.on_prediction.append(told.append)
+    monkeypatch.setattr("distill.router._KEPT_S", 60)
+    asyncio.run(router.aroute_batch(["refund"] * 640))
+    assert not pauses
+    monkeypatch.setattr("distill.router._KEPT_S", -1)  # every step took too long
+    asyncio.run(router.aroute_batch(["refund"] * 640))
+    assert len(pauses) == 640 + 10 + 640  # while tokenising, deciding 64 at a time, and telling
     assert threading.main_thread() not in pauses
-    router.route_batch(["refund"] * 1000)
-    assert len(pauses) == 16  # eight while tokenising, eight while deciding
+    router.route_batch(["refund"] * 640)
+    assert len(pauses) == 640 + 10 + 640
+    assert len(told) == 3 * 640
 
 
 def test_what_is_no_query_is_refused_in_an_event_loop_too(tmp_path):

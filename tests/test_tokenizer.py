@@ -232,6 +232,13 @@ def test_what_is_remembered_is_bounded(monkeypatch):
         assert len(quick._quickly.__self__._known) <= 5
 
 
+def test_a_new_word_counts_once_however_often_it_stands_in_a_query():
+    quick = QueryTokenizer(content(wordpiece()), 500)
+    text = "parcelparcelparcel " * 60
+    assert ids_of(quick, text) == reference(wordpiece(), text)
+    assert not quick.is_open
+
+
 def test_threads_share_what_is_remembered(monkeypatch):
     monkeypatch.setattr(distill.tokenizer, "_MOST_WORDS", 20)
     quick, plain = QueryTokenizer(content(wordpiece()), MAX_LENGTH), wordpiece()

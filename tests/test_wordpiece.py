@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from bundles import build_bundle
 from hypothesis import given
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from distill.tokenizer import QueryTokenizer, unpacked
-from distill.wordpiece import _PLAIN_WORD, read_wordpiece
+from distill.wordpiece import _PLAIN_WORD, _Vocabulary, read_wordpiece
 
 PLAIN = [chr(number) for number in range(0x3000) if chr(number).isprintable() and _PLAIN_WORD.fullmatch(chr(number))]
 
@@ -245,3 +246,16 @@ print("tokenizers" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("[]\nTrue\n", "")
+
+
+tokens = st.text(st.sampled_from("ab#é你"), min_size=1, max_size=5)
+
+
+@given(st.sets(tokens, min_size=1), st.text(st.sampled_from("ab#é你"), max_size=12))
+def test_the_longest_token_that_a_text_begins_with_is_found(known, text):
+    encoded = np.array(sorted(token.encode() for token in known))
+    vocabulary = _Vocabulary(encoded, np.arange(len(encoded)), encoded.itemsize)
+    beginnings = [token.encode() for token in known if text.startswith(token)]
+    longest = max(beginnings, key=len, default=None)
+    expected = None if longest is None else (encoded.tolist().index(longest), len(longest))
+    assert vocabulary.beginning(text.encode()) == expected
