@@ -8,7 +8,7 @@ out-of-scope. DIR holds the bundles `static` and `encoder` that scripts/public.p
 Every contender has an environment of its own, made here with venv and pip (settings of pip, such as an index with small CPU builds
 of torch, are the caller's), is trained as its documentation says, and answers in a process of its own, on one thread. They take
 turns: each run goes through the texts in blocks, every contender timing its own call on a block, after a few calls about another block's that do not count, before the next block comes. What cannot be installed or run is
-listed with the reason. Beside FILE, FILE-runs.jsonl gets a line for every run. Environments and trained models are kept under --cache [~/.cache/distill-peers].
+listed with the reason. A first pass is about texts that nobody was asked about before. Beside FILE, FILE-runs.jsonl gets a line for every run. Environments and trained models are kept under --cache [~/.cache/distill-peers].
 """
 
 from __future__ import annotations
@@ -417,6 +417,8 @@ def measure(
         for name, each in workers.items():
             with failures.of(name):
                 each.ask("time", data.texts[:1], warm=data.texts[:1])  # nobody is measured while another one is loading
+        texts = evenly(data.texts, n_texts)
+        first_ms = time_first(workers, texts, data.texts, failures)
         for name, each in workers.items():
             if name in failures.reasons:
                 continue
@@ -424,7 +426,7 @@ def measure(
             with failures.of(name):
                 answers[name] = each.ask("answer", data.texts)
                 serving_mb[name] = each.ask("memory", [])
-        samples_ms, batches_s = time_in_turns(workers, evenly(data.texts, n_texts), data.texts, runs, failures)
+        samples_ms, batches_s = time_in_turns(workers, texts, data.texts, runs, failures)
     starts = cold_starts(contestants, failures)
     return [
         row(
@@ -433,7 +435,7 @@ def measure(
             answers[name],
             batches_s[name],
             samples_ms[name],
-            starts[name] | {"serving_rss_mb": serving_mb[name]},
+            {**first_ms.get(name, {}), **starts[name], "serving_rss_mb": serving_mb[name]},
         )
         for each in failures.spare(contestants)
         for name in (each.peer.name,)
@@ -444,6 +446,45 @@ def evenly(texts: Sequence[str], n_texts: int) -> list[str]:
     """At most ``n_texts`` of the texts, evenly spread."""
     positions = np.linspace(0, len(texts) - 1, min(len(texts), n_texts))
     return [texts[int(position)] for position in positions]
+
+
+def time_first(
+    workers: Mapping[str, Worker], texts: Sequence[str], all_texts: Sequence[str], failures: Failures
+) -> dict[str, dict[str, float]]:
+    """Percentiles of what single calls about texts take that a worker was never asked about, after some about others; none where there are no others.
+
+    A library that remembers words, or texts, is slower with these than with those of ``time_in_turns``, all of which were asked about before.
+    """
+    own = set(texts)
+    others = evenly([text for text in all_texts if text not in own], len(texts))
+    if len(others) < len(own):
+        return {}
+    _say("timing: texts that nobody was asked about before")
+    blocks = [(texts[start : start + BLOCK], others[start : start + BLOCK]) for start in range(0, len(texts), BLOCK)]
+    found = _time_blocks(workers, blocks, random.Random(1), failures)  # noqa: S311
+    return {
+        name: {
+            f"first_p{percent}_ms": float(np.percentile(taken, percent)) / 1e6
+            for percent in (PERCENTILES[0], PERCENTILES[-1])
+        }
+        for name, taken in found.items()
+    }
+
+
+def _time_blocks(
+    workers: Mapping[str, Worker],
+    blocks: Sequence[tuple[Sequence[str], Sequence[str]]],
+    chance: random.Random,
+    failures: Failures,
+) -> dict[str, list[int]]:
+    """Nanoseconds of each call about the first part of each block, after some about the second that do not count; workers take turns."""
+    found: dict[str, list[int]] = {name: [] for name in workers if name not in failures.reasons}
+    for block, warm in blocks:
+        for name in chance.sample(list(workers), len(workers)):
+            if name not in failures.reasons:
+                with failures.of(name):
+                    found[name] += workers[name].ask("time", block, warm=warm)
+    return {name: taken for name, taken in found.items() if name not in failures.reasons}
 
 
 def time_in_turns(
@@ -463,16 +504,14 @@ def time_in_turns(
         it answers no batches.
     """
     batches_s: dict[str, list[float]] = {name: [] for name in workers}
-    samples: dict[str, list[list[int]]] = {name: [[] for _ in range(runs)] for name in workers}
+    samples: dict[str, list[list[int]]] = {name: [] for name in workers}
     names, chance = list(workers), random.Random(0)  # noqa: S311
     blocks = [texts[start : start + BLOCK] for start in range(0, len(texts), BLOCK)]
+    turns = [(block, blocks[position - 1]) for position, block in enumerate(blocks)]
     for number in range(runs):
         _say(f"timing: run {number + 1} of {runs}")
-        for position, block in enumerate(blocks):
-            for name in chance.sample(names, len(names)):
-                if name not in failures.reasons:
-                    with failures.of(name):
-                        samples[name][number] += workers[name].ask("time", block, warm=blocks[position - 1])
+        for name, taken in _time_blocks(workers, turns, chance, failures).items():
+            samples[name].append(taken)
         for name in chance.sample(names, len(names)):
             if name not in failures.reasons:
                 with failures.of(name):
@@ -510,9 +549,9 @@ def row(
     answers: Sequence[tuple[str | None, str, float]],
     batches_s: Sequence[float],
     samples_ms: np.ndarray[Any, Any],
-    start: Mapping[str, float | None],
+    others: Mapping[str, float | None],
 ) -> dict[str, Any]:
-    """The figures of one contender. Percentiles are the medians of the runs' own."""
+    """The figures of one contender, ``others`` as they are. Percentiles are the medians of the runs' own."""
     by_run = np.percentile(samples_ms, PERCENTILES, axis=1)
     facts = contestant.facts
     return {
@@ -529,7 +568,7 @@ def row(
         "model_mb": facts["model_mb"],
         "install_mb": facts["install_mb"],
         "train_s": facts.get("train_s"),
-        **start,
+        **others,
         "packages": facts["packages"],
     }
 

@@ -68,14 +68,15 @@ def test_contenders_are_measured_side_by_side_and_a_broken_one_does_not_stop_the
     monkeypatch.setattr(peers, "COLD_STARTS", 1)
     monkeypatch.setattr(peers, "clean_environment", lambda **_: dict(peers.os.environ, PYTHONPATH=str(SCRIPTS.parent)))
     broken, failures = contestant("broken", "distill", tmp_path / "nowhere"), peers.Failures()
-    rows = peers.measure([static, broken, tfidf], data, tmp_path, failures, runs=2, n_texts=20)
+    rows = peers.measure([static, broken, tfidf], data, tmp_path, failures, runs=2, n_texts=12)
     assert [row["name"] for row in rows] == ["static", "TF-IDF"]
     assert list(failures.reasons) == ["broken"]
     assert "no such folder" in failures.reasons["broken"]
     for row in rows:
-        assert row["latency_n"] == 40
+        assert row["latency_n"] == 24
         assert 0 < row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"]
         assert len(row["p99_ms_by_run"]) == 2
+        assert 0 < row["first_p50_ms"] <= row["first_p99_ms"]
         assert row["cold_start_ms"] > 1
         assert row["queries_per_s"] > 10
         assert row["accuracy"] == 1.0
@@ -128,6 +129,29 @@ def test_every_contender_comes_after_every_other(monkeypatch):
     assert set(itertools.permutations("abc", 2)) <= set(itertools.pairwise(names))
     assert batches_s == dict.fromkeys("abc", [4.0] * 10)
     np.testing.assert_array_equal(samples["a"], np.ones((10, 3)))
+
+
+def test_texts_that_nobody_was_asked_about_are_timed_before_all_others(monkeypatch):
+    known, timed = {"a": set(), "b": set()}, {"a": [], "b": []}
+
+    class Recorder:
+        def __init__(self, name):
+            self.name = name
+
+        def ask(self, what, texts, warm):
+            assert what == "time"
+            assert not known[self.name] & set(texts)
+            known[self.name].update(texts, warm)
+            timed[self.name] += texts
+            return [2_000_000] * len(texts)
+
+    monkeypatch.setattr(peers, "BLOCK", 2)
+    workers = {name: Recorder(name) for name in "ab"}
+    every = [str(number) for number in range(10)]
+    found = peers.time_first(workers, ["0", "3", "6", "9"], every, peers.Failures())
+    assert timed["a"] == timed["b"] == ["0", "3", "6", "9"]
+    assert found["a"] == found["b"] == {"first_p50_ms": 2.0, "first_p99_ms": 2.0}
+    assert peers.time_first(workers, every[:6], every, peers.Failures()) == {}  # too few others
 
 
 def test_calls_about_other_texts_do_not_count_until_the_caches_are_warm(monkeypatch):
