@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from peers_log import RUNS, read_runs
 from provenance import busy, older_students
-from throughput import HELD_MS
+from throughput import HELD_MS, KINDS_OF_TEXTS
 
 from distill.benchmark.statistics import wilson_interval
 
@@ -132,10 +132,14 @@ def _limits_alone(begun: Row, loop: Row) -> list[_Limit]:
     start_ms = sum(begun[f"{step}_ms"] for step in STEPS_OF_START) - begun["third_library_ms"]
     return [
         _Limit("`encoder`, the same in the budget above, less tokenizers, ms", lambda: start_ms, 250),
-        _Limit(
-            "`encoder`, longest that `aroute_batch` of 256 keeps the interpreter, ms",
-            lambda: loop["held"]["p100_ms"],
-            HELD_MS,
+        *(
+            _Limit(
+                f"`encoder`, longest that `aroute_batch` of 256 {shown_as} keeps the interpreter, ms",
+                lambda kind=kind: loop[kind]["p100_ms"],
+                HELD_MS,
+            )
+            for kind, shown_as in KINDS_OF_TEXTS.items()
+            if kind in loop
         ),
         _Limit("`encoder`, latest turn of a loop beside it, ms", lambda: loop["late"]["busy"]["p100_ms"], HELD_MS),
     ]

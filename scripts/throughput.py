@@ -5,7 +5,7 @@ python scripts/throughput.py models/banking-assistant [--queries gold.jsonl] [--
 Every bundle in the folder is measured, one query at a time and in batches of 256, with one worker and with two, in five rounds in which
 each has its turn; the median counts. Then an event loop asks for batches of 256 and notes how late a task comes that wants to run every millisecond, likewise in
 rounds, in turns with nothing else to do and with a thread that only hashes; and for how long at a time ``aroute_batch`` keeps the interpreter, or the loop's
-thread, to itself. Last, what it costs to hand queries to a thread and back. Measure on an idle machine: the
+thread, to itself, the same with the default install about texts that are harder on it. Last, what it costs to hand queries to a thread and back. Measure on an idle machine: the
 numbers are this machine's, its name is printed.
 """
 
@@ -14,7 +14,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import hashlib
+import itertools
 import multiprocessing
+import secrets
 import sys
 import threading
 import time
@@ -47,6 +49,9 @@ HANDED_OVER = (1, 16)
 CALLS = 500
 TICK_S, SETTLING_S = 0.001, 0.05
 HELD_MS = 2.0
+KINDS_OF_TEXTS = {"held": "queries", "held_new": "queries with three new words each", "held_long": "texts of 200 words"}
+"""What ``aroute_batch`` is asked about while it is timed for how long it keeps the interpreter; all but the first without nanotoken."""
+NEW_WORDS, LONG_WORDS = 3, 200
 HASHED_BYTES = 500_000
 """Under a millisecond: so a thread hashes for about as long as it is told."""
 
@@ -86,7 +91,11 @@ def measured(bundle: Path, texts: Sequence[str], seconds: float) -> dict[str, An
             by_round[name][in_batches].append(run(bundle, texts, seconds, n_workers, in_batches))
     router = Router.load(bundle)
     late = asyncio.run(late_ms(router, batch_of(texts), seconds))
-    held = asyncio.run(held_ms(router, batch_of(texts), ROUNDS * seconds))
+    held = {"held": asyncio.run(held_ms(router, lambda: batch_of(texts), ROUNDS * seconds))}
+    with patch.dict(sys.modules, {"nanotoken": None}):
+        default = Router.load(bundle)
+    for kind, batch in (("held_new", partial(with_new_words, texts)), ("held_long", partial(long_texts, texts))):
+        held[kind] = asyncio.run(held_ms(default, batch, ROUNDS * seconds))
     return {
         "bundle_id": router.manifest.bundle_id,
         "n_queries": len(texts),
@@ -94,7 +103,7 @@ def measured(bundle: Path, texts: Sequence[str], seconds: float) -> dict[str, An
         "queries_per_s": {name: [float(np.median(each)) for each in own] for name, own in by_round.items()},
         "queries_per_s_by_round": by_round,
         "late": {what: _spread(found) for what, found in late.items()},
-        "held": _spread(held),
+        **{kind: _spread(found) for kind, found in held.items()},
         "calls_us": {str(n): asyncio.run(inline_and_in_thread_us(router, texts, n)) for n in HANDED_OVER},
     }
 
@@ -131,7 +140,12 @@ def table(result: Mapping[str, Any]) -> str:
         "",
         f"| `aroute_batch` of {BATCH} keeps the interpreter at a time for, ms | p50 | p99 | most | over {HELD_MS:g} ms |",
         "| --- | ---: | ---: | ---: | ---: |",
-        *(f"| `{name}` | {_cells(result['bundles'][name]['held'])} |" for name in names),
+        *(
+            f"| `{name}`, {shown_as} | {_cells(result['bundles'][name][kind])} |"
+            for name in names
+            for kind, shown_as in KINDS_OF_TEXTS.items()
+            if kind in result["bundles"][name]
+        ),
     ]
     lines += _calls(result["bundles"])
     machine = result["environment"]
@@ -178,6 +192,18 @@ def _tokenizers(bundles: Mapping[str, Any]) -> str:
 def batch_of(texts: Sequence[str]) -> list[str]:
     """So many queries, repeated where there are fewer."""
     return [texts[number % len(texts)] for number in range(BATCH)]
+
+
+def with_new_words(texts: Sequence[str]) -> list[str]:
+    """So many queries, with words behind each that nobody has seen before, as order numbers and names are."""
+    words = (secrets.token_hex(3) for _ in range(BATCH * NEW_WORDS))
+    return [" ".join([text, *itertools.islice(words, NEW_WORDS)]) for text in batch_of(texts)]
+
+
+def long_texts(texts: Sequence[str]) -> list[str]:
+    """So many texts of 200 words, those of the queries in a row."""
+    words = itertools.cycle(word for text in texts for word in text.split())
+    return [" ".join(itertools.islice(words, LONG_WORDS)) for _ in range(BATCH)]
 
 
 def count(router: Router, texts: Sequence[str], seconds: float, in_batches: bool) -> int:
@@ -276,8 +302,8 @@ async def late_ms(router: Router, batch: list[str], seconds: float) -> dict[str,
     return found
 
 
-async def held_ms(router: Router, batch: list[str], seconds: float) -> list[float]:
-    """For how long at a time ``aroute_batch`` keeps the interpreter, beside a task that wants to run every millisecond.
+async def held_ms(router: Router, batch: Callable[[], list[str]], seconds: float) -> list[float]:
+    """For how long at a time ``aroute_batch`` of what ``batch`` gives keeps the interpreter, beside a task that wants to run every millisecond.
 
     Its thread lets go of the interpreter when the graph runs and when it pauses; a time is from one of these to the next, by the wall clock. What it does in the
     loop's own thread is timed from one ``await`` to the next.
@@ -288,12 +314,12 @@ async def held_ms(router: Router, batch: list[str], seconds: float) -> list[floa
         while True:  # noqa: ASYNC110 - it is a task that wants its turn
             await asyncio.sleep(TICK_S)
 
-    await router.aroute_batch(batch)
+    await router.aroute_batch(batch())
     ticking = asyncio.create_task(tick())
     until = time.perf_counter() + seconds
     with _times_in_python(router, found):
         while time.perf_counter() < until:
-            await _Steps(router.aroute_batch(batch), found)
+            await _Steps(router.aroute_batch(batch()), found)
     ticking.cancel()
     return found
 

@@ -39,7 +39,8 @@ def test_threads_and_processes_are_measured_for_every_bundle(measured):
         assert bundle["tokenizer"] in {"nanotoken", "words", "tokenizers"}
         assert bundle["late"]["busy"]["p50_ms"] <= bundle["late"]["busy"]["p100_ms"]
         assert set(bundle["late"]) == {"idle", "busy", "hashing"}
-        assert 0 < bundle["held"]["p50_ms"] <= bundle["held"]["p100_ms"]
+        for kind in throughput.KINDS_OF_TEXTS:
+            assert 0 < bundle[kind]["p50_ms"] <= bundle[kind]["p100_ms"]
         assert all(us > 0 for calls in bundle["calls_us"].values() for us in calls)
         assert {len(rounds) for own in bundle["queries_per_s_by_round"].values() for rounds in own} == {2}
     assert "| `static`, 16 queries | " in printed
@@ -80,3 +81,14 @@ def test_a_folder_without_bundles_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["throughput.py", str(tmp_path)])
     with pytest.raises(SystemExit, match="holds no bundle"):
         throughput.main()
+
+
+def test_texts_that_are_hard_on_the_default_install_are_new_or_long():
+    asked = ["where is my parcel", "refund"]
+    new = [throughput.with_new_words(asked) for _ in range(2)]
+    assert [text.startswith(asked[number % 2]) for batch in new for number, text in enumerate(batch)] == [True] * 512
+    words = [text.split()[-3:] for batch in new for text in batch]
+    assert len({word for three in words for word in three}) > 0.9 * 3 * 512
+    long = throughput.long_texts(asked)
+    assert [len(text.split()) for text in long] == [200] * 256
+    assert long[0].startswith("where is my parcel refund where")
