@@ -133,7 +133,9 @@ def test_limits_say_what_stands_and_by_how_much_the_rest_is_missed(results):
     assert any(line.startswith(f"| `encoder`, in batches over one by one | at least 4 | {over} | 4") for line in lines)
     own_start = "`encoder`, the same in the budget above, less tokenizers, ms"
     assert f"| {own_start} | 250 | 260: missed, 1.04 times the limit |" in lines
-    assert "| `encoder`, longest that `aroute_batch` of 256 queries keeps the interpreter, ms | 2 | 1.5: stands |" in lines
+    assert (
+        "| `encoder`, longest that `aroute_batch` of 256 queries keeps the interpreter, ms | 2 | 1.5: stands |" in lines
+    )
     assert "| `encoder`, latest turn of a loop beside it, ms | 2 | 5: missed, 2.50 times the limit |" in lines
     assert any("over that of the first: static 2.00, static [fast] 2.00, " in line for line in lines)
     assert any(line.startswith("How each was set up: ") and "model2vec: by the book" in line for line in lines)
