@@ -24,6 +24,8 @@ from distill.types import Task
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    Mark = tuple[int, ...]
+
 __all__ = [
     "CONFIG",
     "FORMAT",
@@ -38,6 +40,7 @@ __all__ = [
     "is_in_place",
     "load_bundle",
     "mark_of",
+    "mark_of_graph",
     "seal",
 ]
 
@@ -328,27 +331,38 @@ def is_in_place(bundle: Bundle) -> bool:
     return not bundle.manifest.bundle_id or _read_manifest(bundle.path).get("bundle_id") == bundle.manifest.bundle_id
 
 
-def mark_of(path: str | Path) -> tuple[int, int] | None:
+def mark_of(path: str | Path) -> Mark | None:
     """What changes when another bundle takes the place of the one in a folder, the same one copied again too; None where none is."""
+    return _mark_of_file(Path(path) / MANIFEST)
+
+
+def mark_of_graph(bundle: Bundle) -> Mark | None:
+    """What changes when the graph that runs is written anew; None where there is none."""
+    return _mark_of_file(bundle.onnx_path)
+
+
+def _mark_of_file(path: Path) -> Mark | None:
     try:
-        found = (Path(path) / MANIFEST).stat()
+        found = path.stat()
     except OSError:
         return None
-    return found.st_ino, found.st_mtime_ns
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-def check_graph(bundle: Bundle, *, verify: bool = True) -> None:
+def check_graph(bundle: Bundle, *, verify: bool = True, mark: Mark | None = None) -> None:
     """Makes sure that the graph on disk is still the one that the manifest, as it was read, speaks of.
 
     Args:
         bundle: As it was read.
         verify: Whether to compare the graph with its SHA-256 too.
+        mark: Of the graph when it was known to be right: a file with this mark is not read again.
 
     Raises:
         BundleError: It was replaced, or cannot be read.
     """
+    is_to_be_read = verify and (mark is None or mark_of_graph(bundle) != mark)
     if not is_in_place(bundle) or (
-        verify and not _is_unaltered(bundle.onnx_path, bundle.manifest.files[bundle.manifest.onnx_file])
+        is_to_be_read and not _is_unaltered(bundle.onnx_path, bundle.manifest.files[bundle.manifest.onnx_file])
     ):
         raise BundleError(f"{bundle.path}: replaced since it was loaded; load it again")
 

@@ -2,7 +2,7 @@
 
 A hook runs in the thread that routed, before the answer is given: it should be quick. One that raises breaks nothing:
 the answer is given, the next hook is called, and the failure is logged, once for each hook and kind of error. A hook is a
-plain function. Nothing awaits one that is ``async``, so that is logged as a failure.
+plain function. Nothing awaits one that is ``async`` and nothing runs one that yields, so these are logged as failures.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from types import CoroutineType
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING
 from weakref import finalize
 
@@ -44,6 +44,8 @@ class PredictionEvent:
 Hook = Callable[[PredictionEvent], object]
 """What stands in ``on_prediction``: a plain function. What it returns is of no use."""
 
+_NEVER_RUN = CoroutineType, GeneratorType, AsyncGeneratorType
+"""What calling a function gives that has not run yet."""
 _reported: set[tuple[int, str]] = set()
 """Which hook, by its identity, and which kind of error."""
 
@@ -69,16 +71,18 @@ def notify(
         for hook in told:
             try:
                 returned = hook(event)
-                if isinstance(returned, CoroutineType):
+                if isinstance(returned, _NEVER_RUN):
                     _refuse(returned)
             except Exception as error:  # noqa: BLE001 - a hook is the user's own and may raise anything
                 _report(hook, error)
         yield number
 
 
-def _refuse(coroutine: CoroutineType[object, object, object]) -> None:
-    coroutine.close()
-    raise TypeError("an async hook is never awaited: give a plain function, which may start a task")
+def _refuse(returned: object) -> None:
+    if isinstance(returned, CoroutineType):
+        returned.close()
+        raise TypeError("an async hook is never awaited: give a plain function, which may start a task")
+    raise TypeError("a hook that yields is never run: give a plain function")
 
 
 def _report(hook: Hook, error: Exception) -> None:

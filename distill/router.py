@@ -47,6 +47,7 @@ from distill.bundle import (
     is_in_place,
     load_bundle,
     mark_of,
+    mark_of_graph,
 )
 from distill.errors import BundleError, DistillError, QueryError, first_line, missing_extra
 from distill.hooks import notify
@@ -128,6 +129,7 @@ class Router:
             raise BundleError(f"{bundle.path}: max_length {manifest.max_length} leaves no room for a query")
         self._max_characters = manifest.max_length * _CHARACTERS_PER_TOKEN
         self._is_softmax = manifest.task.sums_to_one
+        self._graph_mark = mark_of_graph(bundle)
         self._session = _open_session(bundle, threads)
         self._inputs = _check_inputs(bundle, self._session)
         self._output = _pick_output(self._session)
@@ -563,7 +565,7 @@ class _SessionAfterFork:
         router = self._router
         with self._lock:
             if router._session is self:  # noqa: SLF001
-                check_graph(router._bundle, verify=router._verifies)  # noqa: SLF001
+                check_graph(router._bundle, verify=router._verifies, mark=router._graph_mark)  # noqa: SLF001
                 session = _open_session(router._bundle, router._threads)  # noqa: SLF001
                 if not is_in_place(router._bundle):  # noqa: SLF001
                     raise BundleError(f"{router._bundle.path}: replaced while it was opened; load it again")  # noqa: SLF001

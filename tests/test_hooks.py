@@ -106,9 +106,16 @@ def test_a_hook_that_nothing_awaits_is_said_once(caplog):
     async def hook(event):
         raise AssertionError("it is never awaited")
 
+    def yields(event):
+        yield event
+
+    async def yields_later(event):
+        yield event
+
     told = []
-    tell(hook, AsyncHook(), told.append)  # and no RuntimeWarning
+    tell(hook, AsyncHook(), yields, yields_later, told.append)  # and no RuntimeWarning
     assert [str(record.exc_info[1]) for record in caplog.records] == [
-        "an async hook is never awaited: give a plain function, which may start a task"
-    ] * 2
+        *["an async hook is never awaited: give a plain function, which may start a task"] * 2,
+        *["a hook that yields is never run: give a plain function"] * 2,
+    ]
     assert len(told) == 3

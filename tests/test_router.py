@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 from scipy.special import expit, softmax
 
+import distill.bundle
 import distill.router as router_module
 from distill.bundle import Bundle, seal
 from distill.errors import BundleError, DistillError, QueryError
@@ -580,6 +581,24 @@ def test_a_forked_process_takes_no_other_graph(tiny_bundle, tmp_path):
     shutil.copy(other.onnx_path, folder / "onnx" / "model.onnx")
     said = in_a_fork(lambda: router.route("refund").intent)
     assert said == f"BundleError {folder}: replaced since it was loaded; load it again"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_a_forked_process_reads_a_graph_again_only_where_it_was_written_anew(tiny_bundle, tmp_path, monkeypatch):
+    folder = breakable(tiny_bundle, tmp_path)
+    graph = folder / "onnx" / "model.onnx"
+    router = Router.load(folder)
+    read = []
+
+    def noting(path, sha256_file=distill.bundle.sha256_file):
+        read.append(path)
+        return sha256_file(path)
+
+    monkeypatch.setattr(distill.bundle, "sha256_file", noting)
+    assert in_a_fork(lambda: (router.route("refund").intent, len(read))) == "('refund', 0)"
+    graph.write_bytes(graph.read_bytes())
+    assert in_a_fork(lambda: (router.route("refund").intent, read)) == f"('refund', [{graph!r}])"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
