@@ -108,14 +108,14 @@ class Router:
     Raises:
         BundleError: The tokenizer or the graph cannot be read, or they do not fit the manifest, or were replaced meanwhile.
         TypeError: ``bundle`` is not a ``Bundle``, but a path for instance.
-        ValueError: ``threads`` is less than 1.
+        ValueError: ``threads`` is no whole number of 1 or more.
     """
 
     def __init__(self, bundle: Bundle, *, threads: int = 1) -> None:
         if not isinstance(bundle, Bundle):
             raise TypeError(f"Router takes a Bundle, found {_type_name(bundle)}; Router.load opens a folder")
-        if threads < 1:
-            raise ValueError(f"threads must be 1 or more, found {threads}")
+        if not isinstance(threads, int) or threads < 1:
+            raise ValueError(f"threads must be a whole number, 1 or more, found {threads!r}")
         bundle = replace(
             bundle, path=bundle.path.resolve()
         )  # opened again after a fork, wherever that is and a link leads
@@ -456,8 +456,8 @@ class Router:
     ) -> tuple[Floats, np.ndarray[Any, np.dtype[np.bool_]]]:
         """Probabilities (n, n_labels), and which texts (n,) are empty input."""
         size = _BATCH_SIZES.get(self.manifest.student, 1) if batch_size is None else batch_size
-        if size < 1:
-            raise ValueError(f"batch_size must be 1 or more, found {size}")
+        if not isinstance(size, int) or size < 1:
+            raise ValueError(f"batch_size must be a whole number, 1 or more, found {size!r}")
         _check_texts(texts)
         encoded = map(self._encode, texts)
         ids = [*(_with_pauses(encoded) if pauses else encoded)]

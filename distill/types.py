@@ -234,7 +234,8 @@ class Example:
 class Prediction:
     """What a router answers for one query.
 
-    The model's answer (``top_intent``, ``score``) and the policy's (``intent``, ``reason``) are kept apart.
+    The model's answer (``top_intent``, ``score``) and the policy's (``intent``, ``reason``) are kept apart. Two answers are equal only if
+    they are one object; ``as_dict()`` tells whether they say the same.
 
     Attributes:
         intent: The accepted intent, or None.

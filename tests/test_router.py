@@ -238,6 +238,14 @@ def test_what_is_wrong_with_a_batch_is_said_as_it_is(tiny_router, texts, error):
         tiny_router.route_batch(texts)
 
 
+@pytest.mark.parametrize("number", [0, -1, 1.5, "2"])
+def test_threads_and_batches_are_counted_in_whole_numbers(tiny_bundle, tiny_router, number):
+    with pytest.raises(ValueError, match=f"threads must be a whole number, 1 or more, found {number!r}"):
+        Router.load(tiny_bundle.path, threads=number)
+    with pytest.raises(ValueError, match=f"batch_size must be a whole number, 1 or more, found {number!r}"):
+        tiny_router.route_batch(["refund"], batch_size=number)
+
+
 @pytest.mark.parametrize("kind", [tuple, iter, bytes, np.asarray])
 def test_ids_of_any_kind_get_the_same_logits(tiny_router, kind):
     np.testing.assert_array_equal(tiny_router.logits(kind([2, 5, 3])), tiny_router.logits([2, 5, 3]))
