@@ -16,8 +16,8 @@ import atexit
 import math
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import suppress
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from dataclasses import dataclass, fields, replace
 from decimal import Decimal
@@ -166,7 +166,7 @@ class Cascade:
         on_prediction: Functions that are told of every answer of the cascade, as those of ``Router`` are.
 
     Raises:
-        TypeError: The fallback cannot be called.
+        TypeError: The fallback cannot be called, or another part is of the wrong kind.
         ValueError: A limit is not above 0, or ``ask_below`` is no probability, or ``ask_when`` names no reason.
     """
 
@@ -183,6 +183,7 @@ class Cascade:
         max_in_flight: int = 32,
     ) -> None:
         _check_callable(fallback)
+        _check_kinds(router, budget, breaker)
         if not timeout_s > 0 or max_in_flight < 1:
             raise ValueError(f"timeout_s ({timeout_s}) and max_in_flight ({max_in_flight}) must be above 0")
         if timeout_s > threading.TIMEOUT_MAX:
@@ -251,7 +252,7 @@ class Cascade:
         if asked:
             patience = _Patience()
             callers = [copy_context() for _ in asked]  # one for each: none can be entered twice at a time
-            with ThreadPoolExecutor(min(self._guard.max_in_flight, len(asked))) as pool:
+            with _pool(min(self._guard.max_in_flight, len(asked)), patience) as pool:
                 answers = pool.map(
                     lambda caller, position: caller.run(self._consult, queries[position], students[position], patience),
                     callers,
@@ -310,10 +311,14 @@ class Cascade:
             return self._keep(student, ticket)
         try:
             call = self._start(text, ticket)
-            wait((call,), self.timeout_s)
+            awaited: list[Future[Any]] = [call] if patience is None else [call, patience.end]
+            wait(awaited, self.timeout_s, FIRST_COMPLETED)
         except BaseException:
             self._guard.judge(ticket, succeeded=None)
             raise
+        if patience and patience.end.done():  # nobody waits for the answer any more
+            self._guard.judge(ticket, succeeded=None)
+            return self._keep(student, FallbackOutcome.TIMED_OUT)
         return self._conclude(call, student, ticket, is_late=not call.done())
 
     async def _aconsult(self, text: str, student: Prediction, patience: _Patience | None = None) -> CascadePrediction:
@@ -434,12 +439,17 @@ class Cascade:
 
 
 class _Patience:
-    """A batch's: once a query waited for a place in vain, the next do not wait, until one has a place."""
+    """A batch's: once a query waited for a place in vain, the next do not wait, until one has a place.
 
-    __slots__ = ("_is_out",)
+    Attributes:
+        end: Done when the batch is broken off, and its calls need be waited for no more.
+    """
+
+    __slots__ = ("_is_out", "end")
 
     def __init__(self) -> None:
         self._is_out = False
+        self.end: Future[None] = Future()
 
     def until(self, timeout_s: float) -> float:
         """When a query that comes now waits no more, by the monotonic clock."""
@@ -449,6 +459,19 @@ class _Patience:
         """What a query found, remembered."""
         self._is_out = found is FallbackOutcome.BUSY
         return found
+
+
+@contextmanager
+def _pool(n_threads: int, patience: _Patience) -> Iterator[ThreadPoolExecutor]:
+    """Threads for a batch. One that is broken off, as by Ctrl-C, waits for none of its calls."""
+    pool = ThreadPoolExecutor(n_threads)
+    try:
+        yield pool
+    except BaseException:
+        patience.end.set_result(None)
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown()
 
 
 def _wait_for_calls() -> None:
@@ -469,7 +492,17 @@ def _check_callable(fallback: Any) -> None:
         raise TypeError(f"a fallback is called with a query, found {type(fallback).__name__}{hint}")
 
 
+def _check_kinds(router: Any, budget: Any, breaker: Any) -> None:
+    if not callable(getattr(router, "route_batch", None)):
+        raise TypeError(f"a cascade takes a Router, found {type(router).__name__}; Router.load opens a folder")
+    for name, value, kind in (("budget", budget, Budget), ("breaker", breaker, Breaker)):
+        if not isinstance(value, kind | None):
+            raise TypeError(f"{name} is a {kind.__name__} or None, found {value!r}")
+
+
 def _reasons(ask_when: Collection[Reason | str]) -> frozenset[Reason]:
+    if not isinstance(ask_when, Iterable):
+        raise TypeError(f"ask_when names reasons, found {ask_when!r}; there are {', '.join(sorted(Reason))}")
     names = [ask_when] if isinstance(ask_when, str) else ask_when
     unknown = [name for name in names if name not in set(Reason)]
     if unknown:

@@ -944,6 +944,41 @@ def test_a_batch_that_ends_with_an_error_asks_no_more(tiny_router, monkeypatch):
     assert len(asked) <= 4
 
 
+def test_a_batch_that_is_broken_off_waits_for_no_call(tiny_router):
+    release, begun = threading.Event(), threading.Semaphore(0)
+
+    def ask(text):
+        if text == DOUBTED:
+            begun.acquire(timeout=PATIENCE_S)
+            raise KeyboardInterrupt
+        begun.release()
+        release.wait(PATIENCE_S)
+        return "refund"
+
+    cascade = Cascade(tiny_router, ask, ask_below=1.0, timeout_s=PATIENCE_S)
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        cascade.route_batch([DOUBTED, "parcel"])
+    assert time.monotonic() - started < PATIENCE_S / 2
+    release.set()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "complaint"),
+    [
+        ({"budget": 1000}, "budget is a Budget or None, found 1000"),
+        ({"breaker": 3}, "breaker is a Breaker or None, found 3"),
+        ({"router": "models/a"}, "a cascade takes a Router, found str; Router.load opens a folder"),
+    ],
+)
+def test_parts_of_another_kind_are_refused_at_once(tiny_router, wrong, complaint):
+    parts = {"router": tiny_router, "fallback": Fallback()} | wrong
+    with pytest.raises(TypeError, match=f"^{complaint}$"):
+        Cascade(**parts)
+    with pytest.raises(TypeError, match="ask_when names reasons, found 5; there are "):
+        Cascade(tiny_router, Fallback(), ask_when=5)
+
+
 @pytest.mark.parametrize("limits", [{"timeout_s": 0}, {"timeout_s": -1}, {"max_in_flight": 0}])
 def test_limits_are_above_0(tiny_router, limits):
     with pytest.raises(ValueError, match="above 0"):
