@@ -14,6 +14,8 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
+import threading
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
@@ -273,6 +275,8 @@ def _check(job: _Job) -> None:
             raise DataError(f"{name!r}: is not UTF-8, so nothing could name it; give another name")
     source_of(job.source)
     format_of(job.output)
+    if job.source.exists() and not (job.source.is_file() or job.source.is_dir()):
+        raise DataError(f"{job.source}: is a device or a pipe, which cannot be read twice; give a file")
     if job.source == job.output or (job.output.exists() and job.source.exists() and job.output.samefile(job.source)):
         raise DataError(f"{job.output}: is the input; give another output")
     if job.output.is_symlink():
@@ -465,6 +469,15 @@ class _RayWorker:
             return {**_NOTHING, "error": type(error).__name__, "message": str(error)}
 
 
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Ray ends the program in its own way where it is told to (SIGTERM); the caller's way comes back."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if threading.current_thread() is threading.main_thread() and before is not None:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _run_on_ray(router: PartRouter, parts: Sequence[Part]) -> Iterator[dict[str, Any]]:
     """Has Ray Data map the parts over its workers; the counts come in whatever order the parts are done."""
     if not parts:
@@ -472,7 +485,8 @@ def _run_on_ray(router: PartRouter, parts: Sequence[Part]) -> Iterator[dict[str,
     ray = _import_ray()
     is_ours = not ray.is_initialized()
     if is_ours:
-        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+        with _signals_kept():
+            ray.init(log_to_driver=False, logging_level=logging.ERROR)
     try:
         ray.data.DataContext.get_current().enable_progress_bars = False
         n_workers = max(1, min(len(parts), int(ray.cluster_resources().get("CPU", 1))))

@@ -1131,6 +1131,7 @@ def test_an_input_that_is_a_link_has_the_format_that_its_own_name_says(tiny_bund
         ("queries.jsonl", "queries.jsonl", "is the input"),
         ("queries.jsonl", "folder.jsonl", "folder.jsonl: is a folder; give a file"),
         pytest.param("queries.jsonl", "pipe.jsonl", "pipe.jsonl: is a device or a pipe", marks=WITH_PIPES),
+        pytest.param("pipe.jsonl", "answers.jsonl", "pipe.jsonl: is a device or a pipe, which", marks=WITH_PIPES),
         ("queries.jsonl", "errors.jsonl", "stands where the lines without a query go"),
         ("errors.jsonl", "answers.jsonl", "stands where the lines without a query go"),
         ("a.jsonl.errors.jsonl", "a.jsonl", "stands where the lines without a query go"),
@@ -1152,8 +1153,8 @@ def test_what_cannot_be_routed_is_one_line(tiny_bundle, tmp_path, source, output
     (tmp_path / "empty.csv").write_text("", encoding="utf-8")
     (tmp_path / "latin.csv").write_bytes("text;Ä\nrefund;1\n".encode("latin-1"))
     (tmp_path / "folder.jsonl").mkdir()
-    if output.startswith("pipe"):
-        os.mkfifo(tmp_path / output)
+    if "pipe.jsonl" in {source, output}:
+        os.mkfifo(tmp_path / "pipe.jsonl")
     before = files_in(tmp_path)
     line = fails("route", tiny_bundle.path, "--input", tmp_path / source, "--output", tmp_path / output)
     assert complaint in line
@@ -1270,7 +1271,12 @@ def test_ray_goes_on_and_gives_the_same_files(cut, tmp_path, monkeypatch):
     with pytest.raises(StorageError, match=r"000003\.jsonl: cannot be written"):  # as the worker says it
         route_file(bundle, source, output, engine="ray", lines_per_part=10)
     in_the_way.rmdir()
-    summary = route_file(bundle, source, output, engine="ray", lines_per_part=10)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as the command does
+    try:
+        summary = route_file(bundle, source, output, engine="ray", lines_per_part=10)
+        assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
     assert (summary.n_queries, summary.n_errors) == (50, 1)
     assert summary.n_resumed >= 20
     here = tmp_path / "here" / output.name
