@@ -445,7 +445,7 @@ class ChatClient:
                 hopeless = f"the account's quota is used up (429): {said}; everything answered is kept"
             case openai.RateLimitError():
                 return RequestFailedError(
-                    f"the server asks to slow down (429), also after the retries: {said}; lower teacher.concurrency, or wait where it speaks of a quota"
+                    f"the server asks to slow down (429): {said}; ask it fewer at a time (teacher.concurrency), or wait where it speaks of a quota"
                 )
             case openai.APITimeoutError():
                 return RequestFailedError(f"no answer within {self.teacher.timeout_s:g} s (teacher.timeout_s)")
