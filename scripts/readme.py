@@ -26,7 +26,7 @@ from provenance import older_students
 from pydantic import BaseModel
 
 from distill.benchmark.captions import headline
-from distill.benchmark.display import accuracy_in_scope, number, share
+from distill.benchmark.display import accuracy_in_scope, cascade_columns, number, share
 from distill.benchmark.results import read_result
 from distill.data import read_jsonl
 from distill.errors import DistillError
@@ -152,15 +152,16 @@ def cascade() -> str:
     """What the demo's static student comes to with the teacher behind it, by rule of asking."""
     result = read_result(DEMO / "results.json")
     teacher = next(row for row in result.rows if row.name == "teacher")
-    lines = ["| asked where | queries asked | right answers | p95 ms |", "| --- | ---: | ---: | ---: |"]
+    _, *columns = cascade_columns(result)
+    titles = [column.title for column in columns]
+    lines = [f"| asked where | {' | '.join(titles)} |", f"| --- |{' ---: |' * len(titles)}"]
     for point in result.cascades["static"]:
         rule = (
             "the policy declines (the default)"
             if point["rule"] == "policy"
             else f"confidence is under {point['ask_below']:.9g}"
         )
-        right = share(point["accuracy"], point["accuracy_ci95"])
-        lines.append(f"| {rule} | {100 * point['share_asked']:.1f} % | {right} | {number(point['p95_ms'])} |")
+        lines.append(f"| {rule} | {' | '.join(column.cell(point) for column in columns)} |")
     caption = (
         f"The demo's static student, {result.n_gold:,} gold queries; its teacher alone: {share(teacher.accuracy_policy, teacher.accuracy_policy_ci95)}. "
         f"A number picked for looking best here looks better than it is.{older_students(result.environment)}"
