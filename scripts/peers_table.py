@@ -64,10 +64,19 @@ def limits() -> str:
     how = "; ".join(f"{row['name']}: {row['how']}" for row in run["rows"] if not row["bundle_id"])
     notes = [
         f"{source}{older_students(run['environment'])}",
+        *filter(None, map(_said_of_new_texts, (run, busy))),
         f"How each was set up: {how}.",
         _who_holds_the_loop(loop),
     ]
     return "\n".join([*lines, *(line for note in notes for line in ("", note)), ""])
+
+
+def _said_of_new_texts(run: Row) -> str:
+    """What a call takes about a text that nobody was asked about before, beside one about a text that all were asked about; empty where it was not timed."""
+    rows = [row for row in run["rows"] if "first_p50_ms" in row]
+    shown = (f"{row['name']} {1000 * row['first_p50_ms']:,.1f} ({1000 * row['p50_ms']:,.1f})" for row in rows)
+    about = "p50 in µs about texts that nobody was asked about before, in brackets the p50 above, about texts that all were asked about once"
+    return f"In the run of {run['commit']}, {about}: {', '.join(shown)}." if rows else ""
 
 
 @dataclass(frozen=True, slots=True)

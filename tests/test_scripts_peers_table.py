@@ -142,6 +142,13 @@ def test_limits_say_what_stands_and_by_how_much_the_rest_is_missed(results):
     assert "0.20 % of a task's turns come more than 2 ms late beside it, 0.30 % beside a thread" in lines[-1]
 
 
+def test_calls_about_new_texts_are_told_beside_the_others_where_they_were_timed():
+    known = {**ROW, "name": "static", "p50_ms": 0.02}
+    assert peers_table._said_of_new_texts({"commit": "c", "rows": [known]}) == ""
+    run = {"commit": "c", "rows": [{**known, "first_p50_ms": 0.03}]}
+    assert peers_table._said_of_new_texts(run).endswith("about once: static 30.0 (20.0).")
+
+
 def test_every_run_that_was_logged_is_shown(tmp_path, monkeypatch):
     path = tmp_path / "peers-runs.jsonl"
     for n, commit in enumerate(("first", "second"), start=1):
