@@ -63,10 +63,10 @@ class Repository:
 
     @property
     def upload_command(self) -> str:
-        """The one command that uploads it; huggingface_hub brings ``hf``."""
+        """The one command that uploads it, and removes graphs of an earlier version that are not in it; huggingface_hub brings ``hf``."""
         import shlex
 
-        return f"hf upload {shlex.quote(self.name)} {shlex.quote(str(self.path))}"
+        return f"hf upload {shlex.quote(self.name)} {shlex.quote(str(self.path))} --delete 'onnx/*'"
 
 
 def publish(

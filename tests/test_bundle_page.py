@@ -48,5 +48,5 @@ def test_publish_as_shown(tmp_path, monkeypatch):
     _, *arguments = shlex.split(bundle_page.block("publish"))
     done = distill(*arguments)
     assert done.exit_code == 0, done.output
-    assert done.stdout == "hf upload org/name published\n"
+    assert done.stdout == "hf upload org/name published --delete 'onnx/*'\n"
     assert Router.load("published").route("refund").intent == "refund"

@@ -281,7 +281,7 @@ def test_a_full_disk_is_one_clear_line(bundle, tmp_path, monkeypatch):
 def test_the_command_prints_the_upload_and_nothing_else(bundle, tmp_path):
     done = distill("publish", bundle.path, "--to", tmp_path / "my out", "--name", "org/name")
     assert done.exit_code == 0, done.output
-    assert done.stdout == f"hf upload org/name '{tmp_path / 'my out'}'\n"
+    assert done.stdout == f"hf upload org/name '{tmp_path / 'my out'}' --delete 'onnx/*'\n"
     assert "nothing was uploaded" in done.stderr
     assert "no bench.json measured this bundle" in done.stderr
     assert "does not state the teacher's terms of use; --teacher-terms does" in done.stderr
@@ -292,7 +292,7 @@ def test_the_command_as_json(bundle, tmp_path):
     bench = write_bench(bundle)
     done = distill("publish", bundle.path, "--to", tmp_path / "out", "--teacher-terms", "own model", "--json")
     facts = json.loads(done.stdout)
-    assert facts["upload"] == f"hf upload YOUR-NAME/tiny-static {tmp_path / 'out'}"
+    assert facts["upload"] == f"hf upload YOUR-NAME/tiny-static {tmp_path / 'out'} --delete 'onnx/*'"
     assert {*facts["files"]} == files_in(Path(facts["folder"]))
     assert facts["bench"] == str(bench)
 
@@ -318,4 +318,5 @@ def test_what_was_fetched_once_is_opened_without_a_network(bundle, tmp_path, mon
 def test_the_printed_command_is_safe_to_paste(tmp_path):
     """The name comes from a manifest, which may be somebody else's."""
     ready = Repository(tmp_path / "a b", "YOUR-NAME/x; touch pasted #", (), None, ())
-    assert shlex.split(ready.upload_command) == ["hf", "upload", "YOUR-NAME/x; touch pasted #", str(tmp_path / "a b")]
+    wanted = ["hf", "upload", "YOUR-NAME/x; touch pasted #", str(tmp_path / "a b"), "--delete", "onnx/*"]
+    assert shlex.split(ready.upload_command) == wanted
