@@ -19,6 +19,7 @@ import threading
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill import errors
@@ -41,7 +42,6 @@ from distill.router import Router
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from distill.types import Task
 
@@ -157,9 +157,9 @@ class PartRouter:
 
 
 def route_file(
-    bundle: Path,
-    source: Path,
-    output: Path,
+    bundle: str | Path,
+    source: str | Path,
+    output: str | Path,
     *,
     column: str = "text",
     keep: Sequence[str] = (),
@@ -193,11 +193,16 @@ def route_file(
         BundleError: The bundle cannot be loaded.
         MissingExtraError: pyarrow or Ray is needed and not installed.
         StorageError: The output cannot be written.
+        ValueError: There is no such engine, or ``lines_per_part`` is less than 1.
     """
     if isinstance(keep, str):
         raise TypeError(f"keep: expected a list of names, found {keep!r}")
+    if engine not in ENGINES:
+        raise ValueError(f"engine: expected {' or '.join(ENGINES)}, found {engine!r}")
+    if lines_per_part < 1:
+        raise ValueError(f"lines_per_part must be 1 or more, found {lines_per_part}")
     kept = tuple(name for name in dict.fromkeys(keep) if (name, column) != ("text", "text"))  # which goes there anyway
-    job = _Job(bundle.absolute(), _located(source), _located(output), Columns(column, kept))
+    job = _Job(Path(bundle).absolute(), _located(Path(source)), _located(Path(output)), Columns(column, kept))
     _check(job)
     if engine == "ray":
         _import_ray()

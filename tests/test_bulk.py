@@ -1172,6 +1172,16 @@ def test_a_name_that_is_not_utf8_is_refused_before_anything_is_written(tiny_bund
     assert files_in(tmp_path) == before
 
 
+def test_paths_may_be_strings_and_other_arguments_are_checked(tiny_bundle, tmp_path):
+    source, output = str(tmp_path / "queries.jsonl"), str(tmp_path / "answers.jsonl")
+    write_texts(Path(source), ["refund"])
+    with pytest.raises(ValueError, match="engine: expected local or ray, found 'dask'"):
+        route_file(tiny_bundle.path, source, output, engine="dask")
+    with pytest.raises(ValueError, match="lines_per_part must be 1 or more, found 0"):
+        route_file(tiny_bundle.path, source, output, lines_per_part=0)
+    assert route_file(str(tiny_bundle.path), source, output, show_progress=False).n_queries == 1
+
+
 def test_what_cannot_be_removed_of_old_parts_is_named(cut):
     bundle, source, output = cut
     folder = output.with_name(f"{output.name}.parts")
