@@ -195,7 +195,7 @@ def table(result: Mapping[str, Any]) -> str:
         ]
     machine = result["environment"]
     where = f"{machine['processor']}, {machine['cores']} cores, {machine['measured_at'][:10]}, commit {result['commit']}; student {result['bundle_id']}, tokenizer {result['tokenizer']}.{busy(machine)}"
-    return "\n".join([*lines, "", *_table_of_pages(result.get("table_pages", ())), where, ""])
+    return "\n".join([*lines, "", *_table_of_pages(result["table_pages"]), where, ""])
 
 
 def _table_of_pages(counts: Sequence[Mapping[str, float]]) -> list[str]:
