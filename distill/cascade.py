@@ -16,7 +16,7 @@ import atexit
 import math
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, InvalidStateError, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from dataclasses import dataclass, fields, replace
@@ -254,7 +254,9 @@ class Cascade:
             callers = [copy_context() for _ in asked]  # one for each: none can be entered twice at a time
             with _pool(min(self._guard.max_in_flight, len(asked)), patience) as pool:
                 answers = pool.map(
-                    lambda caller, position: caller.run(self._consult, queries[position], students[position], patience),
+                    lambda caller, position: caller.run(
+                        self._consult_or_end, queries[position], students[position], patience
+                    ),
                     callers,
                     asked,
                 )
@@ -302,11 +304,7 @@ class Cascade:
             return self._keep(student, FallbackOutcome.NOT_ASKED)
         if self._is_async and loop.runs_here():
             return self._keep(student, FallbackOutcome.FAILED, _IN_ITS_OWN_LOOP)
-        ticket = (
-            self._guard.enter()
-            if patience is None
-            else patience.after(self._guard.wait(patience.until(self.timeout_s)))
-        )
+        ticket = self._guard.enter() if patience is None else self._place(patience)
         if isinstance(ticket, FallbackOutcome):
             return self._keep(student, ticket)
         try:
@@ -320,6 +318,25 @@ class Cascade:
             self._guard.judge(ticket, succeeded=None)
             return self._keep(student, FallbackOutcome.TIMED_OUT)
         return self._conclude(call, student, ticket, is_late=not call.done())
+
+    def _place(self, patience: _Patience) -> Ticket | FallbackOutcome:
+        """A place for a query of a batch; none once the batch is broken off, be it while this one waited."""
+        if patience.end.done():
+            return FallbackOutcome.BUSY
+        ticket = patience.after(self._guard.wait(patience.until(self.timeout_s)))
+        if patience.end.done() and not isinstance(ticket, FallbackOutcome):
+            self._guard.judge(ticket, succeeded=None)
+            self._guard.leave(ticket)
+            return FallbackOutcome.BUSY
+        return ticket
+
+    def _consult_or_end(self, text: str, student: Prediction, patience: _Patience) -> CascadePrediction:
+        """``_consult`` for a query of a batch, whose others are not asked about after an error."""
+        try:
+            return self._consult(text, student, patience)
+        except BaseException:
+            patience.break_off()
+            raise
 
     async def _aconsult(self, text: str, student: Prediction, patience: _Patience | None = None) -> CascadePrediction:
         if not self.should_ask(student):
@@ -451,6 +468,11 @@ class _Patience:
         self._is_out = False
         self.end: Future[None] = Future()
 
+    def break_off(self) -> None:
+        """Has nobody ask any more, or wait."""
+        with suppress(InvalidStateError):
+            self.end.set_result(None)
+
     def until(self, timeout_s: float) -> float:
         """When a query that comes now waits no more, by the monotonic clock."""
         return monotonic() + (0.0 if self._is_out else timeout_s)
@@ -463,12 +485,12 @@ class _Patience:
 
 @contextmanager
 def _pool(n_threads: int, patience: _Patience) -> Iterator[ThreadPoolExecutor]:
-    """Threads for a batch. One that is broken off, as by Ctrl-C, waits for none of its calls."""
+    """Threads for a batch. One that is broken off, as by Ctrl-C, waits for none of its calls, and asks no more."""
     pool = ThreadPoolExecutor(n_threads)
     try:
         yield pool
     except BaseException:
-        patience.end.set_result(None)
+        patience.break_off()
         pool.shutdown(wait=False, cancel_futures=True)
         raise
     pool.shutdown()
@@ -503,7 +525,7 @@ def _check_kinds(router: Any, budget: Any, breaker: Any) -> None:
 def _reasons(ask_when: Collection[Reason | str]) -> frozenset[Reason]:
     if not isinstance(ask_when, Iterable):
         raise TypeError(f"ask_when names reasons, found {ask_when!r}; there are {', '.join(sorted(Reason))}")
-    names = [ask_when] if isinstance(ask_when, str) else ask_when
+    names = [ask_when] if isinstance(ask_when, str) else [*ask_when]
     unknown = [name for name in names if name not in set(Reason)]
     if unknown:
         raise ValueError(f"ask_when: {unknown[0]!r} is no reason; there are {', '.join(sorted(Reason))}")

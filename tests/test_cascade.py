@@ -963,6 +963,32 @@ def test_a_batch_that_is_broken_off_waits_for_no_call(tiny_router):
     release.set()
 
 
+def test_a_batch_that_is_broken_off_asks_no_more(tiny_router):
+    release, asked = threading.Event(), []
+
+    def ask(text):
+        asked.append(text)
+        if text == "hold":
+            release.wait(PATIENCE_S)
+            return "refund"
+        raise KeyboardInterrupt
+
+    cascade = Cascade(tiny_router, ask, ask_below=1.0, timeout_s=PATIENCE_S, max_in_flight=2)
+    holding = threading.Thread(target=cascade.route, args=("hold",))
+    holding.start()
+    while not asked:
+        time.sleep(0.001)
+    with pytest.raises(KeyboardInterrupt):
+        cascade.route_batch([DOUBTED, "parcel", "cancel", "joke"])
+    release.set()
+    holding.join()
+    free = Cascade(tiny_router, Fallback("refund"), ask_below=1.0)
+    assert free.route(DOUBTED).fallback is FallbackOutcome.ANSWERED
+    time.sleep(0.05)  # who waited for a place has had it
+    assert asked == ["hold", DOUBTED]
+    assert not cascade._guard._in_flight
+
+
 @pytest.mark.parametrize(
     ("wrong", "complaint"),
     [
