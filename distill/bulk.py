@@ -15,6 +15,7 @@ import json
 import logging
 import os
 import signal
+import stat
 import threading
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
@@ -193,14 +194,14 @@ def route_file(
         BundleError: The bundle cannot be loaded.
         MissingExtraError: pyarrow or Ray is needed and not installed.
         StorageError: The output cannot be written.
-        ValueError: There is no such engine, or ``lines_per_part`` is less than 1.
+        ValueError: There is no such engine, or ``lines_per_part`` is no whole number of 1 or more.
     """
     if isinstance(keep, str):
         raise TypeError(f"keep: expected a list of names, found {keep!r}")
     if engine not in ENGINES:
         raise ValueError(f"engine: expected {' or '.join(ENGINES)}, found {engine!r}")
-    if lines_per_part < 1:
-        raise ValueError(f"lines_per_part must be 1 or more, found {lines_per_part}")
+    if not isinstance(lines_per_part, int) or lines_per_part < 1:
+        raise ValueError(f"lines_per_part must be a whole number, 1 or more, found {lines_per_part!r}")
     kept = tuple(name for name in dict.fromkeys(keep) if (name, column) != ("text", "text"))  # which goes there anyway
     job = _Job(Path(bundle).absolute(), _located(Path(source)), _located(Path(output)), Columns(column, kept))
     _check(job)
@@ -280,7 +281,7 @@ def _check(job: _Job) -> None:
             raise DataError(f"{name!r}: is not UTF-8, so nothing could name it; give another name")
     source_of(job.source)
     format_of(job.output)
-    if job.source.exists() and not (job.source.is_file() or job.source.is_dir()):
+    if _is_no_file(job.source):
         raise DataError(f"{job.source}: is a device or a pipe, which cannot be read twice; give a file")
     if job.source == job.output or (job.output.exists() and job.source.exists() and job.output.samefile(job.source)):
         raise DataError(f"{job.output}: is the input; give another output")
@@ -296,6 +297,15 @@ def _check(job: _Job) -> None:
         if report in {job.source, job.output}:
             raise _in_the_way(report)
     _report_of(job)
+
+
+def _is_no_file(path: Path) -> bool:
+    """Whether it is a device, a pipe or a socket; what cannot be looked at is told when it is read."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def _check_kept(job: _Job, task: Task) -> None:
@@ -478,9 +488,11 @@ class _RayWorker:
 def _signals_kept() -> Iterator[None]:
     """Ray ends the program in its own way where it is told to (SIGTERM); the caller's way comes back."""
     before = signal.getsignal(signal.SIGTERM)
-    yield
-    if threading.current_thread() is threading.main_thread() and before is not None:
-        signal.signal(signal.SIGTERM, before)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread() and before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _run_on_ray(router: PartRouter, parts: Sequence[Part]) -> Iterator[dict[str, Any]]:

@@ -1177,8 +1177,10 @@ def test_paths_may_be_strings_and_other_arguments_are_checked(tiny_bundle, tmp_p
     write_texts(Path(source), ["refund"])
     with pytest.raises(ValueError, match="engine: expected local or ray, found 'dask'"):
         route_file(tiny_bundle.path, source, output, engine="dask")
-    with pytest.raises(ValueError, match="lines_per_part must be 1 or more, found 0"):
+    with pytest.raises(ValueError, match="lines_per_part must be a whole number, 1 or more, found 0"):
         route_file(tiny_bundle.path, source, output, lines_per_part=0)
+    with pytest.raises(DataError, match="cannot be read"):
+        route_file(tiny_bundle.path, "x" * 300 + ".csv", output)
     assert route_file(str(tiny_bundle.path), source, output, show_progress=False).n_queries == 1
 
 
