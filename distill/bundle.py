@@ -40,7 +40,7 @@ __all__ = [
     "is_in_place",
     "load_bundle",
     "mark_of",
-    "mark_of_graph",
+    "mark_of_file",
     "seal",
 ]
 
@@ -333,15 +333,11 @@ def is_in_place(bundle: Bundle) -> bool:
 
 def mark_of(path: str | Path) -> Mark | None:
     """What changes when another bundle takes the place of the one in a folder, the same one copied again too; None where none is."""
-    return _mark_of_file(Path(path) / MANIFEST)
+    return mark_of_file(Path(path) / MANIFEST)
 
 
-def mark_of_graph(bundle: Bundle) -> Mark | None:
-    """What changes when the graph that runs is written anew; None where there is none."""
-    return _mark_of_file(bundle.onnx_path)
-
-
-def _mark_of_file(path: Path) -> Mark | None:
+def mark_of_file(path: Path) -> Mark | None:
+    """What changes when a file is written anew; None where there is none."""
     try:
         found = path.stat()
     except OSError:
@@ -355,12 +351,12 @@ def check_graph(bundle: Bundle, *, verify: bool = True, mark: Mark | None = None
     Args:
         bundle: As it was read.
         verify: Whether to compare the graph with its SHA-256 too.
-        mark: Of the graph when it was known to be right: a file with this mark is not read again.
+        mark: Of the graph's file before its SHA-256 was compared: a file that still has this mark is not read again.
 
     Raises:
         BundleError: It was replaced, or cannot be read.
     """
-    is_to_be_read = verify and (mark is None or mark_of_graph(bundle) != mark)
+    is_to_be_read = verify and (mark is None or mark_of_file(bundle.onnx_path) != mark)
     if not is_in_place(bundle) or (
         is_to_be_read and not _is_unaltered(bundle.onnx_path, bundle.manifest.files[bundle.manifest.onnx_file])
     ):

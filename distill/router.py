@@ -47,7 +47,7 @@ from distill.bundle import (
     is_in_place,
     load_bundle,
     mark_of,
-    mark_of_graph,
+    mark_of_file,
 )
 from distill.errors import BundleError, DistillError, QueryError, first_line, missing_extra
 from distill.hooks import notify
@@ -114,7 +114,7 @@ class Router:
     def __init__(self, bundle: Bundle, *, threads: int = 1) -> None:
         if not isinstance(bundle, Bundle):
             raise TypeError(f"Router takes a Bundle, found {_type_name(bundle)}; Router.load opens a folder")
-        if not isinstance(threads, int) or threads < 1:
+        if not isinstance(threads, int | np.integer) or threads < 1:
             raise ValueError(f"threads must be a whole number, 1 or more, found {threads!r}")
         bundle = replace(
             bundle, path=bundle.path.resolve()
@@ -129,7 +129,7 @@ class Router:
             raise BundleError(f"{bundle.path}: max_length {manifest.max_length} leaves no room for a query")
         self._max_characters = manifest.max_length * _CHARACTERS_PER_TOKEN
         self._is_softmax = manifest.task.sums_to_one
-        self._graph_mark = mark_of_graph(bundle)
+        self._graph_mark: tuple[int, ...] | None = None  # not known to be that of a verified graph
         self._session = _open_session(bundle, threads)
         self._inputs = _check_inputs(bundle, self._session)
         self._output = _pick_output(self._session)
@@ -154,6 +154,7 @@ class Router:
         """
         for attempt in range(1, _MOST_OPENINGS + 1):
             found = mark_of(path)
+            graphs = {name: mark_of_file(Path(path) / name) for name in (ONNX_FP32, ONNX_INT8)}
             try:
                 router = cls(load_bundle(path, verify=verify, spare=False), threads=threads)
                 break
@@ -163,6 +164,8 @@ class Router:
                 if attempt == _MOST_OPENINGS or mark_of(path) == found:
                     raise
         router._verifies = verify
+        if verify:
+            router._graph_mark = graphs[router.manifest.onnx_file]
         return router
 
     @classmethod
@@ -456,7 +459,7 @@ class Router:
     ) -> tuple[Floats, np.ndarray[Any, np.dtype[np.bool_]]]:
         """Probabilities (n, n_labels), and which texts (n,) are empty input."""
         size = _BATCH_SIZES.get(self.manifest.student, 1) if batch_size is None else batch_size
-        if not isinstance(size, int) or size < 1:
+        if not isinstance(size, int | np.integer) or size < 1:
             raise ValueError(f"batch_size must be a whole number, 1 or more, found {size!r}")
         _check_texts(texts)
         encoded = map(self._encode, texts)
