@@ -72,17 +72,20 @@ def notify(
             try:
                 returned = hook(event)
                 if isinstance(returned, _NEVER_RUN):
-                    _refuse(returned)
+                    _refuse(hook, returned)
             except Exception as error:  # noqa: BLE001 - a hook is the user's own and may raise anything
                 _report(hook, error)
         yield number
 
 
-def _refuse(returned: object) -> None:
+def _refuse(hook: Hook, returned: object) -> None:
     if isinstance(returned, CoroutineType):
         returned.close()
         raise TypeError("an async hook is never awaited: give a plain function, which may start a task")
-    raise TypeError("a hook that yields is never run: give a plain function")
+    from inspect import isasyncgenfunction, isgeneratorfunction
+
+    if any(map(isgeneratorfunction, ways := (hook, type(hook).__call__))) or any(map(isasyncgenfunction, ways)):
+        raise TypeError("a hook that yields is never run: give a plain function")
 
 
 def _report(hook: Hook, error: Exception) -> None:

@@ -114,6 +114,7 @@ def test_a_hook_that_nothing_awaits_is_said_once(caplog):
 
     told = []
     tell(hook, AsyncHook(), yields, yields_later, told.append)  # and no RuntimeWarning
+    tell(lambda event: (each for each in (event,)))  # it ran, whatever it returns
     assert [str(record.exc_info[1]) for record in caplog.records] == [
         *["an async hook is never awaited: give a plain function, which may start a task"] * 2,
         *["a hook that yields is never run: give a plain function"] * 2,
