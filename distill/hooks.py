@@ -84,7 +84,7 @@ def _refuse(hook: Hook, returned: object) -> None:
         raise TypeError("an async hook is never awaited: give a plain function, which may start a task")
     from inspect import isasyncgenfunction, isgeneratorfunction
 
-    if any(map(isgeneratorfunction, ways := (hook, type(hook).__call__))) or any(map(isasyncgenfunction, ways)):
+    if any(isgeneratorfunction(way) or isasyncgenfunction(way) for way in (hook, type(hook).__call__)):
         raise TypeError("a hook that yields is never run: give a plain function")
 
 

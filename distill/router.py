@@ -565,6 +565,11 @@ class _SessionAfterFork:
         self._router, self._lock = router, Lock()
 
     def opened(self) -> onnxruntime.InferenceSession:
+        """The new session, which from then on is the router's.
+
+        Raises:
+            BundleError: The bundle was replaced.
+        """
         router = self._router
         with self._lock:
             if router._session is self:  # noqa: SLF001

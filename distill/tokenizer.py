@@ -44,7 +44,7 @@ _MOST_WORDS = 16_384
 _MOST_LEARNT, _LONGEST_WORD = 8, 32
 """What one query may teach: so many words, of so many characters. Beyond that the reference is quicker, once it is open."""
 _MOST_TAKEN_APART = 512
-"""Characters of a query's new words, until the reference is open: the most hostile take some milliseconds."""
+"""Characters of a query's new words, until the reference is open: the most hostile take a millisecond or two."""
 _SPACES = str.maketrans(
     dict.fromkeys("\t\n\r\xa0\u1680\u2028\u2029\u202f\u205f\u3000", " ") | {0x2000 + n: " " for n in range(11)}
 )

@@ -131,10 +131,8 @@ def table_pages(graph: Path, queries: Sequence[Sequence[int]]) -> list[dict[str,
     if not any("rows" in node.output for node in model.graph.node):
         return []
     (table,) = (each for each in model.graph.initializer if each.name == "table")
-    begin, row_bytes = (
-        graph.read_bytes().find(table.raw_data),
-        len(table.raw_data) // table.dims[0],
-    )  # it is mapped as it lies
+    begin = graph.read_bytes().index(table.raw_data)  # it is mapped as it lies
+    row_bytes = len(table.raw_data) // table.dims[0]
     model.graph.output.append(onnx.helper.make_tensor_value_info("rows", onnx.TensorProto.INT32, None))
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     read = []

@@ -605,6 +605,8 @@ def test_a_forked_process_reads_a_graph_again_only_where_it_was_written_anew(tin
 
     monkeypatch.setattr(distill.bundle, "sha256_file", noting)
     assert in_a_fork(lambda: (router.route("refund").intent, len(read))) == "('refund', 0)"
+    of_unknown_graph = Router(distill.bundle.load_bundle(folder, verify=False))
+    assert in_a_fork(lambda: (of_unknown_graph.route("refund").intent, read)) == f"('refund', [{graph!r}])"
     graph.write_bytes(graph.read_bytes())
     assert in_a_fork(lambda: (router.route("refund").intent, read)) == f"('refund', [{graph!r}])"
 
