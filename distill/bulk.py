@@ -223,7 +223,7 @@ def route_file(
         n_resumed = sum(part.n_lines for part in parts) - sum(part.n_lines for part in left)
         if n_resumed and left:
             say(f"route: going on where it stopped: {n_resumed:,} lines are done")
-        _route_parts(PartRouter(job, router, answers), left, engine, show_progress=show_progress)
+        _route_parts(PartRouter(job, router, answers), left, n_resumed, engine, show_progress=show_progress)
         if _facts(job.source) != facts:
             raise DataError(f"{job.source}: was changed while it was routed; run it again, which begins anew")
         return _finish(job, parts, n_resumed, answers)
@@ -418,9 +418,13 @@ def _remove(folder: Path) -> None:
         (folder / _JOB).unlink()
 
 
-def _route_parts(router: PartRouter, parts: Sequence[Part], engine: str, *, show_progress: bool) -> None:
+def _route_parts(
+    router: PartRouter, parts: Sequence[Part], n_resumed: int, engine: str, *, show_progress: bool
+) -> None:
     n_errors = 0
-    with Progress("route", sum(part.n_lines for part in parts), show=show_progress) as progress:
+    total = n_resumed + sum(part.n_lines for part in parts)
+    with Progress("route", total, "lines", show=show_progress) as progress:
+        progress.skip(n_resumed)
         for counts in ENGINES[engine](router, parts):
             if counts["n_errors"] and not n_errors:
                 say(f"route: {counts['first_error']}; such lines go to {_report_of(router.job).name}")

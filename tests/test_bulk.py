@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from project import distill, fails
 
-from distill import Router, bulk, bulk_files
+from distill import Router, bulk, bulk_files, progress
 from distill.bulk import BulkSummary, route_file
 from distill.bulk_files import csv_rows, limits
 from distill.errors import BundleError, DataError, MissingExtraError, StorageError
@@ -896,6 +896,12 @@ def test_what_is_whole_is_not_routed_again(cut, monkeypatch):
     monkeypatch.setattr(bulk.PartRouter, "route", lambda self, part: routed.append(part.number) or route(self, part))
     summary = route_file(*cut, lines_per_part=10)
     assert (routed, summary.n_resumed, summary.n_queries) == ([2, 3, 4, 5], 20, 50)
+
+
+def test_progress_counts_what_earlier_runs_did(cut, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "_SECONDS_WORTH_A_LINE", 0)
+    route_file(*cut, lines_per_part=10)
+    assert "route: 51/51 lines, " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
