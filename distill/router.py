@@ -22,10 +22,8 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-import re
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from threading import Lock
 from time import perf_counter, sleep
@@ -33,7 +31,6 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from weakref import WeakSet
 
 import numpy as np
-import onnxruntime
 
 from distill.bundle import (
     CONFIG,
@@ -49,16 +46,18 @@ from distill.bundle import (
     mark_of,
     mark_of_file,
 )
-from distill.errors import BundleError, DistillError, QueryError, first_line, missing_extra
+from distill.errors import BundleError, DistillError, QueryError, first_line
 from distill.hooks import notify
-from distill.outline import PROBABILITIES, outline
+from distill.hub import fetch
 from distill.policy import Policy
-from distill.scrub import cause_without_secrets, without_secrets
+from distill.session import LOGITS, MOST_BOUND, Binding, check_inputs, no_bindings, open_session, pick_output
 from distill.tokenizer import ID_BYTES, QueryTokenizer, packed, unpacked
 from distill.types import Prediction, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+
+    import onnxruntime
 
     from distill.bundle import Manifest
     from distill.hooks import Hook
@@ -78,19 +77,8 @@ _KEPT_S, _PAUSE_S = 5e-4, 1e-6
 """For about how long a thread beside an event loop keeps the interpreter to itself."""
 _ROWS_DECIDED = 64
 _MOST_OPENINGS, _REPLACEMENT_S = 3, 0.01
-_KNOWN_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-_LOGITS = "logits"
-_MOST_BOUND = 64
-"""Tokens up to which a query's buffers are kept for the next of its length: some 3 KB each."""
 _MOST_PROBED = 4_096
 """Tokens that a bundle is asked about when it is opened."""
-_PROVIDERS = ["CPUExecutionProvider"]
-_SLOW_FUSIONS = ["SkipLayerNormFusion"]
-"""What ONNX Runtime makes of a sum and a layer norm takes longer on a processor than the two: docs/runtime-budget.md."""
-_FOLDER_OF_TABLES = "session.model_external_initializers_file_folder_path"
-_SUFFIXES = (".json", ".jsonl")
-_HUB_FILES = [*(f"*{suffix}" for suffix in _SUFFIXES), "README.md"]
-_COMMIT = re.compile("[0-9a-f]{40}")
 _SIGMOID_FLOOR = np.float32(-80.0)
 
 
@@ -130,10 +118,10 @@ class Router:
         self._max_characters = manifest.max_length * _CHARACTERS_PER_TOKEN
         self._is_softmax = manifest.task.sums_to_one
         self._graph_mark: tuple[int, ...] | None = None  # not known to be that of a verified graph
-        self._session = _open_session(bundle, threads)
-        self._inputs = _check_inputs(bundle, self._session)
-        self._output = _pick_output(self._session)
-        self._bound = _no_bindings()
+        self._session = open_session(bundle, threads)
+        self._inputs = check_inputs(bundle, self._session)
+        self._output = pick_output(self._session)
+        self._bound = no_bindings()
         self._label_ones = np.ones(len(manifest.labels), dtype=np.float32)
         self._probe()
         if not is_in_place(bundle):
@@ -187,7 +175,7 @@ class Router:
             raise BundleError(
                 f"{name}: a folder here, which has no revision {revision!r}; leave it out, or start elsewhere"
             )
-        return cls.load(name if is_local else _fetch(name, revision), threads=threads, verify=verify)
+        return cls.load(name if is_local else fetch(name, revision), threads=threads, verify=verify)
 
     @property
     def bundle(self) -> Bundle:
@@ -240,7 +228,7 @@ class Router:
         if len(ids) <= self._n_special * ID_BYTES:
             return self._empty()
         probabilities = self._ask(ids)
-        if self._output == _LOGITS:
+        if self._output == LOGITS:
             self._normalise(probabilities)
         return self._policy.decide(probabilities)
 
@@ -383,7 +371,7 @@ class Router:
             batch = [packed(listed)]
         except (OverflowError, TypeError) as error:
             raise self._unanswered(len(listed), error) from error
-        logits: Floats = self._run_checked(batch, _LOGITS)[0]
+        logits: Floats = self._run_checked(batch, LOGITS)[0]
         return logits
 
     def decide(self, logits: Floats) -> Prediction:
@@ -399,7 +387,7 @@ class Router:
         """What the graph gives for one query: probabilities if it can, otherwise logits; (n_labels,)."""
         n_tokens = len(ids) // ID_BYTES
         answer: Floats
-        if n_tokens > _MOST_BOUND:
+        if n_tokens > MOST_BOUND:
             answer = self._run_checked([ids])[0]
             return answer
         free = self._bound[n_tokens]
@@ -416,11 +404,11 @@ class Router:
         free.append(binding)
         return answer
 
-    def _bind(self, n_tokens: int) -> _Binding:
+    def _bind(self, n_tokens: int) -> Binding:
         session = self._session
         if isinstance(session, _SessionAfterFork):
             session = session.opened()
-        return _Binding(session, self._inputs, self._output, (n_tokens, len(self.labels)))
+        return Binding(session, self._inputs, self._output, (n_tokens, len(self.labels)))
 
     def _run_checked(self, batch: Sequence[bytes], output: str | None = None) -> Floats:
         """``_run`` for probabilities if the graph gives them, otherwise logits, or for what is asked.
@@ -473,7 +461,7 @@ class Router:
         for start in range(0, len(order), size):
             rows = order[start : start + size]
             answer = self._run_checked([ids[row] for row in rows.tolist()])
-            if self._output == _LOGITS:
+            if self._output == LOGITS:
                 answer = _softmax(answer) if self._is_softmax else _sigmoid(answer)
             probabilities[rows] = answer
         return probabilities, is_empty
@@ -503,7 +491,7 @@ class Router:
     def _probe_graph(self, batch: Sequence[list[int]]) -> None:
         path, expected = self._bundle.onnx_path, (len(batch), len(self.labels))
         try:
-            logits = self._run(_LOGITS, [packed(ids) for ids in batch])
+            logits = self._run(LOGITS, [packed(ids) for ids in batch])
         except Exception as error:  # onnxruntime's errors have no common base but Exception
             raise BundleError(
                 f"{path}: the graph cannot be run on {len(batch[-1])} tokens of id {batch[-1][0]}, "
@@ -516,43 +504,6 @@ class Router:
             )
         if not np.isfinite(logits).all():
             raise BundleError(f"{path}: the graph gives logits that are no finite numbers; train again")
-
-
-class _Binding:
-    """The buffers of a query of one length, known to ONNX Runtime, so that a call makes nothing anew. For one thread at a time.
-
-    Args:
-        session: Of which session.
-        inputs: Names of the graph's inputs.
-        output: Name of what to get.
-        shape: Number of tokens and of labels.
-
-    Attributes:
-        ids: The input's bytes, int64 ids of shape (n_tokens,), to write to.
-        answer: float32 array of shape (n_labels,), overwritten by ``run``.
-        run: Asks the graph.
-    """
-
-    __slots__ = ("_arrays", "answer", "ids", "run")
-
-    def __init__(
-        self, session: onnxruntime.InferenceSession, inputs: Sequence[str], output: str, shape: tuple[int, int]
-    ) -> None:
-        n_tokens, n_labels = shape
-        binding = session.io_binding()
-        arrays = {name: np.full((1, n_tokens), name == "attention_mask", dtype=np.int64) for name in inputs}
-        answer = np.empty((1, n_labels), dtype=np.float32)
-        for name, array in arrays.items():
-            binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
-        binding.bind_ortvalue_output(output, onnxruntime.OrtValue.ortvalue_from_numpy(answer))
-        self._arrays = arrays  # ONNX Runtime has their addresses only
-        self.ids, self.answer = arrays["input_ids"][0].view(np.uint8).data, answer[0]
-        self.run = partial(session.run_with_iobinding, binding)
-
-
-def _no_bindings() -> list[list[_Binding]]:
-    """For each length the bindings that no thread uses at the moment."""
-    return [[] for _ in range(_MOST_BOUND + 1)]
 
 
 class _SessionAfterFork:
@@ -574,7 +525,7 @@ class _SessionAfterFork:
         with self._lock:
             if router._session is self:  # noqa: SLF001
                 check_graph(router._bundle, verify=router._verifies, mark=router._graph_mark)  # noqa: SLF001
-                session = _open_session(router._bundle, router._threads)  # noqa: SLF001
+                session = open_session(router._bundle, router._threads)  # noqa: SLF001
                 if not is_in_place(router._bundle):  # noqa: SLF001
                     raise BundleError(f"{router._bundle.path}: replaced while it was opened; load it again")  # noqa: SLF001
                 router._session = session  # noqa: SLF001
@@ -592,7 +543,7 @@ def _forget_sessions() -> None:
         for left in (router._session, router._bound):  # noqa: SLF001
             # never closed, not even when the interpreter ends: closing a session waits for its threads, which stayed in the parent
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(left))
-        router._session, router._bound = _SessionAfterFork(router), _no_bindings()  # noqa: SLF001
+        router._session, router._bound = _SessionAfterFork(router), no_bindings()  # noqa: SLF001
 
 
 if hasattr(os, "register_at_fork"):  # threads do not outlive a fork, nor who holds a session's locks at that moment
@@ -641,114 +592,6 @@ def _read_pad_id(bundle: Bundle, of_tokenizer: int | None) -> int:
     if type(pad_id) is int and pad_id >= 0:
         return pad_id
     return of_tokenizer or 0
-
-
-def _open_session(bundle: Bundle, threads: int) -> onnxruntime.InferenceSession:
-    try:
-        is_softmax = bundle.manifest.task.sums_to_one
-        return _open_mapped(bundle.onnx_path, threads, is_softmax=is_softmax) or _session(
-            str(bundle.onnx_path), _options(threads)
-        )
-    except Exception as error:  # onnxruntime's errors have no common base but Exception
-        raise BundleError(f"{bundle.onnx_path}: not a graph that can be loaded: {first_line(error)}") from error
-
-
-def _open_mapped(path: Path, threads: int, *, is_softmax: bool) -> onnxruntime.InferenceSession | None:
-    """A session that maps the large tables of the file, where there are such and ONNX Runtime can; maybe with a softmax."""
-    if os.name == "nt":  # a file that is mapped could not be replaced by a newer one
-        return None
-    try:
-        path = path.resolve()  # ONNX Runtime maps no file that a link leads to, as those of the hub's cache are
-        graph = outline(path, softmax_of=_LOGITS if is_softmax else "")
-        if graph is None:
-            return None
-        options = _options(threads)
-        options.add_session_config_entry(_FOLDER_OF_TABLES, str(path.parent))
-        return _session(graph, options)
-    except Exception:  # noqa: BLE001 - the usual way says what is wrong, if anything is
-        return None
-
-
-def _session(graph: str | bytes, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
-    return onnxruntime.InferenceSession(graph, options, providers=_PROVIDERS, disabled_optimizers=_SLOW_FUSIONS)
-
-
-def _options(threads: int) -> onnxruntime.SessionOptions:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return options
-
-
-def _check_inputs(bundle: Bundle, session: onnxruntime.InferenceSession) -> tuple[str, ...]:
-    inputs = tuple(each.name for each in session.get_inputs())
-    unknown = [name for name in inputs if name not in _KNOWN_INPUTS]
-    if unknown or "input_ids" not in inputs:
-        raise BundleError(
-            f"{bundle.onnx_path}: the graph's inputs are {', '.join(inputs)}; expected {', '.join(_KNOWN_INPUTS[:2])}"
-        )
-    return inputs
-
-
-def _pick_output(session: onnxruntime.InferenceSession) -> str:
-    """What to ask the graph for: the probabilities that ``_open_mapped`` added, otherwise its logits."""
-    return PROBABILITIES if PROBABILITIES in [each.name for each in session.get_outputs()] else _LOGITS
-
-
-def _fetch(name: str, revision: str | None) -> Path:
-    try:
-        import huggingface_hub
-    except ImportError as error:
-        raise missing_extra("huggingface_hub") from error
-
-    def download(revision: str | None, *patterns: str, local_files_only: bool = False) -> Path:
-        return Path(
-            huggingface_hub.snapshot_download(
-                name, revision=revision, allow_patterns=list(patterns), local_files_only=local_files_only
-            )
-        )
-
-    if revision is not None and _COMMIT.fullmatch(revision):  # what a commit holds stays as it is
-        with suppress(Exception):
-            folder = download(revision, MANIFEST, local_files_only=True)
-            if _is_whole(folder):
-                return folder
-    try:
-        folder = download(revision, MANIFEST)
-        is_bundle = (folder / MANIFEST).exists()
-        if is_bundle and not _is_whole(folder):  # of the same commit, which the folder is named after
-            folder = download(folder.name, *_HUB_FILES, _graph_of(folder))
-    except Exception as error:  # noqa: BLE001  # the hub's errors, and those of the network, have no common base but Exception
-        token = huggingface_hub.get_token() or ""  # which may be echoed; it stands in a file where no variable holds it
-        raise BundleError(
-            f"{name}: neither a folder here nor fetched from the Hugging Face hub ({without_secrets(first_line(error), token)})"
-        ) from cause_without_secrets(error, token)
-    if not is_bundle:
-        raise BundleError(f"{name}: a repository without {MANIFEST}, so no bundle; `distill publish` lays one out")
-    return folder
-
-
-def _is_whole(folder: Path) -> bool:
-    """Whether all that is read is there, so that nobody need be asked for it."""
-    files = _manifest_part(folder, "files")
-    small = [name for name in files if str(name).endswith(_SUFFIXES)] if isinstance(files, dict) else []
-    return all((folder / file).exists() for file in (MANIFEST, TOKENIZER, CONFIG, SELFCHECK, _graph_of(folder), *small))
-
-
-def _graph_of(folder: Path) -> str:
-    """The graph that runs, by the manifest; where that names none, the usual one: opening the bundle tells what is wrong."""
-    named = _manifest_part(folder, "onnx_file")
-    return ONNX_INT8 if named == ONNX_INT8 else ONNX_FP32  # never what it says: it becomes a pattern of files to fetch
-
-
-def _manifest_part(folder: Path, name: str) -> Any:
-    """Of a manifest that nobody has checked; None where it has no such part."""
-    try:
-        return json.loads((folder / MANIFEST).read_bytes())[name]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
 
 
 def _with_pauses(steps: Iterable[T]) -> Iterator[T]:

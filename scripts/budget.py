@@ -28,8 +28,9 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 from provenance import busy, older_students, tree_commit
 
-from distill import Router, router
+from distill import Router
 from distill import outline as outlines
+from distill import session as onnx_session
 from distill.benchmark.latency import environment
 from distill.bundle import TOKENIZER
 from distill.data import read_queries, write_json
@@ -150,7 +151,7 @@ def settings(opened: Router, texts: Sequence[str]) -> dict[str, float]:
         ids = opened.tokenise(text)
         if len(ids) not in bound:
             ends = (opened._inputs, opened._output, (len(ids), len(opened.labels)))  # noqa: SLF001
-            bound[len(ids)] = {name: router._Binding(each, *ends) for name, each in sessions.items()}  # noqa: SLF001
+            bound[len(ids)] = {name: onnx_session.Binding(each, *ends) for name, each in sessions.items()}
         for each in bound[len(ids)].values():
             each.ids[:] = packed(ids)
         calls = {name: each.run for name, each in bound[len(ids)].items()}
@@ -163,13 +164,13 @@ def settings(opened: Router, texts: Sequence[str]) -> dict[str, float]:
 def _sessions(opened: Router) -> dict[str, Any]:
     """The Router's own session, and others in each of which one setting differs."""
     path = opened.bundle.onnx_path.resolve()
-    softmax_of = router._LOGITS if opened._output == outlines.PROBABILITIES else ""  # noqa: SLF001
+    softmax_of = onnx_session.LOGITS if opened._output == outlines.PROBABILITIES else ""  # noqa: SLF001
     whole = path.read_bytes() + (outlines._softmax(softmax_of) if softmax_of else b"")  # noqa: SLF001
     mapped = None if os.name == "nt" else outlines.outline(path, softmax_of=softmax_of)
 
-    def session(graph: bytes, *, without: Sequence[str] = router._SLOW_FUSIONS, **changes: bool) -> Any:  # noqa: SLF001
-        options = router._options(1)  # noqa: SLF001
-        options.add_session_config_entry(router._FOLDER_OF_TABLES, str(path.parent))  # noqa: SLF001
+    def session(graph: bytes, *, without: Sequence[str] = onnx_session.SLOW_FUSIONS, **changes: bool) -> Any:
+        options = onnx_session.new_options(1)
+        options.add_session_config_entry(onnx_session._FOLDER_OF_TABLES, str(path.parent))  # noqa: SLF001
         for name, value in changes.items():
             setattr(options, name, value)
         return onnxruntime.InferenceSession(
@@ -246,7 +247,7 @@ def _session(
     )
     opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
-    options = router._options(1)  # noqa: SLF001
+    options = onnx_session.new_options(1)
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 

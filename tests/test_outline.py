@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from scipy.special import softmax
 
 import distill.outline
-import distill.router
+import distill.session
 from distill.errors import BundleError
 from distill.outline import PROBABILITIES, outline
 from distill.router import Router
@@ -136,7 +136,7 @@ def test_any_bytes_are_refused_or_left_alone(tmp_path_factory, content):
 def test_a_router_maps_the_table_and_answers_as_without(tmp_path, monkeypatch):
     folder = int8_bundle(tmp_path / "static")
     mapped = Router.load(folder)
-    monkeypatch.setattr(distill.router, "_open_mapped", lambda *_, **__: None)
+    monkeypatch.setattr(distill.session, "_open_mapped", lambda *_, **__: None)
     plain = Router.load(folder)
     assert (mapped._output, plain._output) == (PROBABILITIES, "logits")
     texts = ["where is my parcel?", "refund", "a joke please"]
@@ -149,7 +149,7 @@ def test_a_router_maps_the_table_and_answers_as_without(tmp_path, monkeypatch):
 
 def test_a_multi_student_has_no_softmax(tmp_path):
     router = Router.load(int8_bundle(tmp_path / "multi", Task.MULTI))
-    assert distill.router._open_mapped(router.bundle.onnx_path, 1, is_softmax=False) is not None
+    assert distill.session._open_mapped(router.bundle.onnx_path, 1, is_softmax=False) is not None
     assert router._output == "logits"
     ids = router.tokenise("refund")
     expected = 1 / (1 + np.exp(-router.logits(ids)))
@@ -178,8 +178,8 @@ def test_a_file_behind_a_link_is_mapped_too(tmp_path):
 
 def test_where_mapping_fails_the_file_is_loaded(tmp_path, monkeypatch):
     folder = int8_bundle(tmp_path / "static")
-    monkeypatch.setattr(distill.router, "_FOLDER_OF_TABLES", "session.no_such_entry")
-    assert distill.router._open_mapped(folder / "onnx" / "model.onnx", 1, is_softmax=True) is None
+    monkeypatch.setattr(distill.session, "_FOLDER_OF_TABLES", "session.no_such_entry")
+    assert distill.session._open_mapped(folder / "onnx" / "model.onnx", 1, is_softmax=True) is None
     assert Router.load(folder).route("refund").intent == "refund"
 
 

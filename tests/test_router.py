@@ -567,11 +567,11 @@ def test_a_forked_process_opens_no_session_on_the_event_loop(tiny_bundle, monkey
     router = Router.load(tiny_bundle.path)
     opened_in = []
 
-    def noting(*given, open_session=router_module._open_session):
+    def noting(*given, open_session=router_module.open_session):
         opened_in.append(threading.current_thread() is threading.main_thread())
         return open_session(*given)
 
-    monkeypatch.setattr(router_module, "_open_session", noting)
+    monkeypatch.setattr(router_module, "open_session", noting)
 
     async def ask():
         first = await router.aroute("refund")
@@ -617,12 +617,12 @@ def test_threads_of_a_forked_process_share_one_session(tiny_bundle, monkeypatch)
     router = Router.load(tiny_bundle.path)
     opened = []
 
-    def slowly(*given, open_session=router_module._open_session):
+    def slowly(*given, open_session=router_module.open_session):
         opened.append(given)
         time.sleep(0.05)
         return open_session(*given)
 
-    monkeypatch.setattr(router_module, "_open_session", slowly)
+    monkeypatch.setattr(router_module, "open_session", slowly)
 
     def ask():
         with ThreadPoolExecutor(16) as pool:
@@ -659,17 +659,17 @@ def test_a_forked_process_takes_no_other_bundle_where_nothing_is_verified_either
 def replacing(monkeypatch, folder, labels, times):
     """Lets a bundle with these labels take the place of the one in ``folder`` whenever its graph is opened."""
     left = list(range(times))
-    as_it_is = router_module._open_session
+    as_it_is = router_module.open_session
 
     def replaced(*given):
         if left:
             shutil.rmtree(folder)
             with monkeypatch.context() as undone:
-                undone.setattr(router_module, "_open_session", as_it_is)  # building one opens it too
+                undone.setattr(router_module, "open_session", as_it_is)  # building one opens it too
                 build_bundle(folder, labels=labels, data_sha256=f"number {left.pop()}")
         return as_it_is(*given)
 
-    monkeypatch.setattr(router_module, "_open_session", replaced)
+    monkeypatch.setattr(router_module, "open_session", replaced)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")

@@ -14,6 +14,7 @@ import torch
 
 from distill.data import atomic_write, storage_errors, write_json, write_jsonl
 from distill.errors import ExportError, first_line
+from distill.session import SLOW_FUSIONS
 from distill.student.quiet import quiet
 from distill.student.static import BIGRAM_MULTIPLIER
 from distill.student.tokens import batches_of_like_length, encode, pad
@@ -223,7 +224,7 @@ def _session(path: Path) -> Any:
         str(path),
         options,
         providers=["CPUExecutionProvider"],
-        disabled_optimizers=["SkipLayerNormFusion"],  # as the Router has it
+        disabled_optimizers=SLOW_FUSIONS,
     )
 
 
