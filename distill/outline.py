@@ -30,6 +30,8 @@ _NODE_INPUT, _NODE_OUTPUT, _NODE_KIND, _OUTPUT_NAME = 1, 2, 4, 1
 _EIGHT_BITS = (2, 3)
 """uint8 and int8: of these any place in the file will do, wider ones would have to be aligned."""
 _VARINT, _LENGTH_DELIMITED = 0, 2
+_BITS = 70
+"""What the ten bytes of the longest number of a protobuf message hold."""
 _LARGE = 1_000_000
 
 Field = tuple[int, int, int, int]
@@ -117,13 +119,14 @@ def _fields(content: mmap.mmap, start: int, stop: int) -> Iterator[Field]:
 
 def _varint(content: mmap.mmap, position: int) -> tuple[int, int]:
     """A number, and where it ends."""
-    number = shift = 0
-    while True:
+    number = 0
+    for shift in range(0, _BITS, 7):  # no longer, or a crafted file would keep us for hours
         byte = content[position]
         number |= (byte & 0x7F) << shift
-        position, shift = position + 1, shift + 7
+        position += 1
         if byte < 0x80:  # noqa: PLR2004  # the high bit says that more follows
             return number, position
+    raise ValueError("a number of more bytes than a model has")
 
 
 def _number(value: int) -> bytes:

@@ -119,6 +119,9 @@ def test_what_is_no_message_is_refused(tmp_path):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=r"."):
             outline(path)
+    path.write_bytes(b"\x08" + b"\xff" * 10_000_000)  # to read such a number would take hours
+    with pytest.raises(ValueError, match="a number of more bytes than a model has"):
+        outline(path)
     with pytest.raises(FileNotFoundError):
         outline(tmp_path / "other.onnx")
 
