@@ -250,7 +250,7 @@ class Cascade:
         predictions = [self._keep(student, FallbackOutcome.NOT_ASKED) for student in students]
         asked = [position for position, student in enumerate(students) if self.should_ask(student)]
         if asked:
-            patience = _Patience()
+            patience = _Patience(self._guard)
             callers = [copy_context() for _ in asked]  # one for each: none can be entered twice at a time
             with _pool(min(self._guard.max_in_flight, len(asked)), patience) as pool:
                 answers = pool.map(
@@ -281,7 +281,7 @@ class Cascade:
                 asked.append(position)
             if len(predictions) % _QUERIES_A_TURN == 0:
                 await asyncio.sleep(0)
-        left, patience = iter(asked), _Patience()
+        left, patience = iter(asked), _Patience(self._guard)
 
         async def consult() -> None:
             for position in left:
@@ -323,7 +323,7 @@ class Cascade:
         """A place for a query of a batch; none once the batch is broken off, be it while this one waited."""
         if patience.end.done():
             return FallbackOutcome.BUSY
-        ticket = patience.after(self._guard.wait(patience.until(self.timeout_s)))
+        ticket = patience.after(self._guard.wait(patience.until(self.timeout_s), patience.end.done))
         if patience.end.done() and not isinstance(ticket, FallbackOutcome):
             self._guard.judge(ticket, succeeded=None)
             self._guard.leave(ticket)
@@ -462,16 +462,17 @@ class _Patience:
         end: Done when the batch is broken off, and its calls need be waited for no more.
     """
 
-    __slots__ = ("_is_out", "end")
+    __slots__ = ("_guard", "_is_out", "end")
 
-    def __init__(self) -> None:
-        self._is_out = False
+    def __init__(self, guard: Guard) -> None:
+        self._guard, self._is_out = guard, False
         self.end: Future[None] = Future()
 
     def break_off(self) -> None:
         """Has nobody ask any more, or wait."""
         with suppress(InvalidStateError):
             self.end.set_result(None)
+        self._guard.look_again()
 
     def until(self, timeout_s: float) -> float:
         """When a query that comes now waits no more, by the monotonic clock."""

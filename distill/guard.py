@@ -182,8 +182,13 @@ class Guard:
         with self._lock:
             return self._enter()
 
-    def wait(self, until: float) -> Ticket | FallbackOutcome:
-        """As ``enter``; where all places are taken it waits for its turn, until a time by the monotonic clock."""
+    def wait(self, until: float, is_over: Callable[[], bool]) -> Ticket | FallbackOutcome:
+        """As ``enter``; where all places are taken it waits for its turn.
+
+        Args:
+            until: A time by the monotonic clock.
+            is_over: Whether nobody wants the place any more; asked again after ``look_again``.
+        """
         asleep = (
             threading.Lock()
         )  # not an Event, which has a lock of its own: the garbage collector may wake in any thread
@@ -195,7 +200,7 @@ class Guard:
 
         waiter = _Waiter(wake)
         try:
-            while (found := self._enter_in_turn(waiter)) is FallbackOutcome.BUSY:
+            while (found := self._enter_in_turn(waiter)) is FallbackOutcome.BUSY and not is_over():
                 if not asleep.acquire(timeout=max(until - time.monotonic(), 0.0)):
                     break
         finally:
@@ -215,14 +220,21 @@ class Guard:
         waiter = _Waiter(wake)
         try:
             while (found := self._enter_in_turn(waiter)) is FallbackOutcome.BUSY:
-                try:
-                    await asyncio.wait_for(woken.wait(), max(until - time.monotonic(), 0.0))
+                try:  # not wait_for, which Python 3.11 lets swallow a cancellation
+                    async with asyncio.timeout(until - time.monotonic()):
+                        await woken.wait()
                 except TimeoutError:
                     break
                 woken.clear()
         finally:
             self._give_up(waiter)
         return found
+
+    def look_again(self) -> None:
+        """Wakes all who wait: what some of them wait for may be over."""
+        with self._lock:
+            for waiter in list(self._waiting):  # one whose event loop is closed gives up when it is woken
+                waiter.wake()
 
     def _enter_in_turn(self, waiter: _Waiter) -> Ticket | FallbackOutcome:
         """As ``enter``; who finds all places taken waits from then on, and is to give up in the end."""

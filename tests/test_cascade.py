@@ -988,11 +988,48 @@ def test_a_batch_that_is_broken_off_asks_no_more(tiny_router, monkeypatch):
         time.sleep(0.001)
     with pytest.raises(KeyboardInterrupt):
         cascade.route_batch([DOUBTED, "parcel"])
+    started = time.monotonic()
+    pools[0].shutdown()  # which waits for who waited for a place
+    assert time.monotonic() - started < PATIENCE_S / 2
     release.set()
     holding.join()
-    pools[0].shutdown()  # who waited for a place has had it
     assert asked == ["hold"]
     assert not cascade._guard._in_flight
+
+
+@pytest.mark.parametrize("n_turns", range(8))
+def test_a_batch_that_is_cancelled_when_a_place_is_free_asks_no_more(tiny_router, n_turns):
+    asked = []
+
+    async def cancelled():
+        release = asyncio.Event()
+
+        async def ask(text):
+            asked.append(text)
+            if text == "hold":
+                await release.wait()
+            return "refund"
+
+        cascade = Cascade(tiny_router, ask, ask_below=1.0, timeout_s=PATIENCE_S, max_in_flight=1)
+        holding = asyncio.ensure_future(cascade.aroute("hold"))
+        while not asked:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        batch = asyncio.ensure_future(cascade.aroute_batch([DOUBTED] * 20))
+        while not cascade._guard._waiting:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        release.set()
+        for _ in range(n_turns):
+            await asyncio.sleep(0)
+        n_asked = len(asked)
+        batch.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await batch
+        await holding
+        assert len(asked) <= n_asked + 1
+        assert not cascade._guard._in_flight
+
+    asyncio.run(cancelled())
 
 
 @pytest.mark.parametrize(
