@@ -239,8 +239,12 @@ def _kept_header(card: Path) -> dict[str, Any]:
         return {}
     try:
         data = ModelCard.load(card, ignore_metadata_errors=True).data.to_dict()
-    except (OSError, ValueError, YAMLError) as error:
-        raise BundleError(f"{card}: its header is not YAML; mend or remove it: {error}") from error
+    except (OSError, ValueError, TypeError, YAMLError) as error:
+        raise BundleError(f"{card}: its header is not YAML of a card; mend or remove it: {error}") from error
+    base_model = data.get("base_model", "")
+    listed = base_model if isinstance(base_model, list) else [base_model]
+    if not all(isinstance(name, str) for name in listed):
+        raise BundleError(f"{card}: its header's base_model is a name, or a list of names, found {base_model!r}")
     return {key: data[key] for key in _KEPT if key in data}
 
 

@@ -256,8 +256,16 @@ def test_the_hub_takes_every_name_that_is_taken_and_no_other(name):
         assert _REPOSITORY.fullmatch(name)
 
 
-def test_a_card_that_is_not_yaml_names_the_file(bundle, tmp_path):
-    (bundle.path / "README.md").write_text("---\n: : [\n---\n", encoding="utf-8")
+@pytest.mark.parametrize("header", ["base_model: 5", "base_model: [1, 2]", "base_model: {a: b}"])
+def test_a_base_model_that_is_no_name_is_refused(bundle, tmp_path, header):
+    (bundle.path / "README.md").write_text(f"---\n{header}\n---\n", encoding="utf-8")
+    with pytest.raises(BundleError, match=r"README\.md: its header's base_model is a name, or a list of names, found"):
+        publish(bundle.path, tmp_path / "out")
+
+
+@pytest.mark.parametrize("header", [": : [", "1: x", "tags: 5"])
+def test_a_card_that_is_not_yaml_names_the_file(bundle, tmp_path, header):
+    (bundle.path / "README.md").write_text(f"---\n{header}\n---\n", encoding="utf-8")
     with pytest.raises(BundleError, match=r"README\.md: its header is not YAML"):
         publish(bundle.path, tmp_path / "out")
 
@@ -267,6 +275,15 @@ def test_a_bundle_without_a_card_gets_one(bundle, tmp_path):
     repository = publish(bundle.path, tmp_path / "out")
     assert repository.not_stated == ("license", "teacher_terms")
     assert ModelCard.load(tmp_path / "out" / "README.md").data.library_name == "distill"
+
+
+@pytest.mark.parametrize("provenance", [None, [], {"bundles": None}, "nested"])
+def test_a_benchmark_that_somebody_broke_names_the_file(bundle, tmp_path, provenance):
+    path = write_bench(bundle)
+    value = json.loads(path.read_bytes()) | {"provenance": provenance}
+    path.write_text("[" * 99_999 if provenance == "nested" else json.dumps(value), encoding="utf-8")
+    with pytest.raises(DataError, match=r"bench\.json: not (JSON|the result of a benchmark)"):
+        publish(bundle.path, tmp_path / "out")
 
 
 def test_a_full_disk_is_one_clear_line(bundle, tmp_path, monkeypatch):

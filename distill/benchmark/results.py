@@ -115,7 +115,7 @@ def result_from_json(value: Mapping[str, Any], where: str = "bench.json") -> Ben
             environment=value["environment"],
             rows=tuple(_row_from_json(row) for row in value["rows"]),
             cost=value.get("cost", {}),
-            provenance=value.get("provenance", {}),
+            provenance=_provenance_from_json(value.get("provenance", {})),
             confusions=tuple(value.get("confusions", ())),
             cascades=value.get("cascades", {}),
             leakage=_leakage_from_json(value.get("leakage")),
@@ -135,6 +135,12 @@ def _leakage_from_json(value: Mapping[str, Any] | None) -> Leakage | None:
     return Leakage(**{**value, "pairs": tuple(NearPair(**pair) for pair in value["pairs"])})
 
 
+def _provenance_from_json(value: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(value.get("bundles", {}), dict):
+        raise TypeError(f"bundles: {value['bundles']!r}")
+    return {**value}
+
+
 def _row_from_json(row: Mapping[str, Any]) -> BenchRow:
     known = {name: row[name] for name in _ROW_FIELDS if name in row}
     intervals = {name: tuple(known[name]) for name in known if name.endswith("_ci95") and known[name] is not None}
@@ -151,7 +157,7 @@ def read_result(path: Path) -> BenchResult:
         value = json.loads(path.read_bytes())
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}); `distill bench` writes it") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not JSON: {error}") from error
     if not isinstance(value, dict):
         raise DataError(f"{path}: not the result of a benchmark; run `distill bench` again")
