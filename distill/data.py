@@ -150,6 +150,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
             return
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
+            if target.is_file():
+                partial.touch(mode=0o600)  # what was made private is so while it is written, too
             yield partial
             keep_mode(target, partial)
             partial.replace(target)

@@ -229,6 +229,9 @@ def test_a_file_that_is_written_anew_keeps_its_rights(tmp_path, mode):
     path.chmod(mode)
     write_json(path, 2)
     assert (path.stat().st_mode & 0o777, path.read_text(encoding="utf-8")) == (mode, "2\n")
+    with atomic_write(path) as partial:
+        partial.write_text("3", encoding="utf-8")
+        assert partial.stat().st_mode & 0o777 == 0o600  # while it is written, too
 
 
 def test_a_write_that_fails_leaves_what_was_there(tmp_path):
