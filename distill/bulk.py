@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import signal
 import stat
 import threading
@@ -53,6 +54,8 @@ _ERRORS = "errors.jsonl"
 _JOB = "job.json"
 _ERROR_KEYS = {"output", "line", "error", "raw"}
 _LOCK = "distill.lock"
+_OURS = re.compile(r"\d{6,}\.|joined\.|errors\.jsonl|.*\.partial$")
+"""Files of a parts' folder, but for the two above."""
 _LINES_PER_PART = 16_384
 _LONG_TO_READ = 1 << 26
 """Bytes of a CSV from which on reading it takes seconds."""
@@ -258,7 +261,8 @@ def _alone(job: _Job) -> Iterator[None]:
 
     path = job.folder / _LOCK
     with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, exist_ok=True)  # the queries of an output that is private lie there meanwhile
         lock = FileLock(path, timeout=0)
         try:
             lock.acquire()
@@ -390,15 +394,17 @@ def _open_folder(job: _Job, facts: Mapping[str, int], lines_per_part: int, bundl
         found = json.loads((job.folder / _JOB).read_bytes())
     except OSError:
         found = None
-    except ValueError:  # ours, though a power cut left nothing in it
+    except (ValueError, RecursionError):  # ours, though a power cut left nothing in it
         found = {}
     found = found if isinstance(found, dict | None) else {}
+    if found and "bundle_id" not in found:
+        raise _none_of_ours(job)
     if found:
         found.setdefault("keep", [])  # a run that was cut before columns could be kept
     if found == described:
         return
     if found is None and any(file.suffix != ".partial" and file.name != _LOCK for file in job.folder.iterdir()):
-        raise DataError(f"{job.folder}: stands where the parts of the output go, and is none of ours; move it")
+        raise _none_of_ours(job)
     if found is not None:
         changed = " and ".join(sorted({_CALLED[name] for name in described if found.get(name) != described[name]}))
         why = f"{changed} changed since the run was cut" if found else f"{_JOB} in {job.folder.name} cannot be read"
@@ -408,10 +414,14 @@ def _open_folder(job: _Job, facts: Mapping[str, int], lines_per_part: int, bundl
     _flush(job.folder / _JOB)
 
 
+def _none_of_ours(job: _Job) -> DataError:
+    return DataError(f"{job.folder}: stands where the parts of the output go, and is none of ours; move it")
+
+
 def _remove(folder: Path) -> None:
-    """Empties the parts' folder but for the lock, the file that says whose it is last: one that is cut here can go on."""
+    """Takes our files out of the parts' folder but for the lock, the one that says whose it is last: a run that is cut here can go on."""
     for file in folder.iterdir():
-        if file.name not in {_JOB, _LOCK}:
+        if _OURS.match(file.name):
             with storage_errors(file):
                 file.unlink()
     with storage_errors(folder):

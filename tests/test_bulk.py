@@ -1055,6 +1055,15 @@ def test_other_peoples_files_are_not_touched(tiny_bundle, tmp_path):
     with pytest.raises(DataError, match="none of ours"):
         route_file(tiny_bundle.path, source, output)
     assert files_in(parts) == ["thesis.txt"]
+    (parts / "job.json").write_text('{"of": "another program"}', encoding="utf-8")
+    with pytest.raises(DataError, match="none of ours"):
+        route_file(tiny_bundle.path, source, output)
+    assert files_in(parts) == ["job.json", "thesis.txt"]
+    for left in ("", "[" * 99_999):  # a run's, of which a power cut left this
+        (parts / "job.json").write_text(left, encoding="utf-8")
+        route_file(tiny_bundle.path, source, output)
+        assert files_in(parts) == ["thesis.txt"]
+        parts.joinpath("000000.json").touch()
 
 
 def test_an_output_that_cannot_be_put_in_its_place_is_named(tiny_bundle, tmp_path, monkeypatch):
@@ -1107,6 +1116,12 @@ def test_an_output_that_is_replaced_stays_as_private_as_it_was(tiny_bundle, tmp_
         path.chmod(0o600)
     route_file(tiny_bundle.path, source, output)
     assert [path.stat().st_mode & 0o777 for path in (output, report)] == [0o600, 0o600]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="rights are others there")
+def test_nobody_else_reads_the_queries_of_a_run_that_was_cut(cut):
+    folder = cut[2].with_name(f"{cut[2].name}.parts")
+    assert folder.stat().st_mode & 0o777 == 0o700
 
 
 def test_a_time_of_a_zone_that_nobody_knows_is_one_clear_line(tiny_bundle, tmp_path):
@@ -1193,8 +1208,8 @@ def test_paths_may_be_strings_and_other_arguments_are_checked(tiny_bundle, tmp_p
 def test_what_cannot_be_removed_of_old_parts_is_named(cut):
     bundle, source, output = cut
     folder = output.with_name(f"{output.name}.parts")
-    (folder / ".snap").mkdir()
-    with pytest.raises(StorageError, match=r"\.snap: cannot be written"):
+    (folder / "000009.jsonl").mkdir()
+    with pytest.raises(StorageError, match=r"000009\.jsonl: cannot be written"):
         route_file(bundle, source, output, lines_per_part=7)
 
 
