@@ -18,7 +18,8 @@ import re
 from array import array
 from itertools import chain
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from distill.errors import BundleError, first_line
 from distill.wordpiece import TokenizerFacts, read_wordpiece
@@ -77,13 +78,15 @@ def _let_go_of_opening() -> None:
     _opening.release()
 
 
-def _forget_opening() -> None:
+def _begin_anew() -> None:
     global _opening  # noqa: PLW0603 - a server that forks in C may never have taken the one before
     _opening = Lock()
+    for each in list(_nanotokens):
+        each.forget()
 
 
 if hasattr(os, "register_at_fork"):  # a child in which nobody is left to finish an import would wait for it for ever
-    os.register_at_fork(before=_hold_opening, after_in_parent=_let_go_of_opening, after_in_child=_forget_opening)
+    os.register_at_fork(before=_hold_opening, after_in_parent=_let_go_of_opening, after_in_child=_begin_anew)
 
 
 def packed(ids: Iterable[int]) -> bytes:
@@ -128,32 +131,79 @@ class QueryTokenizer:
     def __init__(
         self, content: bytes, max_length: int, *, file: Path | None = None, texts: Iterable[str] | None = None
     ) -> None:
-        self._content, self._max_length, self._file = content, max_length, file or "tokenizer"
-        self._opened: tuple[Tokenizer, TokenizerFacts] | None = None
+        self._file = file or "tokenizer"
+        self._reference = _Reference(content, max_length, self._file)
         nanotoken = None
         if texts is not None:
-            nanotoken = _nanotoken(content, max_length, self._by_reference, chain(HARD_TEXTS, texts))
+            nanotoken = _nanotoken(content, max_length, self._reference, chain(HARD_TEXTS, texts))
         wordpiece = None if nanotoken else read_wordpiece(content)
-        facts = wordpiece.facts if wordpiece else self._open()[1]
+        facts = wordpiece.facts if wordpiece else self._reference.facts
         self.n_special, self.largest_id, self.pad_id = facts.n_special, facts.largest_id, facts.pad_id
         self._has_spaces_alone = facts.cleans
         self.name = "tokenizers"
-        self._quickly: Callable[[str], bytes] = self.by_reference
+        self._quickly: Callable[[str], bytes] = self._reference.encode
         if max_length <= self.n_special:
             return
         if nanotoken:
-            self.name, self._quickly = "nanotoken", nanotoken
+            self.name, self._quickly = "nanotoken", nanotoken.encode
         elif facts.ends:
-            self.name, self._quickly = "words", _Words(self, wordpiece, facts.ends, max_length).encode
+            self.name, self._quickly = "words", _Words(self._reference, wordpiece, facts.ends, max_length).encode
 
     @property
     def is_open(self) -> bool:
         """Whether the reference was needed so far."""
+        return self._reference.is_open
+
+    def encode(self, text: str) -> bytes:
+        """The ids of a text, without padding: int64, one after another, in the machine's order of bytes.
+
+        Raises:
+            BundleError: The tokenizer fails on it.
+        """
+        try:
+            if text.isprintable():
+                return self._quickly(text)
+            if self._has_spaces_alone and (spaced := text.translate(_SPACES)).isprintable():
+                return self._quickly(spaced)
+            return self._reference.encode(text)
+        except BaseException as error:
+            if isinstance(error, BundleError) or not _is_fault(error):
+                raise
+            raise BundleError(f"{self._file}: fails on a text: {first_line(error)}") from error
+
+    def probe(self) -> None:
+        """Asks the reference for what is hardest on it, unless it is not open: then the file says nothing that is not known.
+
+        Raises:
+            BundleError: It fails.
+        """
+        for text in HARD_TEXTS if self.is_open else ():
+            if len(text) < _SHORT_TEXT:
+                self.encode(text)
+
+    def by_reference(self, text: str) -> bytes:
+        """The ids as the library gives them."""
+        return self._reference.encode(text)
+
+
+class _Reference:
+    """The library's tokenizer, opened when it is first needed: some 40 ms and 14 MB."""
+
+    def __init__(self, content: bytes, max_length: int, file: Path | str) -> None:
+        self._content, self._max_length, self._file = content, max_length, file
+        self._opened: tuple[Tokenizer, TokenizerFacts] | None = None
+
+    @property
+    def is_open(self) -> bool:
         return self._opened is not None
 
     @property
-    def reference(self) -> Tokenizer:
-        """The library's tokenizer, opened when it is first needed: some 40 ms and 14 MB.
+    def facts(self) -> TokenizerFacts:
+        return (self._opened or self._open())[1]
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer.
 
         Raises:
             BundleError: It cannot be opened.
@@ -175,42 +225,14 @@ class QueryTokenizer:
             return self._opened
 
     def encode(self, text: str) -> bytes:
-        """The ids of a text, without padding: int64, one after another, in the machine's order of bytes.
+        return packed(self.ids(text))
 
-        Raises:
-            BundleError: The tokenizer fails on it.
-        """
-        try:
-            if text.isprintable():
-                return self._quickly(text)
-            if self._has_spaces_alone and (spaced := text.translate(_SPACES)).isprintable():
-                return self._quickly(spaced)
-            return self.by_reference(text)
-        except BaseException as error:
-            if isinstance(error, BundleError) or not _is_fault(error):
-                raise
-            raise BundleError(f"{self._file}: fails on a text: {first_line(error)}") from error
-
-    def probe(self) -> None:
-        """Asks the reference for what is hardest on it, unless it is not open: then the file says nothing that is not known.
-
-        Raises:
-            BundleError: It fails.
-        """
-        for text in HARD_TEXTS if self.is_open else ():
-            if len(text) < _SHORT_TEXT:
-                self.encode(text)
-
-    def by_reference(self, text: str) -> bytes:
-        """The ids as the library gives them."""
-        return packed(self._by_reference(text))
-
-    def _by_reference(self, text: str) -> Ids:
+    def ids(self, text: str) -> Ids:
         try:
             # a batch of one: like encode, but without offsets, and other threads may run meanwhile
-            ids: Ids = self.reference.encode_batch_fast([text])[0].ids
+            ids: Ids = self.tokenizer.encode_batch_fast([text])[0].ids
         except (TypeError, UnicodeError):
-            ids = self.reference.encode_batch_fast([without_surrogates(text)])[0].ids
+            ids = self.tokenizer.encode_batch_fast([without_surrogates(text)])[0].ids
         return ids
 
 
@@ -218,9 +240,9 @@ class _Words:
     """Ids of words, remembered. What ``wordpiece`` cannot tell, the reference is asked for."""
 
     def __init__(
-        self, tokenizer: QueryTokenizer, wordpiece: WordPiece | None, ends: tuple[Ids, Ids], max_length: int
+        self, reference: _Reference, wordpiece: WordPiece | None, ends: tuple[Ids, Ids], max_length: int
     ) -> None:
-        self._tokenizer, self._wordpiece = tokenizer, wordpiece
+        self._reference, self._wordpiece = reference, wordpiece
         self._first, self._last = map(packed, ends)
         self._room = max_length * ID_BYTES - len(self._last)
         self._known: dict[str, bytes] = {}
@@ -230,7 +252,7 @@ class _Words:
         words = text.split()
         found = [*map(self._known.get, words)]
         if None in found and not self._learn(words, found):
-            return self._tokenizer.by_reference(text)
+            return self._reference.encode(text)
         return b"".join((self._first, *found))[: self._room] + self._last  # type: ignore[arg-type]  # no None is left
 
     def _learn(self, words: list[str], found: list[bytes | None]) -> bool:
@@ -244,7 +266,7 @@ class _Words:
                 ids = new.get(word)
             if ids is None:
                 n_characters += len(word)
-                is_open = self._tokenizer.is_open
+                is_open = self._reference.is_open
                 is_too_much = len(new) >= _MOST_LEARNT if is_open else n_characters > _MOST_TAKEN_APART
                 ids = None if is_too_much else self._ids(word)
                 if ids is None:
@@ -261,11 +283,11 @@ class _Words:
 
     def _ids(self, word: str) -> bytes | None:
         """None: the reference is not open, or is quicker."""
-        if self._tokenizer.is_open and len(word) > _LONGEST_WORD:
+        if self._reference.is_open and len(word) > _LONGEST_WORD:
             return None
         ids: Iterable[int] | None = self._wordpiece.ids(word) if self._wordpiece else None
-        if ids is None and self._tokenizer.is_open:
-            ids = self._tokenizer.reference.encode(word, add_special_tokens=False).ids
+        if ids is None and self._reference.is_open:
+            ids = self._reference.tokenizer.encode(word, add_special_tokens=False).ids
         return None if ids is None else packed(ids)
 
     def _remember(self, word: str, ids: bytes) -> None:
@@ -324,37 +346,59 @@ def _special_ends(tokenizer: Tokenizer) -> tuple[Ids, Ids] | None:
     return None if any(is_special[start:stop]) else (ids[:start], ids[stop:])
 
 
-def _nanotoken(
-    content: bytes, max_length: int, reference: Callable[[str], Ids], texts: Iterable[str]
-) -> Callable[[str], bytes] | None:
-    """What nanotoken does, where the package is installed and gives the reference's ids for ``texts``."""
-
-    def quickly(text: str) -> bytes:
-        try:
-            return packed(ask(text))
-        except BaseException as error:
-            if _is_fault(error):
-                return packed(reference(text))
-            raise
-
+def _nanotoken(content: bytes, max_length: int, reference: _Reference, texts: Iterable[str]) -> _Nanotoken | None:
+    """The quicker way, where the package is installed and gives the reference's ids for ``texts``."""
     try:
+        nanotoken = _Nanotoken(content, max_length, reference)
+        same = all(nanotoken.ids(text) == reference.ids(text) for text in texts if text.isprintable())
+    except BaseException as error:
+        if _is_fault(error):  # it is young, and only a quicker way
+            return None
+        raise
+    return nanotoken if same else None
+
+
+class _Nanotoken:
+    """Ids by the package nanotoken; what it fails at, the reference is asked for.
+
+    Its tokenizer is made anew after a fork: a thread that stayed in the parent may have held a lock of the one before.
+    """
+
+    def __init__(self, content: bytes, max_length: int, reference: _Reference) -> None:
+        self._content, self._max_length, self._reference = content, max_length, reference
+        self._encode = self._made()
+        _nanotokens.add(self)
+
+    def _made(self) -> Callable[..., list[Ids]]:
         from nanotoken import WordPieceTokenizer, get_cache_entries, set_cache_entries
 
         set_cache_entries(
             min(get_cache_entries(), _MOST_WORDS)
         )  # by default a million a thread: new words, numbers say, add up
-        encode = WordPieceTokenizer.from_json(content).encode_batch_list
+        encode: Callable[..., list[Ids]] = WordPieceTokenizer.from_json(self._content).encode_batch_list
+        return encode
 
-        def ask(text: str) -> Ids:
-            ids: Ids = encode([text], max_length=max_length, truncation_side="right", parallel=False)[0]
-            return ids
+    def forget(self) -> None:
+        """Has the next text make the tokenizer anew."""
+        self._encode = self._encode_anew
 
-        same = all(ask(text) == reference(text) for text in texts if text.isprintable())
-    except BaseException as error:
-        if _is_fault(error):  # it is young, and only a quicker way
-            return None
-        raise
-    return quickly if same else None
+    def _encode_anew(self, *given: Any, **options: Any) -> list[Ids]:
+        self._encode = self._made()
+        return self._encode(*given, **options)
+
+    def ids(self, text: str) -> Ids:
+        return self._encode([text], max_length=self._max_length, truncation_side="right", parallel=False)[0]
+
+    def encode(self, text: str) -> bytes:
+        try:
+            return packed(self.ids(text))
+        except BaseException as error:
+            if _is_fault(error):
+                return self._reference.encode(text)
+            raise
+
+
+_nanotokens: WeakSet[_Nanotoken] = WeakSet()
 
 
 def _is_fault(error: BaseException) -> bool:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
@@ -127,7 +129,7 @@ def test_words_are_remembered(monkeypatch):
 def test_every_white_space_goes_the_quick_way(monkeypatch):
     quick = QueryTokenizer(content(wordpiece()), MAX_LENGTH)
     text = "\r\nwhere" + "".join(f"{space}parcel" for space in SPACES) + "\n"
-    monkeypatch.setattr(quick, "by_reference", None)
+    monkeypatch.setattr(quick._reference, "encode", None)
     assert ids_of(quick, text) == reference(wordpiece(), text)
 
 
@@ -367,6 +369,39 @@ def test_what_nanotoken_fails_at_goes_to_the_reference(fake, tiny_bundle):
     fake.wrong["refund"] = KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt):
         router.route("refund")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on Windows")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_process_has_a_nanotoken_of_its_own(fake, tiny_bundle):
+    router = Router.load(tiny_bundle.path)
+    made = FakeNanotoken(make_tokenizer())
+    fake.wrong["refund"] = AssertionError("a lock that a thread of the parent holds")
+    sys.modules["nanotoken"].WordPieceTokenizer.from_json = lambda _: made
+    child = os.fork()
+    if child == 0:
+        answers = [router.route("refund").intent for _ in range(2)]
+        os._exit((answers, made.asked) != (["refund"] * 2, ["refund"] * 2))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "max_length", "texts"),
+    [("words", MAX_LENGTH, None), ("tokenizers", 2, None), ("nanotoken", MAX_LENGTH, ())],
+)
+def test_a_tokenizer_that_is_dropped_is_freed_at_once(fake, name, max_length, texts):
+    quick = QueryTokenizer(content(make_tokenizer()), max_length, texts=texts)
+    assert quick.name == name
+    assert quick.encode("parcel \N{PARTY POPPER}")
+    assert quick.is_open
+    freed = []
+    weakref.finalize(quick._reference, freed.append, name)
+    gc.disable()
+    try:
+        del quick
+        assert freed == [name]
+    finally:
+        gc.enable()
 
 
 def test_without_nanotoken_the_words_are_remembered(monkeypatch, tiny_bundle):
