@@ -245,7 +245,7 @@ def run_processes(bundle: Path, texts: Sequence[str], seconds: float, n_workers:
     context = multiprocessing.get_context("spawn")
     start, results = context.Barrier(n_workers), context.Queue()
     arguments = (str(bundle), list(texts), seconds, in_batches, start, results)
-    workers = [context.Process(target=work_in_process, args=arguments) for _ in range(n_workers)]
+    workers = [context.Process(target=work_in_process, args=arguments, daemon=True) for _ in range(n_workers)]
     for worker in workers:
         worker.start()
     rates = [results.get(timeout=60 + 10 * seconds) for _ in workers]
