@@ -402,7 +402,9 @@ def _why_not_a_bundle(path: Path) -> str:
 def _check_format(manifest_path: Path, content: Mapping[str, Any]) -> None:
     version = content.get("format")
     if type(version) is not int or version < 1:
-        raise BundleError(f"{manifest_path}: not the manifest of a bundle (`format` is {version!r}, not a number)")
+        raise BundleError(
+            f"{manifest_path}: not the manifest of a bundle (`format` is {version!r}, not a number from 1 on)"
+        )
     if version > FORMAT:
         raise BundleError(
             f"{manifest_path}: format {version} is newer than this version reads ({FORMAT}); "

@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distill import loop
-from distill.guard import Breaker, Budget, FallbackOutcome, Guard, Ticket, as_usd
-from distill.hooks import notify
+from distill.guard import Breaker, Budget, FallbackOutcome, Guard, Ticket, as_usd, check_limit
+from distill.hooks import as_hooks, notify
 from distill.policy import Policy, confidence_of
 from distill.scrub import without_secrets
 from distill.types import OUT_OF_SCOPE_LABEL, Prediction, Reason, Task
@@ -184,8 +184,8 @@ class Cascade:
     ) -> None:
         _check_callable(fallback)
         _check_kinds(router, budget, breaker)
-        if not timeout_s > 0 or max_in_flight < 1:
-            raise ValueError(f"timeout_s ({timeout_s}) and max_in_flight ({max_in_flight}) must be above 0")
+        check_limit("timeout_s", timeout_s)
+        check_limit("max_in_flight", max_in_flight, is_whole=True)
         if timeout_s > threading.TIMEOUT_MAX:
             raise ValueError(f"timeout_s ({timeout_s}) must be {threading.TIMEOUT_MAX:.0f} at most")
         if not 0.0 <= ask_below <= 1.0:
@@ -193,10 +193,19 @@ class Cascade:
         self.router, self.fallback = router, fallback
         self.ask_when, self.ask_below = _reasons(ask_when) - {Reason.EMPTY_INPUT}, ask_below
         self.timeout_s = timeout_s
-        self.on_prediction: list[Hook] = []
+        self._hooks: list[Hook] = []
         self._guard = Guard(budget or Budget(), breaker or Breaker(), max_in_flight)
         self._is_async = iscoroutinefunction(fallback) or iscoroutinefunction(type(fallback).__call__)
         self._policy = Policy.of_answers(router.manifest.task, router.labels)
+
+    @property
+    def on_prediction(self) -> list[Hook]:
+        """Whom to tell."""
+        return self._hooks
+
+    @on_prediction.setter
+    def on_prediction(self, hooks: list[Hook]) -> None:
+        self._hooks = as_hooks(hooks)
 
     def __repr__(self) -> str:
         return f"Cascade({self.router!r}, {self.fallback!r})"
@@ -449,10 +458,10 @@ class Cascade:
 
     def _notify(self, texts: Sequence[str], predictions: Sequence[Prediction], started: float) -> Iterator[int]:
         """Tells the hooks, as far as it is iterated over."""
-        if not self.on_prediction:
+        if not self._hooks:
             return iter(())
         latency_ms = (perf_counter() - started) * 1000
-        return notify(self.on_prediction, texts, predictions, self.router.manifest.bundle_id, latency_ms)
+        return notify(self._hooks, texts, predictions, self.router.manifest.bundle_id, latency_ms)
 
 
 class _Patience:

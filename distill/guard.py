@@ -15,13 +15,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Breaker", "Budget", "FallbackOutcome", "Guard", "Ticket", "as_usd"]
+__all__ = ["Breaker", "Budget", "FallbackOutcome", "Guard", "Ticket", "as_usd", "check_limit"]
 
 
 def as_usd(name: str, amount: Decimal | float | str) -> Decimal:
@@ -41,6 +42,24 @@ def as_usd(name: str, amount: Decimal | float | str) -> Decimal:
     if not usd.is_finite():
         raise ValueError(f"{name} must be a number of US dollars, found {amount!r}")
     return usd
+
+
+def check_limit(name: str, limit: Any, *, is_whole: bool = False) -> None:
+    """Refuses what is no limit: a text of an environment variable, for instance.
+
+    Args:
+        name: What the error calls the limit.
+        limit: A number above 0.
+        is_whole: Whether it has to be a whole one.
+
+    Raises:
+        TypeError: It is no number of the kind.
+        ValueError: It is not above 0.
+    """
+    if isinstance(limit, bool) or not isinstance(limit, Integral if is_whole else (Real, Decimal)):
+        raise TypeError(f"{name} must be a {'whole ' if is_whole else ''}number, found {limit!r}")
+    if not float(limit) > 0:
+        raise ValueError(f"{name} must be above 0, found {limit}")
 
 
 class FallbackOutcome(StrEnum):
@@ -75,7 +94,8 @@ class Budget:
         window_s: Length of the time window, seconds.
 
     Raises:
-        ValueError: A limit is not above 0 or no number, or ``max_usd`` is given without ``usd_per_call``, or with one that never fits.
+        TypeError: A limit is no number, or ``max_calls`` no whole one.
+        ValueError: A limit is not above 0, or ``max_usd`` is given without ``usd_per_call``, or with one that never fits.
     """
 
     max_calls: int | None = None
@@ -88,10 +108,10 @@ class Budget:
             amount = getattr(self, name)
             if amount is not None:
                 object.__setattr__(self, name, as_usd(name, amount))
-        for name in ("max_calls", "max_usd", "usd_per_call", "window_s"):
-            limit = getattr(self, name)
-            if limit is not None and not limit > 0:
-                raise ValueError(f"{name} must be above 0, found {limit}")
+        for name in ("max_calls", "max_usd", "usd_per_call"):
+            if getattr(self, name) is not None:
+                check_limit(name, getattr(self, name), is_whole=name == "max_calls")
+        check_limit("window_s", self.window_s)
         if self.max_usd is not None and self.usd_per_call is None:
             raise ValueError("max_usd needs usd_per_call: what a call costs at most is not known before it is made")
         if self.max_usd is not None and self.usd_per_call is not None and self.usd_per_call > self.max_usd:
@@ -109,6 +129,7 @@ class Breaker:
         pause_s: For how many seconds; then one call is let through as a trial.
 
     Raises:
+        TypeError: One of them is no number, or ``failures`` no whole one.
         ValueError: One of them is not above 0.
     """
 
@@ -116,9 +137,8 @@ class Breaker:
     pause_s: float = 30.0
 
     def __post_init__(self) -> None:
-        for name in ("failures", "pause_s"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, found {getattr(self, name)}")
+        check_limit("failures", self.failures, is_whole=True)
+        check_limit("pause_s", self.pause_s)
 
 
 @dataclass(slots=True, eq=False)

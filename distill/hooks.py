@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import finalize
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from distill.types import Prediction
 
-__all__ = ["Hook", "PredictionEvent", "notify"]
+__all__ = ["Hook", "PredictionEvent", "as_hooks", "notify"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,6 +48,17 @@ _NEVER_RUN = CoroutineType, GeneratorType, AsyncGeneratorType
 """What calling a function gives that has not run yet."""
 _reported: set[tuple[int, str]] = set()
 """Which hook, by its identity, and which kind of error."""
+
+
+def as_hooks(hooks: Any) -> list[Hook]:
+    """What is to take the place of ``on_prediction``.
+
+    Raises:
+        TypeError: It is no list, but a function for instance.
+    """
+    if not isinstance(hooks, list):
+        raise TypeError(f"on_prediction is a list of functions, to which you append yours; found {hooks!r}")
+    return hooks
 
 
 def notify(

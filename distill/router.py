@@ -10,7 +10,8 @@ What counts as a query:
 - Empty and blank text, and text of which the tokenizer keeps nothing (control characters, say), is answered without
   asking the model: ``intent`` None, ``score`` 0.0, ``reason`` ``EMPTY_INPUT``.
 - Of long text the first ``manifest.max_length`` tokens count. No more than 64 characters for each of these reach the
-  tokenizer (after leading white space), so that a text of megabytes costs no more than a page.
+  tokenizer (after leading white space, of which 100,000 characters are passed over at most), so that a text of megabytes
+  costs no more than a page.
 - Lone surrogates, which no UTF-8 can hold, are read as U+FFFD.
 
 Threads share a Router: what a query writes to is its own until it is answered, and nothing of it is handed out. It works after ``fork`` and ``spawn`` and pickles by path
@@ -22,6 +23,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -47,7 +49,7 @@ from distill.bundle import (
     mark_of_file,
 )
 from distill.errors import BundleError, DistillError, QueryError, first_line
-from distill.hooks import notify
+from distill.hooks import as_hooks, notify
 from distill.hub import fetch
 from distill.policy import Policy
 from distill.session import LOGITS, MOST_BOUND, Binding, check_inputs, no_bindings, open_session, pick_output
@@ -70,6 +72,8 @@ __all__ = ["Router"]
 T = TypeVar("T")
 
 _CHARACTERS_PER_TOKEN = 64
+_MOST_LEADING_SPACE = 100_000
+_MOST_THREADS = 1024
 _BATCH_SIZES = {"encoder": 16, "static": 48}
 _INLINE_QUERIES, _INLINE_CHARACTERS = 16, 800
 """What is answered in an event loop's own thread at most; of new words alone so many characters take one to two milliseconds."""
@@ -96,19 +100,19 @@ class Router:
     Raises:
         BundleError: The tokenizer or the graph cannot be read, or they do not fit the manifest, or were replaced meanwhile.
         TypeError: ``bundle`` is not a ``Bundle``, but a path for instance.
-        ValueError: ``threads`` is no whole number of 1 or more.
+        ValueError: ``threads`` is no whole number from 1 to 1,024.
     """
 
     def __init__(self, bundle: Bundle, *, threads: int = 1) -> None:
         if not isinstance(bundle, Bundle):
             raise TypeError(f"Router takes a Bundle, found {_type_name(bundle)}; Router.load opens a folder")
-        if not isinstance(threads, int | np.integer) or threads < 1:
-            raise ValueError(f"threads must be a whole number, 1 or more, found {threads!r}")
+        if not isinstance(threads, int | np.integer) or not 1 <= threads <= _MOST_THREADS:
+            raise ValueError(f"threads must be a whole number from 1 to {_MOST_THREADS}, found {threads!r}")
         bundle = replace(
             bundle, path=bundle.path.resolve()
         )  # opened again after a fork, wherever that is and a link leads
         manifest = bundle.manifest
-        self.on_prediction: list[Hook] = []
+        self._hooks: list[Hook] = []
         self._bundle, self._threads, self._verifies = bundle, threads, True
         self._policy = _read_policy(bundle)
         self._tokenizer, self._pad_id = _read_tokenizer(bundle)
@@ -139,7 +143,10 @@ class Router:
 
         Raises:
             BundleError: The bundle is missing, incomplete, altered, of a newer format, or its parts do not fit.
+            TypeError: ``path`` is no path, but None for instance.
+            ValueError: As for ``Router``.
         """
+        _check_path(path)
         for attempt in range(1, _MOST_OPENINGS + 1):
             found = mark_of(path)
             graphs = {name: mark_of_file(Path(path) / name) for name in (ONNX_FP32, ONNX_INT8)}
@@ -169,13 +176,23 @@ class Router:
         Raises:
             BundleError: It cannot be fetched, or a local folder is asked for a revision, or as for ``load``.
             MissingExtraError: huggingface_hub is not installed.
+            TypeError: ``name`` is no name, but None for instance.
+            ValueError: As for ``Router``.
         """
-        is_local = bool(name) and (Path(name).is_dir() or Path(name).is_absolute())
+        _check_path(name)
+        is_local = _is_here(Path(name)) or Path(name).is_absolute()
         if is_local and revision is not None:
-            raise BundleError(
-                f"{name}: a folder here, which has no revision {revision!r}; leave it out, or start elsewhere"
-            )
+            raise BundleError(f"{name}: is here, and has no revision {revision!r}; leave it out, or start elsewhere")
         return cls.load(name if is_local else fetch(name, revision), threads=threads, verify=verify)
+
+    @property
+    def on_prediction(self) -> list[Hook]:
+        """Whom to tell."""
+        return self._hooks
+
+    @on_prediction.setter
+    def on_prediction(self, hooks: list[Hook]) -> None:
+        self._hooks = as_hooks(hooks)
 
     @property
     def bundle(self) -> Bundle:
@@ -216,7 +233,7 @@ class Router:
             QueryError: ``text`` is not a string.
             BundleError: The first query after a fork finds that the bundle was replaced, or tokenizer or graph fail on the query.
         """
-        if not self.on_prediction:
+        if not self._hooks:
             return self._route(text)
         started = perf_counter()
         prediction = self._route(text)
@@ -252,8 +269,9 @@ class Router:
             batch_size: Queries in one call of the model; None: 16 for the encoder, 48 for static.
 
         Raises:
-            QueryError: ``texts`` is a string, or one of them is not.
+            QueryError: ``texts`` is a string or a mapping, or one of them is no string.
             BundleError: As for ``route``.
+            ValueError: ``batch_size`` is no whole number of 1 or more.
         """
         return self._route_batch(_as_list(texts), batch_size)
 
@@ -270,7 +288,7 @@ class Router:
             predictions += self._policy.decide_batch(rows)
         for position in np.flatnonzero(is_empty):
             predictions[position] = self._empty()
-        if self.on_prediction:
+        if self._hooks:
             self._notify(texts, predictions, started, pauses=pauses)
         return predictions
 
@@ -288,8 +306,9 @@ class Router:
             float32 array of shape (n, n_labels). Rows sum to 1 but for ``multi``.
 
         Raises:
-            QueryError: ``texts`` is a string, or one of them is not.
+            QueryError: As for ``route_batch``.
             BundleError: As for ``route``.
+            ValueError: As for ``route_batch``.
         """
         return self._batch(_as_list(texts), batch_size)[0]
 
@@ -311,11 +330,13 @@ class Router:
     async def aroute_batch(self, texts: Iterable[str], *, batch_size: int | None = None) -> list[Prediction]:
         """``route_batch`` for event loops: in a thread, but for a few short queries to a static student.
 
-        The thread is in compiled code, where the loop can run, most of the time, and pauses while it is in Python.
+        The thread is in compiled code, where the loop can run, most of the time, and pauses while it is in Python. ``texts``
+        are made a list in the loop, so that a generator should have them at hand.
 
         Raises:
-            QueryError: ``texts`` is a string, or one of them is not.
+            QueryError: As for ``route_batch``.
             BundleError: As for ``route``.
+            ValueError: As for ``route_batch``.
         """
         queries = _as_list(texts)
         if self._is_quick(queries):
@@ -348,10 +369,10 @@ class Router:
         """``tokenise``, as the tokenizer gives it."""
         if not isinstance(text, str):
             raise QueryError(_not_a_query(text))
+        if len(text) > self._max_characters:
+            text = text[: _MOST_LEADING_SPACE + self._max_characters].lstrip()[: self._max_characters]
         if not text or text.isspace():
             return b""
-        if len(text) > self._max_characters:
-            text = text.lstrip()[: self._max_characters]
         return self._tokenizer.encode(text)
 
     def logits(self, ids: Sequence[int]) -> Floats:
@@ -365,12 +386,17 @@ class Router:
 
         Raises:
             BundleError: As for ``route``; ids that the graph does not take.
+            ValueError: There is none, or more than ``manifest.max_length``, or one is below 0.
         """
         listed = [*ids]
         try:
             batch = [packed(listed)]
         except (OverflowError, TypeError) as error:
             raise self._unanswered(len(listed), error) from error
+        if not 1 <= len(listed) <= self.manifest.max_length or min(listed) < 0:
+            raise ValueError(
+                f"ids: expected 1 to {self.manifest.max_length} of 0 or more, found {len(listed)}: {listed[:8]}"
+            )
         logits: Floats = self._run_checked(batch, LOGITS)[0]
         return logits
 
@@ -379,7 +405,12 @@ class Router:
 
         Args:
             logits: float32 array of shape (n_labels,); left as it is.
+
+        Raises:
+            ValueError: It is of another shape.
         """
+        if np.shape(logits) != (len(self.labels),):
+            raise ValueError(f"logits: expected the shape ({len(self.labels)},), found {np.shape(logits)}")
         rows = logits[None, :].copy()
         return self._policy.decide((_softmax(rows) if self._is_softmax else _sigmoid(rows))[0])
 
@@ -473,7 +504,7 @@ class Router:
         self, texts: Sequence[str], predictions: Sequence[Prediction], started: float, *, pauses: bool = False
     ) -> None:
         latency_ms = (perf_counter() - started) * 1000
-        told = notify(self.on_prediction, texts, predictions, self.manifest.bundle_id, latency_ms)
+        told = notify(self._hooks, texts, predictions, self.manifest.bundle_id, latency_ms)
         for _ in _with_pauses(told) if pauses else told:
             pass
 
@@ -550,6 +581,32 @@ if hasattr(os, "register_at_fork"):  # threads do not outlive a fork, nor who ho
     os.register_at_fork(after_in_child=_forget_sessions)
 
 
+def _check_path(path: Any) -> None:
+    """Refuses what leads nowhere.
+
+    Raises:
+        BundleError: No file can have this name.
+        TypeError: It is no path.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"a bundle is given by its path, found {_type_name(path)}")
+    name = os.fspath(path)
+    try:
+        os.fsencode(name)
+    except UnicodeError:
+        name = ""
+    if not name or "\0" in name:
+        raise BundleError(f"{os.fspath(path)!r}: not the path of a bundle")
+
+
+def _is_here(path: Path) -> bool:
+    """Whether there is something; a name that is too long for a file's is nothing."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
 def _reopen(kind: type[Router], path: str, bundle_id: str, threads: int, verifies: bool) -> Router:
     router = kind.load(path, threads=threads, verify=verifies)
     if router.manifest.bundle_id != bundle_id:
@@ -614,6 +671,10 @@ def _as_list(texts: Any) -> list[str]:
         raise QueryError("a batch is a list of queries, not one string; for one query use route, or a list of one")
     if isinstance(texts, bytes | bytearray):
         raise QueryError(_not_a_query(texts))
+    if isinstance(texts, Mapping):  # iterating over it would route its keys
+        raise QueryError(
+            f"a batch is a list of queries, found {_type_name(texts)}; give its values, or the one of its text"
+        )
     try:
         queries = iter(texts)
     except TypeError as error:

@@ -80,7 +80,13 @@ def _open_mapped(path: Path, threads: int, *, is_softmax: bool) -> onnxruntime.I
 
 
 def _session(graph: str | bytes, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
-    return onnxruntime.InferenceSession(graph, options, providers=_PROVIDERS, disabled_optimizers=SLOW_FUSIONS)
+    return onnxruntime.InferenceSession(
+        graph,
+        options,
+        providers=_PROVIDERS,
+        disabled_optimizers=SLOW_FUSIONS,
+        enable_fallback=0,  # there is none, of which it would print several lines
+    )
 
 
 def new_options(threads: int) -> onnxruntime.SessionOptions:

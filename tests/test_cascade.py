@@ -1044,6 +1044,14 @@ def test_parts_of_another_kind_are_refused_at_once(tiny_router, wrong, complaint
     parts = {"router": tiny_router, "fallback": Fallback()} | wrong
     with pytest.raises(TypeError, match=f"^{complaint}$"):
         Cascade(**parts)
+    for limit, found, kind in (
+        ("timeout_s", "5", "number"),
+        ("max_in_flight", "8", "whole number"),
+        ("max_in_flight", 1.5, "whole number"),
+        ("max_in_flight", float("nan"), "whole number"),
+    ):
+        with pytest.raises(TypeError, match=f"{limit} must be a {kind}, found {found!r}"):
+            Cascade(tiny_router, Fallback(), **{limit: found})
     with pytest.raises(TypeError, match="ask_when names reasons, found 5; there are "):
         Cascade(tiny_router, Fallback(), ask_when=5)
 

@@ -197,6 +197,22 @@ def test_a_budget_that_limits_nothing_is_refused(limits, complaint):
         Budget(**limits)
 
 
+@pytest.mark.parametrize(
+    ("kind", "limits", "complaint"),
+    [
+        (Budget, {"max_calls": "1000"}, "max_calls must be a whole number, found '1000'"),
+        (Budget, {"max_calls": 1.5}, "max_calls must be a whole number, found 1.5"),
+        (Budget, {"window_s": "60"}, "window_s must be a number, found '60'"),
+        (Breaker, {"failures": "5"}, "failures must be a whole number, found '5'"),
+        (Breaker, {"failures": True}, "failures must be a whole number, found True"),
+        (Breaker, {"pause_s": None}, "pause_s must be a number, found None"),
+    ],
+)
+def test_what_is_no_number_limits_nothing(kind, limits, complaint):
+    with pytest.raises(TypeError, match=complaint):
+        kind(**limits)
+
+
 @pytest.mark.parametrize("setting", [{"failures": 0}, {"pause_s": 0}])
 def test_a_breaker_that_breaks_nothing_is_refused(setting):
     with pytest.raises(ValueError, match=next(iter(setting))):

@@ -28,6 +28,7 @@ from scipy.special import expit, softmax
 import distill.bundle
 import distill.router as router_module
 from distill.bundle import Bundle, seal
+from distill.cascade import Cascade
 from distill.errors import BundleError, DistillError, QueryError
 from distill.policy import Policy
 from distill.router import Router
@@ -240,10 +241,76 @@ def test_what_is_wrong_with_a_batch_is_said_as_it_is(tiny_router, texts, error):
 
 @pytest.mark.parametrize("number", [0, -1, 1.5, "2"])
 def test_threads_and_batches_are_counted_in_whole_numbers(tiny_bundle, tiny_router, number):
-    with pytest.raises(ValueError, match=f"threads must be a whole number, 1 or more, found {number!r}"):
+    with pytest.raises(ValueError, match=f"threads must be a whole number from 1 to 1024, found {number!r}"):
         Router.load(tiny_bundle.path, threads=number)
     with pytest.raises(ValueError, match=f"batch_size must be a whole number, 1 or more, found {number!r}"):
         tiny_router.route_batch(["refund"], batch_size=number)
+
+
+def test_more_threads_than_any_machine_has_are_refused(tiny_bundle):
+    with pytest.raises(ValueError, match="threads must be a whole number from 1 to 1024, found 10000000000"):
+        Router.load(tiny_bundle.path, threads=10**10)
+
+
+@pytest.mark.parametrize("opening", [Router.load, Router.from_pretrained])
+@pytest.mark.parametrize(
+    ("path", "error", "complaint"),
+    [
+        (None, TypeError, "a bundle is given by its path, found None"),
+        (b"models", TypeError, "a bundle is given by its path, found bytes"),
+        ("", BundleError, "'': not the path of a bundle"),
+        ("models\0", BundleError, r"'models\\x00': not the path of a bundle"),
+        ("\ud800", BundleError, r"'\\ud800': not the path of a bundle"),
+        ("a" * 5_000, BundleError, "aaa"),
+    ],
+)
+def test_what_is_no_path_is_refused(opening, path, error, complaint):
+    with pytest.raises(error, match=complaint):
+        opening(path)
+
+
+def test_a_file_in_place_of_a_folder_is_said_by_either_way_in(tiny_bundle):
+    for opening in (Router.load, Router.from_pretrained):
+        with pytest.raises(BundleError, match=r"manifest\.json: not a bundle but a file"):
+            opening(str(tiny_bundle.path / "manifest.json"))
+
+
+def test_hooks_are_a_list(tiny_bundle):
+    router = Router.load(tiny_bundle.path)
+    for each in (router, Cascade(router, str)):
+        told = []
+        for wrong in (told.append, None, (told.append,)):
+            with pytest.raises(
+                TypeError, match="on_prediction is a list of functions, to which you append yours; found"
+            ):
+                each.on_prediction = wrong
+        each.on_prediction = [told.append]
+        each.route("refund")
+        assert len(told) == 1
+
+
+def test_a_row_is_no_batch(tiny_router):
+    for ask in (tiny_router.route_batch, tiny_router.predict_proba):
+        with pytest.raises(QueryError, match="a batch is a list of queries, found dict; give its values"):
+            ask({"text": "refund"})
+
+
+def test_white_space_before_a_query_is_passed_over_up_to_a_limit(tiny_router):
+    assert tiny_router.route(" \n" * 40_000 + "refund").intent == "refund"
+    for text in (" " * 200_000 + "refund", "\n" * 10_000_000):
+        assert tiny_router.route(text).reason is Reason.EMPTY_INPUT
+
+
+@pytest.mark.parametrize("ids", [[], [-1], [2] * 1_000])
+def test_what_are_no_ids_of_a_text_is_refused(tiny_router, ids):
+    with pytest.raises(ValueError, match=rf"ids: expected 1 to \d+ of 0 or more, found {len(ids)}: "):
+        tiny_router.logits(ids)
+
+
+@pytest.mark.parametrize("logits", [None, np.zeros(3, np.float32), np.zeros((1, 5), np.float32)])
+def test_what_are_no_logits_is_refused(tiny_router, logits):
+    with pytest.raises(ValueError, match=rf"logits: expected the shape \({len(tiny_router.labels)},\), found "):
+        tiny_router.decide(logits)
 
 
 @pytest.mark.parametrize("kind", [tuple, iter, bytes, np.asarray])
@@ -1013,7 +1080,7 @@ def test_of_a_commit_that_was_fetched_nobody_is_asked(tiny_bundle, tmp_path, mon
 
 
 def test_a_local_folder_has_no_revision(tiny_bundle):
-    with pytest.raises(BundleError, match=r"a folder here, which has no revision 'v2'"):
+    with pytest.raises(BundleError, match=r"is here, and has no revision 'v2'"):
         Router.from_pretrained(str(tiny_bundle.path), revision="v2")
 
 
