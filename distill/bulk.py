@@ -16,8 +16,10 @@ import logging
 import os
 import re
 import signal
+import socket
 import stat
 import threading
+from collections.abc import Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
@@ -38,12 +40,12 @@ from distill.bulk_files import (
     source_of,
 )
 from distill.data import keep_mode, storage_errors, write_json
-from distill.errors import BundleError, DataError, DistillError, missing_extra
+from distill.errors import BundleError, DataError, DistillError, StorageError, first_line, missing_extra
 from distill.progress import Progress, say
 from distill.router import Router
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
     from distill.types import Task
 
@@ -59,6 +61,10 @@ _OURS = re.compile(r"\d{6,}\.|joined\.|errors\.jsonl|.*\.partial$")
 _LINES_PER_PART = 16_384
 _LONG_TO_READ = 1 << 26
 """Bytes of a CSV from which on reading it takes seconds."""
+_RAY_ADDRESS = "RAY_ADDRESS"
+_ENDING = (signal.SIGINT, signal.SIGTERM)
+_HOST_AND_PORT = re.compile(r"(ray://)?(?P<host>[^:/]+):(?P<port>\d+)")
+_ANSWERS_WITHIN_S = 10.0
 _NOTHING = {"n_lines": 0, "n_errors": 0, "first_error": "", "error": "", "message": ""}
 _RAY_LOG_LEVELS = {"RAY_DATA_LOG_LEVEL": "ERROR", "RAY_BACKEND_LOG_LEVEL": "fatal"}
 
@@ -192,15 +198,15 @@ def route_file(
         show_progress: Shows progress on stderr; what is to be known (a run that goes on, the first line without a query) is said in any case.
 
     Raises:
-        DataError: The input cannot be read, or a table lacks a column, or one to keep has a name that the output has too, or is changed meanwhile, or has lines but a query in none (they are in ``errors.jsonl`` then, and an old
+        DataError: The input cannot be read, or a column's name is empty, or a table lacks a column, or one to keep has a name that the output has too, or is changed meanwhile, or has lines but a query in none (they are in ``errors.jsonl`` then, and an old
             output stays); a file that is none of ours stands in the way; or another run is writing the output.
         BundleError: The bundle cannot be loaded.
         MissingExtraError: pyarrow or Ray is needed and not installed.
-        StorageError: The output cannot be written.
+        StorageError: The output cannot be written, or Ray does not start.
+        TypeError: ``column`` or one of ``keep`` is no text.
         ValueError: There is no such engine, or ``lines_per_part`` is no whole number of 1 or more.
     """
-    if isinstance(keep, str):
-        raise TypeError(f"keep: expected a list of names, found {keep!r}")
+    _check_columns(column, keep)
     if engine not in ENGINES:
         raise ValueError(f"engine: expected {' or '.join(ENGINES)}, found {engine!r}")
     if not isinstance(lines_per_part, int) or lines_per_part < 1:
@@ -230,6 +236,16 @@ def route_file(
         if _facts(job.source) != facts:
             raise DataError(f"{job.source}: was changed while it was routed; run it again, which begins anew")
         return _finish(job, parts, n_resumed, answers)
+
+
+def _check_columns(column: str, keep: Sequence[str]) -> None:
+    if not isinstance(column, str):
+        raise TypeError(f"column: expected a name, found {column!r}")
+    is_list = isinstance(keep, Sequence) and not isinstance(keep, str)
+    if not is_list or not all(isinstance(name, str) for name in keep):
+        raise TypeError(f"keep: expected a list of names, found {keep!r}")
+    if "" in {column, *keep}:
+        raise DataError("a column's name is empty; name the one that holds the queries, or one to keep")
 
 
 def _flush(path: Path) -> None:
@@ -336,7 +352,7 @@ def _report_of(job: _Job) -> Path:
         DataError: There is no such place.
     """
     for report in job.reports:
-        if not report.exists() or _is_ours(report, job):
+        if not os.path.lexists(report) or _is_ours(report, job):
             return report
     raise _in_the_way(job.reports[-1])
 
@@ -499,14 +515,45 @@ class _RayWorker:
 
 
 @contextmanager
-def _signals_kept() -> Iterator[None]:
-    """Ray ends the program in its own way where it is told to (SIGTERM); the caller's way comes back."""
-    before = signal.getsignal(signal.SIGTERM)
+def _signals_later(ray: Any) -> Iterator[None]:
+    """What is to end the program does so once Ray has started: an exception amid its forks would leave locks that nobody lets go of.
+
+    Nor has Ray its own way of ending the program then.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in _ENDING}
+    utils = ray._private.utils  # noqa: SLF001 - Ray offers no other way
+    as_it_was = utils.set_sigterm_handler
+    utils.set_sigterm_handler = lambda _: None
     try:
         yield
     finally:
-        if threading.current_thread() is threading.main_thread() and before is not None:
-            signal.signal(signal.SIGTERM, before)
+        utils.set_sigterm_handler = as_it_was
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        if came:
+            signal.raise_signal(came[0])
+
+
+def _start(ray: Any) -> None:
+    """Starts Ray, or joins the one that RAY_ADDRESS names.
+
+    Raises:
+        StorageError: It does not start, or nobody answers there.
+    """
+    address = os.environ.get(_RAY_ADDRESS, "")
+    try:
+        if found := _HOST_AND_PORT.fullmatch(address):  # Ray itself would try for minutes
+            with socket.create_connection((found["host"], int(found["port"])), _ANSWERS_WITHIN_S):
+                pass
+        with _signals_later(ray):
+            ray.init(log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, OverflowError, RuntimeError, ValueError) as error:
+        where = f" ({_RAY_ADDRESS} is {address!r})" if address else ""
+        raise StorageError(f"Ray does not start{where}: {first_line(error)}") from error
 
 
 def _run_on_ray(router: PartRouter, parts: Sequence[Part]) -> Iterator[dict[str, Any]]:
@@ -515,10 +562,9 @@ def _run_on_ray(router: PartRouter, parts: Sequence[Part]) -> Iterator[dict[str,
         return
     ray = _import_ray()
     is_ours = not ray.is_initialized()
-    if is_ours:
-        with _signals_kept():
-            ray.init(log_to_driver=False, logging_level=logging.ERROR)
     try:
+        if is_ours:
+            _start(ray)
         ray.data.DataContext.get_current().enable_progress_bars = False
         n_workers = max(1, min(len(parts), int(ray.cluster_resources().get("CPU", 1))))
         table = ray.data.from_items([asdict(part) for part in parts], override_num_blocks=len(parts))

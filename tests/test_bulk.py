@@ -5,12 +5,14 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
 import tracemalloc
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -33,8 +35,8 @@ MALFORMED = {
     b"[1, 2]": "expected a JSON object, found list",
     b'"refund"': "expected a JSON object, found str",
     b"{}": 'has no "text"; its keys: none',
-    b'{"query": "refund", "\\ud83d\\n": 1}': 'has no "text"; its keys: query, \\ud83d\\n; --column says where the queries stand',
-    b'{"' + b"long" * 999 + b'": 1}': "longlong; --column",
+    b'{"query": "refund", "\\ud83d\\n": 1}': "has no \"text\"; its keys: 'query', '\\ud83d\\n'; --column says where the queries stand",
+    b'{"' + b"long" * 999 + b'": 1}': "longlon; --column",
     b'{"text": null}': '"text" must be a string, found none',
     b'{"text": 3}': '"text" must be a string, found int',
     b'{"text": "\\ud83d"}': "half a surrogate pair",
@@ -170,6 +172,25 @@ def test_rows_of_several_lines_stay_long_beside_a_few_unclosed_quotes(tmp_path, 
     _, lines = read_csv(path, lines_per_part)
     assert [line.text for line in lines if line.text is not None and len(line.text) > 100] == [long] * 4
     assert [line.raw for line in lines if line.error] == ['"never closed']
+
+
+@pytest.mark.parametrize("options", [{"column": ""}, {"keep": ["id", ""]}])
+def test_a_name_that_is_empty_is_refused(tiny_bundle, tmp_path, options):
+    source = write_texts(tmp_path / "queries.jsonl", ["refund"])
+    with pytest.raises(DataError, match="a column's name is empty"):
+        route_file(tiny_bundle.path, source, tmp_path / "answers.jsonl", **options)
+    name, value = ("--column", "") if "column" in options else ("--keep", "")
+    done = distill("route", tiny_bundle.path, "--input", source, "--output", tmp_path / "answers.jsonl", name, value)
+    assert (done.exit_code, "a column's name is empty" in done.stderr) == (1, True)
+    with pytest.raises(TypeError, match=r"(column|keep): expected .*, found \[?5"):
+        route_file(tiny_bundle.path, source, tmp_path / "answers.jsonl", **dict.fromkeys(options, 5))
+
+
+def test_a_line_that_is_cut_off_speaks_of_no_second_line(tiny_bundle, tmp_path):
+    source = tmp_path / "queries.jsonl"
+    source.write_text('{"text": "refund"}\n{"text": "ref\n[\n', encoding="utf-8")
+    route_file(tiny_bundle.path, source, tmp_path / "answers.jsonl")
+    assert all("line 2" not in row["error"] for row in read_rows(tmp_path / "errors.jsonl"))
 
 
 def test_malformed_lines_are_said_counted_and_kept(tiny_bundle, tmp_path, capsys):
@@ -716,7 +737,7 @@ def test_a_column_that_a_table_lacks_is_named_before_anything_is_written(tiny_bu
     source, output = write_kept(tmp_path / f"queries{suffix}"), tmp_path / "answers" / "answers.jsonl"
     line = fails("route", tiny_bundle.path, "--input", source, "--output", output, "--keep", "id", "--keep", "idd")
     assert line == (
-        f"{source}: has no column `idd`; it has text, id, who, paid, usd; --keep names what goes into the output"
+        f"{source}: has no column 'idd'; it has 'text', 'id', 'who', 'paid', 'usd'; --keep names what goes into the output"
     )
     assert not output.parent.exists()
 
@@ -826,6 +847,7 @@ def test_long_texts_that_come_late_make_parts_shorter(tmp_path, monkeypatch):
 PROGRAM = """
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from distill.bulk import route_file
 bundle, source, output = map(Path, sys.argv[1:])
 route_file(bundle, source, output, lines_per_part=50)
@@ -1145,8 +1167,8 @@ def test_an_input_that_is_a_link_has_the_format_that_its_own_name_says(tiny_bund
         ("queries.xlsx", "answers.jsonl", "queries.xlsx: expected a file that ends in .jsonl, .csv or .parquet"),
         ("queries.jsonl", "answers.csv", "answers.csv: expected a file that ends in .jsonl or .parquet"),
         ("queries.jsonl", "answers", "answers: expected a file"),
-        ("other.csv", "answers.jsonl", "other.csv: has no column `text`; it has query, n; --column says where"),
-        ("empty.csv", "answers.jsonl", "empty.csv: has no column `text`; it has none; --column"),
+        ("other.csv", "answers.jsonl", "other.csv: has no column 'text'; it has 'query', 'n'; --column says where"),
+        ("empty.csv", "answers.jsonl", "empty.csv: has no column 'text'; it has none; --column"),
         ("latin.csv", "answers.jsonl", "latin.csv:1: not UTF-8 (byte 5)"),
         ("missing.csv", "answers.jsonl", "missing.csv: cannot be read"),
         ("queries.jsonl", "queries.jsonl", "is the input"),
@@ -1159,7 +1181,7 @@ def test_an_input_that_is_a_link_has_the_format_that_its_own_name_says(tiny_bund
         ("missing.jsonl", "answers.jsonl", "missing.jsonl: cannot be read"),
         ("missing.parquet", "answers.jsonl", "missing.parquet: cannot be read"),
         ("torn.parquet", "answers.jsonl", "torn.parquet: not a Parquet file"),
-        ("other.parquet", "answers.jsonl", "has no column `text`; it has query, n; --column says where"),
+        ("other.parquet", "answers.jsonl", "has no column 'text'; it has 'query', 'n'; --column says where"),
         ("numbers.parquet", "answers.jsonl", "the column `text` must hold text, found int64"),
         ("categories.parquet", "answers.jsonl", "the column `text` must hold text, found int64"),
     ],
@@ -1290,6 +1312,41 @@ def test_a_worker_on_ray_routes_with_the_bundle_that_the_run_began_with(tiny_bun
     assert "the bundle was replaced while it routed; run the command again" in done["message"][0]
     job.folder.mkdir()
     assert bulk._RayWorker(job, answers, tiny_bundle.manifest.bundle_id)(part)["n_lines"] == [1]
+
+
+@pytest.mark.filterwarnings("default")  # Ray's own
+@pytest.mark.xdist_group("ray")
+@pytest.mark.parametrize("address", ["nowhere", "127.0.0.1:{port}", "ray://127.0.0.1:{port}", "127.0.0.1:99999"])
+def test_an_address_at_which_no_ray_answers_is_one_clear_line(tiny_bundle, tmp_path, monkeypatch, address):
+    pytest.importorskip("ray.data")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = address.format(port=free.getsockname()[1])
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        source = write_texts(tmp_path / "queries.jsonl", ["refund"])
+        with pytest.raises(StorageError, match=f"^Ray does not start \\(RAY_ADDRESS is '{address}'\\): .+"):
+            route_file(tiny_bundle.path, source, tmp_path / "answers.jsonl", engine="ray")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_is_to_end_the_program_waits_until_ray_has_started(monkeypatch, number):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    utils = SimpleNamespace(set_sigterm_handler=lambda handler: signal.signal(signal.SIGTERM, handler))
+    started = []
+
+    def init(**_):
+        utils.set_sigterm_handler(lambda *_: pytest.fail("Ray's own way of ending the program"))
+        signal.raise_signal(number)
+        started.append(number)
+
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as the command does
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            bulk._start(SimpleNamespace(init=init, _private=SimpleNamespace(utils=utils)))
+        assert started == [number]
+        assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.filterwarnings("default")  # Ray's own

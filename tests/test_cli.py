@@ -507,6 +507,16 @@ def test_json_on_stdin_is_text_and_the_command_says_so(tiny_bundle):
     assert "JSON" not in distill("route", tiny_bundle.path, stdin="refund {now}\n").stderr
 
 
+def test_ctrl_c_amid_stdin_promises_nothing(tiny_bundle):
+    process = program("route", tiny_bundle.path, stdin=subprocess.PIPE)
+    process.stdin.write("refund please\n")
+    process.stdin.flush()
+    assert process.stdout.readline().startswith("refund ")
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, stderr) == (130, "distill: interrupted\n")
+
+
 def test_route_from_stdin_answers_every_line_in_order(tiny_bundle):
     stdin = "\ufeffrefund please\r\n\n   \nwhere is my parcel\nünïcödé 🙂"
     lines = distill("route", tiny_bundle.path, "--json", stdin=stdin).stdout.splitlines()

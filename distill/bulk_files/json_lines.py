@@ -75,7 +75,7 @@ def _object_of(raw: bytes) -> dict[str, Any]:
     if len(raw) == limits.LONGEST_LINE and not raw.endswith(b"\n"):
         raise ValueError(f"longer than {limits.LONGEST_LINE} bytes")
     try:
-        value = json.loads(raw.decode())
+        value = json.loads(raw.decode().rstrip("\r\n"))  # or the error would speak of a second line
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8 (byte {error.start})") from error
     except (ValueError, RecursionError) as error:

@@ -176,7 +176,7 @@ def check_columns(path: Path, columns: Columns, found: Sequence[str]) -> None:
     options = dict.fromkeys(columns.kept, "--keep names what goes into the output")
     for name, option in {**options, columns.text: "--column says where the queries stand"}.items():
         if name not in found:
-            raise DataError(f"{path}: has no column `{name}`; it has {listed(found)}; {option}")
+            raise DataError(f"{path}: has no column {name!r}; it has {listed(found)}; {option}")
         if found.count(name) > 1:
             raise DataError(
                 f"{path}: has {found.count(name)} columns `{name}`; rename all but one, or name another: {option}"
@@ -185,4 +185,4 @@ def check_columns(path: Path, columns: Columns, found: Sequence[str]) -> None:
 
 def listed(names: Iterable[str]) -> str:
     """Names on one line, whatever they hold, and no more of them than one can read."""
-    return ", ".join(repr(name)[1:-1] for name in names)[: limits.LISTED_CHARACTERS] or "none"
+    return ", ".join(map(repr, names))[: limits.LISTED_CHARACTERS] or "none"

@@ -8,6 +8,7 @@ import json
 import re
 import signal
 import sys
+from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,6 +21,8 @@ from distill.errors import DistillError, missing_extra
 from distill.progress import n_processes, say
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from distill.spec import Spec
 
 __all__ = [
@@ -38,6 +41,7 @@ __all__ = [
     "limit_left",
     "load",
     "main",
+    "nothing_kept",
     "plain",
     "print_json",
     "say_why_a_range",
@@ -77,6 +81,16 @@ class _Group(TyperGroup):
                 raise
             say(f"distill: {line}", always=True)
             raise typer.Exit(1) from error
+
+
+@contextmanager
+def nothing_kept() -> Iterator[None]:
+    """Of what keeps nothing that the same command could go on from, Ctrl-C says so."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say("distill: interrupted")
+        raise typer.Exit(_INTERRUPTED) from None
 
 
 def _line_for(error: DistillError | ModuleNotFoundError | OSError) -> str | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from distill.cli.app import AsJsonLines, Quiet, plain
+from distill.cli.app import AsJsonLines, Quiet, nothing_kept, plain
 from distill.errors import DataError
 from distill.progress import say
 from distill.types import Task
@@ -68,7 +68,7 @@ def route(
 
         summary = route_file(
             bundle, source, output,
-            column=column or "text", keep=keep or (), engine=engine.value, show_progress=not quiet,
+            column="text" if column is None else column, keep=keep or (), engine=engine.value, show_progress=not quiet,
         )  # fmt: skip
         _print_summary(summary, output, as_json=as_json)
         return
@@ -78,13 +78,14 @@ def route(
 
     router = Router.load(bundle)
     width = _answer_width(router)
-    for texts in [queries] if queries else _lines_of_stdin():
-        for text, prediction in zip(texts, router.route_batch(texts), strict=True):
-            if as_json:
-                typer.echo(json.dumps({"text": text, **prediction.as_dict(top)}, ensure_ascii=False))
-            else:
-                answer = f"{plain(_answer(prediction)):<{width}} {prediction.score:.3f}"
-                typer.echo(f"{answer}  {prediction.reason.value:<14}  {plain(text)}".rstrip())
+    with nothing_kept():
+        for texts in [queries] if queries else _lines_of_stdin():
+            for text, prediction in zip(texts, router.route_batch(texts), strict=True):
+                if as_json:
+                    typer.echo(json.dumps({"text": text, **prediction.as_dict(top)}, ensure_ascii=False))
+                else:
+                    answer = f"{plain(_answer(prediction)):<{width}} {prediction.score:.3f}"
+                    typer.echo(f"{answer}  {prediction.reason.value:<14}  {plain(text)}".rstrip())
 
 
 def _print_summary(summary: BulkSummary, output: Path, *, as_json: bool) -> None:
