@@ -149,12 +149,12 @@ def write_card(bundle_path: str | Path, result: BenchResult) -> bool:
 
 def _check_target(bundle: Bundle, target: Path) -> set[str]:
     """What an earlier copy has left there, relative to ``target``."""
-    if target.resolve() == bundle.path.resolve():
-        raise BundleError(f"{target}: is the bundle itself; give another folder")
+    if target.exists() and not target.is_dir():
+        raise BundleError(f"{target}: is a file; give a folder")
+    if target.resolve().is_relative_to(bundle.path.resolve()):
+        raise BundleError(f"{target}: is the bundle itself, or in it; give another folder")
     if not target.exists():
         return set()
-    if not target.is_dir():
-        raise BundleError(f"{target}: is a file; give a folder")
     there = {
         path.relative_to(target).as_posix()
         for path in target.rglob("*")

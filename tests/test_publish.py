@@ -222,6 +222,8 @@ def test_a_copy_that_was_cut_is_gone_on_with(bundle, tmp_path, n_files):
 def test_the_bundle_itself_and_a_file_are_refused(bundle, tmp_path):
     with pytest.raises(BundleError, match="is the bundle itself"):
         publish(bundle.path, bundle.path)
+    with pytest.raises(BundleError, match="or in it; give another folder"):
+        publish(bundle.path, bundle.path / "copy")
     with pytest.raises(BundleError, match="is a file"):
         publish(bundle.path, bundle.path / "README.md")
     assert (bundle.path / "README.md").read_text("utf-8") == CARD
