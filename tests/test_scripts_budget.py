@@ -79,7 +79,7 @@ def test_all_settings_are_of_the_graph_that_the_router_runs(tmp_path, monkeypatc
         np.testing.assert_array_equal(each, answers[0])
 
 
-def test_products_are_of_the_same_weights():
+def test_products_are_of_one_shape():
     made = budget._products(64, 32, budget.np.random.default_rng(0))
     rows = budget.np.ones((3, 64))
     for session, kind in made.values():
