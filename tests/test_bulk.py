@@ -499,6 +499,22 @@ def test_a_text_of_parquet_that_occurs_again_counts_again(tmp_path, monkeypatch)
     assert [part.n_lines for part in parts] == [20] * 5
 
 
+@given(sizes=st.lists(st.integers(0, 12), max_size=40), lines_per_part=st.integers(1, 9))
+def test_parts_of_parquet_hold_every_row_once_and_no_more_than_they_may(tmp_path_factory, sizes, lines_per_part):
+    path = tmp_path_factory.getbasetemp() / "any.parquet"
+    texts = ["x" * 10 * size or None for size in sizes]
+    pq.write_table(pa.table({"text": pa.array(texts, pa.string())}), path, row_group_size=7)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(limits, "BYTES_PER_PART", 200)
+        patch.setattr(limits, "ROWS_AT_A_TIME", 3)
+        parts = bulk_files.Parquet().plan(path, lines_per_part, TEXT).parts
+        read = [[line.text for line in bulk_files.Parquet().read(path, part, TEXT)] for part in parts]
+    assert [text for part in read for text in part] == texts
+    assert [part.n_lines for part in parts] == [*map(len, read)]
+    for rows in read:
+        assert len(rows) == 1 or (len(rows) <= lines_per_part and sum(len(text or "") for text in rows) <= 200)
+
+
 # --- CSV, and other columns ------------------------------------------------------------------------------------------
 
 

@@ -21,8 +21,8 @@ LONGEST_OF_SEVERAL_LINES = 1 << 12
 BYTES_PER_PART = 1 << 24
 """Bytes from which on a part is whole, however few its lines are."""
 
-ROWS_AT_A_TIME = 4096
-"""Rows of a Parquet file in memory at once."""
+ROWS_AT_A_TIME = 256
+"""Rows of a Parquet file in memory at once, however long their texts are: a text that occurs again takes no place in the file."""
 
 BYTES_AT_A_TIME = 1 << 20
 """Bytes of a Parquet file's column that are read ahead."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from distill.bulk_files import limits
@@ -29,66 +30,27 @@ class Parquet:
     """A table with the query in a column."""
 
     def plan(self, path: Path, lines_per_part: int, columns: Columns) -> Plan:
-        """Parts of so many rows, or of about 16 MiB, whichever is less. Types stay where JSON has such values; dates, times and decimals are text."""
+        """Parts of so many rows, or of 16 MiB of texts, whichever is less. Types stay where JSON has such values; dates, times and decimals are text."""
         with _open_parquet(path) as file:
-            schema, n_rows = file.schema_arrow, file.metadata.num_rows
-            n_bytes = sum(_bytes_of(file.metadata, name) for name in columns.names)
+            schema = file.schema_arrow
         check_columns(path, columns, schema.names)
         found = _type_name(schema.field(columns.text).type)
         if found not in _TEXT_TYPES and found != "null":
             raise DataError(f"{path}: the column `{columns.text}` must hold text, found {found}")
         types = tuple(_type_of_kept(path, schema.field(name)) for name in columns.kept)
-        n_bytes = max(n_bytes, self._bytes_by_samples(path, columns, n_rows, _rows_at_a_time(n_rows, n_bytes)))
-        lines_per_part = max(min(lines_per_part, n_rows * limits.BYTES_PER_PART // max(n_bytes, 1)), 1)
-        starts = range(0, n_rows, lines_per_part)
-        parts = [Part(number, at, at + 1, min(lines_per_part, n_rows - at)) for number, at in enumerate(starts)]
-        return Plan(parts, types)
-
-    def _bytes_by_samples(self, path: Path, columns: Columns, n_rows: int, n_at_once: int) -> int:
-        """What the columns' texts come to if all are like the first, middle and last ones: the file holds a text that occurs again once."""
-        n_sampled = n_bytes = 0
-        for start in sorted({max(at, 0) for at in (0, (n_rows - n_at_once) // 2, n_rows - n_at_once)}):
-            for rows in self._rows(path, Part(0, start, start + 1, min(n_rows, n_at_once)), columns):
-                for values in rows:
-                    n_sampled += 1
-                    n_bytes += sum(
-                        len(value.encode(errors="replace") if isinstance(value, str) else value)
-                        for value in values
-                        if isinstance(value, str | bytes)
-                    )
-        return n_bytes * n_rows // max(n_sampled, 1)
+        return Plan(_parts_of(_bytes_of_rows(path, columns), lines_per_part), types)
 
     def read(self, path: Path, part: Part, columns: Columns) -> Iterator[Line]:
         """The rows of one part."""
         number = part.first_line
-        for rows in self._rows(path, part, columns):
-            for values in rows:
+        for rows in _rows_of(path, columns, part):
+            found = {
+                name: _with_texts(path, name, column)
+                for name, column in zip(rows.schema.names, rows.columns, strict=True)
+            }
+            for values in zip(*(_values(found[name]) for name in columns.names), strict=True):
                 yield _line_of(number, values, columns)
                 number += 1
-
-    def _rows(self, path: Path, part: Part, columns: Columns) -> Iterator[Iterator[tuple[Any, ...]]]:
-        """The columns of the part's rows, some rows at a time; only the row groups they lie in are read."""
-        with _open_parquet(path) as file:
-            groups: list[int] = []
-            begin = skip = 0
-            for group in range(file.num_row_groups):
-                end = begin + file.metadata.row_group(group).num_rows
-                if begin < part.start + part.n_lines and end > part.start:
-                    skip = skip if groups else part.start - begin
-                    groups.append(group)
-                begin = end
-            left = part.n_lines
-            names = list(dict.fromkeys(columns.names))
-            n_bytes = sum(_bytes_of(file.metadata, name) for name in columns.names)
-            n_at_once = _rows_at_a_time(file.metadata.num_rows, n_bytes)
-            for batch in _readable(path, file.iter_batches(n_at_once, row_groups=groups, columns=names)):
-                rows = batch[skip : skip + left]
-                skip, left = max(skip - batch.num_rows, 0), left - rows.num_rows
-                found = {name: rows.column(rows.schema.get_field_index(name)) for name in names}
-                found = {name: _with_texts(path, name, column) for name, column in found.items()}
-                yield zip(*(_values(found[name]) for name in columns.names), strict=True)
-                if not left:
-                    return
 
     def write(self, path: Path, rows: Sequence[dict[str, Any]], answers: Answers) -> None:
         """Writes one table."""
@@ -158,16 +120,68 @@ def _line_of(number: int, values: tuple[Any, ...], columns: Columns) -> Line:
     return Line(number, text, kept)
 
 
-def _bytes_of(metadata: Any, column: str) -> int:
-    """Of a column, before compression."""
-    groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
-    chunks = (group.column(number) for group in groups for number in range(group.num_columns))
-    return sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema == column)
+def _rows_of(path: Path, columns: Columns, part: Part | None = None) -> Iterator[pa.RecordBatch]:
+    """The columns of a part's rows, or of all, some rows at a time; only the row groups they lie in are read."""
+    with _open_parquet(path) as file:
+        left = file.metadata.num_rows if part is None else part.n_lines
+        groups, skip = _groups_of(file.metadata, 0 if part is None else part.start, left)
+        names = list(dict.fromkeys(columns.names))
+        for batch in _readable(path, file.iter_batches(limits.ROWS_AT_A_TIME, row_groups=groups, columns=names)):
+            rows = batch[skip : skip + left]
+            skip, left = max(skip - batch.num_rows, 0), left - rows.num_rows
+            yield rows
+            if not left:
+                return
 
 
-def _rows_at_a_time(n_rows: int, n_bytes: int) -> int:
-    """As many as hold about what a part holds, if their texts are long."""
-    return max(min(limits.ROWS_AT_A_TIME, n_rows * limits.BYTES_PER_PART // max(n_bytes, 1)), 1)
+def _groups_of(metadata: Any, start: int, n_rows: int) -> tuple[list[int], int]:
+    """The row groups in which rows lie, and how many of the first one's come before."""
+    groups: list[int] = []
+    begin = skip = 0
+    for group in range(metadata.num_row_groups):
+        end = begin + metadata.row_group(group).num_rows
+        if begin < start + n_rows and end > start:
+            skip = skip if groups else start - begin
+            groups.append(group)
+        begin = end
+    return groups, skip
+
+
+def _bytes_of_rows(path: Path, columns: Columns) -> Iterator[int]:
+    """What each row's texts come to. The file does not say: it holds a text that occurs again once."""
+    for rows in _rows_of(path, columns):
+        texts = map(_with_texts, repeat(path), rows.schema.names, rows.columns)
+        of_texts = [*filter(None, map(_bytes_of_texts, texts))]
+        yield from map(sum, zip(*of_texts, strict=True)) if of_texts else [0] * rows.num_rows
+
+
+def _bytes_of_texts(column: pa.Array) -> list[int]:
+    """Of each text of a column; empty where it holds others."""
+    arrow, _ = pyarrow_modules()
+    if arrow.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if _type_name(column.type) not in _TEXT_TYPES:
+        return []
+    import pyarrow.compute as pc
+
+    if column.type == arrow.string_view():  # which has no length in older versions
+        column = column.cast(arrow.large_string())
+    lengths: list[int] = pc.fill_null(pc.binary_length(column), 0).to_pylist()
+    return lengths
+
+
+def _parts_of(n_bytes: Iterator[int], lines_per_part: int) -> list[Part]:
+    """Parts of rows of so many bytes each."""
+    parts: list[Part] = []
+    start = end = within = 0
+    for size in n_bytes:
+        if end > start and (end - start >= lines_per_part or within + size > limits.BYTES_PER_PART):
+            parts.append(Part(len(parts), start, start + 1, end - start))
+            start, within = end, 0
+        end, within = end + 1, within + size
+    if end > start:
+        parts.append(Part(len(parts), start, start + 1, end - start))
+    return parts
 
 
 def _with_texts(path: Path, name: str, column: pa.Array) -> pa.Array:
