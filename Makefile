@@ -59,13 +59,11 @@ check: $(READY) ## Format, lint, types, import rules, generated documentation up
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/readme.py --check
 	$(BIN)/python scripts/public_table.py --check
-	$(BIN)/python scripts/budget.py --check
 	$(BIN)/python scripts/api.py --check
 
 docs: $(READY) ## Write the generated parts of README.md and docs/ anew.
 	@$(BIN)/python scripts/readme.py
 	@$(BIN)/python scripts/public_table.py
-	@$(BIN)/python scripts/budget.py --page
 	@$(BIN)/python scripts/api.py
 
 record: $(READY) ## The demo, live where the recording lacks answers; its figures are kept for the README.

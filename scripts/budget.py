@@ -1,8 +1,6 @@
 """Where the runtime's time and memory go, step by step; and what its ways of doing things are worth beside others.
 
-python scripts/budget.py BUNDLE ... [--queries FILE] [--out FILE]   measures and prints the tables; --out keeps the figures
-python scripts/budget.py --page | --check                           writes the tables of docs/runtime-budget.md from results/runtime-budget.json, or
-                                                                    says whether they are up to date
+python scripts/budget.py BUNDLE ... [--queries FILE] [--out results/runtime-budget.json]
 
 One thread. What is compared is asked in turns, so that other programs disturb all alike; time in batches is the thread's own
 processor time. Measure on an idle machine all the same.
@@ -14,7 +12,6 @@ import argparse
 import json
 import os
 import random
-import re
 import subprocess
 import sys
 import time
@@ -41,7 +38,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 ROOT = Path(__file__).resolve().parent.parent
-RESULTS, PAGE = ROOT / "results" / "runtime-budget.json", ROOT / "docs" / "runtime-budget.md"
+RESULTS = ROOT / "results" / "runtime-budget.json"
+PARTS = ("machine", "budget", "sessions", "products")
+"""Of the page, made from the results."""
 QUERIES = ROOT / "data" / "banking-assistant" / "gold.jsonl"
 MOST_QUERIES, ROUNDS, BATCHES, STARTS = 512, 5, (1, 8, 16, 48, 128), 5
 OWN_SETTINGS = "as the Router has it"
@@ -291,6 +290,11 @@ def _shown_path(path: Path) -> str:
 # --- the page ----------------------------------------------------------------------------------------------------------
 
 
+def part(name: str) -> str:
+    """A generated part of the page."""
+    return tables(json.loads(RESULTS.read_text(encoding="utf-8")))[name]
+
+
 def tables(result: Mapping[str, Any]) -> dict[str, str]:
     """Each generated part of the page, by name."""
     parts = {"budget": [_budget(each) for each in result["bundles"]], "sessions": _settings(result["bundles"])}
@@ -349,50 +353,20 @@ def _table(head: Sequence[str], rows: Any) -> list[str]:
     return ["| " + " | ".join(map(str, line)) + " |" for line in lines]
 
 
-def page(text: str, result: Mapping[str, Any]) -> str:
-    """The page with its generated parts made anew.
-
-    Raises:
-        SystemExit: A part's markers are missing.
-    """
-    for name, content in tables(result).items():
-        marked = re.compile(f"(<!-- {name}: generated[^\n]*-->\n).*?(<!-- {name}: end -->)", re.DOTALL)
-        if not marked.search(text):
-            raise SystemExit(f"{PAGE.name}: the markers of the part {name!r} are missing")
-        text = marked.sub(lambda found, content=content: f"{found.group(1)}{content}{found.group(2)}", text)
-    return text
-
-
-def _measure(bundles: Sequence[Path], queries: Path, out: Path | None) -> None:
-    result = measured(bundles, queries)
-    print("\n".join(tables(result).values()))
-    if out is not None:
-        write_json(out, result)
-
-
 def main() -> None:
-    """Measures and prints, or writes or checks the page."""
+    """Measures, and prints the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
-    parser.add_argument("bundles", type=Path, nargs="*", help="Folders of bundles, the static student's first.")
+    parser.add_argument("bundles", type=Path, nargs="+", help="Folders of bundles, the static student's first.")
     parser.add_argument("--queries", type=Path, default=QUERIES, help="JSON lines with `text`.")
     parser.add_argument("--out", type=Path, help="Also write the figures there, as JSON.")
-    parser.add_argument("--page", action="store_true", help=f"Write {PAGE.name} from {RESULTS.name}.")
-    parser.add_argument("--check", action="store_true", help=f"Say whether {PAGE.name} is up to date.")
     options = parser.parse_args()
-    if bool(options.bundles) == (options.page or options.check):
-        parser.error("give bundles, or --page or --check")
-    if options.bundles:
-        try:
-            _measure(options.bundles, options.queries, options.out)
-        except DistillError as error:
-            raise SystemExit(f"budget.py: {error}") from error
-        return
-    current, result = PAGE.read_text(encoding="utf-8"), json.loads(RESULTS.read_text(encoding="utf-8"))
-    wanted = page(current, result)
-    if not options.check:
-        PAGE.write_text(wanted, encoding="utf-8", newline="\n")
-    elif wanted != current:
-        raise SystemExit(f"{PAGE.name} is out of date: run `python scripts/budget.py --page`")
+    try:
+        result = measured(options.bundles, options.queries)
+    except DistillError as error:
+        raise SystemExit(f"budget.py: {error}") from error
+    print("\n".join(tables(result).values()))
+    if options.out is not None:
+        write_json(options.out, result)
 
 
 if __name__ == "__main__":

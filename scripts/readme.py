@@ -9,10 +9,12 @@ import json
 import re
 import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import audit_table
+import budget
 import bulk_growth
 import demo_pages
 import growth_table
@@ -191,7 +193,7 @@ PARTS = {
 PAGES = {
     README: PARTS,
     when_not.PAGE: when_not.PARTS,
-    peers_table.PAGE: {"limits": peers_table.limits},
+    peers_table.PAGE: {"limits": peers_table.limits, **{name: partial(budget.part, name) for name in budget.PARTS}},
     ROOT / "docs" / "deployment.md": {
         "throughput": threads_and_processes,
         "cascade": cascade,

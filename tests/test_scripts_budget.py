@@ -19,22 +19,13 @@ sys.path.append(str(ROOT / "scripts"))
 import budget  # noqa: E402
 
 
-def test_the_page_is_what_was_measured():
+def test_the_page_is_of_the_results_that_are_kept(tmp_path, monkeypatch):
     result = json.loads(budget.RESULTS.read_text(encoding="utf-8"))
-    text = budget.PAGE.read_text(encoding="utf-8")
-    assert budget.page(text, result) == text
-
-
-def test_another_measurement_makes_another_page():
-    result = json.loads(budget.RESULTS.read_text(encoding="utf-8"))
+    assert {*budget.tables(result)} == {*budget.PARTS}
     result["bundles"][0]["steps_us"]["route"]["p50"] = 12345.67
-    assert "12,345.7" in budget.page(budget.PAGE.read_text(encoding="utf-8"), result)
-
-
-def test_missing_markers_are_named():
-    result = json.loads(budget.RESULTS.read_text(encoding="utf-8"))
-    with pytest.raises(SystemExit, match="budget"):
-        budget.page("an empty page", result)
+    monkeypatch.setattr(budget, "RESULTS", tmp_path / "other.json")
+    budget.RESULTS.write_text(json.dumps(result), encoding="utf-8")
+    assert "12,345.7" in budget.part("budget")
 
 
 def test_every_step_and_setting_of_a_bundle_is_measured(tiny_router, monkeypatch):
@@ -109,9 +100,9 @@ def run(monkeypatch, *arguments):
 def test_a_users_run_prints_and_overwrites_nothing(tiny_bundle, tmp_path, monkeypatch, capsys, quickly):
     queries = tmp_path / "mine.jsonl"
     write_lines(queries, [{"text": "refund"}, {"text": "where is my parcel?"}])
-    kept = [path.read_bytes() for path in (budget.RESULTS, budget.PAGE)]
+    kept = budget.RESULTS.read_bytes()
     run(monkeypatch, tiny_bundle.path, "--queries", queries, "--out", tmp_path / "found.json")
-    assert [path.read_bytes() for path in (budget.RESULTS, budget.PAGE)] == kept
+    assert budget.RESULTS.read_bytes() == kept
     printed = capsys.readouterr().out
     assert "Abacus, one thread, onnxruntime 1, 2 queries of `mine.jsonl`." in printed
     assert budget.OWN_SETTINGS in printed
@@ -136,10 +127,3 @@ def test_what_cannot_be_read_is_one_line(tiny_bundle, tmp_path, monkeypatch, lac
     bundle = tmp_path / "nowhere" if lacking == "bundle" else tiny_bundle.path
     with pytest.raises(SystemExit, match=r"^budget.py: .*(nowhere|mine\.jsonl)[^\n]*$"):
         run(monkeypatch, bundle, "--queries", queries)
-
-
-def test_bundles_and_the_page_are_not_asked_for_at_once(monkeypatch, capsys):
-    for arguments in ([], ["somewhere", "--page"]):
-        with pytest.raises(SystemExit):
-            run(monkeypatch, *arguments)
-        assert "give bundles, or --page or --check" in capsys.readouterr().err
