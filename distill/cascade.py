@@ -56,7 +56,6 @@ __all__ = [
 DECLINED = frozenset({Reason.LOW_CONFIDENCE, Reason.OUT_OF_SCOPE})
 """The reasons for which a policy declines a query that is not empty."""
 
-_SHOWN_CHARACTERS = 200
 _IN_ITS_OWN_LOOP = "an async fallback called route, which would wait for the event loop that both run in; await aroute"
 _GIVEN_UP_S = 0.1
 """After who asked has given up, a coroutine is cancelled."""
@@ -224,6 +223,7 @@ class Cascade:
 
         Raises:
             QueryError: ``text`` is not a string.
+            BundleError: As for ``Router.route``.
         """
         started = perf_counter()
         prediction = self._consult(text, self.router.route(text))
@@ -235,6 +235,7 @@ class Cascade:
 
         Raises:
             QueryError: ``text`` is not a string.
+            BundleError: As for ``Router.route``.
         """
         started = perf_counter()
         prediction = await self._aconsult(text, await self.router.aroute(text))
@@ -252,7 +253,7 @@ class Cascade:
             batch_size: As for ``Router.route_batch``.
 
         Raises:
-            QueryError: ``texts`` is a string, or one of them is not.
+            QueryError, BundleError, ValueError: As for ``Router.route_batch``.
         """
         started, queries = perf_counter(), _listed(texts)
         students = self.router.route_batch(queries, batch_size=batch_size)
@@ -278,7 +279,7 @@ class Cascade:
         """``route_batch`` for event loops: other tasks have their turn while the answers are made.
 
         Raises:
-            QueryError: ``texts`` is a string, or one of them is not.
+            QueryError, BundleError, ValueError: As for ``Router.route_batch``.
         """
         started, queries = perf_counter(), _listed(texts)
         students = await self.router.aroute_batch(queries, batch_size=batch_size)
@@ -445,7 +446,8 @@ class Cascade:
             return _cascaded(outcome.answer, student, FallbackOutcome.ANSWERED, usd=outcome.usd)
         if isinstance(outcome.answer, KeyboardInterrupt | SystemExit):
             raise outcome.answer
-        return self._keep(student, FallbackOutcome.FAILED, _one_line(outcome.answer), outcome.usd)
+        # a server may echo its key, and answers are logged
+        return self._keep(student, FallbackOutcome.FAILED, without_secrets(_said(outcome.answer)), outcome.usd)
 
     def _keep(
         self, student: Prediction, outcome: FallbackOutcome, error: str | None = None, usd: Decimal | None = None
@@ -623,12 +625,6 @@ def _check_names(names: Iterable[str], labels: Sequence[str]) -> None:
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ValueError(f"the answer is no intent: {unknown[0]!r}")
-
-
-def _one_line(error: BaseException) -> str:
-    """Without secrets: a server may echo its key, and answers are logged."""
-    line = without_secrets(_said(error))
-    return line if len(line) <= _SHOWN_CHARACTERS else f"{line[:_SHOWN_CHARACTERS]}..."
 
 
 def _said(error: BaseException) -> str:
