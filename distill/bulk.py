@@ -47,6 +47,7 @@ from distill.router import Router
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from distill.bulk_files import Source
     from distill.types import Task
 
 
@@ -137,18 +138,20 @@ class PartRouter:
         job: What is routed, and where to.
         router: With what.
         answers: What the rows of the output hold.
+        source: How the input is read.
     """
 
     job: _Job
     router: Router
     answers: Answers
+    source: Source
 
     def route(self, part: Part) -> dict[str, Any]:
         """Routes one part and writes its files. The counts are those of its mark."""
         job = self.job
         lines: list[Line] = []
         bad: list[Line] = []
-        for line in source_of(job.source).read(job.source, part, job.columns):
+        for line in self.source.read(job.source, part, job.columns):
             (lines if line.text is not None else bad).append(line)
         texts = [line.text for line in lines if line.text is not None]
         predictions = self.router.route_batch(texts)
@@ -232,7 +235,7 @@ def route_file(
         n_resumed = sum(part.n_lines for part in parts) - sum(part.n_lines for part in left)
         if n_resumed and left:
             say(f"route: going on where it stopped: {n_resumed:,} lines are done")
-        _route_parts(PartRouter(job, router, answers), left, n_resumed, engine, show_progress=show_progress)
+        _route_parts(PartRouter(job, router, answers, kind), left, n_resumed, engine, show_progress=show_progress)
         if _facts(job.source) != facts:
             raise DataError(f"{job.source}: was changed while it was routed; run it again, which begins anew")
         return _finish(job, parts, n_resumed, answers)
@@ -492,7 +495,7 @@ class _RayWorker:
         router = Router.load(self._job.bundle)
         if router.manifest.bundle_id != self._bundle_id:
             raise BundleError(f"{self._job.bundle}: the bundle was replaced while it routed; run the command again")
-        return PartRouter(self._job, router, self._answers)
+        return PartRouter(self._job, router, self._answers, source_of(self._job.source))
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[Any]]:
         """Routes parts.

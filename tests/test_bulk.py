@@ -24,7 +24,7 @@ from project import distill, fails
 
 from distill import Router, bulk, bulk_files, progress
 from distill.bulk import BulkSummary, route_file
-from distill.bulk_files import csv_rows, limits
+from distill.bulk_files import csv_rows, limits, parquet
 from distill.errors import BundleError, DataError, MissingExtraError, StorageError
 from distill.types import Task
 
@@ -513,6 +513,21 @@ def test_parts_of_parquet_hold_every_row_once_and_no_more_than_they_may(tmp_path
     assert [part.n_lines for part in parts] == [*map(len, read)]
     for rows in read:
         assert len(rows) == 1 or (len(rows) <= lines_per_part and sum(len(text or "") for text in rows) <= 200)
+
+
+def test_parts_in_a_row_are_read_on_and_others_from_where_they_begin(tmp_path, monkeypatch):
+    path, texts = tmp_path / "a.parquet", [f"query {number}" for number in range(100)]
+    pq.write_table(pa.table({"text": texts}), path, row_group_size=30)
+    source, opened = bulk_files.source_of(path), []
+    parts = source.plan(path, 7, TEXT).parts
+    as_it_is = parquet._open_parquet
+    monkeypatch.setattr(parquet, "_open_parquet", lambda path: opened.append(path) or as_it_is(path))
+    assert [line.text for part in parts for line in source.read(path, part, TEXT)] == texts
+    assert len(opened) == 1
+    for part in reversed(parts):
+        read = [line.text for line in source.read(path, part, TEXT)]
+        assert read == texts[part.start : part.start + part.n_lines]
+    assert len(opened) == len(parts) + 1
 
 
 # --- CSV, and other columns ------------------------------------------------------------------------------------------

@@ -55,13 +55,13 @@ _Kind = TypeVar("_Kind", bound=Source)
 
 
 def source_of(path: Path) -> Source:
-    """How an input is read, by its name.
+    """How an input is read, by its name; for one run.
 
     Raises:
         DataError: The name says nothing that can be read.
         MissingExtraError: pyarrow is needed and not installed.
     """
-    return _known(path, SOURCES)
+    return type(_known(path, SOURCES))()
 
 
 def format_of(path: Path) -> Format:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import repeat
+from dataclasses import dataclass
+from itertools import accumulate, chain, repeat
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from distill.bulk_files import limits
@@ -26,8 +27,30 @@ _NUMBER_TYPES = {"float", "double", *(f"{sign}int{bits}" for sign in ("", "u") f
 _Item = TypeVar("_Item")
 
 
+@dataclass(frozen=True, slots=True)
+class _Left:
+    """What of a file is not read yet.
+
+    Attributes:
+        path: The file.
+        columns: Of which columns.
+        start: From which row on.
+        batches: Its rows but for the first ones.
+        rows: These.
+    """
+
+    path: Path
+    columns: Columns
+    start: int
+    batches: Iterator[pa.RecordBatch]
+    rows: Sequence[pa.RecordBatch] = ()
+
+
 class Parquet:
-    """A table with the query in a column."""
+    """A table with the query in a column. It holds the file open that it reads."""
+
+    def __init__(self) -> None:
+        self._left: _Left | None = None
 
     def plan(self, path: Path, lines_per_part: int, columns: Columns) -> Plan:
         """Parts of so many rows, or of 16 MiB of texts, whichever is less. Types stay where JSON has such values; dates, times and decimals are text."""
@@ -41,9 +64,9 @@ class Parquet:
         return Plan(_parts_of(_bytes_of_rows(path, columns), lines_per_part), types)
 
     def read(self, path: Path, part: Part, columns: Columns) -> Iterator[Line]:
-        """The rows of one part."""
+        """The rows of one part; to find one that follows the last part takes no decoding of all rows before."""
         number = part.first_line
-        for rows in _rows_of(path, columns, part):
+        for rows in self._rows(path, part, columns):
             found = {
                 name: _with_texts(path, name, column)
                 for name, column in zip(rows.schema.names, rows.columns, strict=True)
@@ -51,6 +74,23 @@ class Parquet:
             for values in zip(*(_values(found[name]) for name in columns.names), strict=True):
                 yield _line_of(number, values, columns)
                 number += 1
+
+    def _rows(self, path: Path, part: Part, columns: Columns) -> Iterator[pa.RecordBatch]:
+        """The columns of a part's rows, some rows at a time."""
+        left, self._left = self._left, None
+        is_next = left is not None and left.path == path and left.columns == columns and left.start == part.start
+        left = (
+            left
+            if left is not None and is_next
+            else _Left(path, columns, part.start, _rows_from(path, columns, part.start))
+        )
+        n_left = part.n_lines
+        for rows in chain(left.rows, left.batches):
+            yield rows[:n_left]
+            rest, n_left = rows[n_left:], max(n_left - rows.num_rows, 0)
+            if not n_left:
+                self._left = _Left(path, columns, part.start + part.n_lines, left.batches, [rest])
+                return
 
     def write(self, path: Path, rows: Sequence[dict[str, Any]], answers: Answers) -> None:
         """Writes one table."""
@@ -120,36 +160,23 @@ def _line_of(number: int, values: tuple[Any, ...], columns: Columns) -> Line:
     return Line(number, text, kept)
 
 
-def _rows_of(path: Path, columns: Columns, part: Part | None = None) -> Iterator[pa.RecordBatch]:
-    """The columns of a part's rows, or of all, some rows at a time; only the row groups they lie in are read."""
+def _rows_from(path: Path, columns: Columns, start: int) -> Iterator[pa.RecordBatch]:
+    """The columns of all rows from one on, some rows at a time; the row groups before it are not read."""
     with _open_parquet(path) as file:
-        left = file.metadata.num_rows if part is None else part.n_lines
-        groups, skip = _groups_of(file.metadata, 0 if part is None else part.start, left)
+        sizes = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
+        ends = [*accumulate(sizes)]
+        groups = [number for number, end in enumerate(ends) if end > start]
+        skip = start - ends[groups[0]] + sizes[groups[0]] if groups else 0
         names = list(dict.fromkeys(columns.names))
         for batch in _readable(path, file.iter_batches(limits.ROWS_AT_A_TIME, row_groups=groups, columns=names)):
-            rows = batch[skip : skip + left]
-            skip, left = max(skip - batch.num_rows, 0), left - rows.num_rows
-            yield rows
-            if not left:
-                return
-
-
-def _groups_of(metadata: Any, start: int, n_rows: int) -> tuple[list[int], int]:
-    """The row groups in which rows lie, and how many of the first one's come before."""
-    groups: list[int] = []
-    begin = skip = 0
-    for group in range(metadata.num_row_groups):
-        end = begin + metadata.row_group(group).num_rows
-        if begin < start + n_rows and end > start:
-            skip = skip if groups else start - begin
-            groups.append(group)
-        begin = end
-    return groups, skip
+            rows, skip = batch[skip:], max(skip - batch.num_rows, 0)
+            if rows.num_rows:
+                yield rows
 
 
 def _bytes_of_rows(path: Path, columns: Columns) -> Iterator[int]:
     """What each row's texts come to. The file does not say: it holds a text that occurs again once."""
-    for rows in _rows_of(path, columns):
+    for rows in _rows_from(path, columns, 0):
         texts = map(_with_texts, repeat(path), rows.schema.names, rows.columns)
         of_texts = [*filter(None, map(_bytes_of_texts, texts))]
         yield from map(sum, zip(*of_texts, strict=True)) if of_texts else [0] * rows.num_rows
