@@ -253,7 +253,9 @@ class Cascade:
             batch_size: As for ``Router.route_batch``.
 
         Raises:
-            QueryError, BundleError, ValueError: As for ``Router.route_batch``.
+            QueryError: As for ``Router.route_batch``.
+            BundleError: As for ``Router.route``.
+            ValueError: As for ``Router.route_batch``.
         """
         started, queries = perf_counter(), _listed(texts)
         students = self.router.route_batch(queries, batch_size=batch_size)
@@ -279,7 +281,9 @@ class Cascade:
         """``route_batch`` for event loops: other tasks have their turn while the answers are made.
 
         Raises:
-            QueryError, BundleError, ValueError: As for ``Router.route_batch``.
+            QueryError: As for ``Router.route_batch``.
+            BundleError: As for ``Router.route``.
+            ValueError: As for ``Router.route_batch``.
         """
         started, queries = perf_counter(), _listed(texts)
         students = await self.router.aroute_batch(queries, batch_size=batch_size)
@@ -546,7 +550,11 @@ def _reasons(ask_when: Collection[Reason | str]) -> frozenset[Reason]:
 
 def _listed(texts: Any) -> list[str]:
     """The queries as a list; what is none is left to the router, which refuses it."""
-    return list(texts) if isinstance(texts, Iterable) and not isinstance(texts, str | bytes | bytearray) else texts
+    return (
+        list(texts)
+        if isinstance(texts, Iterable) and not isinstance(texts, str | bytes | bytearray | Mapping)
+        else texts
+    )
 
 
 def _outcome(call: Future[_Outcome] | asyncio.Future[_Outcome]) -> _Outcome:

@@ -56,9 +56,10 @@ def check_limit(name: str, limit: Any, *, is_whole: bool = False) -> None:
         TypeError: It is no number of the kind.
         ValueError: It is not above 0.
     """
-    if isinstance(limit, bool) or not isinstance(limit, Integral if is_whole else (Real, Decimal)):
+    is_number = isinstance(limit, Integral if is_whole else Real) and not isinstance(limit, bool)
+    if not is_number:
         raise TypeError(f"{name} must be a {'whole ' if is_whole else ''}number, found {limit!r}")
-    if not float(limit) > 0:
+    if not limit > 0:
         raise ValueError(f"{name} must be above 0, found {limit}")
 
 
@@ -106,11 +107,13 @@ class Budget:
     def __post_init__(self) -> None:
         for name in ("max_usd", "usd_per_call"):
             amount = getattr(self, name)
-            if amount is not None:
-                object.__setattr__(self, name, as_usd(name, amount))
-        for name in ("max_calls", "max_usd", "usd_per_call"):
-            if getattr(self, name) is not None:
-                check_limit(name, getattr(self, name), is_whole=name == "max_calls")
+            if amount is None:
+                continue
+            object.__setattr__(self, name, as_usd(name, amount))
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, found {amount}")
+        if self.max_calls is not None:
+            check_limit("max_calls", self.max_calls, is_whole=True)
         check_limit("window_s", self.window_s)
         if self.max_usd is not None and self.usd_per_call is None:
             raise ValueError("max_usd needs usd_per_call: what a call costs at most is not known before it is made")

@@ -507,6 +507,7 @@ def test_json_on_stdin_is_text_and_the_command_says_so(tiny_bundle):
     assert "JSON" not in distill("route", tiny_bundle.path, stdin="refund {now}\n").stderr
 
 
+@ON_LINUX
 def test_ctrl_c_amid_stdin_promises_nothing(tiny_bundle):
     process = program("route", tiny_bundle.path, stdin=subprocess.PIPE)
     process.stdin.write("refund please\n")

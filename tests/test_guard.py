@@ -203,6 +203,7 @@ def test_a_budget_that_limits_nothing_is_refused(limits, complaint):
         (Budget, {"max_calls": "1000"}, "max_calls must be a whole number, found '1000'"),
         (Budget, {"max_calls": 1.5}, "max_calls must be a whole number, found 1.5"),
         (Budget, {"window_s": "60"}, "window_s must be a number, found '60'"),
+        (Budget, {"window_s": Decimal(60)}, r"window_s must be a number, found Decimal\('60'\)"),
         (Breaker, {"failures": "5"}, "failures must be a whole number, found '5'"),
         (Breaker, {"failures": True}, "failures must be a whole number, found True"),
         (Breaker, {"pause_s": None}, "pause_s must be a number, found None"),

@@ -290,7 +290,7 @@ def test_hooks_are_a_list(tiny_bundle):
 
 
 def test_a_row_is_no_batch(tiny_router):
-    for ask in (tiny_router.route_batch, tiny_router.predict_proba):
+    for ask in (tiny_router.route_batch, tiny_router.predict_proba, Cascade(tiny_router, str).route_batch):
         with pytest.raises(QueryError, match="a batch is a list of queries, found dict; give its values"):
             ask({"text": "refund"})
 

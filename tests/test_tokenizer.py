@@ -380,8 +380,12 @@ def test_a_forked_process_has_a_nanotoken_of_its_own(fake, tiny_bundle):
     sys.modules["nanotoken"].WordPieceTokenizer.from_json = lambda _: made
     child = os.fork()
     if child == 0:
-        answers = [router.route("refund").intent for _ in range(2)]
-        os._exit((answers, made.asked) != (["refund"] * 2, ["refund"] * 2))
+        code = 1
+        try:
+            answers = [router.route("refund").intent for _ in range(2)]
+            code = int((answers, made.asked) != (["refund"] * 2, ["refund"] * 2))
+        finally:
+            os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
