@@ -20,7 +20,7 @@ import socket
 import stat
 import threading
 from collections.abc import Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -125,7 +125,8 @@ class _Job:
         """What the mark of a part holds; None where the part is not whole: its files are not those that were marked."""
         try:
             counts: dict[str, Any] = json.loads(self.mark(part).read_bytes())
-            return counts if (counts["n_bytes"], counts["n_lines"]) == (self.sizes(part), part.n_lines) else None
+            marked = counts["n_bytes"], counts["start"], counts["n_lines"]
+            return counts if marked == (self.sizes(part), part.start, part.n_lines) else None
         except (OSError, ValueError, LookupError, TypeError):
             return None
 
@@ -164,7 +165,13 @@ class PartRouter:
         for path in (job.answers(part), job.errors(part)):
             _flush(path)
         first = f"{job.source}:{bad[0].number}: {bad[0].error}" if bad else ""
-        counts = {"n_lines": part.n_lines, "n_queries": len(rows), "n_errors": len(bad), "first_error": first}
+        counts = {
+            "start": part.start,
+            "n_lines": part.n_lines,
+            "n_queries": len(rows),
+            "n_errors": len(bad),
+            "first_error": first,
+        }
         write_json(job.mark(part), {**counts, "n_bytes": job.sizes(part)})
         return counts
 
@@ -422,7 +429,7 @@ def _open_folder(job: _Job, facts: Mapping[str, int], lines_per_part: int, bundl
         found.setdefault("keep", [])  # a run that was cut before columns could be kept
     if found == described:
         return
-    if found is None and any(file.suffix != ".partial" and file.name != _LOCK for file in job.folder.iterdir()):
+    if found is None and any(_OURS.match(file.name) and file.suffix != ".partial" for file in job.folder.iterdir()):
         raise _none_of_ours(job)
     if found is not None:
         changed = " and ".join(sorted({_CALLED[name] for name in described if found.get(name) != described[name]}))
@@ -518,16 +525,8 @@ class _RayWorker:
 
 
 @contextmanager
-def _signals_later(ray: Any) -> Iterator[None]:
-    """What is to end the program does so once Ray has started: an exception amid its forks would leave locks that nobody lets go of.
-
-    Nor has Ray its own way of ending the program then.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    came: list[int] = []
-    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in _ENDING}
+def _own_sigterm(ray: Any) -> Iterator[None]:
+    """Ray has no way of its own of ending the program when it is told to."""
     utils = ray._private.utils  # noqa: SLF001 - Ray offers no other way
     as_it_was = utils.set_sigterm_handler
     utils.set_sigterm_handler = lambda _: None
@@ -535,6 +534,19 @@ def _signals_later(ray: Any) -> Iterator[None]:
         yield
     finally:
         utils.set_sigterm_handler = as_it_was
+
+
+@contextmanager
+def _signals_later() -> Iterator[None]:
+    """What is to end the program does so afterwards: an exception amid the forks of a Ray that starts would leave locks that nobody lets go of."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in _ENDING}
+    try:
+        yield
+    finally:
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         if came:
@@ -552,7 +564,7 @@ def _start(ray: Any) -> None:
         if found := _HOST_AND_PORT.fullmatch(address):  # Ray itself would try for minutes
             with socket.create_connection((found["host"], int(found["port"])), _ANSWERS_WITHIN_S):
                 pass
-        with _signals_later(ray):
+        with _own_sigterm(ray), nullcontext() if address else _signals_later():  # to join one forks nothing
             ray.init(log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, OverflowError, RuntimeError, ValueError) as error:
         where = f" ({_RAY_ADDRESS} is {address!r})" if address else ""

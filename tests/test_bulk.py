@@ -878,7 +878,6 @@ def test_long_texts_that_come_late_make_parts_shorter(tmp_path, monkeypatch):
 PROGRAM = """
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from distill.bulk import route_file
 bundle, source, output = map(Path, sys.argv[1:])
 route_file(bundle, source, output, lines_per_part=50)
@@ -949,6 +948,16 @@ def test_what_is_whole_is_not_routed_again(cut, monkeypatch):
     monkeypatch.setattr(bulk.PartRouter, "route", lambda self, part: routed.append(part.number) or route(self, part))
     summary = route_file(*cut, lines_per_part=10)
     assert (routed, summary.n_resumed, summary.n_queries) == ([2, 3, 4, 5], 20, 50)
+
+
+@pytest.mark.parametrize("start", [7, None])
+def test_a_part_that_was_cut_elsewhere_is_done_anew(cut, start):
+    """By a version that cut the input into other parts, one of which may have as many lines."""
+    mark = cut[2].with_name("answers.jsonl.parts") / "000001.json"
+    value = json.loads(mark.read_bytes()) | {"start": start}
+    mark.write_text(json.dumps({key: each for key, each in value.items() if each is not None}), encoding="utf-8")
+    assert route_file(*cut, lines_per_part=10).n_resumed == 10
+    assert [row["line"] for row in read_rows(cut[2])] == [*range(1, 51)]
 
 
 def test_progress_counts_what_earlier_runs_did(cut, monkeypatch, capsys):
@@ -1105,9 +1114,13 @@ def test_other_peoples_files_are_not_touched(tiny_bundle, tmp_path):
     parts = output.with_name("answers.jsonl.parts")
     parts.mkdir()
     (parts / "thesis.txt").write_text("theirs", encoding="utf-8")
+    route_file(tiny_bundle.path, source, output)
+    assert files_in(parts) == ["thesis.txt"]
+    (parts / "000000.jsonl").write_text("theirs", encoding="utf-8")
     with pytest.raises(DataError, match="none of ours"):
         route_file(tiny_bundle.path, source, output)
-    assert files_in(parts) == ["thesis.txt"]
+    assert files_in(parts) == ["000000.jsonl", "thesis.txt"]
+    (parts / "000000.jsonl").unlink()
     (parts / "job.json").write_text('{"of": "another program"}', encoding="utf-8")
     with pytest.raises(DataError, match="none of ours"):
         route_file(tiny_bundle.path, source, output)
@@ -1372,6 +1385,10 @@ def test_what_is_to_end_the_program_waits_until_ray_has_started(monkeypatch, num
 
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as the command does
     try:
+        with pytest.raises(KeyboardInterrupt):
+            bulk._start(SimpleNamespace(init=init, _private=SimpleNamespace(utils=utils)))
+        assert started == [number]
+        monkeypatch.setenv("RAY_ADDRESS", "auto")  # to join one may take minutes
         with pytest.raises(KeyboardInterrupt):
             bulk._start(SimpleNamespace(init=init, _private=SimpleNamespace(utils=utils)))
         assert started == [number]
