@@ -29,7 +29,7 @@ import numpy as np
 
 from distill import loop
 from distill.guard import Breaker, Budget, FallbackOutcome, Guard, Ticket, as_usd, check_limit
-from distill.hooks import as_hooks, notify
+from distill.hooks import Hooked, notify
 from distill.policy import Policy, confidence_of
 from distill.scrub import without_secrets
 from distill.types import OUT_OF_SCOPE_LABEL, Prediction, Reason, Task
@@ -37,7 +37,6 @@ from distill.types import OUT_OF_SCOPE_LABEL, Prediction, Reason, Task
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
-    from distill.hooks import Hook
     from distill.router import Router
 
     Floats = np.ndarray[Any, np.dtype[np.floating[Any]]]
@@ -141,7 +140,7 @@ class _Outcome:
     usd: Decimal | None = None
 
 
-class Cascade:
+class Cascade(Hooked):
     """A router that asks a fallback where its student is not sure. Threads share one, as they do a Router.
 
     A call whose caller has given up goes on in its thread and keeps its place among ``max_in_flight`` until it ends, so
@@ -192,19 +191,10 @@ class Cascade:
         self.router, self.fallback = router, fallback
         self.ask_when, self.ask_below = _reasons(ask_when) - {Reason.EMPTY_INPUT}, ask_below
         self.timeout_s = timeout_s
-        self._hooks: list[Hook] = []
+        super().__init__()
         self._guard = Guard(budget or Budget(), breaker or Breaker(), max_in_flight)
         self._is_async = iscoroutinefunction(fallback) or iscoroutinefunction(type(fallback).__call__)
         self._policy = Policy.of_answers(router.manifest.task, router.labels)
-
-    @property
-    def on_prediction(self) -> list[Hook]:
-        """Whom to tell."""
-        return self._hooks
-
-    @on_prediction.setter
-    def on_prediction(self, hooks: list[Hook]) -> None:
-        self._hooks = as_hooks(hooks)
 
     def __repr__(self) -> str:
         return f"Cascade({self.router!r}, {self.fallback!r})"

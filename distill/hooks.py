@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from weakref import finalize
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from distill.types import Prediction
 
-__all__ = ["Hook", "PredictionEvent", "as_hooks", "notify"]
+__all__ = ["Hook", "Hooked", "PredictionEvent", "notify"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,15 +50,26 @@ _reported: set[tuple[int, str]] = set()
 """Which hook, by its identity, and which kind of error."""
 
 
-def as_hooks(hooks: Any) -> list[Hook]:
-    """What is to take the place of ``on_prediction``.
+class Hooked:
+    """What tells hooks of its answers."""
 
-    Raises:
-        TypeError: It is no list, but a function for instance.
-    """
-    if not isinstance(hooks, list):
-        raise TypeError(f"on_prediction is a list of functions, to which you append yours; found {hooks!r}")
-    return hooks
+    def __init__(self) -> None:
+        self._hooks: list[Hook] = []
+
+    @property
+    def on_prediction(self) -> list[Hook]:
+        """Whom to tell.
+
+        Raises:
+            TypeError: What is to take its place is no list, but a function for instance.
+        """
+        return self._hooks
+
+    @on_prediction.setter
+    def on_prediction(self, hooks: list[Hook]) -> None:
+        if not isinstance(hooks, list):
+            raise TypeError(f"on_prediction is a list of functions, to which you append yours; found {hooks!r}")
+        self._hooks = hooks
 
 
 def notify(

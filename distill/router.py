@@ -49,7 +49,7 @@ from distill.bundle import (
     mark_of_file,
 )
 from distill.errors import BundleError, DistillError, QueryError, first_line
-from distill.hooks import as_hooks, notify
+from distill.hooks import Hooked, notify
 from distill.hub import fetch
 from distill.policy import Policy
 from distill.session import LOGITS, MOST_BOUND, Binding, check_inputs, no_bindings, open_session, pick_output
@@ -62,7 +62,6 @@ if TYPE_CHECKING:
     import onnxruntime
 
     from distill.bundle import Manifest
-    from distill.hooks import Hook
 
     Floats = np.ndarray[Any, np.dtype[np.float32]]
     Integers = np.ndarray[Any, np.dtype[np.int64]]
@@ -86,7 +85,7 @@ _MOST_PROBED = 4_096
 _SIGMOID_FLOOR = np.float32(-80.0)
 
 
-class Router:
+class Router(Hooked):
     """Routes queries to intents with the student of one bundle.
 
     Args:
@@ -112,7 +111,7 @@ class Router:
             bundle, path=bundle.path.resolve()
         )  # opened again after a fork, wherever that is and a link leads
         manifest = bundle.manifest
-        self._hooks: list[Hook] = []
+        super().__init__()
         self._bundle, self._threads, self._verifies = bundle, threads, True
         self._policy = _read_policy(bundle)
         self._tokenizer, self._pad_id = _read_tokenizer(bundle)
@@ -184,15 +183,6 @@ class Router:
         if is_local and revision is not None:
             raise BundleError(f"{name}: is here, and has no revision {revision!r}; leave it out, or start elsewhere")
         return cls.load(name if is_local else fetch(name, revision), threads=threads, verify=verify)
-
-    @property
-    def on_prediction(self) -> list[Hook]:
-        """Whom to tell."""
-        return self._hooks
-
-    @on_prediction.setter
-    def on_prediction(self, hooks: list[Hook]) -> None:
-        self._hooks = as_hooks(hooks)
 
     @property
     def bundle(self) -> Bundle:
