@@ -12,15 +12,11 @@ as it has, which must see the same files.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
-import signal
-import socket
 import stat
-import threading
 from collections.abc import Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -40,8 +36,9 @@ from distill.bulk_files import (
     source_of,
 )
 from distill.data import keep_mode, storage_errors, write_json
-from distill.errors import BundleError, DataError, DistillError, StorageError, first_line, missing_extra
+from distill.errors import BundleError, DataError, DistillError
 from distill.progress import Progress, say
+from distill.ray_cluster import import_ray, running_ray
 from distill.router import Router
 
 if TYPE_CHECKING:
@@ -62,12 +59,7 @@ _OURS = re.compile(r"\d{6,}\.|joined\.|errors\.jsonl|.*\.partial$")
 _LINES_PER_PART = 16_384
 _LONG_TO_READ = 1 << 26
 """Bytes of a CSV from which on reading it takes seconds."""
-_RAY_ADDRESS = "RAY_ADDRESS"
-_ENDING = (signal.SIGINT, signal.SIGTERM)
-_HOST_AND_PORT = re.compile(r"(ray://)?(?P<host>[^:/]+):(?P<port>\d+)")
-_ANSWERS_WITHIN_S = 10.0
 _NOTHING = {"n_lines": 0, "n_errors": 0, "first_error": "", "error": "", "message": ""}
-_RAY_LOG_LEVELS = {"RAY_DATA_LOG_LEVEL": "ERROR", "RAY_BACKEND_LOG_LEVEL": "fatal"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +217,7 @@ def route_file(
     job = _Job(Path(bundle).absolute(), _located(Path(source)), _located(Path(output)), Columns(column, kept))
     _check(job)
     if engine == "ray":
-        _import_ray()
+        import_ray()
     router = Router.load(job.bundle)
     kind = source_of(job.source)
     facts = _facts(job.source)
@@ -472,22 +464,6 @@ def _run_here(router: PartRouter, parts: Sequence[Part]) -> Iterator[dict[str, A
     yield from map(router.route, parts)
 
 
-def _import_ray() -> Any:
-    """Ray, with its data library.
-
-    Raises:
-        MissingExtraError: It is not installed.
-    """
-    for name, level in _RAY_LOG_LEVELS.items():  # Ray reads them when it is imported
-        os.environ.setdefault(name, level)
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        raise missing_extra("ray") from error
-    return ray
-
-
 class _RayWorker:
     """Routes parts of a job, as Ray Data calls it; it loads the router once.
 
@@ -524,62 +500,11 @@ class _RayWorker:
             return {**_NOTHING, "error": type(error).__name__, "message": str(error)}
 
 
-@contextmanager
-def _own_sigterm(ray: Any) -> Iterator[None]:
-    """Ray has no way of its own of ending the program when it is told to."""
-    utils = ray._private.utils  # noqa: SLF001 - Ray offers no other way
-    as_it_was = utils.set_sigterm_handler
-    utils.set_sigterm_handler = lambda _: None
-    try:
-        yield
-    finally:
-        utils.set_sigterm_handler = as_it_was
-
-
-@contextmanager
-def _signals_later() -> Iterator[None]:
-    """What is to end the program does so afterwards: an exception amid the forks of a Ray that starts would leave locks that nobody lets go of."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    came: list[int] = []
-    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in _ENDING}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        if came:
-            signal.raise_signal(came[0])
-
-
-def _start(ray: Any) -> None:
-    """Starts Ray, or joins the one that RAY_ADDRESS names.
-
-    Raises:
-        StorageError: It does not start, or nobody answers there.
-    """
-    address = os.environ.get(_RAY_ADDRESS, "")
-    try:
-        if found := _HOST_AND_PORT.fullmatch(address):  # Ray itself would try for minutes
-            with socket.create_connection((found["host"], int(found["port"])), _ANSWERS_WITHIN_S):
-                pass
-        with _own_sigterm(ray), nullcontext() if address else _signals_later():  # to join one forks nothing
-            ray.init(log_to_driver=False, logging_level=logging.ERROR)
-    except (OSError, OverflowError, RuntimeError, ValueError) as error:
-        where = f" ({_RAY_ADDRESS} is {address!r})" if address else ""
-        raise StorageError(f"Ray does not start{where}: {first_line(error)}") from error
-
-
 def _run_on_ray(router: PartRouter, parts: Sequence[Part]) -> Iterator[dict[str, Any]]:
     """Has Ray Data map the parts over its workers; the counts come in whatever order the parts are done."""
     if not parts:
         return
-    ray = _import_ray()
-    is_ours = not ray.is_initialized()
-    try:
-        if is_ours:
-            _start(ray)
+    with running_ray() as ray:
         ray.data.DataContext.get_current().enable_progress_bars = False
         n_workers = max(1, min(len(parts), int(ray.cluster_resources().get("CPU", 1))))
         table = ray.data.from_items([asdict(part) for part in parts], override_num_blocks=len(parts))
@@ -593,9 +518,6 @@ def _run_on_ray(router: PartRouter, parts: Sequence[Part]) -> Iterator[dict[str,
             if row["error"]:
                 raise getattr(errors, row["error"])(row["message"])
             yield row
-    finally:
-        if is_ours:
-            ray.shutdown()
 
 
 ENGINES = {"local": _run_here, "ray": _run_on_ray}

@@ -12,7 +12,6 @@ import time
 import tracemalloc
 from dataclasses import asdict
 from pathlib import Path
-from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -1370,31 +1369,6 @@ def test_an_address_at_which_no_ray_answers_is_one_clear_line(tiny_bundle, tmp_p
         source = write_texts(tmp_path / "queries.jsonl", ["refund"])
         with pytest.raises(StorageError, match=f"^Ray does not start \\(RAY_ADDRESS is '{address}'\\): .+"):
             route_file(tiny_bundle.path, source, tmp_path / "answers.jsonl", engine="ray")
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_what_is_to_end_the_program_waits_until_ray_has_started(monkeypatch, number):
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    utils = SimpleNamespace(set_sigterm_handler=lambda handler: signal.signal(signal.SIGTERM, handler))
-    started = []
-
-    def init(**_):
-        utils.set_sigterm_handler(lambda *_: pytest.fail("Ray's own way of ending the program"))
-        signal.raise_signal(number)
-        started.append(number)
-
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as the command does
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            bulk._start(SimpleNamespace(init=init, _private=SimpleNamespace(utils=utils)))
-        assert started == [number]
-        monkeypatch.setenv("RAY_ADDRESS", "auto")  # to join one may take minutes
-        with pytest.raises(KeyboardInterrupt):
-            bulk._start(SimpleNamespace(init=init, _private=SimpleNamespace(utils=utils)))
-        assert started == [number]
-        assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.filterwarnings("default")  # Ray's own
